@@ -1,0 +1,119 @@
+//! One task for each connection: its socket on one side, its end of a link on the other.
+//!
+//! The two directions, [`Inbound`] and [`Outbound`], advance independently of each other: a loop that alternates them
+//! would stand still when both clients stream. What they share is decided here: how a connection ends.
+//!
+//! | what happens                          | to the peer, after all that came before | to this client            |
+//! |---------------------------------------|-----------------------------------------|---------------------------|
+//! | the client sends a close frame        | 1000 `peer disconnected`                | its code back             |
+//! | its stream ends between two messages  | 1000 `peer disconnected`                |                           |
+//! | ... within a message, or is reset     | 1011 `peer connection lost`             |                           |
+//! | it violates the protocol              | 1011 `peer connection lost`             | the violation's code      |
+//! | the relay stops                       | 1001 `relay stopping`                   | (its peer's end says so)  |
+//! | the link ends with a farewell         |                                         | the farewell's code       |
+//!
+//! After a close frame is queued for the client, or nothing can be written to it any more, the connection lasts until
+//! the client's stream has ended, but no longer than [`CLOSE_TIMEOUT`]: what a client sent before it was gone is still
+//! to be read.
+
+mod inbound;
+mod outbound;
+
+use std::future::{Future, poll_fn};
+use std::net::{Shutdown, TcpStream};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use smol::{Async, Timer};
+
+use crate::link::Farewell;
+use crate::pool::Pool;
+use crate::reframe::Reframer;
+use crate::seats::Claim;
+use crate::stats::Stats;
+use crate::stop::Stop;
+
+use inbound::Inbound;
+use outbound::Outbound;
+
+/// How long a close frame may remain unanswered, and a closed connection open. Long enough for a slow link, short
+/// enough that a vanished client does not matter.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection after its opening handshake.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: Arc<Async<TcpStream>>,
+    inbound: Inbound,
+    outbound: Outbound,
+    stop: Stop,
+    stopping: bool,
+    /// When to give up on the closing handshake; set when it begins.
+    close_timeout: Option<Timer>,
+    shut_down: bool,
+}
+
+impl Connection {
+    /// A connection on `socket` that has claimed its seat. `read_ahead` is what the client sent right behind its
+    /// opening handshake.
+    pub(crate) fn new(
+        socket: Arc<Async<TcpStream>>,
+        read_ahead: &[u8],
+        claim: Claim,
+        reframer: Reframer,
+        pool: Rc<Pool>,
+        stats: Arc<Stats>,
+        stop: Stop,
+    ) -> Self {
+        let Claim { seat, end, .. } = claim;
+        Self {
+            socket,
+            inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, Rc::clone(&pool), stats),
+            outbound: Outbound::new(end.incoming, pool),
+            stop,
+            stopping: false,
+            close_timeout: None,
+            shut_down: false,
+        }
+    }
+
+    /// Forwards until both the client and the link have ended.
+    pub(crate) async fn run(mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.stopping && self.stop.poll(cx).is_ready() {
+            self.stopping = true;
+            self.inbound.leave(Farewell::Stopping);
+        }
+        loop {
+            if self.inbound.poll(cx, &self.socket, &mut self.outbound).is_ready() {
+                return Poll::Ready(()); // nobody is there to be told anything
+            }
+            let was_closing = self.outbound.is_closing();
+            self.outbound.poll(cx, &self.socket);
+            if was_closing || !self.outbound.is_closing() || self.outbound.is_broken() {
+                break;
+            }
+            // The link has ended. What the client still sends has nowhere to go, but has to be read for its answer.
+            self.inbound.leave(Farewell::Left);
+        }
+        if self.outbound.is_closing() {
+            let timeout = self.close_timeout.get_or_insert_with(|| Timer::after(CLOSE_TIMEOUT));
+            if Pin::new(timeout).poll(cx).is_ready() {
+                self.inbound.leave(Farewell::Lost);
+                return Poll::Ready(());
+            }
+            if self.outbound.is_flushed() && self.inbound.has_closed() && !self.shut_down {
+                // The server is to close first (RFC 6455, section 7.1.1). An error says that the client was faster.
+                self.shut_down = true;
+                let _ = self.socket.get_ref().shutdown(Shutdown::Write);
+            }
+        }
+        Poll::Pending
+    }
+}

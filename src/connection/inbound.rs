@@ -1,0 +1,276 @@
+//! From the client to its peer: wait until the socket is readable, read once, rewrite in place, hand over.
+//!
+//! There is at most one buffer. Without a credit to hand it over it goes on being filled, up to [`LARGEST`] bytes, so
+//! that a client's pings and its departure are noticed while its peer is slow or not there yet. When it is full, the
+//! client is not read from any more, and TCP slows it.
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use smol::Async;
+
+use super::outbound::Outbound;
+use crate::buffer::{Buffer, HEADROOM};
+use crate::link::{Farewell, Outgoing};
+use crate::pool::{LARGEST, Pool, SIZES, size_for};
+use crate::reframe::{Event, Reframer};
+use crate::seats::Seat;
+use crate::stats::Stats;
+
+/// A read for less room than this is not worth its system call.
+const LEAST_READ: usize = 2048;
+
+/// A read that fills less than this fraction of its buffer makes the next one smaller.
+const SPARSE: usize = 16;
+
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    reframer: Reframer,
+    /// What is read and not yet handed over; none while there is nothing.
+    buffer: Option<Buffer>,
+    /// The length of the incomplete frame at the front of the input that must go out whole, or 0.
+    frame: usize,
+    /// The index in [`SIZES`] of the next read: it follows what the socket has to give.
+    size: usize,
+    /// Whether the last read took all there was. Then the next one waits until the socket is readable.
+    drained: bool,
+    /// Whether the client has closed or violated the protocol: whatever follows means nothing.
+    closed: bool,
+    /// Where messages go, until either side departs.
+    route: Option<Route>,
+    pool: Rc<Pool>,
+    stats: Arc<Stats>,
+}
+
+#[derive(Debug)]
+struct Route {
+    /// Declared first and so dropped first: the code is free before the peer hears of the departure.
+    seat: Seat,
+    outgoing: Outgoing<Buffer>,
+}
+
+impl Inbound {
+    pub(crate) fn new(
+        read_ahead: &[u8],
+        seat: Seat,
+        outgoing: Outgoing<Buffer>,
+        reframer: Reframer,
+        pool: Rc<Pool>,
+        stats: Arc<Stats>,
+    ) -> Self {
+        let buffer = (!read_ahead.is_empty()).then(|| {
+            let mut buffer = pool.take(HEADROOM + read_ahead.len());
+            buffer.append_input(read_ahead);
+            buffer
+        });
+        Self {
+            reframer,
+            // What was read ahead is judged before the first read.
+            buffer,
+            frame: 0,
+            size: 0,
+            drained: true,
+            closed: false,
+            route: Some(Route { seat, outgoing }),
+            pool,
+            stats,
+        }
+    }
+
+    /// Whether the client has nothing more to say: it closed, or broke the protocol.
+    pub(crate) fn has_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Departs from the pair: frees the code, and lets the peer have what was read before `farewell`. Idempotent.
+    pub(crate) fn leave(&mut self, farewell: Farewell) {
+        let Some(Route { seat, outgoing }) = self.route.take() else { return };
+        drop(seat);
+        let last = self.split_output();
+        outgoing.finish(last, farewell);
+    }
+
+    /// Reads and hands over what it can. Ready when the client's stream has ended.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &Async<TcpStream>,
+        outbound: &mut Outbound,
+    ) -> Poll<()> {
+        self.reframe(outbound);
+        loop {
+            self.hand_over(cx);
+            let Some(capacity) = self.next_capacity() else { return Poll::Pending }; // a credit will wake us
+            if self.drained {
+                if let Err(_gone) = ready!(self.poll_readable(cx, socket)) {
+                    self.leave(Farewell::Lost);
+                    return Poll::Ready(());
+                }
+                self.drained = false;
+            }
+            match self.read(capacity, socket.get_ref()) {
+                Ok(0) => {
+                    let lost = outbound.was_reset() || self.is_mid_message();
+                    self.leave(if lost { Farewell::Lost } else { Farewell::Left });
+                    return Poll::Ready(());
+                }
+                Ok(_) => self.reframe(outbound),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.drained = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_gone) => {
+                    self.leave(Farewell::Lost);
+                    return Poll::Ready(());
+                }
+            }
+            if !self.drained {
+                // There is more, but others have a turn first, above all the peer that writes what was read.
+                self.hand_over(cx);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Waits for the socket, and does not keep an unnecessary byte meanwhile.
+    fn poll_readable(&mut self, cx: &mut Context<'_>, socket: &Async<TcpStream>) -> Poll<io::Result<()>> {
+        let readable = socket.poll_readable(cx);
+        if readable.is_pending() {
+            self.shrink();
+        }
+        readable
+    }
+
+    fn read(&mut self, capacity: usize, mut socket: &TcpStream) -> io::Result<usize> {
+        let buffer = self.buffer_of(capacity);
+        let spare = buffer.spare_mut();
+        let room = spare.len();
+        debug_assert!(room > 0, "a read into nothing looks like the end of the stream");
+        let count = socket.read(spare)?;
+        buffer.fill(count);
+        self.drained = count < room;
+        if !self.drained && self.size + 1 < SIZES.len() {
+            self.size += 1;
+        } else if count < SIZES[self.size] / SPARSE && self.size > 0 {
+            self.size -= 1;
+        }
+        Ok(count)
+    }
+
+    fn reframe(&mut self, outbound: &mut Outbound) {
+        let Some(mut buffer) = self.buffer.take() else { return };
+        let before = self.reframer.tally();
+        let end = loop {
+            match self.reframer.advance(&mut buffer) {
+                Ok(Event::Starved { frame }) => {
+                    self.frame = frame;
+                    break None;
+                }
+                Ok(Event::Ping(data)) => outbound.pong(data),
+                Ok(Event::Close { code, .. }) => {
+                    outbound.close(code, "");
+                    break Some(Farewell::Left);
+                }
+                Err(violation) => {
+                    outbound.close(Some(violation.code()), violation.reason());
+                    break Some(Farewell::Lost);
+                }
+            }
+        };
+        self.stats.count(before, self.reframer.tally());
+        self.buffer = Some(buffer);
+        if let Some(farewell) = end {
+            self.closed = true;
+            self.frame = 0;
+            self.leave(farewell);
+        }
+        if let (None, Some(buffer)) = (&self.route, &mut self.buffer) {
+            buffer.clear_output();
+        }
+    }
+
+    /// Sends the output to the peer if the link has a credit for it.
+    fn hand_over(&mut self, cx: &mut Context<'_>) {
+        if self.buffer.as_ref().is_none_or(|buffer| buffer.output().is_empty()) {
+            return;
+        }
+        let Some(route) = &mut self.route else { return };
+        if route.outgoing.poll_ready(cx).is_pending() {
+            return;
+        }
+        let batch = self.split_output();
+        if let (Some(route), Some(batch)) = (&mut self.route, batch) {
+            route.outgoing.send(batch);
+        }
+    }
+
+    /// Takes the buffer with its output, and keeps what begins the next frame in another one.
+    fn split_output(&mut self) -> Option<Buffer> {
+        let mut buffer = self.buffer.take()?;
+        if buffer.output().is_empty() {
+            self.buffer = Some(buffer);
+            return None;
+        }
+        if !buffer.input().is_empty() {
+            let least = HEADROOM + buffer.input().len();
+            let next = if self.drained { least } else { least.max(HEADROOM + self.frame).max(SIZES[self.size]) };
+            let mut rest = self.pool.take(next);
+            buffer.move_input_into(&mut rest);
+            self.buffer = Some(rest);
+        }
+        Some(buffer)
+    }
+
+    /// The capacity that the next read is to have, or `None` if everything is full until the link has a credit.
+    fn next_capacity(&self) -> Option<usize> {
+        let alone = SIZES[self.size].max(HEADROOM + self.frame);
+        let Some(buffer) = &self.buffer else { return Some(alone) };
+        let output = match buffer.output().len() {
+            0 => return Some(alone.max(HEADROOM + buffer.input().len() + LEAST_READ)),
+            length => HEADROOM + length,
+        };
+        let needed = output + HEADROOM + self.frame.max(buffer.input().len() + LEAST_READ);
+        (needed <= LARGEST).then_some(needed)
+    }
+
+    /// The buffer, with room for the next read: a new one, a larger one or the one that there is.
+    fn buffer_of(&mut self, capacity: usize) -> &mut Buffer {
+        let capacity = capacity.min(LARGEST);
+        let buffer = match self.buffer.take() {
+            None => self.pool.take(capacity),
+            Some(mut buffer) => {
+                let more = self.frame.saturating_sub(buffer.input().len()).max(LEAST_READ);
+                if buffer.capacity() < capacity || buffer.spare_mut().len() < more {
+                    let mut large = self.pool.take(capacity);
+                    buffer.move_into(&mut large);
+                    self.pool.put(std::mem::replace(&mut buffer, large));
+                }
+                buffer
+            }
+        };
+        self.buffer.insert(buffer)
+    }
+
+    /// Gives back the buffer if it is empty, and moves into a smaller one if it has become too large.
+    fn shrink(&mut self) {
+        let Some(mut large) = self.buffer.take() else { return };
+        let held = large.output().len() + large.input().len();
+        if held > 0 {
+            let needed = 2 * HEADROOM + held;
+            if size_for(needed) >= size_for(large.capacity()) {
+                self.buffer = Some(large);
+                return;
+            }
+            let mut small = self.pool.take(needed);
+            large.move_into(&mut small);
+            self.buffer = Some(small);
+        }
+        self.pool.put(large);
+    }
+
+    fn is_mid_message(&self) -> bool {
+        self.reframer.is_mid_message() || self.buffer.as_ref().is_some_and(|buffer| !buffer.input().is_empty())
+    }
+}

@@ -1,0 +1,183 @@
+//! From the peer to the client: take a batch from the link, write it, give its credit back. The relay's own control
+//! frames go in between batches, which consist of whole frames, and so never into the middle of a frame.
+
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use smol::Async;
+
+use crate::buffer::Buffer;
+use crate::link::{Incoming, Next};
+use crate::pool::Pool;
+
+/// How many bytes of answers to pings may wait for a client that does not read. Beyond that only the newest is
+/// answered, as RFC 6455, section 5.5.3 allows: a flood of pings costs no memory.
+const PONG_BACKLOG: usize = 4096;
+
+const FIN_CLOSE: u8 = 0x88;
+const FIN_PONG: u8 = 0x8A;
+
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    /// The link, until a close frame is queued.
+    incoming: Option<Incoming<Buffer>>,
+    writing: Writing,
+    /// Whether the last write took less than it was given. Then the next one waits until the socket is writable.
+    blocked: bool,
+    /// The relay's own frames that are next: pongs, and at last a close frame.
+    control: Vec<u8>,
+    /// Why nothing can be written any more, once that is so.
+    broken: Option<io::ErrorKind>,
+    pool: Rc<Pool>,
+}
+
+/// What is on its way into the socket. It is finished before anything else is begun.
+#[derive(Debug)]
+enum Writing {
+    Nothing,
+    Batch(Buffer),
+    Control { frames: Vec<u8>, written: usize },
+}
+
+impl Outbound {
+    pub(crate) fn new(incoming: Incoming<Buffer>, pool: Rc<Pool>) -> Self {
+        Self {
+            incoming: Some(incoming),
+            writing: Writing::Nothing,
+            blocked: false,
+            control: Vec::new(),
+            broken: None,
+            pool,
+        }
+    }
+
+    /// Queues the answer to a ping.
+    pub(crate) fn pong(&mut self, data: &[u8]) {
+        if self.is_closing() {
+            return; // nothing follows a close frame
+        }
+        if self.control.len() + 2 + data.len() > PONG_BACKLOG {
+            self.control.clear();
+        }
+        self.queue(FIN_PONG, &[data]);
+    }
+
+    /// Queues a close frame, as the last frame this client gets. What the peer has sent but is not being written yet
+    /// is dropped. Idempotent: the first code stands.
+    pub(crate) fn close(&mut self, code: Option<u16>, reason: &str) {
+        if self.incoming.take().is_some() {
+            let code = code.map(u16::to_be_bytes);
+            self.queue(FIN_CLOSE, &[code.as_ref().map_or(&[], |code| code), reason.as_bytes()]);
+        }
+    }
+
+    /// Whether a close frame is queued or sent, or nothing can be written any more.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.incoming.is_none()
+    }
+
+    /// Whether everything that was queued is in the socket.
+    pub(crate) fn is_flushed(&self) -> bool {
+        matches!(self.writing, Writing::Nothing) && self.control.is_empty()
+    }
+
+    /// Whether nothing can be written any more. The client may have said something before, which is for the other
+    /// direction to find out.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// Whether writing failed because the client reset the connection. The system reports that only once, and whoever
+    /// reads afterwards sees an ordinary end. (It is a broken pipe if the client's stream had ended before.)
+    pub(crate) fn was_reset(&self) -> bool {
+        self.broken.is_some_and(|kind| kind != io::ErrorKind::BrokenPipe)
+    }
+
+    /// Writes what it can. If the link ends, it queues the close frame that says why.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, socket: &Async<TcpStream>) {
+        if let Err(error) = self.try_poll(cx, socket) {
+            self.broken = Some(error.kind());
+            self.incoming = None;
+            self.writing = Writing::Nothing;
+            self.control.clear();
+        }
+    }
+
+    fn try_poll(&mut self, cx: &mut Context<'_>, socket: &Async<TcpStream>) -> io::Result<()> {
+        loop {
+            if self.poll_write(cx, socket)?.is_pending() {
+                return Ok(());
+            }
+            if !self.control.is_empty() {
+                self.writing = Writing::Control { frames: std::mem::take(&mut self.control), written: 0 };
+                continue;
+            }
+            let Some(incoming) = &mut self.incoming else { return Ok(()) };
+            match incoming.poll_next(cx) {
+                Poll::Ready(Next::Batch(batch)) => self.writing = Writing::Batch(batch),
+                Poll::Ready(Next::End(farewell)) => self.close(Some(farewell.code()), farewell.reason()),
+                Poll::Pending => return Ok(()),
+            }
+        }
+    }
+
+    /// Ready when nothing is left in hand.
+    fn poll_write(&mut self, cx: &mut Context<'_>, socket: &Async<TcpStream>) -> io::Result<Poll<()>> {
+        loop {
+            let bytes = match &self.writing {
+                Writing::Nothing => return Ok(Poll::Ready(())),
+                Writing::Batch(batch) => batch.output(),
+                Writing::Control { frames, written } => &frames[*written..],
+            };
+            if self.blocked {
+                match socket.poll_writable(cx)? {
+                    Poll::Ready(()) => self.blocked = false,
+                    Poll::Pending => return Ok(Poll::Pending),
+                }
+            }
+            match socket.get_ref().write(bytes) {
+                Ok(count) => {
+                    self.blocked = count < bytes.len();
+                    self.advance(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Notes that `count` bytes of what is in hand are written.
+    fn advance(&mut self, count: usize) {
+        match &mut self.writing {
+            Writing::Nothing => {}
+            Writing::Batch(batch) => {
+                batch.consume_output(count);
+                if batch.output().is_empty()
+                    && let Writing::Batch(batch) = std::mem::replace(&mut self.writing, Writing::Nothing)
+                {
+                    self.pool.put(batch);
+                    if let Some(incoming) = &self.incoming {
+                        incoming.give_credit();
+                    }
+                }
+            }
+            Writing::Control { frames, written } => {
+                *written += count;
+                if *written == frames.len() {
+                    self.writing = Writing::Nothing;
+                }
+            }
+        }
+    }
+
+    /// Appends a control frame: its payload is at most 125 bytes (the relay's own reasons are short).
+    fn queue(&mut self, first: u8, payload: &[&[u8]]) {
+        let length: usize = payload.iter().map(|part| part.len()).sum();
+        debug_assert!(length <= crate::reframe::CONTROL_PAYLOAD);
+        self.control.extend([first, length as u8]);
+        payload.iter().for_each(|part| self.control.extend_from_slice(part));
+    }
+}

@@ -1,0 +1,218 @@
+//! The opening handshake, refusals, and `/health`: everything that happens while a connection still speaks HTTP.
+//!
+//! HTTP itself is hyper's. This file decides what a request means ([`route`]) and what it is answered; a seat is
+//! claimed while the answer is made, so that a third connection is refused before the upgrade, and it is freed by
+//! itself if the handshake does not come to its end. What is admitted leaves here as an [`Admitted`], for
+//! [`connection`](crate::connection) to go on with.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_tungstenite::tungstenite::error::{Error, ProtocolError};
+use async_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use futures_lite::{AsyncReadExt, FutureExt};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use serde_json::json;
+use smol::{Async, Timer};
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+
+use crate::pair_code::PairCode;
+use crate::seats::{Claim, NoSeat, Seats};
+use crate::stop::Stop;
+
+/// How long a client may take for the head of a request, counted from accept or from the end of the last response.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How large the head of a request may be, in bytes. Browsers with many cookies send half of it.
+const HEAD_SIZE: usize = 16 * 1024;
+
+/// How many headers a request may have.
+const HEAD_FIELDS: usize = 100;
+
+/// How long after a refusal the client may go on sending. It is read and thrown away, because a socket closed with
+/// unread bytes is reset, and the reset can overtake the refusal.
+const LINGER: Duration = Duration::from_secs(1);
+
+type Answer = Response<Full<Bytes>>;
+
+/// A connection that has become a WebSocket and has its seat.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) socket: Arc<Async<TcpStream>>,
+    /// What the client sent behind its opening handshake.
+    pub(crate) read_ahead: Bytes,
+    pub(crate) claim: Claim,
+}
+
+/// Speaks HTTP on a new connection until it has become a WebSocket or has ended.
+pub(crate) async fn receive(
+    stream: async_net::TcpStream,
+    seats: &Arc<Seats>,
+    worker: usize,
+    mut stop: Stop,
+) -> Option<Admitted> {
+    let claimed = RefCell::new(None);
+    let service = service_fn(|request| {
+        let answer = answer(&request, seats, worker).map(|(answer, claim)| {
+            *claimed.borrow_mut() = claim;
+            answer
+        });
+        let answer = answer.unwrap_or_else(Refusal::into_answer);
+        async { Ok::<_, Infallible>(answer) }
+    });
+    let http = http1::Builder::new()
+        .timer(SmolTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_SIZE)
+        .max_headers(HEAD_FIELDS)
+        .serve_connection(FuturesIo::new(stream.clone()), service)
+        .without_shutdown();
+    let stopped = async {
+        stop.wait().await;
+        if claimed.borrow().is_some() {
+            // It is about to become a WebSocket, and can be told by a close frame.
+            std::future::pending::<()>().await;
+        }
+        None
+    };
+    let parts = async { http.await.ok() }.or(stopped).await;
+    let (Some(parts), Some(claim)) = (parts, claimed.take()) else {
+        linger(stream).await;
+        return None;
+    };
+    drop(parts.io);
+    Some(Admitted { socket: stream.into(), read_ahead: parts.read_buf, claim })
+}
+
+/// Ends our side, and gives the client's a moment to end too.
+async fn linger(mut stream: async_net::TcpStream) {
+    if stream.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let drained = async {
+        let mut scrap = [0; 1024];
+        while !matches!(stream.read(&mut scrap).await, Ok(0) | Err(_)) {}
+    };
+    let timeout = async {
+        Timer::after(LINGER).await;
+    };
+    drained.or(timeout).await;
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+enum Route {
+    /// To be joined; the answer is the 101 that completes the opening handshake.
+    Join(PairCode, Answer),
+    Health,
+}
+
+/// Why a request is refused before it becomes a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    NotFound,
+    Method { allow: &'static str },
+    Version,
+    Handshake(&'static str),
+    PairCode,
+    NoSeat(NoSeat),
+}
+
+impl Refusal {
+    /// The refusal as a response with a body of one line.
+    fn into_answer(self) -> Answer {
+        let (status, body) = match self {
+            Self::NotFound => (StatusCode::NOT_FOUND, "not found: connect to /?pair=CODE with a WebSocket"),
+            Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
+            Self::Version => (StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 required"),
+            Self::Handshake(reason) => (StatusCode::BAD_REQUEST, reason),
+            Self::PairCode => (StatusCode::BAD_REQUEST, "missing or invalid pair code"),
+            Self::NoSeat(NoSeat::Occupied) => (StatusCode::CONFLICT, "pair is full"),
+            Self::NoSeat(NoSeat::Full) => (StatusCode::SERVICE_UNAVAILABLE, "relay is full"),
+            Self::NoSeat(NoSeat::Stopping) => (StatusCode::SERVICE_UNAVAILABLE, "relay stopping"),
+        };
+        let mut answer = plain(status, "text/plain; charset=utf-8", format!("{body}\n"));
+        let mut set = |name: HeaderName, value| answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        set(header::CONNECTION, "close");
+        match self {
+            Self::Method { allow } => set(header::ALLOW, allow),
+            Self::Version => set(header::SEC_WEBSOCKET_VERSION, "13"),
+            Self::NoSeat(NoSeat::Full | NoSeat::Stopping) => set(header::RETRY_AFTER, "5"),
+            _ => None,
+        };
+        answer
+    }
+}
+
+/// Decides what a request means. It looks at nothing but the request.
+fn route<B>(request: &Request<B>) -> Result<Route, Refusal> {
+    let method = request.method();
+    if !asks_for_websocket(request.headers()) {
+        let health = matches!(request.uri().path(), "/health" | "/health/");
+        return match *method {
+            Method::GET | Method::HEAD if health => Ok(Route::Health),
+            Method::GET | Method::HEAD => Err(Refusal::NotFound),
+            _ if health => Err(Refusal::Method { allow: "GET, HEAD" }),
+            _ => Err(Refusal::Method { allow: "GET" }),
+        };
+    }
+    let mut answer = create_response_with_body(request, Full::default).map_err(|error| match error {
+        Error::Protocol(ProtocolError::WrongHttpMethod) => Refusal::Method { allow: "GET" },
+        Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => Refusal::Version,
+        Error::Protocol(ProtocolError::WrongHttpVersion) => Refusal::Handshake("HTTP/1.1 required"),
+        Error::Protocol(ProtocolError::MissingConnectionUpgradeHeader) => {
+            Refusal::Handshake("Connection: Upgrade required (a proxy has to pass it on)")
+        }
+        _ => Refusal::Handshake("missing or invalid Sec-WebSocket-Key"),
+    })?;
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let code = PairCode::from_target(target).map_err(|_| Refusal::PairCode)?;
+    // Browsers fail the connection if they offered subprotocols and none is chosen. The endpoints know which they
+    // speak; the relay takes the first.
+    if let Some(protocol) = first_protocol(request.headers()) {
+        answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    Ok(Route::Join(code, answer))
+}
+
+/// Whether the client wants to leave HTTP for WebSocket (RFC 6455, section 4.2.1, item 3).
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    headers.get(header::UPGRADE).is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+fn first_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
+    let first = offered.split(',').next()?.trim();
+    if first.is_empty() { None } else { HeaderValue::from_str(first).ok() }
+}
+
+/// Makes the answer to a request, and takes the seat that goes with it.
+fn answer<B>(request: &Request<B>, seats: &Arc<Seats>, worker: usize) -> Result<(Answer, Option<Claim>), Refusal> {
+    match route(request)? {
+        Route::Join(code, answer) => {
+            let claim = seats.claim(code, worker).map_err(Refusal::NoSeat)?;
+            Ok((answer, Some(claim)))
+        }
+        Route::Health => {
+            let mut answer =
+                plain(StatusCode::OK, "application/json", json!({ "ok": true, "pairs": seats.pairs() }).to_string());
+            answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            Ok((answer, None))
+        }
+    }
+}
+
+fn plain(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}

@@ -1,0 +1,36 @@
+//! A self-hosted WebSocket relay: two endpoints that know the same pair code are joined, and binary messages are
+//! forwarded between them, unread.
+//!
+//! [`Relay::start`] runs it; `arc-relay start` is a thin user of that. Below are the cores, which decide everything
+//! and do no I/O, and which can be used and tested on their own:
+//!
+//! - [`pair_code`]: which code a request names,
+//! - [`pair_table`]: who waits, who is paired, until when,
+//! - [`reframe`]: masked client frames in, unmasked server frames out, in place (in a [`buffer`]),
+//! - [`link`]: what joins the two sides of a pair.
+//!
+//! A module uses only modules that stand above it in this file; see `ARCHITECTURE.md` for the map.
+
+// Floor 0: pure.
+pub mod buffer;
+pub mod pair_code;
+pub mod pair_table;
+pub mod reframe;
+mod utf8;
+
+// Floor 1: shared between tasks.
+pub mod link;
+mod pool;
+mod seats;
+mod stats;
+mod stop;
+
+// Floor 2: a connection's life.
+mod connection;
+mod front_door;
+
+// Floor 3: all of them.
+mod relay;
+mod worker;
+
+pub use relay::{Config, Relay, RelayHandle};

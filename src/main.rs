@@ -1,0 +1,110 @@
+//! The command line: `arc-relay start`. Everything else is the library's.
+
+mod settings;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use arc_relay::{Config, Relay};
+use argh::{EarlyExit, FromArgs};
+use async_signal::{Signal, Signals};
+use futures_lite::{FutureExt, StreamExt};
+
+use settings::Start;
+
+/// Joins two WebSocket endpoints that know the same pair code, and forwards binary messages between them, unread.
+#[derive(FromArgs)]
+struct Arguments {
+    /// print the version and exit
+    #[argh(switch)]
+    version: bool,
+    #[argh(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Start(Start),
+}
+
+/// The exit code for an error of whoever typed the command. Everything else that goes wrong is 1.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = match arguments(std::env::args_os().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(exit) => return exit,
+    };
+    match arguments.command {
+        _ if arguments.version => {
+            say(concat!("arc-relay ", env!("CARGO_PKG_VERSION")));
+            ExitCode::SUCCESS
+        }
+        None => fail(USAGE, "a command is missing: arc-relay start (see arc-relay --help)"),
+        Some(Command::Start(start)) => match start.into_config(|variable| std::env::var_os(variable)) {
+            Err(error) => fail(USAGE, &error),
+            Ok(config) => run(config),
+        },
+    }
+}
+
+/// Parses the command line, or prints the help or the error.
+fn arguments(given: impl Iterator<Item = OsString>) -> Result<Arguments, ExitCode> {
+    let given: Vec<_> = given.map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let given: Vec<_> = given.iter().map(String::as_str).collect();
+    Arguments::from_args(&["arc-relay"], &given).map_err(|EarlyExit { output, status }| match status {
+        Ok(()) => {
+            say(output.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(()) => {
+            let line = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+            fail(USAGE, &format!("{line} (see arc-relay --help)"))
+        }
+    })
+}
+
+/// Runs a relay until a signal ends it.
+fn run(config: Config) -> ExitCode {
+    // Before anything else, so that no signal is missed.
+    let mut signals = match Signals::new([Signal::Term, Signal::Int]) {
+        Ok(signals) => signals,
+        Err(error) => return fail(1, &format!("cannot receive signals: {error}")),
+    };
+    let place = if config.host.contains(':') && !config.host.starts_with('[') {
+        format!("[{}]:{}", config.host, config.port)
+    } else {
+        format!("{}:{}", config.host, config.port)
+    };
+    let relay = match Relay::start(config) {
+        Ok(relay) => relay,
+        Err(error) => return fail(1, &format!("cannot listen on {place}: {error}")),
+    };
+    say(&format!("arc-relay listening on ws://{} (health at /health)", relay.local_addr()));
+    smol::block_on(async {
+        signals.next().await;
+        let stopped = async {
+            relay.stop().await;
+            ExitCode::SUCCESS
+        };
+        let second_signal = async {
+            // As a shell would report it if the first had not been caught.
+            let number = signals.next().await.and_then(Result::ok).map_or(1, |signal| signal as u8);
+            ExitCode::from(128 + number)
+        };
+        stopped.or(second_signal).await
+    })
+}
+
+/// One line on standard output. If nobody reads it, so be it.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// One line on standard error, and the exit code.
+fn fail(code: u8, error: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "arc-relay: {error}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,73 @@
+//! Recycled buffers, so that a connection owns one only while it has something in it.
+//!
+//! Each worker has a pool of its own: what was written last is what is filled next, while it is still in the cache.
+//! A pool keeps about 1.5 MiB at most; what comes back beyond that is freed.
+
+use std::cell::RefCell;
+
+use crate::buffer::Buffer;
+
+/// The sizes of buffers, in bytes. Round trips live in the smallest; streams read as much at a time as pays (beyond
+/// 256 KiB nothing was gained, and 64 KiB cost up to twice as much for each byte).
+pub(crate) const SIZES: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
+
+/// The largest buffer there is, in bytes: the bound of what a connection reads ahead.
+pub(crate) const LARGEST: usize = SIZES[SIZES.len() - 1];
+
+/// How many buffers of each size are kept.
+const KEPT: [usize; 4] = [32, 16, 4, 4];
+
+/// Free buffers by size.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    free: RefCell<[Vec<Buffer>; SIZES.len()]>,
+}
+
+impl Pool {
+    /// An empty buffer of the smallest size that holds `capacity` bytes, or of the largest size.
+    pub(crate) fn take(&self, capacity: usize) -> Buffer {
+        let size = size_for(capacity);
+        self.free.borrow_mut()[size].pop().unwrap_or_else(|| Buffer::new(SIZES[size]))
+    }
+
+    /// Takes a buffer back. Whatever it still holds is forgotten.
+    pub(crate) fn put(&self, mut buffer: Buffer) {
+        let size = size_for(buffer.capacity());
+        let free = &mut self.free.borrow_mut()[size];
+        if free.len() < KEPT[size] {
+            buffer.clear();
+            free.push(buffer);
+        }
+    }
+}
+
+/// The index in [`SIZES`] of the smallest size that holds `capacity` bytes, or of the largest.
+pub(crate) fn size_for(capacity: usize) -> usize {
+    SIZES.iter().position(|&size| size >= capacity).unwrap_or(SIZES.len() - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_the_smallest_that_fits() {
+        let pool = Pool::default();
+        for (capacity, size) in [(0, 4096), (4096, 4096), (4097, 16384), (65537, 262_144), (usize::MAX, 262_144)] {
+            assert_eq!(pool.take(capacity).capacity(), size);
+        }
+    }
+
+    #[test]
+    fn returned_buffers_are_empty_and_bounded_in_number() {
+        let pool = Pool::default();
+        for _ in 0..100 {
+            let mut buffer = Buffer::new(LARGEST);
+            buffer.append_input(b"left over");
+            pool.put(buffer);
+        }
+        assert_eq!(pool.free.borrow()[3].len(), KEPT[3]);
+        let buffer = pool.take(LARGEST);
+        assert!(buffer.input().is_empty() && buffer.output().is_empty());
+    }
+}

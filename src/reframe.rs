@@ -1,0 +1,512 @@
+//! Masked client frames in, unmasked server frames out: in place, in one pass, for any split of the input.
+//!
+//! The relay does not assemble messages. It rewrites what a read brought, frame by frame, and passes it on, so that
+//! memory does not depend on message size and the cost of a message is that of its bytes. This file decides what is
+//! forwarded and what is a violation of [RFC 6455]; it never does I/O, reads no clock and allocates nothing. Its
+//! counterpart on the other side of the relay is `connection`, which fills the [`Buffer`] and acts on [`Event`]s.
+//!
+//! **Why the output always fits.** A server frame is a client frame without the four bytes of its masking key
+//! (section 5.2), so each frame ends at least four bytes before its original did. Only a frame that is forwarded in
+//! parts needs additional headers: the first part stands in the place of the client's own header, and a later part
+//! always begins a buffer, where [`HEADROOM`](crate::buffer::HEADROOM) is kept for it.
+//!
+//! **What goes out whole.** A frame that fits into the buffer, and every frame of up to [`WHOLE_FRAME`] bytes. What is
+//! larger and has not all arrived is forwarded in fragments while it arrives, which section 5.4 allows to an
+//! intermediary where no extension was negotiated, and none ever is here.
+//!
+//! The caller's duties:
+//!
+//! 1. Fill a buffer's [spare end](Buffer::spare_mut), then call [`Reframer::advance`] until it returns
+//!    [`Event::Starved`].
+//! 2. Write the [output](Buffer::output) before acting on a close or a violation: it came first.
+//! 3. Keep the [input](Buffer::input) that is left at the front of the next read; if `Starved` names a frame's
+//!    length, see to it that the next buffer can hold that much.
+//! 4. After [`Event::Close`] or a [`Violation`] nothing more is forwarded; whatever else arrives is discarded.
+//!
+//! [RFC 6455]: https://www.rfc-editor.org/rfc/rfc6455
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::buffer::Buffer;
+use crate::utf8::{InvalidUtf8, Utf8};
+
+/// Data frames with a payload of up to this many bytes are never split. Small devices' libraries dislike fragments,
+/// and it costs no more than one buffer of this size while such a frame is incomplete.
+pub const WHOLE_FRAME: usize = 64 * 1024;
+
+/// The longest payload of a control frame, in bytes (RFC 6455, section 5.5).
+pub const CONTROL_PAYLOAD: usize = 125;
+
+const FIN: u8 = 0x80;
+const MASKED: u8 = 0x80;
+const CONTINUATION: u8 = 0x0;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xA;
+
+/// What [`Reframer::advance`] came upon.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'b> {
+    /// All that could be rewritten is; more input is needed.
+    Starved {
+        /// If the input that is left begins a frame that must go out whole: the length of that frame in bytes, header
+        /// included, as far as it is known. Otherwise 0.
+        frame: usize,
+    },
+    /// A ping, to be answered with its application data (section 5.5.2).
+    Ping(&'b [u8]),
+    /// The client closes (section 5.5.1). Nothing that follows it is looked at.
+    Close {
+        /// The status code, if there is one. It is valid on the wire (section 7.4).
+        code: Option<u16>,
+        /// The reason, possibly empty.
+        reason: &'b str,
+    },
+}
+
+/// What a client did against RFC 6455 or over the limit. It is the client's fault, and the end of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Violation {
+    /// RSV1, RSV2 or RSV3 is set though no extension was negotiated (section 5.2).
+    ReservedBits,
+    /// Opcodes 3 to 7 and 11 to 15 mean nothing yet (section 5.2).
+    ReservedOpcode,
+    /// A client must mask every frame (section 5.1).
+    Unmasked,
+    /// A control frame must not be fragmented (section 5.5).
+    FragmentedControl,
+    /// A control frame carries at most 125 bytes (section 5.5).
+    OversizedControl,
+    /// A continuation frame with nothing to continue (section 5.4).
+    UnexpectedContinuation,
+    /// A new message within a fragmented one (section 5.4).
+    ExpectedContinuation,
+    /// A length in more bytes than it needs (section 5.2).
+    NonMinimalLength,
+    /// A 64-bit length with its most significant bit set (section 5.2).
+    OverlongLength,
+    /// A close frame with half a status code (section 5.5.1).
+    TruncatedCloseCode,
+    /// A status code that must not be on the wire (section 7.4).
+    InvalidCloseCode,
+    /// Text or a close reason that is not UTF-8 (section 8.1).
+    InvalidUtf8,
+    /// A message longer than the relay was told to accept (section 7.4.1, code 1009).
+    MessageTooBig,
+}
+
+impl Violation {
+    /// The status code that the client gets (section 7.4.1).
+    pub fn code(self) -> u16 {
+        match self {
+            Self::InvalidUtf8 => 1007,
+            Self::MessageTooBig => 1009,
+            _ => 1002,
+        }
+    }
+
+    /// The reason that the client gets with it. Stable: clients may compare it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::ReservedBits => "reserved bit set",
+            Self::ReservedOpcode => "reserved opcode",
+            Self::Unmasked => "unmasked frame",
+            Self::FragmentedControl => "fragmented control frame",
+            Self::OversizedControl => "control frame over 125 bytes",
+            Self::UnexpectedContinuation => "nothing to continue",
+            Self::ExpectedContinuation => "continuation expected",
+            Self::NonMinimalLength => "length not minimal",
+            Self::OverlongLength => "length over 63 bits",
+            Self::TruncatedCloseCode => "truncated status code",
+            Self::InvalidCloseCode => "invalid status code",
+            Self::InvalidUtf8 => "invalid UTF-8",
+            Self::MessageTooBig => "message too big",
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
+impl std::error::Error for Violation {}
+
+impl From<InvalidUtf8> for Violation {
+    fn from(_: InvalidUtf8) -> Self {
+        Self::InvalidUtf8
+    }
+}
+
+/// How many messages have ended so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Binary messages, forwarded to their last byte.
+    pub forwarded: u64,
+    /// Text messages, dropped.
+    pub dropped: u64,
+}
+
+/// The state of one client's stream between two reads.
+///
+/// # Examples
+///
+/// ```
+/// use arc_relay::buffer::Buffer;
+/// use arc_relay::reframe::{Event, Reframer};
+///
+/// let mut reframer = Reframer::new(None);
+/// let mut buffer = Buffer::new(4096);
+/// let frame = [0x82, 0x83, 1, 2, 3, 4, b'a' ^ 1, b'b' ^ 2, b'c' ^ 3]; // "abc", binary, masked with 1 2 3 4
+/// buffer.spare_mut()[..frame.len()].copy_from_slice(&frame);
+/// buffer.fill(frame.len());
+///
+/// assert_eq!(reframer.advance(&mut buffer), Ok(Event::Starved { frame: 0 }));
+/// assert_eq!(buffer.output(), [0x82, 3, b'a', b'b', b'c']);
+/// ```
+#[derive(Debug)]
+pub struct Reframer {
+    position: Position,
+    /// The message whose last fragment has not come, if any.
+    message: Option<Kind>,
+    /// The payload of the current message so far, in bytes, the frame being read included.
+    message_length: u64,
+    limit: u64,
+    text: Utf8,
+    tally: Tally,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Binary,
+    Text,
+}
+
+/// Where the next byte of input belongs.
+#[derive(Debug)]
+enum Position {
+    /// The header of a frame.
+    Header,
+    /// The payload of a frame that is forwarded or skipped in parts.
+    Payload(Payload),
+    /// Behind the end: discarded.
+    End,
+}
+
+/// What is left of a frame in the middle of it.
+#[derive(Clone, Copy, Debug)]
+struct Payload {
+    kind: Kind,
+    fin: bool,
+    /// The opcode of the next part: the frame's own for the first, continuation after it.
+    opcode: u8,
+    remaining: u64,
+    /// Turned so that its first byte belongs to the next byte of the payload.
+    key: [u8; 4],
+}
+
+/// A frame's header, legal where it stands.
+struct Header {
+    /// FIN, reserved bits (never set) and opcode, as in the first byte of the frame.
+    first: u8,
+    key: [u8; 4],
+    /// The length of the header, in bytes.
+    size: usize,
+    /// The length of the payload, in bytes.
+    length: u64,
+}
+
+/// An event whose data is named by its place in the buffer.
+enum Found {
+    Starved { frame: usize },
+    Ping(Range<usize>),
+    Close(Range<usize>),
+}
+
+impl Reframer {
+    /// A reframer for a new connection. A message longer than `limit` bytes is a [violation](Violation::MessageTooBig),
+    /// judged from the header of the frame that exceeds it. Memory does not need a limit.
+    pub fn new(limit: Option<u64>) -> Self {
+        Self {
+            position: Position::Header,
+            message: None,
+            message_length: 0,
+            limit: limit.unwrap_or(u64::MAX),
+            text: Utf8::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Rewrites as much of the buffer's input into output as it can, up to the next event.
+    ///
+    /// # Errors
+    ///
+    /// [`Violation`]: whatever stands before it is in the output, and all input from there on is discarded.
+    pub fn advance<'b>(&mut self, buffer: &'b mut Buffer) -> Result<Event<'b>, Violation> {
+        let event = self.find(buffer).and_then(|found| {
+            Ok(match found {
+                Found::Starved { frame } => Event::Starved { frame },
+                Found::Ping(payload) => Event::Ping(&buffer.bytes_mut()[payload]),
+                Found::Close(payload) => {
+                    self.end();
+                    buffer.clear_input();
+                    close(&buffer.bytes_mut()[payload])?
+                }
+            })
+        });
+        if event.is_err() {
+            self.end();
+        }
+        event
+    }
+
+    /// Whether the stream stands within a message, or within a frame. A client that departs here has lost something;
+    /// so has one that leaves a part of a frame in the buffer's input.
+    pub fn is_mid_message(&self) -> bool {
+        self.message.is_some() || matches!(self.position, Position::Payload(_))
+    }
+
+    /// How many messages have ended.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    fn end(&mut self) {
+        self.position = Position::End;
+        self.message = None;
+    }
+
+    fn find(&mut self, buffer: &mut Buffer) -> Result<Found, Violation> {
+        loop {
+            match self.position {
+                Position::Header => {
+                    let Some(header) = self.header(buffer.input())? else { return Ok(Found::Starved { frame: 0 }) };
+                    if header.first & 0x8 == 0 {
+                        if let Some(frame) = self.begin_data(&header, buffer)? {
+                            return Ok(Found::Starved { frame });
+                        }
+                    } else {
+                        let whole = header.size + header.length as usize; // at most 125
+                        if buffer.input().len() < whole {
+                            return Ok(Found::Starved { frame: whole });
+                        }
+                        let payload = buffer.input.start + header.size..buffer.input.start + whole;
+                        buffer.input.start = payload.end;
+                        unmask(buffer.bytes_mut(), payload.start, payload.start, payload.len(), header.key);
+                        match header.first & 0xF {
+                            PING => return Ok(Found::Ping(payload)),
+                            CLOSE => return Ok(Found::Close(payload)),
+                            _ => {} // a pong asks for nothing
+                        }
+                    }
+                }
+                Position::Payload(payload) => {
+                    if buffer.input().is_empty() && payload.remaining > 0 {
+                        return Ok(Found::Starved { frame: 0 });
+                    }
+                    self.continue_data(payload, buffer)?;
+                }
+                Position::End => {
+                    buffer.clear_input();
+                    return Ok(Found::Starved { frame: 0 });
+                }
+            }
+        }
+    }
+
+    /// Judges the header at the front of the input, if it is all there. Its first two bytes are judged without the
+    /// others, so that a violator is told at once.
+    fn header(&self, input: &[u8]) -> Result<Option<Header>, Violation> {
+        let &[first, second, ..] = input else { return Ok(None) };
+        if first & 0x70 != 0 {
+            return Err(Violation::ReservedBits);
+        }
+        let short = second & 0x7F;
+        match first & 0xF {
+            CONTINUATION if self.message.is_none() => return Err(Violation::UnexpectedContinuation),
+            TEXT | BINARY if self.message.is_some() => return Err(Violation::ExpectedContinuation),
+            CONTINUATION | TEXT | BINARY => {}
+            CLOSE | PING | PONG if first & FIN == 0 => return Err(Violation::FragmentedControl),
+            CLOSE | PING | PONG if usize::from(short) > CONTROL_PAYLOAD => return Err(Violation::OversizedControl),
+            CLOSE | PING | PONG => {}
+            _ => return Err(Violation::ReservedOpcode),
+        }
+        if second & MASKED == 0 {
+            return Err(Violation::Unmasked);
+        }
+        let (length, rest) = match short {
+            126 => {
+                let Some((length, rest)) = input[2..].split_first_chunk() else { return Ok(None) };
+                let length = u64::from(u16::from_be_bytes(*length));
+                if length < 126 {
+                    return Err(Violation::NonMinimalLength);
+                }
+                (length, rest)
+            }
+            127 => {
+                let Some((length, rest)) = input[2..].split_first_chunk() else { return Ok(None) };
+                let length = u64::from_be_bytes(*length);
+                if length >> 63 != 0 {
+                    return Err(Violation::OverlongLength);
+                }
+                if length <= u64::from(u16::MAX) {
+                    return Err(Violation::NonMinimalLength);
+                }
+                (length, rest)
+            }
+            short => (u64::from(short), &input[2..]),
+        };
+        let Some((&key, rest)) = rest.split_first_chunk() else { return Ok(None) };
+        Ok(Some(Header { first, key, size: input.len() - rest.len(), length }))
+    }
+
+    /// Enters a data frame. The common case, a whole binary frame, is done with here; an incomplete frame that must
+    /// go out whole stays where it is, and its length is returned.
+    fn begin_data(&mut self, header: &Header, buffer: &mut Buffer) -> Result<Option<usize>, Violation> {
+        let opcode = header.first & 0xF;
+        let fin = header.first & FIN != 0;
+        let (kind, before) = match (opcode, self.message) {
+            (CONTINUATION, Some(kind)) => (kind, self.message_length),
+            (TEXT, _) => (Kind::Text, 0),
+            _ => (Kind::Binary, 0),
+        };
+        // Both are below 2^63 (the length by its header, the sum by its own limit or saturation).
+        let message_length = before.saturating_add(header.length);
+        if message_length > self.limit {
+            return Err(Violation::MessageTooBig);
+        }
+        let payload = Payload { kind, fin, opcode, remaining: header.length, key: header.key };
+        if kind == Kind::Binary {
+            let available = buffer.input().len() - header.size;
+            if header.length > available as u64 && header.length <= WHOLE_FRAME as u64 {
+                return Ok(Some(header.size + header.length as usize));
+            }
+        }
+        self.message = Some(kind);
+        self.message_length = message_length;
+        buffer.input.start += header.size;
+        if buffer.input().is_empty() && payload.remaining > 0 {
+            self.position = Position::Payload(payload);
+        } else {
+            self.continue_data(payload, buffer)?;
+        }
+        Ok(None)
+    }
+
+    /// Forwards or skips as much of a frame's payload as there is, which may be all of it.
+    fn continue_data(&mut self, mut payload: Payload, buffer: &mut Buffer) -> Result<(), Violation> {
+        let part = buffer.input().len().min(usize::try_from(payload.remaining).unwrap_or(usize::MAX));
+        let start = buffer.input.start;
+        buffer.input.start += part;
+        payload.remaining -= part as u64;
+        let frame_ends = payload.remaining == 0;
+        let message_ends = frame_ends && payload.fin;
+        match payload.kind {
+            Kind::Binary => {
+                let first = payload.opcode | if message_ends { FIN } else { 0 };
+                forward(buffer, start, part, first, payload.key);
+            }
+            Kind::Text => {
+                let bytes = buffer.bytes_mut();
+                unmask(bytes, start, start, part, payload.key);
+                self.text.push(&bytes[start..start + part])?;
+                if message_ends {
+                    self.text.finish()?;
+                }
+            }
+        }
+        if message_ends {
+            self.message = None;
+            match payload.kind {
+                Kind::Binary => self.tally.forwarded += 1,
+                Kind::Text => self.tally.dropped += 1,
+            }
+        }
+        self.position = if frame_ends {
+            Position::Header
+        } else {
+            payload.opcode = CONTINUATION;
+            payload.key.rotate_left(part % 4);
+            Position::Payload(payload)
+        };
+        Ok(())
+    }
+}
+
+/// Appends one server frame to the output: a header, and the `length` bytes at `start` without their mask.
+fn forward(buffer: &mut Buffer, start: usize, length: usize, first: u8, key: [u8; 4]) {
+    let mut header = [first, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let size = match length {
+        0..=125 => {
+            header[1] = length as u8;
+            2
+        }
+        126..=0xFFFF => {
+            header[1] = 126;
+            header[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+            4
+        }
+        _ => {
+            header[1] = 127;
+            header[2..].copy_from_slice(&(length as u64).to_be_bytes());
+            10
+        }
+    };
+    // With nothing before it, the frame stays where it is and only its header moves.
+    if buffer.output.is_empty() {
+        buffer.output = start - size..start - size;
+    }
+    let at = buffer.output.end;
+    debug_assert!(at + size <= start, "the header must not run over the payload");
+    buffer.output.end = at + size + length;
+    let bytes = buffer.bytes_mut();
+    bytes[at..at + size].copy_from_slice(&header[..size]);
+    unmask(bytes, start, at + size, length, key);
+}
+
+/// Moves `length` bytes down from `from` to `to`, and takes off their mask (section 5.3) on the way.
+///
+/// The places may overlap. A lane is loaded before any byte of it is overwritten, and since bytes only move towards
+/// the front, a store never reaches a lane that is still to be loaded.
+fn unmask(bytes: &mut [u8], from: usize, to: usize, length: usize, key: [u8; 4]) {
+    const LANE: usize = 32; // two or one vector registers, and few bytes left over in short frames
+    let shift = from - to;
+    let window = &mut bytes[to..from + length];
+    let mask: [u8; LANE] = std::array::from_fn(|i| key[i % 4]);
+    let mut at = 0;
+    while let Some(lane) = window[at + shift..].first_chunk::<LANE>() {
+        let mut lane = *lane;
+        lane.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+        window[at..at + LANE].copy_from_slice(&lane);
+        at += LANE;
+    }
+    while let Some(word) = window[at + shift..].first_chunk::<4>() {
+        let word = u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(key);
+        window[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+        at += 4;
+    }
+    for (i, mask) in (at..length).zip(key) {
+        window[i] = window[i + shift] ^ mask;
+    }
+}
+
+/// Judges the payload of a close frame (sections 5.5.1 and 7.4).
+fn close(payload: &[u8]) -> Result<Event<'_>, Violation> {
+    let (code, reason) = match payload {
+        [] => (None, &[][..]),
+        [_] => return Err(Violation::TruncatedCloseCode),
+        [high, low, reason @ ..] => (Some(u16::from_be_bytes([*high, *low])), reason),
+    };
+    match code {
+        // The registered codes without those that only stand for something local (1004 to 1006, 1015), and the
+        // ranges for registered and for private use.
+        None | Some(1000..=1003 | 1007..=1014 | 3000..=4999) => {}
+        Some(_) => return Err(Violation::InvalidCloseCode),
+    }
+    let reason = std::str::from_utf8(reason).map_err(|_| Violation::InvalidUtf8)?;
+    Ok(Event::Close { code, reason })
+}

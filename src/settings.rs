@@ -1,0 +1,153 @@
+//! The flags of `arc-relay start`, and their environment variables: a flag wins over the environment, and that over
+//! the default. An empty variable counts as none, so that a compose file can pass on what is not set.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use arc_relay::Config;
+use argh::FromArgs;
+use bytesize::ByteSize;
+
+/// Run the relay until SIGINT or SIGTERM. Each flag can be set in the environment, too (the name is in brackets); a
+/// flag wins.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "start")]
+pub(crate) struct Start {
+    /// TCP port to listen on, 0 for any free one; default 8765 [ARC_RELAY_PORT, RELAY_PORT]
+    #[argh(option, arg_name = "port")]
+    port: Option<String>,
+    /// address to listen on, :: for IPv4 and IPv6; default 0.0.0.0 [ARC_RELAY_HOST, RELAY_HOST]
+    #[argh(option, arg_name = "host")]
+    host: Option<String>,
+    /// how long one side may wait for the other, such as 90s or 5m; default 5m [ARC_RELAY_PAIR_TTL]
+    #[argh(option, arg_name = "duration")]
+    pair_ttl: Option<String>,
+    /// longest message accepted, such as 16MiB; default none, as memory does not depend on it [ARC_RELAY_MAX_MESSAGE]
+    #[argh(option, arg_name = "size")]
+    max_message: Option<String>,
+}
+
+impl Start {
+    /// What the flags, the environment and the defaults say together.
+    pub(crate) fn into_config(self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Config, String> {
+        let setting = |flag, given, variables| Setting::find(flag, given, variables, &environment);
+        let mut config = Config::default();
+        if let Some(host) = setting("--host", self.host, &["ARC_RELAY_HOST", "RELAY_HOST"]) {
+            config.host = host.parse(|host| match host.is_empty() {
+                true => Err(String::from("an address or a name is needed")),
+                false => Ok(host.to_owned()),
+            })?;
+        }
+        if let Some(port) = setting("--port", self.port, &["ARC_RELAY_PORT", "RELAY_PORT"]) {
+            config.port = port.parse(|port| port.parse().map_err(|_| "a number from 0 to 65535 is needed".into()))?;
+        }
+        if let Some(ttl) = setting("--pair-ttl", self.pair_ttl, &["ARC_RELAY_PAIR_TTL"]) {
+            config.pair_ttl = ttl.parse(|ttl| match humantime::parse_duration(ttl) {
+                Ok(Duration::ZERO) | Err(_) => Err(String::from("a duration is needed, such as 90s or 5m")),
+                Ok(ttl) => Ok(ttl),
+            })?;
+        }
+        if let Some(size) = setting("--max-message", self.max_message, &["ARC_RELAY_MAX_MESSAGE"]) {
+            config.max_message = size.parse(|size| match size.parse() {
+                Ok(ByteSize(0)) | Err(_) => Err(String::from("a size is needed, such as 65536 or 16MiB")),
+                Ok(ByteSize(size)) => Ok(Some(size)),
+            })?;
+        }
+        Ok(config)
+    }
+}
+
+/// A value, and who gave it.
+struct Setting {
+    source: String,
+    value: OsString,
+}
+
+impl Setting {
+    fn find(
+        flag: &str,
+        given: Option<String>,
+        variables: &[&str],
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Option<Self> {
+        if let Some(value) = given {
+            return Some(Self { source: flag.to_owned(), value: value.into() });
+        }
+        variables.iter().find_map(|&variable| {
+            let value = environment(variable).filter(|value| !value.is_empty())?;
+            Some(Self { source: variable.to_owned(), value })
+        })
+    }
+
+    fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, String> {
+        let value = self.value.to_string_lossy();
+        parse(&value).map_err(|needed| format!("{}: invalid value {value:?}: {needed}", self.source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(flags: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
+        let start = Start::from_args(&["arc-relay", "start"], flags).map_err(|exit| exit.output)?;
+        start.into_config(|name| {
+            let value = environment.iter().find(|(variable, _)| *variable == name)?.1;
+            Some(value.into())
+        })
+    }
+
+    #[test]
+    fn defaults_are_the_library_s() {
+        assert_eq!(config(&[], &[]), Ok(Config::default()));
+    }
+
+    #[test]
+    fn flags_set_everything() {
+        let flags = ["--port", "1", "--host", "::1", "--pair-ttl", "2m 3s", "--max-message", "16MiB"];
+        let expected = Config {
+            port: 1,
+            host: "::1".into(),
+            pair_ttl: Duration::from_secs(123),
+            max_message: Some(16 << 20),
+            ..Config::default()
+        };
+        assert_eq!(config(&flags, &[]), Ok(expected));
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_that_over_the_default() {
+        let environment =
+            [("RELAY_PORT", "1"), ("ARC_RELAY_PORT", "2"), ("RELAY_HOST", "h"), ("ARC_RELAY_PAIR_TTL", "7s")];
+        assert_eq!(config(&["--port", "3"], &environment).unwrap().port, 3);
+        assert_eq!(config(&[], &environment).unwrap().port, 2);
+        assert_eq!(config(&[], &environment[..1]).unwrap().port, 1);
+        assert_eq!(config(&[], &environment).unwrap().host, "h");
+        assert_eq!(config(&[], &environment).unwrap().pair_ttl, Duration::from_secs(7));
+        assert_eq!(config(&[], &[("ARC_RELAY_MAX_MESSAGE", "5k")]).unwrap().max_message, Some(5000));
+    }
+
+    #[test]
+    fn an_empty_variable_is_none() {
+        assert_eq!(config(&[], &[("ARC_RELAY_PORT", ""), ("RELAY_PORT", "4")]).unwrap().port, 4);
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_source() {
+        for (flag, bad) in [
+            ("--port", "x"),
+            ("--port", "65536"),
+            ("--port", "-1"),
+            ("--host", ""),
+            ("--pair-ttl", "5"),
+            ("--pair-ttl", "0s"),
+            ("--max-message", "big"),
+            ("--max-message", "0"),
+        ] {
+            let error = config(&[flag, bad], &[]).unwrap_err();
+            assert!(error.contains(flag) && error.contains(&format!("{bad:?}")), "{error}");
+        }
+        let error = config(&[], &[("ARC_RELAY_PAIR_TTL", "soon")]).unwrap_err();
+        assert!(error.starts_with("ARC_RELAY_PAIR_TTL: invalid value \"soon\""), "{error}");
+    }
+}

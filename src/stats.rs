@@ -1,0 +1,28 @@
+//! What the relay has done so far, in counters that any worker may add to.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::reframe::Tally;
+
+/// Counters since the start. They are independent of each other, hence the relaxed ordering.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    forwarded: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Stats {
+    /// Adds what a connection's tally has grown by.
+    pub(crate) fn count(&self, before: Tally, after: Tally) {
+        if after.forwarded > before.forwarded {
+            self.forwarded.fetch_add(after.forwarded - before.forwarded, Relaxed);
+        }
+        if after.dropped > before.dropped {
+            self.dropped.fetch_add(after.dropped - before.dropped, Relaxed);
+        }
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        Tally { forwarded: self.forwarded.load(Relaxed), dropped: self.dropped.load(Relaxed) }
+    }
+}

@@ -1,0 +1,87 @@
+//! UTF-8 checked piece by piece, as text arrives. The check itself is the standard library's; what is added is the
+//! memory of a character that was cut at the end of a piece.
+
+use std::str::from_utf8;
+
+/// Bytes that no continuation could turn into UTF-8.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct InvalidUtf8;
+
+/// A text so far. Valid as a whole once [`finish`](Self::finish) says so.
+#[derive(Debug, Default)]
+pub(crate) struct Utf8 {
+    /// The beginning of a character whose end has not come yet: `cut[..length]`, at most three bytes between calls.
+    cut: [u8; 4],
+    length: usize,
+}
+
+impl Utf8 {
+    /// Takes the next piece, and fails as soon as the text can no longer become valid.
+    pub(crate) fn push(&mut self, mut piece: &[u8]) -> Result<(), InvalidUtf8> {
+        while let (1.., Some((&byte, rest))) = (self.length, piece.split_first()) {
+            self.cut[self.length] = byte;
+            self.length += 1;
+            piece = rest;
+            match from_utf8(&self.cut[..self.length]) {
+                Ok(_) => self.length = 0,
+                Err(error) if error.error_len().is_some() => return Err(InvalidUtf8),
+                Err(_) => {} // still incomplete; four bytes never are
+            }
+        }
+        let Err(error) = from_utf8(piece) else { return Ok(()) };
+        if error.error_len().is_some() {
+            return Err(InvalidUtf8);
+        }
+        let cut = &piece[error.valid_up_to()..];
+        self.cut[..cut.len()].copy_from_slice(cut);
+        self.length = cut.len();
+        Ok(())
+    }
+
+    /// Ends the text, and makes ready for another: a character still incomplete is an error.
+    pub(crate) fn finish(&mut self) -> Result<(), InvalidUtf8> {
+        if std::mem::take(&mut self.length) == 0 { Ok(()) } else { Err(InvalidUtf8) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Result<(), InvalidUtf8> {
+        let mut text = Utf8::default();
+        pieces.into_iter().try_for_each(|piece| text.push(piece))?;
+        text.finish()
+    }
+
+    #[test]
+    fn every_split_in_three_gives_the_verdict_on_the_whole() {
+        let texts: [&[u8]; 9] = [
+            "aé€🐋z".as_bytes(),
+            b"",
+            b"\xC3",
+            b"a\xE2\x82",
+            b"\xF0\x9F\x90",
+            b"\xC0\x80",
+            b"\xED\xA0\x80",
+            b"\xF4\x90\x80\x80",
+            b"\xE2\x82\xACok\xFFno",
+        ];
+        for text in texts {
+            let verdict = from_utf8(text).map(|_| ()).map_err(|_| InvalidUtf8);
+            for i in 0..=text.len() {
+                for j in i..=text.len() {
+                    assert_eq!(check([&text[..i], &text[i..j], &text[j..]]), verdict, "{text:x?} {i} {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn invalid_bytes_are_refused_before_the_text_ends() {
+        assert_eq!(Utf8::default().push(b"\xF5"), Err(InvalidUtf8));
+        let mut cut = Utf8::default();
+        assert_eq!(cut.push(b"\xE2\x82"), Ok(()));
+        assert_eq!(cut.push(b"x"), Err(InvalidUtf8));
+    }
+}

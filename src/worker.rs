@@ -1,0 +1,107 @@
+//! A worker: a thread with an executor of its own, whose tasks never leave it.
+//!
+//! A connection's handshake runs on any worker; once its pair code is known the connection moves to where its pair
+//! runs, so that a batch is written by the core that has just read it, and buffers need no locks. A task that panics
+//! ends its own connection (its peer is told 1011 by what unwinding drops) and nothing else.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use async_channel::{Receiver, Sender};
+use futures_lite::FutureExt;
+use smol::LocalExecutor;
+
+use crate::connection::Connection;
+use crate::front_door::{self, Admitted};
+use crate::pool::Pool;
+use crate::reframe::Reframer;
+use crate::seats::Seats;
+use crate::stats::Stats;
+use crate::stop::{Stop, StopOnDrop};
+
+/// What all workers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) seats: Arc<Seats>,
+    pub(crate) stats: Arc<Stats>,
+    /// The way to each worker.
+    pub(crate) inboxes: Vec<Sender<Job>>,
+    /// Tells connections to close.
+    pub(crate) stopped: Stop,
+    pub(crate) max_message: Option<u64>,
+}
+
+/// A connection on its way to a worker.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// Held for as long as the connection lives.
+    pub(crate) alive: StopOnDrop,
+    pub(crate) stage: Stage,
+}
+
+/// How far a connection has come.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Accepted.
+    Handshake(async_net::TcpStream),
+    /// A WebSocket, with its seat.
+    Connection(Admitted),
+}
+
+/// A worker that is about to run.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) inbox: Receiver<Job>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Worker {
+    /// Runs connections, and `extra` beside them, until the inbox is closed.
+    pub(crate) fn run(self, extra: Option<impl Future<Output = ()>>) {
+        let Self { index, inbox, shared } = self;
+        let pool = Rc::new(Pool::default());
+        let executor = LocalExecutor::new();
+        if let Some(extra) = extra {
+            executor.spawn(extra).detach();
+        }
+        smol::block_on(executor.run(async {
+            while let Ok(Job { alive, stage }) = inbox.recv().await {
+                let (pool, shared) = (Rc::clone(&pool), Arc::clone(&shared));
+                // The two stages are tasks of their own, because a task is as large as its largest stage, and a
+                // handshake is large, but short.
+                match stage {
+                    Stage::Handshake(stream) => executor.spawn(guard(handshake(alive, stream, index, shared))),
+                    Stage::Connection(admitted) => executor.spawn(guard(connection(alive, admitted, pool, shared))),
+                }
+                .detach();
+            }
+        }));
+    }
+}
+
+async fn handshake(alive: StopOnDrop, stream: async_net::TcpStream, index: usize, shared: Arc<Shared>) {
+    let admitted = front_door::receive(stream, &shared.seats, index, shared.stopped.clone()).await;
+    if let Some(admitted) = admitted {
+        let inbox = &shared.inboxes[admitted.claim.worker];
+        // It fails if the relay has stopped meanwhile; what is in it then departs.
+        let _ = inbox.send(Job { alive, stage: Stage::Connection(admitted) }).await;
+    }
+}
+
+async fn connection(alive: StopOnDrop, admitted: Admitted, pool: Rc<Pool>, shared: Arc<Shared>) {
+    let Admitted { socket, read_ahead, claim } = admitted;
+    let reframer = Reframer::new(shared.max_message);
+    let (stats, stop) = (Arc::clone(&shared.stats), shared.stopped.clone());
+    drop(shared);
+    Connection::new(socket, &read_ahead, claim, reframer, pool, stats, stop).run().await;
+    drop(alive);
+}
+
+/// Runs a task; a panic in it ends there. Nothing it leaves behind is half done: what it shares with others are
+/// channels, counters and the pair table.
+async fn guard(task: impl Future<Output = ()>) {
+    let _ = AssertUnwindSafe(task).catch_unwind().await;
+}
