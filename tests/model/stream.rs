@@ -1,0 +1,231 @@
+//! A client's byte stream and what has to come out of it: an encoder for masked client frames, a driver that feeds the
+//! reframer in any split, and a reader of what it forwarded. The encoder and the reader are tungstenite's, so that
+//! nothing here can share a mistake with the reframer.
+
+use std::io::{Cursor, Read, Write};
+
+use arc_relay::buffer::{Buffer, HEADROOM};
+use arc_relay::reframe::{Event, Reframer, Tally, Violation, WHOLE_FRAME};
+use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use async_tungstenite::tungstenite::protocol::frame::coding::OpCode;
+use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use async_tungstenite::tungstenite::{self, Message, WebSocket};
+
+/// A frame as a client sends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub opcode: u8,
+    pub fin: bool,
+    pub mask: [u8; 4],
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    pub fn encode(&self, output: &mut Vec<u8>) {
+        let header = FrameHeader {
+            is_final: self.fin,
+            opcode: OpCode::from(self.opcode),
+            mask: Some(self.mask),
+            ..FrameHeader::default()
+        };
+        header.format(self.payload.len() as u64, output).expect("a vector takes everything");
+        output.extend(self.payload.iter().zip(self.mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    }
+}
+
+/// How a stream ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It may go on.
+    Open {
+        mid_message: bool,
+    },
+    Closed {
+        code: Option<u16>,
+        reason: String,
+    },
+    Violated(Violation),
+}
+
+/// All that the reframer made of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What was forwarded: whole server frames.
+    pub output: Vec<u8>,
+    pub pings: Vec<Vec<u8>>,
+    pub end: End,
+    pub tally: Tally,
+}
+
+/// Feeds a stream to a new reframer: in reads of the sizes given, over and over, and in one if none are. Each read
+/// gets as little room as the contract of the reframer allows, and each other one appends to output that still waits.
+pub fn feed(mut stream: &[u8], reads: &[usize], limit: Option<u64>) -> Outcome {
+    let mut reframer = Reframer::new(limit);
+    let mut outcome = Outcome {
+        output: Vec::new(),
+        pings: Vec::new(),
+        end: End::Open { mid_message: false },
+        tally: Tally::default(),
+    };
+    let mut buffer = Buffer::new(HEADROOM);
+    let mut least = 0;
+    let mut sizes = reads.iter().copied().cycle();
+    let mut keep_output = false;
+    loop {
+        let size = sizes.next().unwrap_or(usize::MAX).clamp(1, stream.len().max(1)).min(stream.len());
+        buffer = make_room(buffer, least, size, keep_output, &mut outcome.output);
+        let (read, rest) = stream.split_at(size);
+        buffer.spare_mut()[..size].copy_from_slice(read);
+        buffer.fill(size);
+        stream = rest;
+        loop {
+            match reframer.advance(&mut buffer) {
+                Ok(Event::Starved { frame }) => {
+                    least = frame;
+                    break;
+                }
+                Ok(Event::Ping(data)) => outcome.pings.push(data.to_vec()),
+                Ok(Event::Close { code, reason }) => outcome.end = End::Closed { code, reason: reason.to_owned() },
+                Err(violation) => outcome.end = End::Violated(violation),
+            }
+        }
+        keep_output = !keep_output;
+        if stream.is_empty() {
+            break;
+        }
+    }
+    if let End::Open { mid_message } = &mut outcome.end {
+        *mid_message = reframer.is_mid_message() || !buffer.input().is_empty();
+    } else {
+        assert!(!reframer.is_mid_message() && buffer.input().is_empty(), "nothing is looked at behind the end");
+    }
+    outcome.output.extend(buffer.output());
+    outcome.tally = reframer.tally();
+    outcome
+}
+
+/// A buffer with room for `size` more bytes and for a frame of `least` bytes, and with what the old one held.
+fn make_room(mut old: Buffer, least: usize, size: usize, keep_output: bool, written: &mut Vec<u8>) -> Buffer {
+    let input = old.input().to_vec();
+    if keep_output && old.spare_mut().len() >= size.max(least.saturating_sub(input.len())) {
+        return old;
+    }
+    written.extend(old.output());
+    let mut new = Buffer::new(HEADROOM + least.max(input.len() + size));
+    new.spare_mut()[..input.len()].copy_from_slice(&input);
+    new.fill(input.len());
+    new
+}
+
+/// The frames of what was forwarded, each with its first byte. Panics if they are not whole and minimal.
+pub fn server_frames(output: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    let mut cursor = Cursor::new(output);
+    while (cursor.position() as usize) < output.len() {
+        let first = output[cursor.position() as usize];
+        let start = cursor.position();
+        let (header, length) = FrameHeader::parse(&mut cursor).expect("a legal header").expect("a whole header");
+        assert_eq!(header.mask, None, "a server must not mask");
+        assert_eq!(cursor.position() - start, header.len(length) as u64, "the length is not minimal");
+        let mut payload = vec![0; usize::try_from(length).expect("it fits into memory")];
+        cursor.read_exact(&mut payload).expect("a whole frame");
+        frames.push((first, payload));
+    }
+    frames
+}
+
+/// The messages in what was forwarded, and how much of a last one that is incomplete.
+pub fn messages(output: &[u8]) -> (Vec<Vec<u8>>, Option<Vec<u8>>) {
+    let mut messages = Vec::new();
+    let mut current = None;
+    for (first, payload) in server_frames(output) {
+        match (first & 0x7F, &mut current) {
+            (2, None) => current = Some(payload),
+            (0, Some(message)) => message.extend(payload),
+            (other, current) => panic!("opcode {other} while {:?}", current.as_ref().map(Vec::len)),
+        }
+        if first & 0x80 != 0 {
+            messages.extend(current.take());
+        }
+    }
+    (messages, current)
+}
+
+/// The messages as tungstenite's client receives them.
+pub fn received_by_tungstenite(output: &[u8]) -> Vec<Vec<u8>> {
+    struct Wire<'o>(&'o [u8]);
+    impl Read for Wire<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.0.read(buffer)
+        }
+    }
+    impl Write for Wire<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            panic!("there is nothing to answer to data, but the client wrote {bytes:?}")
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+    let mut client = WebSocket::from_raw_socket(Wire(output), Role::Client, Some(config));
+    let mut received = Vec::new();
+    loop {
+        match client.read() {
+            Ok(Message::Binary(message)) => received.push(message.to_vec()),
+            Ok(other) => panic!("only binary messages are forwarded, but there is {other:?}"),
+            Err(tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => {
+                return received;
+            }
+            Err(error) => panic!("tungstenite refuses what was forwarded: {error}"),
+        }
+    }
+}
+
+/// What must be forwarded of frames that are all legal: each binary frame as it was, except that one of more than
+/// [`WHOLE_FRAME`] bytes may come in parts.
+///
+/// # Panics
+///
+/// If the output is anything else.
+pub fn assert_forwards(output: &[u8], frames: &[Frame]) {
+    let mut forwarded = server_frames(output).into_iter();
+    let mut in_binary = false;
+    for frame in frames {
+        match frame.opcode {
+            2 => in_binary = true,
+            1 => in_binary = false,
+            0 => {}
+            _ => continue,
+        }
+        if !in_binary {
+            continue;
+        }
+        let (mut first, mut payload) = forwarded.next().expect("a frame is missing");
+        assert_eq!(first & 0x0F, frame.opcode, "the opcode has changed");
+        let mut parts = 1;
+        while payload.len() < frame.payload.len() {
+            assert_eq!(first & 0x80, 0, "only the last part may end the message");
+            let (next, more) = forwarded.next().expect("a part is missing");
+            assert_eq!(next & 0x0F, 0, "a later part is a continuation");
+            first = next;
+            payload.extend(more);
+            parts += 1;
+        }
+        assert_eq!(first & 0x80 != 0, frame.fin, "the end of the message has moved");
+        assert!(payload == frame.payload, "the payload has changed");
+        assert!(parts == 1 || frame.payload.len() > WHOLE_FRAME, "a small frame was split");
+    }
+    assert_eq!(forwarded.next(), None, "there is more than was sent");
+}
+
+/// Raw bytes: whatever they are, the verdict and the forwarded messages do not depend on how they were split.
+pub fn check_raw(stream: &[u8], reads: &[usize], limit: Option<u64>) {
+    let whole = feed(stream, &[], limit);
+    let split = feed(stream, reads, limit);
+    assert_eq!((&whole.end, &whole.pings, whole.tally), (&split.end, &split.pings, split.tally));
+    let (complete, partial) = messages(&whole.output);
+    assert_eq!(messages(&split.output), (complete.clone(), partial), "what is forwarded depends on the split");
+    assert_eq!(complete.len() as u64, whole.tally.forwarded);
+    assert_eq!(received_by_tungstenite(&split.output), complete);
+}

@@ -1,0 +1,349 @@
+//! The pair table and its links, against a model that is a list of seats searched from the front.
+
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use arc_relay::link::{End, Farewell, Next, link};
+use arc_relay::pair_code::PairCode;
+use arc_relay::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
+
+/// Short, so that a sequence of small steps in time reaches it.
+const TTL: Duration = Duration::from_millis(100);
+
+/// Few codes make many meetings; one less seat than there are codes makes the table full now and then.
+const CODES: u8 = 5;
+const CAPACITY: usize = 4;
+
+/// Something that happens to the relay. Targets are picked by `nth % count`, so that every sequence is legal.
+#[derive(Clone, Copy, Debug)]
+pub enum Operation {
+    /// A connection with a code.
+    Connect(u8),
+    /// A connection reads a message from its client, and sends it on if the link allows it.
+    Send(u8),
+    /// A connection takes what the link has for it, and writes it.
+    Receive(u8),
+    /// A connection takes a batch, but its client does not read: no credit goes back until the next `Receive`.
+    Stall(u8),
+    /// A client closes; its connection still has a batch in hand, or not.
+    Leave(u8),
+    /// A connection ends without a word.
+    Vanish(u8),
+    /// Time passes, in milliseconds, and the relay's tick comes, or not.
+    Wait(u8, bool),
+    /// The relay stops admitting.
+    Drain,
+}
+
+impl Operation {
+    /// Any two bytes are an operation.
+    pub fn from_bytes([kind, argument]: [u8; 2]) -> Self {
+        match kind % 16 {
+            0..=3 => Self::Connect(argument),
+            4..=6 => Self::Send(argument),
+            7..=9 => Self::Receive(argument),
+            10 => Self::Stall(argument),
+            11 => Self::Leave(argument),
+            12 => Self::Vanish(argument),
+            13 | 14 => Self::Wait(argument, kind & 16 == 0),
+            _ => Self::Drain,
+        }
+    }
+}
+
+/// Runs operations on the real table and the model, and compares everything after each of them.
+///
+/// # Panics
+///
+/// If they differ.
+pub fn run(operations: impl IntoIterator<Item = Operation>) {
+    let mut world = World::new();
+    for operation in operations {
+        world.apply(operation);
+        world.check();
+    }
+    for at in 0..world.sides.len() {
+        world.depart(at, None, Farewell::Left);
+        world.check();
+    }
+    assert!(world.table.is_empty(), "all are gone, but the table is not empty");
+    for at in 0..world.sides.len() {
+        world.receive_all(at);
+    }
+}
+
+/// What is parked in the table, recognisable.
+#[derive(Debug, PartialEq)]
+struct Handle {
+    owner: usize,
+}
+
+/// The naive model of a seat: whoever shares a code is a pair.
+#[derive(Clone, Copy, Debug)]
+struct Seat {
+    code: u8,
+    /// The index of the connection in `World::sides`.
+    side: usize,
+    deadline: Instant,
+}
+
+/// A connection that was admitted.
+struct Side {
+    id: ConnId,
+    peer: Option<usize>,
+    near: Option<End<u32>>,
+    /// The end it leaves for its peer, until somebody takes it. The table holds only a handle that names it.
+    far: Option<End<u32>>,
+    sent: Vec<u32>,
+    received: Vec<u32>,
+    owes_credit: bool,
+    /// How this side departed, as its peer must hear it; kept by the model.
+    farewell: Option<Farewell>,
+    heard: Option<Farewell>,
+}
+
+struct World {
+    table: PairTable<Handle>,
+    now: Instant,
+    seats: Vec<Seat>,
+    sides: Vec<Side>,
+    messages: u32,
+}
+
+fn code(number: u8) -> PairCode {
+    PairCode::from_target(&format!("/?pair={}", number % CODES)).expect("a digit is a code")
+}
+
+fn context() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            table: PairTable::new(TTL, CAPACITY),
+            now: Instant::now(),
+            seats: Vec::new(),
+            sides: Vec::new(),
+            messages: 0,
+        }
+    }
+
+    fn apply(&mut self, operation: Operation) {
+        match operation {
+            Operation::Connect(number) => self.connect(number % CODES),
+            Operation::Send(nth) => self.pick(nth, Self::send),
+            Operation::Receive(nth) => self.pick(nth, |world, at| world.receive(at, true)),
+            Operation::Stall(nth) => self.pick(nth, |world, at| world.receive(at, false)),
+            Operation::Leave(nth) => self.pick(nth, |world, at| {
+                world.messages += 1;
+                let last = (world.messages % 2 == 0).then_some(world.messages);
+                world.depart(at, last, Farewell::Left);
+            }),
+            Operation::Vanish(nth) => self.pick(nth, |world, at| world.depart(at, None, Farewell::Lost)),
+            Operation::Wait(milliseconds, tick) => {
+                self.now += Duration::from_millis(milliseconds.into());
+                if tick {
+                    self.expire();
+                }
+            }
+            Operation::Drain => self.drain(),
+        }
+    }
+
+    fn pick(&mut self, nth: u8, operation: impl FnOnce(&mut Self, usize)) {
+        if !self.sides.is_empty() {
+            operation(self, usize::from(nth) % self.sides.len());
+        }
+    }
+
+    fn connect(&mut self, number: u8) {
+        let new = self.sides.len();
+        let there: Vec<_> = self.seats.iter().filter(|seat| seat.code == number).copied().collect();
+        let codes = self.waiting().len() + (self.seats.len() - self.waiting().len()) / 2;
+        let result = self.table.connect(code(number), Handle { owner: new }, self.now);
+        let (id, peer) = match (result, &there[..]) {
+            (Err(Refusal::Full { offered }), []) if codes == CAPACITY => return assert_eq!(offered.owner, new),
+            (Err(Refusal::Occupied { offered }), [_, _]) => return assert_eq!(offered.owner, new),
+            (Ok(Admission::Waiting { id, deadline }), []) if codes < CAPACITY => {
+                assert_eq!(deadline, self.now + TTL);
+                (id, None)
+            }
+            (Ok(Admission::Paired { id, peer, handle, offered }), [waits]) => {
+                assert_eq!(peer, self.sides[waits.side].id);
+                assert_eq!((handle.owner, offered.owner), (waits.side, new));
+                (id, Some(waits.side))
+            }
+            (result, there) => panic!("{result:?} with {there:?} and {codes} codes in use"),
+        };
+        assert!(self.sides.last().is_none_or(|last| last.id < id), "identities must grow");
+        self.seats.push(Seat { code: number, side: new, deadline: self.now + TTL });
+        let (near, far) = match peer {
+            None => {
+                let (near, far) = link();
+                (near, Some(far))
+            }
+            Some(peer) => {
+                self.sides[peer].peer = Some(new);
+                (self.sides[peer].far.take().expect("the far end is parked once"), None)
+            }
+        };
+        self.sides.push(Side {
+            id,
+            peer,
+            near: Some(near),
+            far,
+            sent: Vec::new(),
+            received: Vec::new(),
+            owes_credit: false,
+            farewell: None,
+            heard: None,
+        });
+    }
+
+    fn send(&mut self, at: usize) {
+        let side = &mut self.sides[at];
+        let Some(near) = &mut side.near else { return };
+        if near.outgoing.poll_ready(&mut context()).is_ready() {
+            self.messages += 1;
+            near.outgoing.send(self.messages);
+            side.sent.push(self.messages);
+        }
+    }
+
+    fn receive(&mut self, at: usize, reads: bool) {
+        let side = &mut self.sides[at];
+        let Some(near) = &mut side.near else { return };
+        if side.owes_credit && reads {
+            side.owes_credit = false;
+            near.incoming.give_credit();
+        }
+        if side.owes_credit {
+            return;
+        }
+        match near.incoming.poll_next(&mut context()) {
+            Poll::Pending => {
+                let peer = side.peer.map(|peer| &self.sides[peer]);
+                let side = &self.sides[at];
+                // Nothing waits without a cause: whatever the peer has sent is there, and so is its departure.
+                assert!(peer.is_none_or(|peer| peer.sent.len() == side.received.len() && peer.farewell.is_none()));
+            }
+            Poll::Ready(Next::Batch(message)) => {
+                side.received.push(message);
+                if reads {
+                    near.incoming.give_credit();
+                } else {
+                    side.owes_credit = true;
+                }
+            }
+            Poll::Ready(Next::End(farewell)) => {
+                side.heard = Some(farewell);
+                self.check_end(at, farewell);
+            }
+        }
+    }
+
+    fn receive_all(&mut self, at: usize) {
+        while self.sides[at].near.is_some() && self.sides[at].heard.is_none() {
+            self.receive(at, true);
+        }
+    }
+
+    /// The end comes after everything else, and says what happened.
+    fn check_end(&self, at: usize, farewell: Farewell) {
+        let side = &self.sides[at];
+        match side.peer {
+            Some(peer) => {
+                assert_eq!(Some(farewell), self.sides[peer].farewell);
+                assert_eq!(side.received, self.sides[peer].sent, "something was lost");
+            }
+            None => assert!(matches!(farewell, Farewell::Expired | Farewell::Stopping), "{farewell:?} without a peer"),
+        }
+    }
+
+    fn depart(&mut self, at: usize, last: Option<u32>, farewell: Farewell) {
+        let seated = self.seats.iter().position(|seat| seat.side == at).map(|position| self.seats[position]);
+        let departure = self.table.disconnect(self.sides[at].id);
+        let others: Vec<_> =
+            self.seats.iter().filter(|seat| Some(seat.code) == seated.map(|s| s.code) && seat.side != at).collect();
+        match (departure, seated, &others[..]) {
+            (Departure::Absent, None, _) => {}
+            (Departure::Waiting(handle), Some(_), []) => {
+                assert_eq!(handle.owner, at);
+                self.sides[at].far = None;
+            }
+            (Departure::Paired { peer }, Some(_), [other]) => assert_eq!(peer, self.sides[other.side].id),
+            (departure, seated, others) => panic!("{departure:?}, but seated at {seated:?} with {others:?}"),
+        }
+        if let Some(seated) = seated {
+            self.seats.retain(|seat| seat.code != seated.code);
+        }
+        let side = &mut self.sides[at];
+        let Some(near) = side.near.take() else { return };
+        side.farewell = Some(farewell);
+        match farewell {
+            Farewell::Lost => drop(near), // without a word
+            _ => {
+                side.sent.extend(last);
+                near.outgoing.finish(last, farewell);
+            }
+        }
+    }
+
+    /// The model's view of who waits, in the order in which they expire.
+    fn waiting(&self) -> Vec<Seat> {
+        let alone = |seat: &&Seat| self.seats.iter().filter(|other| other.code == seat.code).count() == 1;
+        let mut waiting: Vec<_> = self.seats.iter().filter(alone).copied().collect();
+        waiting.sort_by_key(|seat| (seat.deadline, self.sides[seat.side].id));
+        waiting
+    }
+
+    fn expire(&mut self) {
+        let now = self.now;
+        let due = self.waiting().into_iter().filter(|seat| seat.deadline <= now).collect();
+        let expired = self.table.expire(now);
+        self.send_away(due, expired, Farewell::Expired);
+        assert!(self.table.next_deadline().is_none_or(|next| next > now));
+    }
+
+    fn drain(&mut self) {
+        let due = self.waiting();
+        let drained = self.table.drain();
+        self.send_away(due, drained, Farewell::Stopping);
+        assert_eq!(self.table.waiting(), 0);
+    }
+
+    fn send_away(&mut self, due: Vec<Seat>, returned: Vec<(ConnId, Handle)>, farewell: Farewell) {
+        let expected: Vec<_> = due.iter().map(|seat| (self.sides[seat.side].id, Handle { owner: seat.side })).collect();
+        assert_eq!(returned, expected, "oldest first, and each with its own handle");
+        self.seats.retain(|seat| !due.iter().any(|gone| gone.side == seat.side));
+        for (_, Handle { owner }) in returned {
+            let far = self.sides[owner].far.take().expect("a parked handle leads to a far end");
+            far.outgoing.finish(None, farewell);
+        }
+    }
+
+    /// The invariants that hold after every step.
+    fn check(&self) {
+        let waiting = self.waiting();
+        let pairs = (self.seats.len() - waiting.len()) / 2;
+        assert_eq!(self.table.waiting(), waiting.len());
+        assert_eq!(self.table.len(), waiting.len() + pairs);
+        assert_eq!(self.table.is_empty(), self.seats.is_empty());
+        assert_eq!(self.table.connections(), waiting.len() + 2 * pairs);
+        assert!(self.table.len() <= CAPACITY);
+        assert_eq!(self.table.next_deadline(), waiting.first().map(|seat| seat.deadline));
+        for (at, side) in self.sides.iter().enumerate() {
+            let seat = self.seats.iter().find(|seat| seat.side == at);
+            let peer =
+                seat.and_then(|seat| self.seats.iter().find(|other| other.code == seat.code && other.side != at));
+            assert_eq!(self.table.peer(side.id), peer.map(|peer| self.sides[peer.side].id));
+            assert_ne!(self.table.peer(side.id), Some(side.id));
+            if let Some(peer) = side.peer {
+                assert!(self.sides[peer].sent.starts_with(&side.received), "not a prefix of what the peer sent");
+            } else {
+                assert!(side.received.is_empty());
+            }
+        }
+    }
+}

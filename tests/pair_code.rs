@@ -1,0 +1,45 @@
+//! The pair code: any text survives every way of writing it down, and no two byte strings become the same code.
+
+use arc_relay::pair_code::{MAX_CHARACTERS, PairCode};
+use proptest::prelude::*;
+
+/// Every byte in one of the ways that a form may write it; `style` chooses.
+fn form_encode(bytes: &[u8], style: &[u8]) -> String {
+    let mut styles = style.iter().cycle();
+    bytes
+        .iter()
+        .map(|&byte| match (byte, styles.next().copied().unwrap_or(0) % 3) {
+            (b' ', 0 | 1) => String::from("+"),
+            (b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.', 0 | 1) => char::from(byte).to_string(),
+            (byte, 2) => format!("%{byte:02x}"),
+            (byte, _) => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn any_text_survives_every_encoding(text in ".{1,256}", styles in any::<[[u8; 7]; 2]>(), noise in "[a-o=+]{0,9}") {
+        let [one, other] = styles.map(|style| form_encode(text.as_bytes(), &style));
+        let code = PairCode::from_target(&format!("/?pair={one}"));
+        prop_assert!(code.is_ok());
+        prop_assert_eq!(&code, &PairCode::from_target(&format!("/{noise}?{noise}&p%61ir={other}&pair={noise}")));
+    }
+
+    #[test]
+    fn different_bytes_are_never_the_same_code(one in any::<Vec<u8>>(), other in any::<Vec<u8>>()) {
+        let [a, b] = [&one, &other].map(|bytes| PairCode::from_target(&format!("/?pair={}", form_encode(bytes, &[1]))));
+        for (bytes, code) in [(&one, &a), (&other, &b)] {
+            let characters = std::str::from_utf8(bytes).map(|text| text.chars().count());
+            prop_assert_eq!(code.is_ok(), matches!(characters, Ok(1..=MAX_CHARACTERS)));
+        }
+        if let (Ok(a), Ok(b)) = (a, b) {
+            prop_assert_eq!(a == b, one == other);
+        }
+    }
+
+    #[test]
+    fn no_target_panics(target in any::<String>()) {
+        let _ = PairCode::from_target(&target);
+    }
+}
