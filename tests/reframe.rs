@@ -1,6 +1,8 @@
 //! The reframer: arbitrary legal streams in arbitrary splits, decoded by tungstenite's client; arbitrary bytes; and
 //! every rule of RFC 6455 that it enforces, one by one.
 
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 mod model;
 
 use arc_relay::reframe::{Tally, Violation, WHOLE_FRAME};

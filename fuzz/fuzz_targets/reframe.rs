@@ -1,0 +1,18 @@
+//! Raw bytes through the reframer: the first byte says how the stream is split and limited, the rest is the stream.
+//! What comes out must not depend on the split, and tungstenite's client must be able to read it.
+
+#![no_main]
+
+#[path = "../../tests/model/mod.rs"]
+mod model;
+
+use libfuzzer_sys::fuzz_target;
+
+const SPLITS: [&[usize]; 8] = [&[1], &[2, 1], &[3], &[7, 2], &[14, 1], &[60, 3], &[1000], &[5, 100_000]];
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Some((&choice, stream)) = bytes.split_first() {
+        let limit = (choice & 8 != 0).then_some(u64::from(choice));
+        model::stream::check_raw(stream, SPLITS[usize::from(choice % 8)], limit);
+    }
+});

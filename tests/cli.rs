@@ -1,0 +1,121 @@
+//! The command line, as typed: output, exit codes, environment.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod support;
+
+use std::process::{Command, Output, Stdio};
+
+use support::{Relay, run};
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    for variable in
+        ["ARC_RELAY_PORT", "ARC_RELAY_HOST", "ARC_RELAY_PAIR_TTL", "ARC_RELAY_MAX_MESSAGE", "RELAY_PORT", "RELAY_HOST"]
+    {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn output(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn version_and_help_are_on_stdout() {
+    let version = concat!("arc-relay ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(output(command().arg("--version")), (Some(0), version.into(), String::new()));
+    for arguments in [&["--help"][..], &["help"], &["start", "--help"]] {
+        let (code, stdout, stderr) = output(command().args(arguments));
+        assert_eq!((code, &*stderr), (Some(0), ""));
+        assert!(stdout.starts_with("Usage: arc-relay"), "{stdout}");
+    }
+}
+
+#[test]
+fn usage_errors_are_one_line_and_exit_2() {
+    for (arguments, told) in [
+        (&[][..], "arc-relay start"),
+        (&["begin"], "begin"),
+        (&["start", "--prot", "1"], "--prot"),
+        (&["start", "extra"], "extra"),
+        (&["start", "--port"], "--port"),
+        (&["start", "--port", "http"], "--port: invalid value \"http\""),
+        (&["start", "--port", "65536"], "--port: invalid value \"65536\""),
+        (&["start", "--pair-ttl", "5"], "--pair-ttl: invalid value \"5\""),
+        (&["start", "--max-message", "many"], "--max-message: invalid value \"many\""),
+    ] {
+        let (code, stdout, stderr) = output(command().args(arguments));
+        assert_eq!((code, &*stdout), (Some(2), ""), "{arguments:?}");
+        assert!(stderr.starts_with("arc-relay: ") && stderr.contains(told), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+    let (code, _, stderr) = output(command().arg("start").env("ARC_RELAY_PAIR_TTL", "soon"));
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("ARC_RELAY_PAIR_TTL: invalid value \"soon\""), "{stderr}");
+}
+
+#[test]
+fn what_cannot_be_listened_on_is_one_line_and_exit_1() {
+    let relay = Relay::start(&[]);
+    let port = relay.address.port().to_string();
+    let (code, stdout, stderr) = output(command().args(["start", "--host", "127.0.0.1", "--port", &port]));
+    assert_eq!((code, &*stdout), (Some(1), ""));
+    assert!(stderr.starts_with(&format!("arc-relay: cannot listen on 127.0.0.1:{port}: ")), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+
+    let (code, _, stderr) = output(command().args(["start", "--host", "192.0.2.1", "--port", "0"]));
+    assert_eq!(code, Some(1), "an address of somebody else (RFC 5737)");
+    assert!(stderr.starts_with("arc-relay: cannot listen on 192.0.2.1:0: "), "{stderr}");
+}
+
+#[test]
+fn the_environment_is_used_and_flags_win_over_it() {
+    let mut from_environment = command();
+    from_environment
+        .arg("start")
+        .env("RELAY_PORT", "0")
+        .env("RELAY_HOST", "127.0.0.1")
+        .env("ARC_RELAY_PAIR_TTL", "200ms");
+    let relay = Relay::spawn(from_environment);
+    run(async {
+        let mut alone = relay.connect("x").await;
+        assert_eq!(alone.closed().await, (1001, "pair expired".into()));
+    });
+    let mut flags = command();
+    flags
+        .args(["start", "--port", "0", "--host", "127.0.0.1"])
+        .env("ARC_RELAY_PORT", "1")
+        .env("ARC_RELAY_HOST", "192.0.2.1");
+    Relay::spawn(flags);
+}
+
+#[test]
+fn ipv6_is_listened_on_and_double_colon_means_ipv4_too() {
+    for (host, clients) in [("::1", &["[::1]"][..]), ("[::1]", &["[::1]"]), ("::", &["[::1]", "127.0.0.1"])] {
+        let mut ipv6 = command();
+        ipv6.args(["start", "--port", "0", "--host", host]);
+        let mut relay = Relay::spawn(ipv6);
+        let port = relay.address.port();
+        for client in clients {
+            relay.address = format!("{client}:{port}").parse().unwrap();
+            run(async {
+                let (mut a, mut b) = relay.pair("x").await;
+                a.send("six").await;
+                assert_eq!(b.receive().await, b"six");
+            });
+        }
+    }
+}
+
+#[test]
+fn nobody_reading_its_output_does_it_no_harm() {
+    let relay = Relay::start(&[]); // whose standard output was closed after the first line
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        a.send("fine").await;
+        assert_eq!(b.receive().await, b"fine");
+    });
+}

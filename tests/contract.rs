@@ -1,0 +1,374 @@
+//! Every row of the relay's contract, over real sockets, with async-tungstenite's clients.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod support;
+
+use async_tungstenite::tungstenite::Message;
+use async_tungstenite::tungstenite::protocol::frame::Frame;
+use async_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use futures_lite::future::zip;
+use rustix::process::Signal;
+use support::{Relay, pattern, run};
+
+#[test]
+fn two_with_the_same_code_are_joined_and_messages_cross_both_ways_in_order() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        for length in [0, 1, 125, 126, 65535, 65536, 65537, 1 << 20] {
+            let message = pattern(length, 1);
+            a.send(message.clone()).await;
+            assert!(b.receive().await == message, "A to B, {length} bytes");
+            b.send(message.clone()).await;
+            assert!(a.receive().await == message, "B to A, {length} bytes");
+        }
+        for number in 0..1000_u32 {
+            a.send(number.to_be_bytes()).await;
+            b.send(number.to_le_bytes()).await;
+        }
+        for number in 0..1000_u32 {
+            assert_eq!(b.receive().await, number.to_be_bytes());
+            assert_eq!(a.receive().await, number.to_le_bytes());
+        }
+    });
+}
+
+#[test]
+fn any_path_will_do_and_other_codes_are_other_pairs() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let mut a = relay.try_connect("/?pair=x%20y").await.unwrap();
+        let mut other = relay.connect("x").await;
+        let mut b = relay.try_connect("/some/path?token=1&pair=x+y&pair=z").await.unwrap();
+        assert_eq!(relay.pairs(), 2);
+        a.send("to b").await;
+        assert_eq!(b.receive().await, b"to b");
+        let mut peer = relay.connect("x").await;
+        peer.send("to other").await;
+        assert_eq!(other.receive().await, b"to other");
+    });
+}
+
+#[test]
+fn a_third_is_refused_before_the_upgrade_and_disturbs_nobody() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        for _ in 0..10 {
+            assert_eq!(relay.refusal("/?pair=x").await, (409, "pair is full\n".into()));
+        }
+        a.send("still here").await;
+        assert_eq!(b.receive().await, b"still here");
+    });
+}
+
+#[test]
+fn exactly_two_of_many_that_come_at_once_are_let_in() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let attempts: Vec<_> = (0..20).map(|_| relay.try_connect("/?pair=rush")).collect();
+        let mut inside = Vec::new();
+        let executor = smol::LocalExecutor::new();
+        executor
+            .run(async {
+                let tasks: Vec<_> = attempts.into_iter().map(|attempt| executor.spawn(attempt)).collect();
+                for task in tasks {
+                    inside.extend(task.await.ok());
+                }
+            })
+            .await;
+        assert_eq!(inside.len(), 2);
+    });
+}
+
+#[test]
+fn a_missing_or_invalid_code_is_refused() {
+    let relay = Relay::start(&[]);
+    let long = format!("/?pair={}", "x".repeat(257));
+    run(async {
+        for target in ["/", "/?pair=", "/?pairs=x", "/?pair=%FF", "/?pair=%C3%28", "/?pair=&pair=x", &long] {
+            assert_eq!(relay.refusal(target).await, (400, "missing or invalid pair code\n".into()), "{target}");
+        }
+        let longest = format!("/?pair={}", "%C3%A9".repeat(256));
+        relay.try_connect(&longest).await.unwrap();
+    });
+}
+
+#[test]
+fn text_is_dropped_and_what_surrounds_it_is_not() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        a.send("one").await;
+        a.send_message(Message::text("not for the other side")).await;
+        a.send_message(Message::text("é".repeat(100_000))).await;
+        a.send("two").await;
+        assert_eq!(b.receive().await, b"one");
+        assert_eq!(b.receive().await, b"two");
+    });
+}
+
+#[test]
+fn pings_are_answered_by_the_relay_and_never_forwarded() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        for number in 0..10_u8 {
+            a.send_message(Message::Ping(vec![number; 125].into())).await;
+        }
+        a.send_message(Message::Pong(b"unasked".to_vec().into())).await;
+        a.send("after").await;
+        for number in 0..10_u8 {
+            assert_eq!(a.next().await, Message::Pong(vec![number; 125].into()));
+        }
+        assert_eq!(b.receive().await, b"after");
+    });
+}
+
+#[test]
+fn fragments_arrive_as_one_message() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        let fragment =
+            |data: &[u8], kind, last| Message::Frame(Frame::message(data.to_vec(), OpCode::Data(kind), last));
+        a.send_message(fragment(b"one ", Data::Binary, false)).await;
+        a.send_message(Message::Ping(vec![].into())).await;
+        a.send_message(fragment(b"", Data::Continue, false)).await;
+        a.send_message(fragment(b"two", Data::Continue, true)).await;
+        assert_eq!(b.receive().await, b"one two");
+        assert_eq!(a.next().await, Message::Pong(vec![].into()));
+    });
+}
+
+#[test]
+fn who_closes_has_its_code_back_and_the_other_gets_everything_and_then_1000() {
+    let relay = Relay::start(&[]);
+    run(async {
+        for a_leaves in [true, false] {
+            let (a, b) = relay.pair("x").await;
+            let (mut leaver, mut stayer) = if a_leaves { (a, b) } else { (b, a) };
+            let large = pattern(3 << 20, 2);
+            let leaving = async {
+                for number in 0..100_u8 {
+                    leaver.send([number]).await;
+                }
+                leaver.send(large.clone()).await;
+                assert_eq!(leaver.close(4321, "done").await, (4321, String::new()));
+            };
+            let staying = async {
+                for number in 0..100_u8 {
+                    assert_eq!(stayer.receive().await, [number]);
+                }
+                assert!(stayer.receive().await == large);
+                assert_eq!(stayer.closed().await, (1000, "peer disconnected".into()));
+            };
+            zip(leaving, staying).await;
+        }
+    });
+}
+
+#[test]
+fn the_end_of_the_stream_is_a_departure_like_a_close_frame() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        a.send("last").await;
+        a.hang_up();
+        assert_eq!(b.receive().await, b"last");
+        assert_eq!(b.closed().await, (1000, "peer disconnected".into()));
+    });
+}
+
+#[test]
+fn a_reset_is_a_loss() {
+    let relay = Relay::start(&[]);
+    run(async {
+        for a_is_lost in [true, false] {
+            let (a, b) = relay.pair("x").await;
+            let (mut lost, mut stayer) = if a_is_lost { (a, b) } else { (b, a) };
+            lost.send("last").await;
+            assert_eq!(stayer.receive().await, b"last");
+            lost.reset();
+            assert_eq!(stayer.closed().await, (1011, "peer connection lost".into()));
+        }
+    });
+}
+
+#[test]
+fn the_code_is_free_as_soon_as_one_side_has_left() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let (a, mut b) = relay.pair("x").await;
+        a.close(1000, "").await;
+        // B has not even been read from yet; its successors do not meet it.
+        let (mut c, mut d) = relay.pair("x").await;
+        c.send("new").await;
+        assert_eq!(d.receive().await, b"new");
+        assert_eq!(b.closed().await, (1000, "peer disconnected".into()));
+        d.send("unharmed").await;
+        assert_eq!(c.receive().await, b"unharmed");
+    });
+}
+
+#[test]
+fn what_is_sent_before_the_peer_is_there_is_held_for_it() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let mut a = relay.connect("x").await;
+        for number in 0..1000_u32 {
+            a.send(number.to_be_bytes()).await;
+        }
+        // The relay has read it all, and still answers.
+        a.send_message(Message::Ping(vec![1].into())).await;
+        assert_eq!(a.next().await, Message::Pong(vec![1].into()));
+        let mut b = relay.connect("x").await;
+        for number in 0..1000_u32 {
+            assert_eq!(b.receive().await, number.to_be_bytes());
+        }
+    });
+}
+
+#[test]
+fn one_side_alone_leaves_its_code_behind() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let mut a = relay.connect("x").await;
+        a.send("nobody will read this").await;
+        a.close(1000, "").await;
+        let mut b = relay.connect("x").await;
+        assert_eq!(relay.pairs(), 1);
+        b.send("fresh").await;
+        let mut c = relay.connect("x").await;
+        assert_eq!(c.receive().await, b"fresh");
+        // A stream that ends, rather than a close frame.
+        relay.connect("y").await.hang_up();
+        support::eventually("the code is free", || relay.pairs() == 1);
+    });
+}
+
+#[test]
+fn one_side_alone_expires_but_a_pair_does_not() {
+    let relay = Relay::start(&["--pair-ttl", "300ms"]);
+    run(async {
+        let (mut a, mut b) = relay.pair("pair").await;
+        let mut alone = relay.connect("alone").await;
+        let mut second = relay.connect("second").await;
+        assert_eq!(alone.closed().await, (1001, "pair expired".into()));
+        assert_eq!(second.closed().await, (1001, "pair expired".into()));
+        // A successor has a deadline of its own.
+        let mut successor = relay.connect("alone").await;
+        assert_eq!(successor.closed().await, (1001, "pair expired".into()));
+        a.send("still joined").await;
+        assert_eq!(b.receive().await, b"still joined");
+        assert_eq!(relay.pairs(), 1);
+    });
+}
+
+#[test]
+fn a_signal_closes_everyone_with_1001_after_what_was_received() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut relay = Relay::start(&[]);
+        run(async {
+            let (mut a, mut b) = relay.pair("pair").await;
+            let mut alone = relay.connect("alone").await;
+            a.send("on its way").await;
+            a.send_message(Message::Ping(vec![].into())).await;
+            assert_eq!(a.next().await, Message::Pong(vec![].into()), "the relay has it");
+            relay.signal(signal);
+            assert_eq!(b.receive().await, b"on its way");
+            for client in [&mut a, &mut b, &mut alone] {
+                assert_eq!(client.closed().await, (1001, "relay stopping".into()));
+            }
+        });
+        assert_eq!(relay.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_second_signal_exits_at_once() {
+    let mut relay = Relay::start(&[]);
+    run(async {
+        let silent = relay.connect("x").await;
+        relay.signal(Signal::TERM);
+        // The close frame has come, but its answer is held back, which keeps the relay waiting.
+        let close = std::future::poll_fn(|cx| silent.socket.get_ref().poll_readable(cx));
+        close.await.unwrap();
+        relay.signal(Signal::INT);
+        assert_eq!(relay.wait().code(), Some(130));
+    });
+}
+
+#[test]
+fn messages_over_the_limit_end_with_1009() {
+    let relay = Relay::start(&["--max-message", "1000"]);
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        a.send(vec![1; 1000]).await;
+        a.send(vec![2; 1001]).await;
+        assert_eq!(b.receive().await, vec![1; 1000]);
+        assert_eq!(a.closed().await, (1009, "message too big".into()));
+        assert_eq!(b.closed().await, (1011, "peer connection lost".into()));
+    });
+}
+
+#[test]
+fn both_directions_at_full_speed_do_not_stand_in_each_other_s_way() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let (a, b) = relay.pair("x").await;
+        let (mut a_sends, mut a_receives) = a.socket.split();
+        let (mut b_sends, mut b_receives) = b.socket.split();
+        let message = pattern(1 << 20, 3);
+        let send = |_| Message::binary(message.clone());
+        // Both send far more than all buffers hold before either reads.
+        let sent = zip(
+            async {
+                for i in 0..64 {
+                    a_sends.send(send(i)).await.unwrap();
+                }
+            },
+            async {
+                for i in 0..64 {
+                    b_sends.send(send(i)).await.unwrap();
+                }
+            },
+        );
+        let received = async {
+            for _ in 0..64 {
+                for stream in [&mut a_receives, &mut b_receives] {
+                    let received = futures_lite::StreamExt::next(stream).await.unwrap().unwrap();
+                    assert!(received.into_data() == message);
+                }
+            }
+        };
+        zip(sent, received).await;
+    });
+}
+
+#[test]
+fn a_reader_that_stalls_slows_its_own_sender_and_nobody_else() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let (mut fast, mut stalled) = relay.pair("stalled").await;
+        let (mut a, mut b) = relay.pair("other").await;
+        let message = pattern(1 << 20, 4);
+        let flood = async {
+            for _ in 0..32 {
+                fast.send(message.clone()).await;
+            }
+        };
+        let others = async {
+            for number in 0..1000_u32 {
+                a.send(number.to_be_bytes()).await;
+                assert_eq!(b.receive().await, number.to_be_bytes());
+            }
+            // Only now does it read, and nothing is missing.
+            for _ in 0..32 {
+                assert!(stalled.receive().await == message);
+            }
+        };
+        zip(flood, others).await;
+    });
+}

@@ -1,0 +1,173 @@
+//! What the front door answers to requests that do not become a WebSocket, and how it opens those that do.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+
+use support::raw::{open, upgrade};
+use support::{Relay, run};
+
+/// The status line, the headers in lower case, and the body.
+fn split(response: &str) -> (&str, String, &str) {
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
+    let (status, headers) = head.split_once("\r\n").expect("a status line and headers");
+    (status, format!("{}\r\n", headers.to_lowercase()), body)
+}
+
+#[test]
+fn health_says_how_many_codes_are_in_use() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let _alone = relay.connect("alone").await;
+        let (_a, _b) = relay.pair("pair").await;
+        for target in ["/health", "/health/", "/health?x=y"] {
+            let response = relay.http(&format!("GET {target} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"));
+            let (status, headers, body) = split(&response);
+            assert_eq!((status, body), ("HTTP/1.1 200 OK", "{\"ok\":true,\"pairs\":2}"));
+            assert!(headers.contains("content-type: application/json\r\n"), "{headers}");
+        }
+        let response = relay.http("HEAD /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+        let (status, headers, body) = split(&response);
+        assert_eq!((status, body), ("HTTP/1.1 200 OK", ""));
+        assert!(headers.contains("content-length: 21\r\n"), "{headers}");
+    });
+}
+
+#[test]
+fn a_probe_may_keep_its_connection() {
+    let relay = Relay::start(&[]);
+    let mut socket = relay.socket();
+    for _ in 0..3 {
+        socket.write_all(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+        let mut response = Vec::new();
+        while !response.ends_with(b"\"pairs\":0}") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).unwrap();
+            response.push(byte[0]);
+        }
+    }
+}
+
+#[test]
+fn refusals_have_their_status_one_line_and_an_end() {
+    let relay = Relay::start(&[]);
+    let plain = |line: &str| format!("{line}\r\nHost: t\r\n\r\n");
+    let change = |from: &str, to: &str| {
+        let request = upgrade("/?pair=x", "");
+        assert!(request.contains(from));
+        request.replace(from, to)
+    };
+    let not_found = "not found: connect to /?pair=CODE with a WebSocket\n";
+    let key = "missing or invalid Sec-WebSocket-Key\n";
+    let cases = [
+        (plain("GET / HTTP/1.1"), "404 Not Found", "", not_found),
+        (plain("GET /?pair=x HTTP/1.1"), "404 Not Found", "", not_found),
+        (plain("GET /healthy HTTP/1.1"), "404 Not Found", "", not_found),
+        (plain("POST /?pair=x HTTP/1.1"), "405 Method Not Allowed", "allow: get\r\n", "method not allowed\n"),
+        (plain("DELETE /health HTTP/1.1"), "405 Method Not Allowed", "allow: get, head\r\n", "method not allowed\n"),
+        (change("GET", "PUT"), "405 Method Not Allowed", "allow: get\r\n", "method not allowed\n"),
+        (
+            change("Version: 13", "Version: 8"),
+            "426 Upgrade Required",
+            "sec-websocket-version: 13\r\n",
+            "WebSocket version 13 required\n",
+        ),
+        (
+            change("Sec-WebSocket-Version: 13\r\n", ""),
+            "426 Upgrade Required",
+            "sec-websocket-version: 13\r\n",
+            "WebSocket version 13 required\n",
+        ),
+        (
+            change("Connection: Upgrade", "Connection: keep-alive"),
+            "400 Bad Request",
+            "",
+            "Connection: Upgrade required (a proxy has to pass it on)\n",
+        ),
+        (change("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), "400 Bad Request", "", key),
+        (change("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), "400 Bad Request", "", key),
+        (change("?pair=x", "?pair="), "400 Bad Request", "", "missing or invalid pair code\n"),
+        (change("?pair=x", ""), "400 Bad Request", "", "missing or invalid pair code\n"),
+    ];
+    for (request, status, header, body) in cases {
+        let response = relay.http(&request);
+        let (status_line, headers, found) = split(&response);
+        assert_eq!((status_line, found), (&*format!("HTTP/1.1 {status}"), body), "{request}");
+        assert!(headers.contains(header) && headers.contains("connection: close\r\n"), "{headers}");
+    }
+    assert_eq!(relay.pairs(), 0);
+}
+
+#[test]
+fn a_request_that_is_not_http_is_refused() {
+    let relay = Relay::start(&[]);
+    // A TLS hello, among others: whoever forgot that the relay speaks plain HTTP must not wait for it.
+    for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xFC\x03\x03"[..], b"\0\0\0\0\r\n\r\n", b"nonsense\r\n\r\n"] {
+        let mut socket = relay.socket();
+        socket.write_all(bytes).unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
+        let mut response = Vec::new();
+        socket.read_to_end(&mut response).unwrap();
+        assert!(response.is_empty() || response.starts_with(b"HTTP/1.1 400 "), "{response:?}");
+    }
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused() {
+    let relay = Relay::start(&[]);
+    let fields = "X: y\r\n".repeat(101);
+    assert!(relay.http(&upgrade("/?pair=x", &fields)).starts_with("HTTP/1.1 431 "));
+    let field = format!("X: {}\r\n", "y".repeat(17_000));
+    assert!(relay.http(&upgrade("/?pair=x", &field)).starts_with("HTTP/1.1 431 "));
+    assert_eq!(relay.pairs(), 0);
+}
+
+#[test]
+fn the_first_subprotocol_offered_is_echoed_and_extensions_never_are() {
+    let relay = Relay::start(&[]);
+    for (offered, chosen) in [
+        ("Sec-WebSocket-Protocol: chat.v2, chat\r\n", Some("chat.v2")),
+        ("Sec-WebSocket-Protocol: one\r\nSec-WebSocket-Protocol: two\r\n", Some("one")),
+        ("Sec-WebSocket-Protocol: \r\n", None),
+        ("", None),
+    ] {
+        let mut socket = relay.socket();
+        let extensions = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+        socket.write_all(upgrade("/?pair=x", &format!("{offered}{extensions}")).as_bytes()).unwrap();
+        let mut response = [0; 1024];
+        let count = socket.read(&mut response).unwrap();
+        let response = String::from_utf8_lossy(&response[..count]).to_lowercase();
+        let found = response.split_once("sec-websocket-protocol: ").and_then(|(_, rest)| rest.split("\r\n").next());
+        assert_eq!(found, chosen);
+        assert!(!response.contains("extensions"), "{response}");
+        socket.shutdown(Shutdown::Both).unwrap();
+        support::eventually("the code is free", || relay.pairs() == 0);
+    }
+}
+
+#[test]
+fn the_opening_handshake_is_answered_as_in_the_rfc() {
+    let relay = Relay::start(&[]);
+    let mut socket = relay.socket();
+    let head = open(&mut socket, "/?pair=x", b"").to_lowercase();
+    // The key and its answer are the example of RFC 6455, section 1.3.
+    for line in
+        ["connection: upgrade\r\n", "upgrade: websocket\r\n", "sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"]
+    {
+        assert!(head.contains(line), "{head}");
+    }
+}
+
+#[test]
+fn a_refused_client_that_goes_on_sending_still_gets_its_answer() {
+    let relay = Relay::start(&[]);
+    let mut socket = relay.socket();
+    let request = [upgrade("/?nothing", "").into_bytes(), vec![0; 100_000]].concat();
+    socket.write_all(&request).unwrap();
+    let mut response = String::new();
+    socket.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
+}

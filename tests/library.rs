@@ -1,0 +1,121 @@
+//! The relay as a library: from any executor, on any number of workers.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use arc_relay::reframe::Tally;
+use arc_relay::{Config, Relay};
+use support::raw::{expect, expect_end, frame, open, server_close, server_frame};
+
+fn config() -> Config {
+    Config { host: "127.0.0.1".into(), port: 0, ..Config::default() }
+}
+
+fn connect(relay: &arc_relay::RelayHandle, target: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(relay.local_addr()).unwrap();
+    socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    open(&mut socket, target, b"");
+    socket
+}
+
+#[test]
+fn pairs_meet_whatever_worker_they_came_to() {
+    for workers in [1, 2, 3] {
+        let relay = Relay::start(Config { workers: NonZeroUsize::new(workers).unwrap(), ..config() }).unwrap();
+        // The clients of a pair come to different workers, in all combinations.
+        let firsts: Vec<_> = (0..10).map(|number| connect(&relay, &format!("/?pair={number}"))).collect();
+        let seconds: Vec<_> = (0..10).rev().map(|number| connect(&relay, &format!("/?pair={number}"))).collect();
+        assert_eq!(relay.pairs(), 10);
+        for (mut a, mut b) in firsts.into_iter().zip(seconds.into_iter().rev()) {
+            for _ in 0..100 {
+                a.write_all(&frame(0x82, b"there")).unwrap();
+                expect(&mut b, &server_frame(0x82, b"there"));
+                b.write_all(&frame(0x82, b"and back")).unwrap();
+                expect(&mut a, &server_frame(0x82, b"and back"));
+            }
+            a.write_all(&frame(0x88, b"")).unwrap();
+            expect(&mut b, &server_close(1000, "peer disconnected"));
+        }
+        smol::block_on(relay.stop());
+    }
+}
+
+#[test]
+fn it_runs_beside_any_executor() {
+    let relay = Relay::start(config()).unwrap();
+    let mut a = connect(&relay, "/?pair=x");
+    a.write_all(&frame(0x89, b"?")).unwrap();
+    expect(&mut a, &server_frame(0x8A, b"?"));
+    // `futures_lite`'s executor knows nothing of the reactor that the relay uses.
+    let stopping = std::thread::spawn(|| futures_lite::future::block_on(relay.stop()));
+    expect(&mut a, &server_close(1001, "relay stopping"));
+    a.write_all(&frame(0x88, &1001_u16.to_be_bytes())).unwrap();
+    expect_end(&mut a);
+    stopping.join().unwrap();
+}
+
+#[test]
+fn dropping_the_handle_stops_it() {
+    let relay = Relay::start(config()).unwrap();
+    let mut a = connect(&relay, "/?pair=x");
+    let address = relay.local_addr();
+    drop(relay);
+    expect(&mut a, &server_close(1001, "relay stopping"));
+    support::eventually("nobody listens", || TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn its_port_can_be_used_again_at_once() {
+    let relay = Relay::start(config()).unwrap();
+    let port = relay.local_addr().port();
+    let _client = connect(&relay, "/?pair=x");
+    smol::block_on(relay.stop());
+    let relay = Relay::start(Config { port, ..config() }).unwrap();
+    assert_eq!(relay.local_addr().port(), port);
+}
+
+#[test]
+fn more_codes_than_allowed_are_refused_and_the_others_go_on() {
+    let relay = Relay::start(Config { max_pairs: 2, ..config() }).unwrap();
+    let _one = connect(&relay, "/?pair=1");
+    let _two = connect(&relay, "/?pair=2");
+    let mut third = TcpStream::connect(relay.local_addr()).unwrap();
+    third.write_all(support::raw::upgrade("/?pair=3", "").as_bytes()).unwrap();
+    let mut response = String::new();
+    third.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 503 ") && response.ends_with("\r\n\r\nrelay is full\n"), "{response}");
+    assert!(response.contains("retry-after: "), "{response}");
+    let _peer = connect(&relay, "/?pair=1");
+}
+
+#[test]
+fn it_counts_messages() {
+    let relay = Relay::start(config()).unwrap();
+    let (mut a, mut b) = (connect(&relay, "/?pair=x"), connect(&relay, "/?pair=x"));
+    let stream = [frame(0x81, b"text"), frame(0x82, b"one"), frame(0x02, b"tw"), frame(0x80, b"o")].concat();
+    a.write_all(&stream).unwrap();
+    expect(&mut b, &[server_frame(0x82, b"one"), server_frame(0x02, b"tw"), server_frame(0x80, b"o")].concat());
+    assert_eq!(relay.tally(), Tally { forwarded: 2, dropped: 1 });
+}
+
+#[test]
+fn a_host_without_an_address_is_an_error() {
+    for host in ["nowhere.invalid", "", "[", "192.0.2.1"] {
+        assert!(Relay::start(Config { host: host.into(), ..config() }).is_err(), "{host}");
+    }
+}
+
+#[test]
+fn any_time_to_live_will_do() {
+    let relay = Relay::start(Config { pair_ttl: Duration::MAX, ..config() }).unwrap();
+    let mut a = connect(&relay, "/?pair=x");
+    let mut b = connect(&relay, "/?pair=x");
+    a.write_all(&frame(0x82, b"patient")).unwrap();
+    expect(&mut b, &server_frame(0x82, b"patient"));
+}

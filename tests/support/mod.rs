@@ -1,0 +1,276 @@
+//! A relay as its users run it, the binary in a process of its own, and clients to talk to it.
+
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+
+pub mod raw;
+
+use std::future::Future;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use async_tungstenite::tungstenite::{self, Message};
+use async_tungstenite::{WebSocketStream, client_async_with_config};
+use futures_lite::{FutureExt, StreamExt};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
+use smol::{Async, Timer};
+
+/// The bound of every wait: long enough for the slowest machine, short enough to be noticed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs a test's future, and fails if it hangs.
+pub fn run<T>(test: impl Future<Output = T>) -> T {
+    let timeout = async {
+        Timer::after(2 * PATIENCE).await;
+        panic!("the test hangs");
+    };
+    smol::block_on(test.or(timeout))
+}
+
+/// Asks again and again until the answer is yes: for what has no event to wait for.
+pub fn eventually(what: &str, mut answer: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !answer() {
+        assert!(start.elapsed() < PATIENCE, "still not so: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A running `arc-relay`. When it is dropped, it must have no pairs and no more open files than at its start, and
+/// must stop as it should.
+pub struct Relay {
+    child: Child,
+    pub address: SocketAddr,
+    files_at_start: usize,
+    stopped: bool,
+}
+
+impl Relay {
+    pub fn start(flags: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+        command.args(["start", "--host", "127.0.0.1", "--port", "0"]).args(flags);
+        Self::spawn(command)
+    }
+
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("arc-relay starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it says where it is");
+        let address = line
+            .strip_prefix("arc-relay listening on ws://")
+            .and_then(|rest| rest.strip_suffix(" (health at /health)\n"))
+            .unwrap_or_else(|| panic!("unexpected first line: {line:?}"));
+        let address = address.parse().expect("a socket address");
+        let mut relay = Self { child, address, files_at_start: 0, stopped: false };
+        assert_eq!(relay.pairs(), 0);
+        relay.files_at_start = relay.settled_files();
+        relay
+    }
+
+    pub fn url(&self, target: &str) -> String {
+        format!("ws://{}{target}", self.address)
+    }
+
+    pub async fn connect(&self, code: &str) -> Client {
+        self.try_connect(&format!("/?pair={code}")).await.expect("the relay lets in")
+    }
+
+    /// Two clients that are joined; the first was there first.
+    pub async fn pair(&self, code: &str) -> (Client, Client) {
+        let first = self.connect(code).await;
+        (first, self.connect(code).await)
+    }
+
+    pub async fn try_connect(&self, target: &str) -> Result<Client, tungstenite::Error> {
+        let socket = Async::<TcpStream>::connect(self.address).await.expect("the relay accepts");
+        socket.get_ref().set_nodelay(true).expect("a socket takes options");
+        let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+        let (socket, _) = client_async_with_config(self.url(target), socket, Some(config)).await?;
+        Ok(Client { socket })
+    }
+
+    /// The status and the body with which the relay refuses.
+    pub async fn refusal(&self, target: &str) -> (u16, String) {
+        match self.try_connect(target).await {
+            Err(tungstenite::Error::Http(response)) => {
+                let body = response.body().clone().unwrap_or_default();
+                (response.status().as_u16(), String::from_utf8(body).expect("a line of text"))
+            }
+            Err(error) => panic!("refused without a response: {error}"),
+            Ok(_) => panic!("let in"),
+        }
+    }
+
+    /// Sends a request as it is, and returns the whole response.
+    pub fn http(&self, request: &str) -> String {
+        let mut socket = self.socket();
+        socket.write_all(request.as_bytes()).expect("the relay reads");
+        let mut response = Vec::new();
+        socket.read_to_end(&mut response).expect("the relay answers, and ends");
+        String::from_utf8(response).expect("a response is text")
+    }
+
+    pub fn socket(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.address).expect("the relay accepts");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a socket takes options");
+        socket.set_nodelay(true).expect("a socket takes options");
+        socket
+    }
+
+    /// What `/health` says.
+    pub fn pairs(&self) -> usize {
+        let response = self.http("GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let number = response.split_once("{\"ok\":true,\"pairs\":").and_then(|(_, rest)| rest.strip_suffix('}'));
+        number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("unexpected: {response}"))
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub fn files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
+    }
+
+    /// The number of open files once those of the last probe are closed.
+    fn settled_files(&self) -> usize {
+        let mut least = self.files();
+        let mut same = 0;
+        eventually("the number of open files is stable", || {
+            let now = self.files();
+            same = if now < least { 0 } else { same + 1 };
+            least = least.min(now);
+            same > 50
+        });
+        least
+    }
+
+    /// A line of `/proc/PID/status`, in KiB.
+    pub fn memory(&self, line: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let value = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':')).expect("there is such a line");
+        value.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// User and system time of the process so far.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        let fields: Vec<_> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+        Duration::from_millis(ticks * 10)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("it runs");
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.stopped = true;
+        let mut status = None;
+        eventually("the relay has exited", || {
+            status = self.child.try_wait().expect("a child can be waited for");
+            status.is_some()
+        });
+        status.expect("it was there a line ago")
+    }
+
+    /// Nobody is left, and nothing that belonged to them.
+    pub fn assert_empty(&self) {
+        eventually("no pairs are left", || self.pairs() == 0);
+        eventually("open files are back where they were", || self.files() <= self.files_at_start);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if std::thread::panicking() || self.stopped {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            return;
+        }
+        self.assert_empty();
+        self.signal(Signal::TERM);
+        assert_eq!(self.wait().code(), Some(0), "SIGTERM is a graceful stop");
+    }
+}
+
+/// A WebSocket client that nobody here wrote.
+pub struct Client {
+    pub socket: WebSocketStream<Async<TcpStream>>,
+}
+
+impl Client {
+    pub async fn send(&mut self, message: impl Into<Vec<u8>>) {
+        self.socket.send(Message::binary(message.into())).await.expect("the relay reads");
+    }
+
+    pub async fn send_message(&mut self, message: Message) {
+        self.socket.send(message).await.expect("the relay reads");
+    }
+
+    /// The next message, whatever it is.
+    pub async fn next(&mut self) -> Message {
+        self.socket.next().await.expect("there is a message").expect("the relay speaks RFC 6455")
+    }
+
+    /// The next message, which must be binary.
+    pub async fn receive(&mut self) -> Vec<u8> {
+        match self.next().await {
+            Message::Binary(message) => message.into(),
+            other => panic!("expected a binary message: {other:?}"),
+        }
+    }
+
+    /// The close frame, which must come next, and then the end of the connection.
+    pub async fn closed(&mut self) -> (u16, String) {
+        match self.next().await {
+            Message::Close(Some(CloseFrame { code, reason })) => {
+                while self.socket.next().await.is_some_and(|end| end.is_ok()) {}
+                (code.into(), reason.to_string())
+            }
+            other => panic!("expected a close frame: {other:?}"),
+        }
+    }
+
+    /// Closes, and returns what the relay answers.
+    pub async fn close(mut self, code: u16, reason: &str) -> (u16, String) {
+        let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+        self.socket.close(Some(frame)).await.expect("the relay reads");
+        self.closed().await
+    }
+
+    /// Ends the stream without a close frame.
+    pub fn hang_up(self) {
+        drop(self.socket);
+    }
+
+    /// Ends the connection with a reset, as a crash or a broken network does.
+    pub fn reset(self) {
+        raw::reset(self.socket.get_ref().get_ref());
+    }
+}
+
+/// Raises the limit of open files to what is allowed, and says how many there may be.
+pub fn raise_file_limit() -> u64 {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("up to the maximum is allowed");
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
+/// Bytes that depend on their position, so that a loss, a repetition or an exchange shows.
+pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}

@@ -1,0 +1,85 @@
+//! Raw bytes over a socket, for what a library cannot be made to do.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+use socket2::SockRef;
+use std::time::Duration;
+
+/// A request for an upgrade, with what a test wants to be different.
+pub fn upgrade(target: &str, extra: &str) -> String {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extra}\r\n"
+    )
+}
+
+/// Opens a WebSocket by hand, with `behind` in the same packet, and returns the head of the response.
+pub fn open(socket: &mut TcpStream, target: &str, behind: &[u8]) -> String {
+    socket.write_all(&[upgrade(target, "").as_bytes(), behind].concat()).expect("the relay reads");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).expect("the relay answers");
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).expect("a head is text");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    head
+}
+
+/// A masked client frame.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [0x12, 0x34, 0x56, 0x78];
+    let mut frame = vec![first];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | length as u8),
+        length @ 126..=0xFFFF => {
+            frame.push(0x80 | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend((length as u64).to_be_bytes());
+        }
+    }
+    frame.extend(mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// A server frame, as it must arrive.
+pub fn server_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    assert!(payload.len() < 126, "short frames only");
+    [&[first, payload.len() as u8], payload].concat()
+}
+
+/// A close frame from the server.
+pub fn server_close(code: u16, reason: &str) -> Vec<u8> {
+    server_frame(0x88, &[&code.to_be_bytes(), reason.as_bytes()].concat())
+}
+
+/// Reads exactly what is expected.
+pub fn expect(socket: &mut TcpStream, expected: &[u8]) {
+    let mut bytes = vec![0; expected.len()];
+    socket.read_exact(&mut bytes).expect("the relay sends");
+    assert_eq!(bytes, expected);
+}
+
+/// Nothing more may come but the end of the stream.
+pub fn expect_end(socket: &mut TcpStream) {
+    let mut rest = Vec::new();
+    match socket.read_to_end(&mut rest) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        result => {
+            result.expect("the stream ends");
+        }
+    }
+    assert!(rest.is_empty(), "something came before the end: {rest:x?}");
+}
+
+/// Ends the connection with a reset.
+pub fn reset(socket: &TcpStream) {
+    // Closing with unsent data thrown away (a linger of zero) is what makes the system send a reset.
+    SockRef::from(socket).set_linger(Some(Duration::ZERO)).expect("a socket takes options");
+}

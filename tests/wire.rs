@@ -1,0 +1,259 @@
+//! What clients do on the wire that a library would not: violations, half-done things, silence. Each case is made of
+//! raw bytes, and what comes back is compared byte by byte.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod support;
+
+use std::io::{ErrorKind, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use support::raw::{expect, expect_end, frame, open, reset, server_close, server_frame};
+use support::{Relay, eventually, pattern, run};
+
+const PEER_LEFT: (u16, &str) = (1000, "peer disconnected");
+const PEER_LOST: (u16, &str) = (1011, "peer connection lost");
+
+/// A raw client and a well-behaved peer. The raw one sends `bytes` behind a message; the peer gets the message and
+/// then `farewell`; the raw one gets `answer` and the end of the stream.
+fn misbehave(relay: &Relay, bytes: &[u8], answer: &[u8], farewell: (u16, &str)) {
+    run(async {
+        let mut raw = relay.socket();
+        open(&mut raw, "/?pair=x", b"");
+        let mut peer = relay.connect("x").await;
+        raw.write_all(&[&frame(0x82, b"before"), bytes].concat()).unwrap();
+        assert_eq!(peer.receive().await, b"before");
+        expect(&mut raw, answer);
+        expect_end(&mut raw);
+        assert_eq!(peer.closed().await, (farewell.0, farewell.1.to_owned()), "{bytes:x?}");
+    });
+}
+
+#[test]
+fn a_violator_is_told_its_code_and_the_peer_that_it_is_lost() {
+    let relay = Relay::start(&[]);
+    let text = |payload: &[u8]| frame(0x81, payload);
+    let cases: [(&[u8], u16, &str); 15] = [
+        (&frame(0xC2, b"x"), 1002, "reserved bit set"),
+        (&frame(0xA9, b""), 1002, "reserved bit set"),
+        (&frame(0x83, b"x"), 1002, "reserved opcode"),
+        (&frame(0x8F, b""), 1002, "reserved opcode"),
+        (&server_frame(0x82, b"unmasked"), 1002, "unmasked frame"),
+        (&frame(0x09, b"x"), 1002, "fragmented control frame"),
+        (&frame(0x89, &[0; 126]), 1002, "control frame over 125 bytes"),
+        (&frame(0x80, b"x"), 1002, "nothing to continue"),
+        (&[frame(0x02, b"x"), frame(0x82, b"y")].concat(), 1002, "continuation expected"),
+        (&[0x82, 0xFE, 0, 5, 0, 0, 0, 0], 1002, "length not minimal"),
+        (&[0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0], 1002, "length over 63 bits"),
+        (&frame(0x88, b"\x03"), 1002, "truncated status code"),
+        (&frame(0x88, &1006_u16.to_be_bytes()), 1002, "invalid status code"),
+        (&text(b"\xC3\x28"), 1007, "invalid UTF-8"),
+        (&frame(0x88, b"\x03\xE8\xFF"), 1007, "invalid UTF-8"),
+    ];
+    for (bytes, code, reason) in cases {
+        misbehave(&relay, bytes, &server_close(code, reason), PEER_LOST);
+    }
+}
+
+#[test]
+fn what_follows_a_violation_or_a_close_frame_is_discarded() {
+    let relay = Relay::start(&[]);
+    let late = [frame(0x82, b"late"), frame(0x89, b"late"), vec![0xFF; 10_000]].concat();
+    misbehave(&relay, &[frame(0x83, b""), late.clone()].concat(), &server_close(1002, "reserved opcode"), PEER_LOST);
+    misbehave(&relay, &[frame(0x88, b"\x0F\xA0bye"), late].concat(), &server_frame(0x88, b"\x0F\xA0"), PEER_LEFT);
+}
+
+#[test]
+fn a_close_frame_without_a_code_is_answered_without_one() {
+    let relay = Relay::start(&[]);
+    misbehave(&relay, &frame(0x88, b""), &[0x88, 0], PEER_LEFT);
+}
+
+#[test]
+fn a_ping_behind_other_frames_is_answered_between_whole_frames() {
+    let relay = Relay::start(&[]);
+    let bytes = [frame(0x89, b"one"), frame(0x8A, b"unasked"), frame(0x89, b""), frame(0x88, b"")].concat();
+    let answer = [server_frame(0x8A, b"one"), server_frame(0x8A, b""), vec![0x88, 0]].concat();
+    misbehave(&relay, &bytes, &answer, PEER_LEFT);
+}
+
+#[test]
+fn a_stream_that_ends_within_a_message_is_a_loss() {
+    let relay = Relay::start(&[]);
+    for part in
+        [&frame(0x82, b"cut off")[..9], &frame(0x02, b"more to come"), &[0x82], &frame(0x82, &[7; 70_000])[..60_000]]
+    {
+        run(async {
+            let mut raw = relay.socket();
+            open(&mut raw, "/?pair=x", b"");
+            let mut peer = relay.connect("x").await;
+            raw.write_all(&[&frame(0x82, b"whole"), part].concat()).unwrap();
+            raw.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(peer.receive().await, b"whole");
+            assert_eq!(peer.closed().await, (PEER_LOST.0, PEER_LOST.1.to_owned()));
+            expect_end(&mut raw);
+        });
+    }
+}
+
+#[test]
+fn frames_in_the_packet_of_the_opening_handshake_count() {
+    let relay = Relay::start(&[]);
+    let mut a = relay.socket();
+    open(&mut a, "/?pair=x", &[frame(0x82, b"eager"), frame(0x89, b"ping")].concat());
+    expect(&mut a, &server_frame(0x8A, b"ping"));
+    let mut b = relay.socket();
+    open(&mut b, "/?pair=x", &frame(0x82, b"me too"));
+    expect(&mut b, &server_frame(0x82, b"eager"));
+    expect(&mut a, &server_frame(0x82, b"me too"));
+    // A close frame, too.
+    let mut c = relay.socket();
+    open(&mut c, "/?pair=y", &frame(0x88, b""));
+    expect(&mut c, &[0x88, 0]);
+    expect_end(&mut c);
+    drop(b);
+    expect(&mut a, &server_close(1000, "peer disconnected"));
+}
+
+#[test]
+fn a_frame_that_comes_byte_by_byte_goes_out_whole() {
+    let relay = Relay::start(&[]);
+    let (mut a, mut b) = (relay.socket(), relay.socket());
+    open(&mut a, "/?pair=x", b"");
+    open(&mut b, "/?pair=x", b"");
+    for byte in frame(0x82, b"slowly") {
+        a.write_all(&[byte]).unwrap();
+    }
+    expect(&mut b, &server_frame(0x82, b"slowly"));
+}
+
+#[test]
+fn a_frame_too_large_for_a_buffer_arrives_while_it_is_sent() {
+    let relay = Relay::start(&[]);
+    let (mut a, mut b) = (relay.socket(), relay.socket());
+    open(&mut a, "/?pair=x", b"");
+    open(&mut b, "/?pair=x", b"");
+    let whole = frame(0x82, &vec![7; 1 << 20]);
+    a.write_all(&whole[..1014]).unwrap();
+    // 1000 bytes of payload are there, and are passed on as a first fragment (or several).
+    let mut received = 0;
+    while received < 1000 {
+        let mut header = [0; 2];
+        std::io::Read::read_exact(&mut b, &mut header).unwrap();
+        assert_eq!(header[0], if received == 0 { 0x02 } else { 0x00 });
+        let length = match header[1] {
+            126 => {
+                let mut length = [0; 2];
+                std::io::Read::read_exact(&mut b, &mut length).unwrap();
+                u16::from_be_bytes(length).into()
+            }
+            short => usize::from(short),
+        };
+        expect(&mut b, &vec![7; length]);
+        received += length;
+    }
+    // Its sender is lost in the middle: the fragments end, and a close frame may follow them.
+    a.shutdown(Shutdown::Write).unwrap();
+    expect(&mut b, &server_close(1011, "peer connection lost"));
+}
+
+#[test]
+fn a_close_frame_that_is_never_answered_is_given_up() {
+    let relay = Relay::start(&[]);
+    let (mut a, mut b) = (relay.socket(), relay.socket());
+    open(&mut a, "/?pair=x", b"");
+    open(&mut b, "/?pair=x", b"");
+    a.write_all(&frame(0x88, b"")).unwrap();
+    expect(&mut b, &server_close(1000, "peer disconnected"));
+    // B goes on as if nothing had happened. What it sends is read and dropped, until the relay has enough of it.
+    let message = frame(0x82, &[7; 1000]);
+    while b.write_all(&message).is_ok() {}
+    relay.assert_empty();
+}
+
+#[test]
+fn a_client_that_vanishes_before_its_first_frame_frees_its_seat() {
+    let relay = Relay::start(&[]);
+    for with_reset in [true, false] {
+        let mut a = relay.socket();
+        open(&mut a, "/?pair=x", b"");
+        assert_eq!(relay.pairs(), 1);
+        if with_reset {
+            reset(&a);
+        }
+        drop(a);
+        eventually("the seat is free", || relay.pairs() == 0);
+    }
+    // It does not even wait for the response.
+    for _ in 0..20 {
+        let mut hasty = relay.socket();
+        hasty.write_all(support::raw::upgrade("/?pair=x", "").as_bytes()).unwrap();
+        reset(&hasty);
+    }
+    eventually("the seats are free", || relay.pairs() == 0);
+}
+
+#[test]
+fn a_client_that_is_reset_while_it_is_written_to_has_said_what_it_said() {
+    let relay = Relay::start(&[]);
+    run(async {
+        for _ in 0..20 {
+            let mut raw = relay.socket();
+            open(&mut raw, "/?pair=x", b"");
+            let mut peer = relay.connect("x").await;
+            peer.send(vec![7; 100_000]).await;
+            // It leaves with a close frame, but without having read, so that the system sends a reset behind it.
+            raw.write_all(&[frame(0x82, b"last"), frame(0x88, b"")].concat()).unwrap();
+            drop(raw);
+            assert_eq!(peer.receive().await, b"last");
+            assert_eq!(peer.closed().await, (PEER_LEFT.0, PEER_LEFT.1.to_owned()));
+        }
+    });
+}
+
+#[test]
+fn more_than_can_be_held_for_a_peer_slows_the_sender_and_is_never_dropped() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let mut a = relay.socket();
+        open(&mut a, "/?pair=x", b"");
+        // Write until nothing has moved for a while: then every buffer on the way is full.
+        let message = frame(0x82, &pattern(100_000, 5));
+        a.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        let mut sent = 0;
+        let error = loop {
+            match a.write(&message[sent % message.len()..]) {
+                Ok(count) => sent += count,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        let held = relay.memory("VmHWM");
+        assert!(held < 8 * 1024, "{held} KiB in the relay, of {sent} bytes sent");
+        // The peer comes, and gets it all.
+        let mut b = relay.connect("x").await;
+        a.set_write_timeout(Some(support::PATIENCE)).unwrap();
+        for _ in 0..sent / message.len() {
+            assert!(b.receive().await == pattern(100_000, 5));
+        }
+        a.write_all(&message[sent % message.len()..]).unwrap();
+        assert!(b.receive().await == pattern(100_000, 5));
+    });
+}
+
+#[test]
+fn a_flood_of_pings_from_a_client_that_does_not_read_costs_no_memory() {
+    let relay = Relay::start(&[]);
+    let mut a = relay.socket();
+    open(&mut a, "/?pair=x", b"");
+    let pings = frame(0x89, &[7; 125]).repeat(1000);
+    a.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    for _ in 0..500 {
+        if a.write_all(&pings).is_err() {
+            break;
+        }
+    }
+    let memory = relay.memory("VmHWM");
+    assert!(memory < 8 * 1024, "{memory} KiB");
+}
