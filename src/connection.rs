@@ -19,7 +19,7 @@
 mod inbound;
 mod outbound;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -34,7 +34,7 @@ use crate::pool::Pool;
 use crate::reframe::Reframer;
 use crate::seats::Claim;
 use crate::stats::Stats;
-use crate::stop::Stop;
+use crate::stop::{Stop, StopOnDrop};
 
 use inbound::Inbound;
 use outbound::Outbound;
@@ -42,6 +42,17 @@ use outbound::Outbound;
 /// How long a close frame may remain unanswered, and a closed connection open. Long enough for a slow link, short
 /// enough that a vanished client does not matter.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a connection shares with others.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) stats: Arc<Stats>,
+    /// Tells it to close.
+    pub(crate) stop: Stop,
+    /// Tells by its end that the connection has ended.
+    pub(crate) alive: StopOnDrop,
+}
 
 /// A connection after its opening handshake.
 #[derive(Debug)]
@@ -54,6 +65,7 @@ pub(crate) struct Connection {
     /// When to give up on the closing handshake; set when it begins.
     close_timeout: Option<Timer>,
     shut_down: bool,
+    _alive: StopOnDrop,
 }
 
 impl Connection {
@@ -64,10 +76,9 @@ impl Connection {
         read_ahead: &[u8],
         claim: Claim,
         reframer: Reframer,
-        pool: Rc<Pool>,
-        stats: Arc<Stats>,
-        stop: Stop,
+        surroundings: Surroundings,
     ) -> Self {
+        let Surroundings { pool, stats, stop, alive } = surroundings;
         let Claim { seat, end, .. } = claim;
         Self {
             socket,
@@ -77,41 +88,44 @@ impl Connection {
             stopping: false,
             close_timeout: None,
             shut_down: false,
+            _alive: alive,
         }
     }
+}
 
-    /// Forwards until both the client and the link have ended.
-    pub(crate) async fn run(mut self) {
-        poll_fn(|cx| self.poll(cx)).await;
-    }
+/// Forwards until both the client and the link have ended. It is a future by itself, as an async function would take
+/// up its size twice.
+impl Future for Connection {
+    type Output = ();
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.stopping && self.stop.poll(cx).is_ready() {
-            self.stopping = true;
-            self.inbound.leave(Farewell::Stopping);
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if !this.stopping && this.stop.poll(cx).is_ready() {
+            this.stopping = true;
+            this.inbound.leave(Farewell::Stopping);
         }
         loop {
-            if self.inbound.poll(cx, &self.socket, &mut self.outbound).is_ready() {
+            if this.inbound.poll(cx, &this.socket, &mut this.outbound).is_ready() {
                 return Poll::Ready(()); // nobody is there to be told anything
             }
-            let was_closing = self.outbound.is_closing();
-            self.outbound.poll(cx, &self.socket);
-            if was_closing || !self.outbound.is_closing() || self.outbound.is_broken() {
+            let was_closing = this.outbound.is_closing();
+            this.outbound.poll(cx, &this.socket);
+            if was_closing || !this.outbound.is_closing() || this.outbound.is_broken() {
                 break;
             }
             // The link has ended. What the client still sends has nowhere to go, but has to be read for its answer.
-            self.inbound.leave(Farewell::Left);
+            this.inbound.leave(Farewell::Left);
         }
-        if self.outbound.is_closing() {
-            let timeout = self.close_timeout.get_or_insert_with(|| Timer::after(CLOSE_TIMEOUT));
+        if this.outbound.is_closing() {
+            let timeout = this.close_timeout.get_or_insert_with(|| Timer::after(CLOSE_TIMEOUT));
             if Pin::new(timeout).poll(cx).is_ready() {
-                self.inbound.leave(Farewell::Lost);
+                this.inbound.leave(Farewell::Lost);
                 return Poll::Ready(());
             }
-            if self.outbound.is_flushed() && self.inbound.has_closed() && !self.shut_down {
+            if this.outbound.is_flushed() && this.inbound.has_closed() && !this.shut_down {
                 // The server is to close first (RFC 6455, section 7.1.1). An error says that the client was faster.
-                self.shut_down = true;
-                let _ = self.socket.get_ref().shutdown(Shutdown::Write);
+                this.shut_down = true;
+                let _ = this.socket.get_ref().shutdown(Shutdown::Write);
             }
         }
         Poll::Pending

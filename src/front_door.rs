@@ -216,3 +216,52 @@ fn plain(status: StatusCode, content_type: &'static str, body: String) -> Answer
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    //! What cannot be brought about from outside; the rest is in `tests/http.rs`.
+
+    use super::*;
+
+    fn upgrade(target: &str) -> Request<()> {
+        Request::get(target)
+            .header("Connection", "keep-alive, Upgrade")
+            .header("Upgrade", "WebSocket")
+            .header("Sec-WebSocket-Version", "13")
+            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .body(())
+            .unwrap()
+    }
+
+    fn status(seats: &Arc<Seats>, target: &str) -> (u16, bool) {
+        match answer(&upgrade(target), seats, 0) {
+            Ok((answer, claim)) => (answer.status().as_u16(), claim.is_some()),
+            Err(refusal) => (refusal.into_answer().status().as_u16(), false),
+        }
+    }
+
+    #[test]
+    fn a_seat_that_was_claimed_is_free_when_the_claim_is_dropped() {
+        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10));
+        assert_eq!(status(&seats, "/?pair=x"), (101, true));
+        assert_eq!(seats.pairs(), 0);
+    }
+
+    #[test]
+    fn a_refused_request_claims_nothing() {
+        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10));
+        assert_eq!(status(&seats, "/"), (400, false));
+        assert_eq!(seats.pairs(), 0);
+    }
+
+    #[test]
+    fn a_relay_that_stops_refuses_and_says_when_to_come_back() {
+        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10));
+        seats.close();
+        let refusal = answer(&upgrade("/?pair=x"), &seats, 0).unwrap_err();
+        assert_eq!(refusal, Refusal::NoSeat(NoSeat::Stopping));
+        let answer = refusal.into_answer();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.headers().contains_key(header::RETRY_AFTER));
+    }
+}

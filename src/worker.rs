@@ -13,7 +13,7 @@ use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt;
 use smol::LocalExecutor;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Surroundings};
 use crate::front_door::{self, Admitted};
 use crate::pool::Pool;
 use crate::reframe::Reframer;
@@ -73,10 +73,17 @@ impl Worker {
                 // The two stages are tasks of their own, because a task is as large as its largest stage, and a
                 // handshake is large, but short.
                 match stage {
-                    Stage::Handshake(stream) => executor.spawn(guard(handshake(alive, stream, index, shared))),
-                    Stage::Connection(admitted) => executor.spawn(guard(connection(alive, admitted, pool, shared))),
+                    Stage::Handshake(stream) => {
+                        executor.spawn(guard(handshake(alive, stream, index, shared))).detach();
+                    }
+                    Stage::Connection(Admitted { socket, read_ahead, claim }) => {
+                        let stop = shared.stopped.clone();
+                        let surroundings = Surroundings { pool, stats: Arc::clone(&shared.stats), stop, alive };
+                        let reframer = Reframer::new(shared.max_message);
+                        let connection = Connection::new(socket, &read_ahead, claim, reframer, surroundings);
+                        executor.spawn(guard(connection)).detach();
+                    }
                 }
-                .detach();
             }
         }));
     }
@@ -91,17 +98,8 @@ async fn handshake(alive: StopOnDrop, stream: async_net::TcpStream, index: usize
     }
 }
 
-async fn connection(alive: StopOnDrop, admitted: Admitted, pool: Rc<Pool>, shared: Arc<Shared>) {
-    let Admitted { socket, read_ahead, claim } = admitted;
-    let reframer = Reframer::new(shared.max_message);
-    let (stats, stop) = (Arc::clone(&shared.stats), shared.stopped.clone());
-    drop(shared);
-    Connection::new(socket, &read_ahead, claim, reframer, pool, stats, stop).run().await;
-    drop(alive);
-}
-
 /// Runs a task; a panic in it ends there. Nothing it leaves behind is half done: what it shares with others are
 /// channels, counters and the pair table.
-async fn guard(task: impl Future<Output = ()>) {
-    let _ = AssertUnwindSafe(task).catch_unwind().await;
+fn guard(task: impl Future<Output = ()>) -> impl Future {
+    AssertUnwindSafe(task).catch_unwind()
 }

@@ -130,7 +130,8 @@ impl fmt::Display for Workload {
     }
 }
 
-fn connect(target: Target, address: SocketAddr, number: usize) -> TcpStream {
+/// A client, through its opening handshake.
+pub(crate) fn connect(target: Target, address: SocketAddr, number: usize) -> TcpStream {
     let mut socket = TcpStream::connect(address).expect("the relay accepts");
     socket.set_nodelay(true).expect("a socket takes options");
     if target == Target::Relay {

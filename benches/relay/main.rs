@@ -51,6 +51,23 @@ fn main() {
         let [relay, raw] = figures.map(median);
         println!("| {name} | {relay:.3} | {raw:.3} | {:.2} |", relay / raw);
     }
+    if arguments.iter().all(|argument| "idle".contains(argument.as_str())) {
+        println!("\nresident memory of the relay for each idle connection, of {IDLE}: {:.2} KiB", idle());
+    }
+}
+
+/// How many connections are idle at a time: half of 1024 files less some, as that is a usual limit.
+const IDLE: usize = 480;
+
+/// What a connection that has been joined and has nothing to say costs, in KiB.
+fn idle() -> f64 {
+    let server = Server::start(Target::Relay);
+    let warm = load::connect(Target::Relay, server.address, usize::MAX);
+    let before = server.memory();
+    let connections: Vec<_> = (0..IDLE).map(|nth| load::connect(Target::Relay, server.address, nth / 2)).collect();
+    let after = server.memory();
+    drop((warm, connections));
+    (after - before) / IDLE as f64
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {
@@ -91,6 +108,13 @@ impl Server {
             text.split(' ').next().and_then(|first| first.parse::<f64>().ok()).unwrap_or(0.0)
         });
         nanoseconds.sum::<f64>() / 1000.0
+    }
+
+    /// Resident memory in KiB.
+    fn memory(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 }
 
