@@ -1,0 +1,170 @@
+// The relay as a page in Chromium sees it: two tabs joined by one pair code, and a tab with Node's `ws`. Takes the
+// relay's address, HOST:PORT; $CHROMIUM is the browser.
+
+import { readFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { once } from 'node:events';
+import { chromium } from 'playwright-core';
+import { LEFT, MIB, address, assert, check, connect, randomBytes, receives, sha256 } from './checks.mjs';
+
+// What a page is told when the other side has left.
+const PEER_LEFT = { code: 1000, reason: 'peer disconnected', wasClean: true };
+
+const server = createServer(await serve()).listen(0, '127.0.0.1');
+await once(server, 'listening');
+const origin = `http://127.0.0.1:${server.address().port}`;
+const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM,
+    args: [
+        '--no-sandbox', // it does not work as root, and the page is ours
+        '--disable-gpu',
+        '--disable-quic',
+        '--no-first-run',
+        '--disable-background-networking',
+        '--disable-component-update',
+        '--disable-sync',
+    ],
+});
+const context = await browser.newContext();
+
+await checkInTabs('a binary message arrives as it is', async (a, b) => {
+    const bytes = [...Array(256).keys()];
+    await a.call('send', bytes);
+    assert.deepEqual(await b.call('receive'), bytes);
+    await b.call('send', []);
+    assert.deepEqual(await a.call('receive'), []);
+});
+
+await checkInTabs('2000 messages keep their order in both directions', async (a, b) => {
+    const numbers = [...Array(2000).keys()];
+    const [atA, atB] = await Promise.all([
+        a.call('receiveNumbered', 2000),
+        b.call('receiveNumbered', 2000),
+        a.call('sendNumbered', 2000),
+        b.call('sendNumbered', 2000),
+    ]);
+    assert.deepEqual(atA, numbers);
+    assert.deepEqual(atB, numbers);
+});
+
+await checkInTabs('10 MiB in both directions at once', async (a, b) => {
+    const sent = await Promise.all([a.call('sendRandom', 10 * MIB), b.call('sendRandom', 10 * MIB)]);
+    assert.equal(await a.call('receiveHash'), sent[1]);
+    assert.equal(await b.call('receiveHash'), sent[0]);
+});
+
+await checkInTabs('text is dropped', async (a, b) => {
+    await a.page.evaluate(() => socket.send('dropped'));
+    await a.call('send', [1]);
+    assert.deepEqual(await b.call('receive'), [1]);
+});
+
+await checkInTabs('a close is told to both sides', async (a, b) => {
+    await a.call('send', [1]);
+    await a.page.evaluate(() => socket.close(4001, 'x'));
+    assert.deepEqual(await a.ending(), { code: 4001, reason: '', wasClean: true });
+    assert.deepEqual(await b.call('receive'), [1]);
+    assert.deepEqual(await b.ending(), PEER_LEFT);
+});
+
+await checkInTabs('a close without a code is told to both sides', async (a, b) => {
+    await a.page.evaluate(() => socket.close());
+    assert.deepEqual(await a.ending(), { code: 1005, reason: '', wasClean: true });
+    assert.deepEqual(await b.ending(), PEER_LEFT);
+});
+
+await checkInTabs('a tab that is closed departs', async (a, b) => {
+    await a.page.close();
+    assert.deepEqual(await b.ending(), PEER_LEFT);
+});
+
+await checkInTabs('a tab that is reloaded departs, and can come back', async (a, b, url) => {
+    await a.page.reload();
+    assert.deepEqual(await b.ending(), PEER_LEFT);
+    await Promise.all([a.join(url), b.join(url)]);
+    await a.call('send', [1]);
+    assert.deepEqual(await b.call('receive'), [1]);
+});
+
+await checkInTabs('a third tab is refused, without learning why', async (a, b, url) => {
+    const third = await openTab();
+    assert.deepEqual(await third.join(url), { code: 1006, reason: '', wasClean: false });
+    await third.page.close();
+    await a.call('send', [1]);
+    assert.deepEqual(await b.call('receive'), [1]);
+});
+
+await check('no pair code is refused', async () => {
+    const tab = await openTab();
+    assert.deepEqual(await tab.join(`ws://${address}/`), { code: 1006, reason: '', wasClean: false });
+    await tab.page.close();
+});
+
+await check('the first subprotocol is echoed and no extension accepted', async (url) => {
+    const tab = await openTab();
+    assert.deepEqual(await tab.join(url, ['first', 'second']), { protocol: 'first', extensions: '' });
+    await tab.page.close();
+});
+
+await check('a tab and Node: messages of all sizes in both directions', async (url) => {
+    const tab = await openTab();
+    const node = await connect(url);
+    const large = randomBytes(10 * MIB);
+    node.socket.send(Buffer.of(1, 2, 3)); // before the tab is there
+    node.socket.send(large);
+    await tab.join(url);
+    assert.deepEqual(await tab.call('receive'), [1, 2, 3]);
+    assert.equal(await tab.call('receiveHash'), sha256(large));
+    await tab.call('send', [4, 5, 6]);
+    await receives(node, Buffer.of(4, 5, 6));
+    const hash = await tab.call('sendRandom', 10 * MIB);
+    assert.equal(sha256(await node.next()), hash);
+    await tab.page.close();
+    assert.equal(await node.closed, LEFT);
+});
+
+await check('a tab and Node: Node closes', async (url) => {
+    const tab = await openTab();
+    await tab.join(url);
+    const node = await connect(url);
+    await node.send(Buffer.from('one '), { fin: false });
+    await node.send(Buffer.from('two'), { fin: true });
+    node.socket.close(4001, 'bye');
+    assert.deepEqual(await tab.call('receive'), [...Buffer.from('one two')]);
+    assert.deepEqual(await tab.ending(), PEER_LEFT);
+    await tab.page.close();
+});
+
+await browser.close();
+server.close();
+
+/// A check in two tabs that are joined.
+async function checkInTabs(name, body) {
+    await check(name, async (url) => {
+        const [a, b] = [await openTab(), await openTab()];
+        assert.deepEqual(await a.join(url), { protocol: '', extensions: '' });
+        assert.deepEqual(await b.join(url), { protocol: '', extensions: '' });
+        await body(a, b, url);
+        await Promise.all([a.page.close(), b.page.close()]);
+    });
+}
+
+/// A tab with our page, and what it can do.
+async function openTab() {
+    const page = await context.newPage();
+    await page.goto(origin);
+    const call = (name, ...given) => page.evaluate(([name, given]) => window[name](...given), [name, given]);
+    return {
+        page,
+        call,
+        join: (url, protocols) => call('join', url, protocols),
+        /// The close event, when it comes.
+        ending: () => page.evaluate(() => ending),
+    };
+}
+
+/// Answers every request with our page.
+async function serve() {
+    const page = await readFile(new URL('page.html', import.meta.url));
+    return (_, response) => response.setHeader('Content-Type', 'text/html; charset=utf-8').end(page);
+}
