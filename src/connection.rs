@@ -35,6 +35,7 @@ use crate::reframe::Reframer;
 use crate::seats::Claim;
 use crate::stats::Stats;
 use crate::stop::{Stop, StopOnDrop};
+use crate::tick::Tick;
 
 use inbound::Inbound;
 use outbound::Outbound;
@@ -47,6 +48,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Surroundings {
     pub(crate) pool: Rc<Pool>,
+    pub(crate) tick: Rc<Tick>,
     pub(crate) stats: Arc<Stats>,
     /// Tells it to close.
     pub(crate) stop: Stop,
@@ -78,11 +80,12 @@ impl Connection {
         reframer: Reframer,
         surroundings: Surroundings,
     ) -> Self {
-        let Surroundings { pool, stats, stop, alive } = surroundings;
         let Claim { seat, end, .. } = claim;
+        let inbound = Inbound::new(read_ahead, seat, end.outgoing, reframer, &surroundings);
+        let Surroundings { pool, stop, alive, .. } = surroundings;
         Self {
             socket,
-            inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, Rc::clone(&pool), stats),
+            inbound,
             outbound: Outbound::new(end.incoming, pool),
             stop,
             stopping: false,

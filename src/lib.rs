@@ -24,6 +24,7 @@ mod pool;
 mod seats;
 mod stats;
 mod stop;
+mod tick;
 
 // Floor 2: a connection's life.
 mod connection;

@@ -20,6 +20,7 @@ use crate::reframe::Reframer;
 use crate::seats::Seats;
 use crate::stats::Stats;
 use crate::stop::{Stop, StopOnDrop};
+use crate::tick::Tick;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -63,10 +64,13 @@ impl Worker {
     pub(crate) fn run(self, extra: Option<impl Future<Output = ()>>) {
         let Self { index, inbox, shared } = self;
         let pool = Rc::new(Pool::default());
+        let tick = Rc::new(Tick::new());
         let executor = LocalExecutor::new();
         if let Some(extra) = extra {
             executor.spawn(extra).detach();
         }
+        let ticking = Rc::clone(&tick);
+        executor.spawn(async move { ticking.run().await }).detach();
         smol::block_on(executor.run(async {
             while let Ok(Job { alive, stage }) = inbox.recv().await {
                 let (pool, shared) = (Rc::clone(&pool), Arc::clone(&shared));
@@ -78,7 +82,13 @@ impl Worker {
                     }
                     Stage::Connection(Admitted { socket, read_ahead, claim }) => {
                         let stop = shared.stopped.clone();
-                        let surroundings = Surroundings { pool, stats: Arc::clone(&shared.stats), stop, alive };
+                        let surroundings = Surroundings {
+                            pool,
+                            tick: Rc::clone(&tick),
+                            stats: Arc::clone(&shared.stats),
+                            stop,
+                            alive,
+                        };
                         let reframer = Reframer::new(shared.max_message);
                         let connection = Connection::new(socket, &read_ahead, claim, reframer, surroundings);
                         executor.spawn(guard(connection)).detach();

@@ -6,9 +6,10 @@
 mod support;
 
 use std::io::{ErrorKind, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use async_tungstenite::tungstenite::Message;
 use support::raw::{expect, expect_end, frame, open, reset, server_close, server_frame};
 use support::{Relay, eventually, pattern, run};
 
@@ -218,17 +219,8 @@ fn more_than_can_be_held_for_a_peer_slows_the_sender_and_is_never_dropped() {
     run(async {
         let mut a = relay.socket();
         open(&mut a, "/?pair=x", b"");
-        // Write until nothing has moved for a while: then every buffer on the way is full.
         let message = frame(0x82, &pattern(100_000, 5));
-        a.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-        let mut sent = 0;
-        let error = loop {
-            match a.write(&message[sent % message.len()..]) {
-                Ok(count) => sent += count,
-                Err(error) => break error,
-            }
-        };
-        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        let sent = fill(&mut a, &message);
         let held = relay.memory("VmHWM");
         assert!(held < 8 * 1024, "{held} KiB in the relay, of {sent} bytes sent");
         // The peer comes, and gets it all.
@@ -256,4 +248,80 @@ fn a_flood_of_pings_from_a_client_that_does_not_read_costs_no_memory() {
     }
     let memory = relay.memory("VmHWM");
     assert!(memory < 8 * 1024, "{memory} KiB");
+}
+
+/// Writes until nothing has moved for a while, as every buffer on the way is full; returns how much was written.
+fn fill(socket: &mut TcpStream, message: &[u8]) -> usize {
+    socket.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut sent = 0;
+    loop {
+        match socket.write(&message[sent % message.len()..]) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return sent,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_departure_is_noticed_while_nothing_can_be_read() {
+    let relay = Relay::start(&[]);
+    for with_reset in [true, false] {
+        let mut alone = relay.socket();
+        open(&mut alone, "/?pair=x", b"");
+        let message = frame(0x82, &pattern(100_000, 6));
+        if with_reset {
+            fill(&mut alone, &message);
+        } else {
+            // More than the relay holds, but no more than its system takes: the end of a stream waits its turn there.
+            alone.write_all(&message.repeat(3)).unwrap();
+        }
+        assert_eq!(relay.pairs(), 1);
+        if with_reset {
+            reset(&alone);
+        }
+        drop(alone);
+        eventually("the code is free", || relay.pairs() == 0);
+    }
+}
+
+#[test]
+fn a_departure_behind_a_slow_reader_frees_the_code_and_loses_nothing() {
+    let relay = Relay::start(&[]);
+    let message = pattern(100_000, 7);
+    for with_reset in [true, false] {
+        run(async {
+            let mut sender = relay.socket();
+            open(&mut sender, "/?pair=x", b"");
+            let mut reader = relay.connect("x").await;
+            let sent = fill(&mut sender, &frame(0x82, &message));
+            if with_reset {
+                reset(&sender);
+                drop(sender);
+                eventually("the code is free", || relay.pairs() == 0);
+            } else {
+                drop(sender);
+            }
+            // The reader goes on. A reset takes with it what was still in the sender's own system.
+            let whole = sent / frame(0x82, &message).len();
+            let mut received = 0;
+            let farewell = loop {
+                match reader.next().await {
+                    Message::Binary(received_message) => {
+                        assert!(received_message == message);
+                        received += 1;
+                    }
+                    Message::Close(Some(farewell)) => break u16::from(farewell.code),
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert!(received > 0 && received <= whole);
+            assert!(with_reset || received == whole, "{received} of {whole} messages");
+            // It ends within a message in either case, unless that happened to be complete.
+            assert_eq!(
+                farewell,
+                if with_reset || !sent.is_multiple_of(frame(0x82, &message).len()) { 1011 } else { 1000 }
+            );
+        });
+    }
 }

@@ -10,8 +10,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use smol::Async;
 
+use super::Surroundings;
 use super::outbound::Outbound;
 use crate::buffer::{Buffer, HEADROOM};
 use crate::link::{Farewell, Outgoing};
@@ -19,6 +21,7 @@ use crate::pool::{LARGEST, Pool, SIZES, size_for};
 use crate::reframe::{Event, Reframer};
 use crate::seats::Seat;
 use crate::stats::Stats;
+use crate::tick::{Asked, Tick};
 
 /// A read for less room than this is not worth its system call.
 const LEAST_READ: usize = 2048;
@@ -41,14 +44,18 @@ pub(crate) struct Inbound {
     closed: bool,
     /// Where messages go, until either side departs.
     route: Option<Route>,
+    /// The next look at a socket that is not read from, because everything is full.
+    asked: Asked,
+    tick: Rc<Tick>,
     pool: Rc<Pool>,
     stats: Arc<Stats>,
 }
 
 #[derive(Debug)]
 struct Route {
-    /// Declared first and so dropped first: the code is free before the peer hears of the departure.
-    seat: Seat,
+    /// Declared first and so dropped first: the code is free before the peer hears of the departure. None if the client
+    /// is known to have gone, while what it left behind is still to be read.
+    seat: Option<Seat>,
     outgoing: Outgoing<Buffer>,
 }
 
@@ -58,9 +65,10 @@ impl Inbound {
         seat: Seat,
         outgoing: Outgoing<Buffer>,
         reframer: Reframer,
-        pool: Rc<Pool>,
-        stats: Arc<Stats>,
+        surroundings: &Surroundings,
     ) -> Self {
+        let Surroundings { pool, tick, stats, .. } = surroundings;
+        let (pool, tick, stats) = (Rc::clone(pool), Rc::clone(tick), Arc::clone(stats));
         let buffer = (!read_ahead.is_empty()).then(|| {
             let mut buffer = pool.take(HEADROOM + read_ahead.len());
             buffer.append_input(read_ahead);
@@ -74,7 +82,9 @@ impl Inbound {
             size: 0,
             drained: true,
             closed: false,
-            route: Some(Route { seat, outgoing }),
+            route: Some(Route { seat: Some(seat), outgoing }),
+            asked: Asked::default(),
+            tick,
             pool,
             stats,
         }
@@ -103,7 +113,10 @@ impl Inbound {
         self.reframe(outbound);
         loop {
             self.hand_over(cx);
-            let Some(capacity) = self.next_capacity() else { return Poll::Pending }; // a credit will wake us
+            let Some(capacity) = self.next_capacity() else {
+                self.look_for_departure(cx, socket.get_ref());
+                return Poll::Pending; // a credit will wake us
+            };
             if self.drained {
                 if let Err(_gone) = ready!(self.poll_readable(cx, socket)) {
                     self.leave(Farewell::Lost);
@@ -131,6 +144,23 @@ impl Inbound {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// While the socket is not read from, the end of its stream and a reset go unnoticed: looks for them now and then.
+    /// The code of a client that is gone is free at once; what it left behind still goes to its peer, if it has one.
+    fn look_for_departure(&mut self, cx: &mut Context<'_>, socket: &TcpStream) {
+        let Some(Route { seat: seat @ Some(_), .. }) = &mut self.route else { return };
+        if self.tick.poll(&mut self.asked, cx).is_pending() {
+            return;
+        }
+        let mut watched = [PollFd::new(socket, PollFlags::RDHUP)]; // and errors, which are always reported
+        if rustix::event::poll(&mut watched, Some(&Timespec::default())).is_ok_and(|found| found > 0) {
+            *seat = None;
+            // If nobody has come for it, this was all that held the link: the rest can be read, and has nowhere to go.
+            cx.waker().wake_by_ref();
+        } else {
+            let _ = self.tick.poll(&mut self.asked, cx);
         }
     }
 
