@@ -237,6 +237,8 @@ fn every_violation_has_its_rule_and_its_status_code() {
     ];
     for (violation, code, streams) in cases {
         assert_eq!(violation.code(), code);
+        assert_eq!(violation.to_string(), violation.reason());
+        assert!((1..=123).contains(&violation.reason().len()), "a reason fits into a close frame");
         for stream in streams {
             assert_eq!(verdict(&stream, None), End::Violated(violation), "{stream:x?}");
         }
