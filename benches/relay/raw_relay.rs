@@ -43,6 +43,9 @@ pub(crate) fn run() {
                 flags.set(EventFlags::OUT, !this.unwritten.is_empty());
                 epoll::modify(&poll, &this.socket, EventData::new_u64(at as u64), flags).expect("it is there");
             };
+            if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+                return; // the clients have gone: there is nothing left to measure
+            }
             if flags.contains(EventFlags::OUT) {
                 let Connection { socket, unwritten, .. } = &mut connections[at];
                 if let Ok(count) = socket.write(unwritten) {

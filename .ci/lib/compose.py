@@ -1,0 +1,78 @@
+"""Writes docker-compose.yml as it is, and with each of its commented proxies uncommented, to DIRECTORY, and checks
+each of them: compose.py DIRECTORY, one line for each check.
+
+A line to uncomment has its # in front of what it is to be, at the indentation of its block; prose has `# ` at the
+start of the line."""
+
+import pathlib
+import re
+import sys
+
+import yaml
+
+SOURCE = pathlib.Path("docker-compose.yml")
+
+
+class Strict(yaml.SafeLoader):
+    """Refuses a key that stands twice, as compose does."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"a key stands twice among {keys}"
+        return super().construct_mapping(node, deep)
+
+
+def variants():
+    lines = SOURCE.read_text().splitlines()
+    commented = re.compile(r"( *)#(?! \S)(.+)")
+    blocks, last = [], None
+    for number, line in enumerate(lines):
+        if commented.match(line):
+            if last != number - 1:
+                blocks.append([])
+            blocks[-1].append(number)
+            last = number
+    yield "plain", lines
+    for block in blocks:
+        text = list(lines)
+        for number in block:
+            text[number] = commented.sub(r"\1\2", lines[number])
+        yield text[block[0]].strip(" :"), text
+
+
+def examine(text):
+    compose = yaml.load(text, Strict)
+    assert set(compose) <= {"services", "volumes"}, list(compose)
+    services, volumes = compose["services"], set(compose.get("volumes", {}))
+    used = set()
+    for name, service in services.items():
+        assert "image" in service, f"{name} has no image"
+        missing = set(service.get("depends_on", [])) - set(services)
+        assert not missing, f"{name} depends on {missing}"
+        for mount in service.get("volumes", []):
+            source = mount.split(":")[0]
+            if source.startswith("."):
+                assert pathlib.Path(source).is_file(), f"{name} mounts {source}, which is not there"
+            else:
+                used.add(source)
+    assert used == volumes, f"volumes: {used} used, {volumes} declared"
+    unset = re.findall(r"\$\{\w+\}", text)
+    assert not unset, f"no default: {unset}"
+    return services
+
+
+failures = 0
+found = {}
+for name, lines in variants():
+    text = "\n".join(lines) + "\n"
+    pathlib.Path(sys.argv[1], f"compose-{name}.yml").write_text(text)
+    try:
+        found[name] = set(examine(text))
+        print(f"ok   docker-compose.yml, {name}: {', '.join(sorted(found[name]))}")
+    except Exception as error:
+        failures += 1
+        print(f"FAIL docker-compose.yml, {name}: {error}")
+if found != {"plain": {"relay"}, "nginx": {"relay", "nginx", "certbot"}, "caddy": {"relay", "caddy"}}:
+    failures += 1
+    print(f"FAIL docker-compose.yml: unexpected services: {found}")
+sys.exit(failures > 0)
