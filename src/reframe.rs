@@ -364,8 +364,8 @@ impl Reframer {
         Ok(Some(Header { first, key, size: input.len() - rest.len(), length }))
     }
 
-    /// Enters a data frame. The common case, a whole binary frame, is done with here; an incomplete frame that must
-    /// go out whole stays where it is, and its length is returned.
+    /// Enters a data frame, unless it is incomplete and must go out whole: then it stays where it is, and its length is
+    /// returned.
     fn begin_data(&mut self, header: &Header, buffer: &mut Buffer) -> Result<Option<usize>, Violation> {
         let opcode = header.first & 0xF;
         let fin = header.first & FIN != 0;
@@ -389,15 +389,11 @@ impl Reframer {
         self.message = Some(kind);
         self.message_length = message_length;
         buffer.input.start += header.size;
-        if buffer.input().is_empty() && payload.remaining > 0 {
-            self.position = Position::Payload(payload);
-        } else {
-            self.continue_data(payload, buffer)?;
-        }
+        self.position = Position::Payload(payload);
         Ok(None)
     }
 
-    /// Forwards or skips as much of a frame's payload as there is, which may be all of it.
+    /// Forwards or skips as much of a frame's payload as there is, which usually is all of it.
     fn continue_data(&mut self, mut payload: Payload, buffer: &mut Buffer) -> Result<(), Violation> {
         let part = buffer.input().len().min(usize::try_from(payload.remaining).unwrap_or(usize::MAX));
         let start = buffer.input.start;

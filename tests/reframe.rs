@@ -5,7 +5,8 @@
 
 mod model;
 
-use arc_relay::reframe::{Tally, Violation, WHOLE_FRAME};
+use arc_relay::buffer::Buffer;
+use arc_relay::reframe::{Event, Reframer, Tally, Violation, WHOLE_FRAME};
 use model::stream::{End, Frame, Outcome, assert_forwards, check_raw, feed, messages, received_by_tungstenite};
 use proptest::prelude::*;
 
@@ -301,6 +302,26 @@ fn a_frame_within_the_limit_of_whole_frames_is_never_split() {
         let frames = [Frame { opcode: 2, fin: true, mask: [1, 2, 3, 4], payload: vec![7; length] }];
         for reads in [&[1000][..], &[1], &[65536, 1]] {
             assert_eq!(model::stream::server_frames(&feed(&encode(&frames), reads, None).output).len(), 1);
+        }
+    }
+}
+
+#[test]
+fn an_incomplete_frame_says_how_much_room_it_needs() {
+    let cases = [
+        (frame(0x82, &[7; 100]), 106),
+        (raw(0x82, 0xFE, &[1, 0], &[7; 256]), 264),
+        (raw(0x82, 0xFF, &65536_u64.to_be_bytes(), &[7; 65536]), 65550),
+        (frame(0x89, &[7; 125]), 131),
+    ];
+    for (bytes, whole) in cases {
+        for at in [1, 14, bytes.len() - 1] {
+            let mut buffer = Buffer::new(100_000);
+            buffer.spare_mut()[..at].copy_from_slice(&bytes[..at]);
+            buffer.fill(at);
+            let expected = if at == 1 { 0 } else { whole };
+            assert_eq!(Reframer::new(None).advance(&mut buffer), Ok(Event::Starved { frame: expected }));
+            assert!(buffer.output().is_empty() && buffer.input() == &bytes[..at]);
         }
     }
 }
