@@ -2,6 +2,13 @@
 
 use arc_relay::pair_code::{MAX_CHARACTERS, PairCode};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+
+/// Failing cases are kept beside the tests, and tried first from then on.
+fn config(cases: u32) -> ProptestConfig {
+    let kept = FileFailurePersistence::Direct("tests/regressions/pair_code.txt");
+    ProptestConfig { failure_persistence: Some(Box::new(kept)), ..ProptestConfig::with_cases(cases) }
+}
 
 /// Every byte in one of the ways that a form may write it; `style` chooses.
 fn form_encode(bytes: &[u8], style: &[u8]) -> String {
@@ -18,6 +25,8 @@ fn form_encode(bytes: &[u8], style: &[u8]) -> String {
 }
 
 proptest! {
+    #![proptest_config(config(1000))]
+
     #[test]
     fn any_text_survives_every_encoding(text in ".{1,256}", styles in any::<[[u8; 7]; 2]>(), noise in "[a-o=+]{0,9}") {
         let [one, other] = styles.map(|style| form_encode(text.as_bytes(), &style));

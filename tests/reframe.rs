@@ -9,6 +9,13 @@ use arc_relay::buffer::Buffer;
 use arc_relay::reframe::{Event, Reframer, Tally, Violation, WHOLE_FRAME};
 use model::stream::{End, Frame, Outcome, assert_forwards, check_raw, feed, messages, received_by_tungstenite};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+
+/// Failing cases are kept beside the tests, and tried first from then on.
+fn config(cases: u32) -> ProptestConfig {
+    let kept = FileFailurePersistence::Direct("tests/regressions/reframe.txt");
+    ProptestConfig { failure_persistence: Some(Box::new(kept)), ..ProptestConfig::with_cases(cases) }
+}
 
 /// A message as a client may send it: cut into fragments, with control frames before each of them.
 #[derive(Clone, Debug)]
@@ -98,7 +105,7 @@ fn encode(frames: &[Frame]) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(config(1000))]
 
     #[test]
     fn legal_streams_are_forwarded_frame_by_frame(sent in prop::collection::vec(sent(), 0..6), reads in reads()) {

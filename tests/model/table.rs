@@ -72,6 +72,41 @@ pub fn run(operations: impl IntoIterator<Item = Operation>) {
     }
 }
 
+/// Runs every sequence of `length` operations on two codes and up to four connections, and returns how many there are.
+/// What cannot make a difference is left out: targets that do not exist, a tick without waiting for it, and sequences
+/// that differ only in which code is called the first.
+pub fn run_all(length: usize) -> u64 {
+    fn extend(sequence: &mut Vec<Operation>, connections: u8, length: usize) -> u64 {
+        if sequence.len() == length {
+            run(sequence.iter().copied());
+            return 1;
+        }
+        let mut next = Vec::new();
+        if connections < 4 {
+            next.extend(
+                [Operation::Connect(0), Operation::Connect(1)].into_iter().take(1 + usize::from(connections > 0)),
+            );
+        }
+        for nth in 0..connections {
+            next.extend([Operation::Send(nth), Operation::Receive(nth), Operation::Stall(nth)]);
+            next.extend([Operation::Leave(nth), Operation::Vanish(nth)]);
+        }
+        if connections > 0 {
+            // Not yet over and just over the time to live, for whoever came before the last one.
+            next.extend([Operation::Wait(60, true), Operation::Drain]);
+        }
+        let mut count = 0;
+        for operation in next {
+            sequence.push(operation);
+            let connections = connections + u8::from(matches!(operation, Operation::Connect(_)));
+            count += extend(sequence, connections, length);
+            sequence.pop();
+        }
+        count
+    }
+    extend(&mut Vec::new(), 0, length)
+}
+
 /// What is parked in the table, recognisable.
 #[derive(Debug, PartialEq)]
 struct Handle {
