@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The reframer moves bytes from input to output; see [`reframe`](crate::reframe) for why the output always fits in
-//! the place of the input. Buffers are recycled by the [`pool`](crate::pool).
+//! the place of the input. Buffers are recycled by a worker's pool.
 
 use std::fmt;
 use std::ops::Range;
