@@ -20,14 +20,11 @@ mod inbound;
 mod outbound;
 
 use std::future::Future;
-use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-
-use smol::{Async, Timer};
 
 use crate::link::Farewell;
 use crate::pool::Pool;
@@ -36,6 +33,7 @@ use crate::seats::Claim;
 use crate::stats::Stats;
 use crate::stop::{Stop, StopOnDrop};
 use crate::tick::Tick;
+use crate::transport::{Clock, Sleep, Transport};
 
 use inbound::Inbound;
 use outbound::Outbound;
@@ -49,6 +47,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Surroundings {
     pub(crate) pool: Rc<Pool>,
     pub(crate) tick: Rc<Tick>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stats: Arc<Stats>,
     /// Tells it to close.
     pub(crate) stop: Stop,
@@ -57,24 +56,24 @@ pub(crate) struct Surroundings {
 }
 
 /// A connection after its opening handshake.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    socket: Arc<Async<TcpStream>>,
+pub(crate) struct Connection<T> {
+    socket: T,
     inbound: Inbound,
     outbound: Outbound,
     stop: Stop,
     stopping: bool,
     /// When to give up on the closing handshake; set when it begins.
-    close_timeout: Option<Timer>,
+    close_timeout: Option<Sleep>,
+    clock: Arc<dyn Clock>,
     shut_down: bool,
     _alive: StopOnDrop,
 }
 
-impl Connection {
+impl<T: Transport> Connection<T> {
     /// A connection on `socket` that has claimed its seat. `read_ahead` is what the client sent right behind its
     /// opening handshake.
     pub(crate) fn new(
-        socket: Arc<Async<TcpStream>>,
+        socket: T,
         read_ahead: &[u8],
         claim: Claim,
         reframer: Reframer,
@@ -82,7 +81,7 @@ impl Connection {
     ) -> Self {
         let Claim { seat, end, .. } = claim;
         let inbound = Inbound::new(read_ahead, seat, end.outgoing, reframer, &surroundings);
-        let Surroundings { pool, stop, alive, .. } = surroundings;
+        let Surroundings { pool, stop, alive, clock, .. } = surroundings;
         Self {
             socket,
             inbound,
@@ -90,6 +89,7 @@ impl Connection {
             stop,
             stopping: false,
             close_timeout: None,
+            clock,
             shut_down: false,
             _alive: alive,
         }
@@ -98,7 +98,7 @@ impl Connection {
 
 /// Forwards until both the client and the link have ended. It is a future by itself, as an async function would take
 /// up its size twice.
-impl Future for Connection {
+impl<T: Transport> Future for Connection<T> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -120,15 +120,16 @@ impl Future for Connection {
             this.inbound.leave(Farewell::Left);
         }
         if this.outbound.is_closing() {
-            let timeout = this.close_timeout.get_or_insert_with(|| Timer::after(CLOSE_TIMEOUT));
-            if Pin::new(timeout).poll(cx).is_ready() {
+            let timeout =
+                this.close_timeout.get_or_insert_with(|| this.clock.sleep_until(this.clock.now() + CLOSE_TIMEOUT));
+            if timeout.as_mut().poll(cx).is_ready() {
                 this.inbound.leave(Farewell::Lost);
                 return Poll::Ready(());
             }
             if this.outbound.is_flushed() && this.inbound.has_closed() && !this.shut_down {
                 // The server is to close first (RFC 6455, section 7.1.1). An error says that the client was faster.
                 this.shut_down = true;
-                let _ = this.socket.get_ref().shutdown(Shutdown::Write);
+                let _ = this.socket.shut_down();
             }
         }
         Poll::Pending

@@ -7,9 +7,10 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::net::{Shutdown, TcpStream};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use async_tungstenite::tungstenite::error::{Error, ProtocolError};
 use async_tungstenite::tungstenite::handshake::server::create_response_with_body;
@@ -21,12 +22,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::json;
-use smol::{Async, Timer};
-use smol_hyper::rt::{FuturesIo, SmolTimer};
+use smol_hyper::rt::FuturesIo;
 
 use crate::pair_code::PairCode;
 use crate::seats::{Claim, NoSeat, Seats};
 use crate::stop::Stop;
+use crate::transport::{Clock, Sleep, Transport};
 
 /// How long a client may take for the head of a request, counted from accept or from the end of the last response.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,20 +46,21 @@ type Answer = Response<Full<Bytes>>;
 
 /// A connection that has become a WebSocket and has its seat.
 #[derive(Debug)]
-pub(crate) struct Admitted {
-    pub(crate) socket: Arc<Async<TcpStream>>,
+pub(crate) struct Admitted<T> {
+    pub(crate) socket: T,
     /// What the client sent behind its opening handshake.
     pub(crate) read_ahead: Bytes,
     pub(crate) claim: Claim,
 }
 
 /// Speaks HTTP on a new connection until it has become a WebSocket or has ended.
-pub(crate) async fn receive(
-    stream: async_net::TcpStream,
+pub(crate) async fn receive<T: Transport>(
+    stream: T,
     seats: &Arc<Seats>,
     worker: usize,
     mut stop: Stop,
-) -> Option<Admitted> {
+    clock: &Arc<dyn Clock>,
+) -> Option<Admitted<T>> {
     let claimed = RefCell::new(None);
     let service = service_fn(|request| {
         let answer = answer(&request, seats, worker).map(|(answer, claim)| {
@@ -69,7 +71,7 @@ pub(crate) async fn receive(
         async { Ok::<_, Infallible>(answer) }
     });
     let http = http1::Builder::new()
-        .timer(SmolTimer::new())
+        .timer(HttpTimer(Arc::clone(clock)))
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_SIZE)
         .max_headers(HEAD_FIELDS)
@@ -85,26 +87,52 @@ pub(crate) async fn receive(
     };
     let parts = async { http.await.ok() }.or(stopped).await;
     let (Some(parts), Some(claim)) = (parts, claimed.take()) else {
-        linger(stream).await;
+        linger(stream, &**clock).await;
         return None;
     };
     drop(parts.io);
-    Some(Admitted { socket: stream.into(), read_ahead: parts.read_buf, claim })
+    Some(Admitted { socket: stream, read_ahead: parts.read_buf, claim })
 }
 
+/// The relay's clock, as hyper wants it.
+struct HttpTimer(Arc<dyn Clock>);
+
+struct HttpSleep(Sleep);
+
+impl hyper::rt::Timer for HttpTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        self.sleep_until(self.0.now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        Box::pin(HttpSleep(self.0.sleep_until(deadline)))
+    }
+
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+}
+
+impl Future for HttpSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl hyper::rt::Sleep for HttpSleep {}
+
 /// Ends our side, and gives the client's a moment to end too.
-async fn linger(mut stream: async_net::TcpStream) {
-    if stream.shutdown(Shutdown::Write).is_err() {
+async fn linger(mut stream: impl Transport, clock: &dyn Clock) {
+    if stream.shut_down().is_err() {
         return;
     }
     let drained = async {
         let mut scrap = [0; 1024];
         while !matches!(stream.read(&mut scrap).await, Ok(0) | Err(_)) {}
     };
-    let timeout = async {
-        Timer::after(LINGER).await;
-    };
-    drained.or(timeout).await;
+    drained.or(clock.sleep_until(clock.now() + LINGER)).await;
 }
 
 /// What a request asks for.
@@ -242,21 +270,21 @@ mod tests {
 
     #[test]
     fn a_seat_that_was_claimed_is_free_when_the_claim_is_dropped() {
-        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10));
+        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Arc::new(crate::transport::SystemClock)));
         assert_eq!(status(&seats, "/?pair=x"), (101, true));
         assert_eq!(seats.pairs(), 0);
     }
 
     #[test]
     fn a_refused_request_claims_nothing() {
-        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10));
+        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Arc::new(crate::transport::SystemClock)));
         assert_eq!(status(&seats, "/"), (400, false));
         assert_eq!(seats.pairs(), 0);
     }
 
     #[test]
     fn a_relay_that_stops_refuses_and_says_when_to_come_back() {
-        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10));
+        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Arc::new(crate::transport::SystemClock)));
         seats.close();
         let refusal = answer(&upgrade("/?pair=x"), &seats, 0).unwrap_err();
         assert_eq!(refusal, Refusal::NoSeat(NoSeat::Stopping));

@@ -25,6 +25,7 @@ mod seats;
 mod stats;
 mod stop;
 mod tick;
+mod transport;
 
 // Floor 2: a connection's life.
 mod connection;

@@ -17,6 +17,7 @@ use crate::reframe::Tally;
 use crate::seats::Seats;
 use crate::stats::Stats;
 use crate::stop::{Stop, StopOnDrop, stop};
+use crate::transport::{Clock, SystemClock};
 use crate::worker::{Job, Shared, Stage, Worker};
 
 /// How many connections may wait to be accepted. The system may allow fewer (`net.core.somaxconn`).
@@ -105,7 +106,8 @@ impl Relay {
         let local_addr = listener.local_addr()?;
         let listener = async_net::TcpListener::try_from(listener)?;
 
-        let seats = Arc::new(Seats::new(config.pair_ttl.min(MAX_PAIR_TTL), config.max_pairs));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let seats = Arc::new(Seats::new(config.pair_ttl.min(MAX_PAIR_TTL), config.max_pairs, Arc::clone(&clock)));
         let stats = Arc::new(Stats::default());
         let (request_stop, stop_requested) = stop();
         let (running, ended) = stop();
@@ -119,6 +121,7 @@ impl Relay {
             inboxes,
             stopped,
             max_message: config.max_message,
+            clock,
         });
         let mut acceptor = Some(Acceptor { listener, shared: Arc::clone(&shared), stop_requested, stop_all });
         for (index, inbox) in inbox_ends.into_iter().enumerate() {
@@ -210,7 +213,7 @@ impl Acceptor {
             };
             // Batches are written whole: there is nothing to be gained from waiting for more.
             let _ = stream.set_nodelay(true);
-            let job = Job { alive: alive.clone(), stage: Stage::Handshake(stream) };
+            let job = Job { alive: alive.clone(), stage: Stage::Handshake(stream.into()) };
             if shared.inboxes[worker].send(job).await.is_err() {
                 return;
             }

@@ -5,15 +5,15 @@
 //! operation on connect, on departure and on expiry, never for a message and never across an await.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
-use smol::Timer;
 
 use crate::buffer::Buffer;
 use crate::link::{End, Farewell, link};
 use crate::pair_code::PairCode;
 use crate::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
+use crate::transport::Clock;
 
 /// What the first side leaves for the second.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub(crate) struct Seats {
     state: Mutex<State>,
     /// Tells [`expire`](Self::expire) that somebody waits after nobody did.
     first_waits: (Sender<()>, Receiver<()>),
+    clock: Arc<dyn Clock>,
 }
 
 /// A seat taken: everything that a connection needs to begin.
@@ -77,9 +78,9 @@ impl Drop for Seat {
 }
 
 impl Seats {
-    pub(crate) fn new(pair_ttl: Duration, max_pairs: usize) -> Self {
+    pub(crate) fn new(pair_ttl: Duration, max_pairs: usize, clock: Arc<dyn Clock>) -> Self {
         let state = State { table: PairTable::new(pair_ttl, max_pairs), open: true };
-        Self { state: Mutex::new(state), first_waits: async_channel::bounded(1) }
+        Self { state: Mutex::new(state), first_waits: async_channel::bounded(1), clock }
     }
 
     /// Takes a seat at `code` for a connection that is being admitted on `worker`.
@@ -89,7 +90,7 @@ impl Seats {
         if !state.open {
             return Err(NoSeat::Stopping);
         }
-        let admission = state.table.connect(code, Parked { far, worker }, Instant::now());
+        let admission = state.table.connect(code, Parked { far, worker }, self.clock.now());
         let first_waits = state.table.waiting() == 1;
         drop(state);
         match admission {
@@ -122,8 +123,8 @@ impl Seats {
                     let _ = self.first_waits.1.recv().await; // never closed: the sender is beside it
                 }
                 Some(deadline) => {
-                    Timer::at(deadline).await;
-                    let expired = self.lock().table.expire(Instant::now());
+                    self.clock.sleep_until(deadline).await;
+                    let expired = self.lock().table.expire(self.clock.now());
                     for (_, parked) in expired {
                         parked.far.outgoing.finish(None, Farewell::Expired);
                     }

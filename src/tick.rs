@@ -4,11 +4,12 @@
 //! needs a tick asks for the next one; if nobody does, none is made.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::transport::Clock;
 use async_channel::{Receiver, Sender};
-use smol::Timer;
 
 /// The time between two ticks, so that whoever asks waits for one to two of it.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -21,6 +22,7 @@ pub(crate) struct Tick {
     asked: RefCell<Vec<Waker>>,
     /// Says that somebody asks after nobody did.
     first: (Sender<()>, Receiver<()>),
+    clock: Arc<dyn Clock>,
 }
 
 /// A connection's side: when it has asked.
@@ -28,8 +30,8 @@ pub(crate) struct Tick {
 pub(crate) struct Asked(Option<u64>);
 
 impl Tick {
-    pub(crate) fn new() -> Self {
-        Self { count: Cell::new(0), asked: RefCell::default(), first: async_channel::bounded(1) }
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { count: Cell::new(0), asked: RefCell::default(), first: async_channel::bounded(1), clock }
     }
 
     /// Ready at a tick after the first call, and then once for each time that it is asked again.
@@ -55,7 +57,7 @@ impl Tick {
     /// Ticks while somebody asks, for as long as it runs.
     pub(crate) async fn run(&self) {
         while self.first.1.recv().await.is_ok() {
-            Timer::after(PERIOD).await;
+            self.clock.sleep_until(self.clock.now() + PERIOD).await;
             self.count.set(self.count.get() + 1);
             let asked = std::mem::take(&mut *self.asked.borrow_mut());
             asked.into_iter().for_each(Waker::wake);
@@ -71,7 +73,7 @@ mod tests {
 
     #[test]
     fn whoever_asks_gets_a_tick_and_another_one_when_asking_again() {
-        let tick = Tick::new();
+        let tick = Tick::new(Arc::new(crate::transport::SystemClock));
         let ask = async {
             let (mut one, mut other) = (Asked::default(), Asked::default());
             poll_fn(|cx| tick.poll(&mut one, cx)).await;

@@ -21,6 +21,7 @@ use crate::seats::Seats;
 use crate::stats::Stats;
 use crate::stop::{Stop, StopOnDrop};
 use crate::tick::Tick;
+use crate::transport::{Clock, Tcp};
 
 /// What all workers share.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     /// Tells connections to close.
     pub(crate) stopped: Stop,
     pub(crate) max_message: Option<u64>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// A connection on its way to a worker.
@@ -46,9 +48,9 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) enum Stage {
     /// Accepted.
-    Handshake(async_net::TcpStream),
+    Handshake(Tcp),
     /// A WebSocket, with its seat.
-    Connection(Admitted),
+    Connection(Admitted<Tcp>),
 }
 
 /// A worker that is about to run.
@@ -64,7 +66,7 @@ impl Worker {
     pub(crate) fn run(self, extra: Option<impl Future<Output = ()>>) {
         let Self { index, inbox, shared } = self;
         let pool = Rc::new(Pool::default());
-        let tick = Rc::new(Tick::new());
+        let tick = Rc::new(Tick::new(Arc::clone(&shared.clock)));
         let executor = LocalExecutor::new();
         if let Some(extra) = extra {
             executor.spawn(extra).detach();
@@ -85,6 +87,7 @@ impl Worker {
                         let surroundings = Surroundings {
                             pool,
                             tick: Rc::clone(&tick),
+                            clock: Arc::clone(&shared.clock),
                             stats: Arc::clone(&shared.stats),
                             stop,
                             alive,
@@ -99,8 +102,8 @@ impl Worker {
     }
 }
 
-async fn handshake(alive: StopOnDrop, stream: async_net::TcpStream, index: usize, shared: Arc<Shared>) {
-    let admitted = front_door::receive(stream, &shared.seats, index, shared.stopped.clone()).await;
+async fn handshake(alive: StopOnDrop, stream: Tcp, index: usize, shared: Arc<Shared>) {
+    let admitted = front_door::receive(stream, &shared.seats, index, shared.stopped.clone(), &shared.clock).await;
     if let Some(admitted) = admitted {
         let inbox = &shared.inboxes[admitted.claim.worker];
         // It fails if the relay has stopped meanwhile; what is in it then departs.

@@ -4,14 +4,10 @@
 //! that a client's pings and its departure are noticed while its peer is slow or not there yet. When it is full, the
 //! client is not read from any more, and TCP slows it.
 
-use std::io::{self, Read};
-use std::net::TcpStream;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-
-use rustix::event::{PollFd, PollFlags, Timespec};
-use smol::Async;
 
 use super::Surroundings;
 use super::outbound::Outbound;
@@ -22,6 +18,7 @@ use crate::reframe::{Event, Reframer};
 use crate::seats::Seat;
 use crate::stats::Stats;
 use crate::tick::{Asked, Tick};
+use crate::transport::Transport;
 
 /// A read for less room than this is not worth its system call.
 const LEAST_READ: usize = 2048;
@@ -104,17 +101,12 @@ impl Inbound {
     }
 
     /// Reads and hands over what it can. Ready when the client's stream has ended.
-    pub(crate) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        socket: &Async<TcpStream>,
-        outbound: &mut Outbound,
-    ) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &mut Outbound) -> Poll<()> {
         self.reframe(outbound);
         loop {
             self.hand_over(cx);
             let Some(capacity) = self.next_capacity() else {
-                self.look_for_departure(cx, socket.get_ref());
+                self.look_for_departure(cx, socket);
                 return Poll::Pending; // a credit will wake us
             };
             if self.drained {
@@ -124,7 +116,7 @@ impl Inbound {
                 }
                 self.drained = false;
             }
-            match self.read(capacity, socket.get_ref()) {
+            match self.read(capacity, socket) {
                 Ok(0) => {
                     let lost = outbound.was_reset() || self.is_mid_message();
                     self.leave(if lost { Farewell::Lost } else { Farewell::Left });
@@ -149,13 +141,12 @@ impl Inbound {
 
     /// While the socket is not read from, the end of its stream and a reset go unnoticed: looks for them now and then.
     /// The code of a client that is gone is free at once; what it left behind still goes to its peer, if it has one.
-    fn look_for_departure(&mut self, cx: &mut Context<'_>, socket: &TcpStream) {
+    fn look_for_departure(&mut self, cx: &mut Context<'_>, socket: &impl Transport) {
         let Some(Route { seat: seat @ Some(_), .. }) = &mut self.route else { return };
         if self.tick.poll(&mut self.asked, cx).is_pending() {
             return;
         }
-        let mut watched = [PollFd::new(socket, PollFlags::RDHUP)]; // and errors, which are always reported
-        if rustix::event::poll(&mut watched, Some(&Timespec::default())).is_ok_and(|found| found > 0) {
+        if socket.has_ended() {
             *seat = None;
             // If nobody has come for it, this was all that held the link: the rest can be read, and has nowhere to go.
             cx.waker().wake_by_ref();
@@ -165,7 +156,7 @@ impl Inbound {
     }
 
     /// Waits for the socket, and does not keep an unnecessary byte meanwhile.
-    fn poll_readable(&mut self, cx: &mut Context<'_>, socket: &Async<TcpStream>) -> Poll<io::Result<()>> {
+    fn poll_readable(&mut self, cx: &mut Context<'_>, socket: &impl Transport) -> Poll<io::Result<()>> {
         let readable = socket.poll_readable(cx);
         if readable.is_pending() {
             self.shrink();
@@ -173,12 +164,12 @@ impl Inbound {
         readable
     }
 
-    fn read(&mut self, capacity: usize, mut socket: &TcpStream) -> io::Result<usize> {
+    fn read(&mut self, capacity: usize, socket: &impl Transport) -> io::Result<usize> {
         let buffer = self.buffer_of(capacity);
         let spare = buffer.spare_mut();
         let room = spare.len();
         debug_assert!(room > 0, "a read into nothing looks like the end of the stream");
-        let count = socket.read(spare)?;
+        let count = socket.receive(spare)?;
         buffer.fill(count);
         self.drained = count < room;
         if !self.drained && self.size + 1 < SIZES.len() {

@@ -1,16 +1,14 @@
 //! From the peer to the client: take a batch from the link, write it, give its credit back. The relay's own control
 //! frames go in between batches, which consist of whole frames, and so never into the middle of a frame.
 
-use std::io::{self, Write};
-use std::net::TcpStream;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-
-use smol::Async;
 
 use crate::buffer::Buffer;
 use crate::link::{Incoming, Next};
 use crate::pool::Pool;
+use crate::transport::Transport;
 
 /// How many bytes of answers to pings may wait for a client that does not read. Beyond that only the newest is
 /// answered, as RFC 6455, section 5.5.3 allows: a flood of pings costs no memory.
@@ -96,7 +94,7 @@ impl Outbound {
     }
 
     /// Writes what it can. If the link ends, it queues the close frame that says why.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, socket: &Async<TcpStream>) {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, socket: &impl Transport) {
         if let Err(error) = self.try_poll(cx, socket) {
             self.broken = Some(error.kind());
             self.incoming = None;
@@ -105,7 +103,7 @@ impl Outbound {
         }
     }
 
-    fn try_poll(&mut self, cx: &mut Context<'_>, socket: &Async<TcpStream>) -> io::Result<()> {
+    fn try_poll(&mut self, cx: &mut Context<'_>, socket: &impl Transport) -> io::Result<()> {
         loop {
             if self.poll_write(cx, socket)?.is_pending() {
                 return Ok(());
@@ -124,7 +122,7 @@ impl Outbound {
     }
 
     /// Ready when nothing is left in hand.
-    fn poll_write(&mut self, cx: &mut Context<'_>, socket: &Async<TcpStream>) -> io::Result<Poll<()>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, socket: &impl Transport) -> io::Result<Poll<()>> {
         loop {
             let bytes = match &self.writing {
                 Writing::Nothing => return Ok(Poll::Ready(())),
@@ -137,7 +135,7 @@ impl Outbound {
                     Poll::Pending => return Ok(Poll::Pending),
                 }
             }
-            match socket.get_ref().write(bytes) {
+            match socket.send(bytes) {
                 Ok(count) => {
                     self.blocked = count < bytes.len();
                     self.advance(count);
