@@ -12,9 +12,9 @@
 //! | the relay stops                       | 1001 `relay stopping`                   | (its peer's end says so)  |
 //! | the link ends with a farewell         |                                         | the farewell's code       |
 //!
-//! After a close frame is queued for the client, or nothing can be written to it any more, the connection lasts until
-//! the client's stream has ended, but no longer than [`CLOSE_TIMEOUT`]: what a client sent before it was gone is still
-//! to be read.
+//! After a close frame is queued for the client, the connection lasts until the client has closed too and its stream
+//! has ended, but no longer than [`CLOSE_TIMEOUT`]. If nothing can be written to it any more, what it sent before is
+//! still read, as fast as its peer takes it, and the end of its stream says how it departed.
 
 mod inbound;
 mod outbound;
@@ -119,7 +119,7 @@ impl<T: Transport> Future for Connection<T> {
             // The link has ended. What the client still sends has nowhere to go, but has to be read for its answer.
             this.inbound.leave(Farewell::Left);
         }
-        if this.outbound.is_closing() {
+        if this.outbound.is_closing() && !this.outbound.is_broken() {
             let timeout =
                 this.close_timeout.get_or_insert_with(|| this.clock.sleep_until(this.clock.now() + CLOSE_TIMEOUT));
             if timeout.as_mut().poll(cx).is_ready() {

@@ -35,4 +35,7 @@ mod front_door;
 mod relay;
 mod worker;
 
+#[cfg(test)]
+mod simulation;
+
 pub use relay::{Config, Relay, RelayHandle};

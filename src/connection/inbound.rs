@@ -106,7 +106,7 @@ impl Inbound {
         loop {
             self.hand_over(cx);
             let Some(capacity) = self.next_capacity() else {
-                self.look_for_departure(cx, socket);
+                self.look_for_departure(cx, socket, outbound);
                 return Poll::Pending; // a credit will wake us
             };
             if self.drained {
@@ -141,13 +141,14 @@ impl Inbound {
 
     /// While the socket is not read from, the end of its stream and a reset go unnoticed: looks for them now and then.
     /// The code of a client that is gone is free at once; what it left behind still goes to its peer, if it has one.
-    fn look_for_departure(&mut self, cx: &mut Context<'_>, socket: &impl Transport) {
+    fn look_for_departure(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &mut Outbound) {
         let Some(Route { seat: seat @ Some(_), .. }) = &mut self.route else { return };
         if self.tick.poll(&mut self.asked, cx).is_pending() {
             return;
         }
         if socket.has_ended() {
             *seat = None;
+            outbound.break_off(io::ErrorKind::BrokenPipe);
             // If nobody has come for it, this was all that held the link: the rest can be read, and has nowhere to go.
             cx.waker().wake_by_ref();
         } else {

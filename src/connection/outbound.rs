@@ -96,11 +96,16 @@ impl Outbound {
     /// Writes what it can. If the link ends, it queues the close frame that says why.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, socket: &impl Transport) {
         if let Err(error) = self.try_poll(cx, socket) {
-            self.broken = Some(error.kind());
-            self.incoming = None;
-            self.writing = Writing::Nothing;
-            self.control.clear();
+            self.break_off(error.kind());
         }
+    }
+
+    /// Writes nothing any more: the client is gone, in this way.
+    pub(crate) fn break_off(&mut self, how: io::ErrorKind) {
+        self.broken = Some(how);
+        self.incoming = None;
+        self.writing = Writing::Nothing;
+        self.control.clear();
     }
 
     fn try_poll(&mut self, cx: &mut Context<'_>, socket: &impl Transport) -> io::Result<()> {

@@ -1,0 +1,363 @@
+//! A client that knows exactly what it sends and what it may receive: one task that writes, and one that reads.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+
+use super::executor::{Random, sleep};
+use super::network::Socket;
+use crate::transport::{Clock, Transport};
+
+/// How a client departs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// A close frame with this code.
+    Close(u16),
+    /// The end of its stream, between two messages.
+    End,
+    /// The end of its stream, within a message.
+    CutOff,
+    /// A reset.
+    Reset,
+    /// A frame that is not allowed, for which it gets this code.
+    Violation(u16),
+    /// It stays until something happens.
+    Stay,
+}
+
+/// Everything about a client that a check may want to know.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) code: usize,
+    pub(super) ending: Ending,
+    /// Whether it never answers a close frame.
+    pub(super) deaf: bool,
+    /// What it is going to send.
+    pub(super) messages: Vec<Vec<u8>>,
+    /// How many of these are sent to their last byte.
+    pub(super) sent: usize,
+    /// Whether it has departed, as far as it can.
+    pub(super) departed: bool,
+    pub(super) pings: Vec<Vec<u8>>,
+
+    pub(super) status: Option<u16>,
+    pub(super) received: Vec<Vec<u8>>,
+    pub(super) pongs: Vec<Vec<u8>>,
+    pub(super) close: Option<(Option<u16>, String)>,
+    /// Its stream has ended, in order or by a reset.
+    pub(super) end: Option<Result<(), io::ErrorKind>>,
+    /// Whether its reader is just pausing.
+    pub(super) pausing: bool,
+    /// Whether its writer has nothing left to do by itself.
+    pub(super) idle: bool,
+}
+
+/// A client that runs.
+pub(super) struct Handle {
+    pub(super) state: Rc<RefCell<Client>>,
+    /// Makes its writer look around: it is to leave, or a close frame has come.
+    pub(super) nudge: Sender<()>,
+}
+
+impl Client {
+    fn new(number: usize, random: &mut Random) -> Self {
+        let messages = (0..random.below(7)).map(|nth| message(number, nth, random)).collect();
+        let ending = match random.below(10) {
+            0 | 1 => Ending::Close(4000 + number as u16),
+            2 | 3 => Ending::End,
+            4 => Ending::CutOff,
+            5 => Ending::Reset,
+            6 => Ending::Violation([1002, 1007, 1009][random.below(3)]),
+            _ => Ending::Stay,
+        };
+        Self {
+            code: random.below(3),
+            ending,
+            deaf: random.once_in(8),
+            messages,
+            sent: 0,
+            departed: false,
+            pings: Vec::new(),
+            status: None,
+            received: Vec::new(),
+            pongs: Vec::new(),
+            close: None,
+            end: None,
+            pausing: false,
+            idle: false,
+        }
+    }
+}
+
+/// The longest message that the relay is told to accept; nobody sends a longer one but for a violation.
+pub(super) const MAX_MESSAGE: u64 = 400_000;
+
+/// A message that says whose it is and which, and differs from all others.
+fn message(client: usize, nth: usize, random: &mut Random) -> Vec<u8> {
+    let length = match random.below(8) {
+        0..=3 => random.below(200),
+        4 | 5 => random.below(5000),
+        6 => random.below(80_000),
+        _ => random.below(300_000),
+    };
+    let mut message = vec![client as u8, nth as u8];
+    message.extend((0..length).map(|i| (i * (nth + 3) + client) as u8));
+    message
+}
+
+/// The client that sent a message, and which of its messages it is.
+pub(super) fn origin(message: &[u8]) -> (usize, usize) {
+    (message[0].into(), message[1].into())
+}
+
+/// Makes a client and returns its two tasks.
+pub(super) fn client(
+    number: usize,
+    socket: Socket,
+    random: &mut Random,
+    clock: &Rc<dyn Clock>,
+) -> (Handle, impl Future<Output = ()> + 'static, impl Future<Output = ()> + 'static) {
+    let state = Rc::new(RefCell::new(Client::new(number, random)));
+    let (nudge, nudged) = async_channel::bounded(1);
+    let writer = Writer {
+        socket: socket.clone(),
+        state: Rc::clone(&state),
+        nudged,
+        random: Random::new(random.below(usize::MAX >> 34) as u64),
+        clock: Rc::clone(clock),
+    };
+    let reader = Reader {
+        socket,
+        pauses: 0,
+        state: Rc::clone(&state),
+        nudge: nudge.clone(),
+        random: Random::new(random.below(usize::MAX >> 34) as u64),
+        clock: Rc::clone(clock),
+    };
+    (Handle { state, nudge }, writer.run(), reader.run())
+}
+
+struct Writer {
+    socket: Socket,
+    state: Rc<RefCell<Client>>,
+    nudged: Receiver<()>,
+    random: Random,
+    clock: Rc<dyn Clock>,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        // If the other side is gone, there is nobody to write to; the reader finds out how it ended.
+        let _ = self.write_all().await;
+        self.state.borrow_mut().idle = true;
+    }
+
+    async fn write_all(&mut self) -> io::Result<()> {
+        self.pause().await;
+        let code = self.state.borrow().code;
+        let request = format!(
+            "GET /?pair={code} HTTP/1.1\r\nHost: simulation\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        self.socket.write_all(request.as_bytes()).await?;
+        if self.random.once_in(2) {
+            self.nudged().await; // the response; the others send on at once
+        }
+        let messages = self.state.borrow().messages.clone();
+        for message in messages {
+            self.pause().await;
+            if !self.send(&message).await? {
+                return self.answer().await;
+            }
+            self.state.borrow_mut().sent += 1;
+        }
+        let ending = self.state.borrow().ending;
+        match ending {
+            Ending::Close(code) => self.frame(0x88, &code.to_be_bytes()).await?,
+            Ending::End => self.socket.shut_down()?,
+            Ending::Reset => self.socket.reset(),
+            Ending::CutOff => {
+                let part = [&[0x02, 0x81, 0, 0, 0, 0, 7][..], &[0x82, 0xFE, 1], &[0x82]][self.random.below(3)];
+                self.socket.write_all(part).await?;
+                self.socket.shut_down()?;
+            }
+            Ending::Violation(code) => {
+                let bytes: &[u8] = match code {
+                    1007 => &[0x81, 0x81, 0, 0, 0, 0, 0xFF],
+                    1009 => &[0x82, 0xFF, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+                    _ => [&[0xC2, 0x80][..], &[0x83, 0x80], &[0x82, 0x00], &[0x80, 0x80]][self.random.below(4)],
+                };
+                self.socket.write_all(bytes).await?;
+            }
+            Ending::Stay => {
+                self.state.borrow_mut().idle = true;
+                while self.state.borrow().close.is_none() && self.state.borrow().ending == Ending::Stay {
+                    self.nudged().await;
+                }
+                self.state.borrow_mut().idle = false;
+                if self.state.borrow().close.is_some() {
+                    return self.answer().await;
+                }
+                self.frame(0x88, &4999_u16.to_be_bytes()).await?;
+            }
+        }
+        self.state.borrow_mut().departed = true;
+        Ok(())
+    }
+
+    /// Sends a binary message in some fragments, with something else in between. False if a close frame has come.
+    async fn send(&mut self, message: &[u8]) -> io::Result<bool> {
+        let mut rest = message;
+        let mut opcode = 0x02;
+        loop {
+            if self.state.borrow().close.is_some() {
+                return Ok(false);
+            }
+            if self.random.once_in(6) {
+                let data = vec![7; self.random.below(126)];
+                self.frame(0x89, &data).await?;
+                self.state.borrow_mut().pings.push(data);
+            }
+            if opcode == 0x02 && self.random.once_in(6) {
+                self.frame(0x81, "not forwarded: é".as_bytes()).await?;
+            }
+            let length = if self.random.once_in(2) { rest.len() } else { self.random.below(rest.len() + 1) };
+            let (part, more) = rest.split_at(length);
+            let last = more.is_empty();
+            self.frame(opcode | if last { 0x80 } else { 0 }, part).await?;
+            if last {
+                return Ok(true);
+            }
+            (opcode, rest) = (0x00, more);
+        }
+    }
+
+    async fn answer(&mut self) -> io::Result<()> {
+        if self.state.borrow().deaf {
+            return Ok(());
+        }
+        self.frame(0x88, &1000_u16.to_be_bytes()).await
+    }
+
+    async fn frame(&mut self, first: u8, payload: &[u8]) -> io::Result<()> {
+        let mask = [1, 2, 3, self.random.below(256) as u8];
+        let mut frame = vec![first];
+        match payload.len() {
+            length @ 0..=125 => frame.push(0x80 | length as u8),
+            length @ 126..=0xFFFF => {
+                frame.push(0xFE);
+                frame.extend((length as u16).to_be_bytes());
+            }
+            length => {
+                frame.push(0xFF);
+                frame.extend((length as u64).to_be_bytes());
+            }
+        }
+        frame.extend(mask);
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        self.socket.write_all(&frame).await
+    }
+
+    async fn pause(&mut self) {
+        if self.random.once_in(5) {
+            sleep(&self.clock, Duration::from_millis(self.random.below(2000) as u64)).await;
+        }
+    }
+
+    async fn nudged(&self) {
+        let _ = self.nudged.recv().await;
+    }
+}
+
+struct Reader {
+    socket: Socket,
+    pauses: usize,
+    state: Rc<RefCell<Client>>,
+    nudge: Sender<()>,
+    random: Random,
+    clock: Rc<dyn Clock>,
+}
+
+impl Reader {
+    async fn run(mut self) {
+        let end = self.read_all().await.map_err(|error| error.kind());
+        self.state.borrow_mut().end = Some(end);
+        // Whatever the writer waits for, it will not come. Closing the channel says so for good.
+        self.nudge.close();
+        if self.state.borrow().ending == Ending::Stay {
+            self.state.borrow_mut().ending = Ending::End;
+        }
+    }
+
+    async fn read_all(&mut self) -> io::Result<()> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let Some(byte) = self.byte().await? else { return Ok(()) };
+            head.push(byte);
+        }
+        let status = std::str::from_utf8(&head[9..12]).unwrap().parse().unwrap();
+        self.state.borrow_mut().status = Some(status);
+        let _ = self.nudge.try_send(());
+        if status != 101 {
+            while self.byte().await?.is_some() {}
+            return Ok(());
+        }
+        let mut message = None;
+        while let Some(first) = self.byte().await? {
+            assert!(self.state.borrow().close.is_none(), "something comes behind a close frame");
+            let payload = self.payload().await?;
+            match (first, &mut message) {
+                (0x8A, _) => self.state.borrow_mut().pongs.push(payload),
+                (0x88, _) => {
+                    let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                    let reason = String::from_utf8(payload.get(2..).unwrap_or_default().to_vec()).unwrap();
+                    self.state.borrow_mut().close = Some((code, reason));
+                    let _ = self.nudge.try_send(());
+                }
+                (0x02 | 0x82, None) => message = Some(payload),
+                (0x00 | 0x80, Some(begun)) => begun.extend(payload),
+                _ => panic!("a frame that begins with {first:#x}"),
+            }
+            if first == 0x82 || first == 0x80 {
+                self.state.borrow_mut().received.extend(message.take());
+            }
+        }
+        Ok(())
+    }
+
+    async fn payload(&mut self) -> io::Result<Vec<u8>> {
+        let extended = match self.required().await? {
+            126 => 2,
+            127 => 8,
+            length => return self.bytes(length.into()).await,
+        };
+        let length = self.bytes(extended).await?.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+        self.bytes(length).await
+    }
+
+    async fn bytes(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        // A stall, but less than a closing handshake may take in all.
+        if self.pauses < 4 && self.random.once_in(8) {
+            self.pauses += 1;
+            self.state.borrow_mut().pausing = true;
+            sleep(&self.clock, Duration::from_millis(self.random.below(1000) as u64)).await;
+            self.state.borrow_mut().pausing = false;
+        }
+        let mut bytes = vec![0; length];
+        self.socket.read_exact(&mut bytes).await?;
+        Ok(bytes)
+    }
+
+    async fn required(&mut self) -> io::Result<u8> {
+        self.byte().await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    async fn byte(&mut self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        Ok((self.socket.read(&mut byte).await? > 0).then_some(byte[0]))
+    }
+}

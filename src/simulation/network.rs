@@ -1,0 +1,281 @@
+//! Sockets in memory. What is sent is under way until the scheduler delivers it, in pieces of any size; readiness is
+//! reported as the reactor does it, by an event after it was asked for, and never at once.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use futures_lite::{AsyncRead, AsyncWrite};
+
+use super::executor::Random;
+use crate::transport::Transport;
+
+/// One direction of a connection.
+#[derive(Default)]
+struct Stream {
+    /// Sent; the first `arrived` bytes have come to the other side.
+    bytes: VecDeque<u8>,
+    arrived: usize,
+    capacity: usize,
+    /// No more will be sent.
+    ended: bool,
+    end_arrived: bool,
+    /// What arrives finds nobody.
+    abandoned: bool,
+    reader: Interest,
+    writer: Interest,
+}
+
+/// Somebody who asked for an event.
+#[derive(Default)]
+struct Interest(Option<Waker>);
+
+impl Interest {
+    fn poll(&mut self, cx: &mut Context<'_>, is_ready: bool) -> Poll<io::Result<()>> {
+        if self.0.is_some() && is_ready {
+            self.0 = None;
+            return Poll::Ready(Ok(()));
+        }
+        self.0 = Some(cx.waker().clone());
+        if is_ready {
+            cx.waker().wake_by_ref(); // the event comes, but not at once
+        }
+        Poll::Pending
+    }
+
+    fn wake(&self) {
+        self.0.iter().for_each(Waker::wake_by_ref);
+    }
+}
+
+impl Stream {
+    fn is_readable(&self) -> bool {
+        self.arrived > 0 || self.end_arrived
+    }
+
+    fn is_writable(&self) -> bool {
+        self.bytes.len() < self.capacity || self.abandoned
+    }
+}
+
+/// Both directions, and whether one side has cut them off.
+struct Wire {
+    streams: [Stream; 2],
+    reset: bool,
+    /// What each side has not been told yet of a reset.
+    error: [Option<io::ErrorKind>; 2],
+    random: Random,
+}
+
+/// One side's socket.
+#[derive(Clone)]
+pub(super) struct Socket {
+    side: usize,
+    wire: Rc<RefCell<Wire>>,
+    /// Closes this side when the last clone is dropped.
+    _open: Rc<Closer>,
+}
+
+struct Closer {
+    side: usize,
+    wire: Rc<RefCell<Wire>>,
+}
+
+/// The network's side of a connection, for the scheduler.
+pub(super) struct Cable(Rc<RefCell<Wire>>);
+
+/// A connection with this much room in each direction.
+pub(super) fn connection(capacity: usize, random: Random) -> (Socket, Socket, Cable) {
+    let stream = || Stream { capacity, ..Stream::default() };
+    let wire = Wire { streams: [stream(), stream()], reset: false, error: [None; 2], random };
+    let wire = Rc::new(RefCell::new(wire));
+    let socket =
+        |side| Socket { side, wire: Rc::clone(&wire), _open: Rc::new(Closer { side, wire: Rc::clone(&wire) }) };
+    (socket(0), socket(1), Cable(Rc::clone(&wire)))
+}
+
+impl Cable {
+    /// Whether there is something to deliver.
+    pub(super) fn is_busy(&self) -> bool {
+        let wire = self.0.borrow();
+        wire.streams.iter().any(|stream| stream.bytes.len() > stream.arrived || stream.ended != stream.end_arrived)
+    }
+
+    /// Delivers something.
+    pub(super) fn deliver(&self) {
+        let wire = &mut *self.0.borrow_mut();
+        let nth = wire.random.below(2);
+        for direction in [nth, 1 - nth] {
+            let Wire { streams, random, .. } = wire;
+            let answered = streams[1 - direction].end_arrived;
+            let stream = &mut streams[direction];
+            let under_way = stream.bytes.len() - stream.arrived;
+            if under_way > 0 {
+                let all = random.once_in(2);
+                stream.arrived += if all { under_way } else { 1 + random.below(under_way.min(3000)) };
+            } else if stream.ended && !stream.end_arrived {
+                stream.end_arrived = true;
+            } else {
+                continue;
+            }
+            stream.reader.wake();
+            stream.writer.wake();
+            if stream.abandoned && stream.arrived > 0 {
+                stream.bytes.clear();
+                stream.arrived = 0;
+                if answered {
+                    // A socket that is gone answers with a reset, which comes after the end that it has sent.
+                    wire.reset(1 - direction);
+                    wire.error[direction] = Some(io::ErrorKind::BrokenPipe);
+                }
+            }
+            return;
+        }
+    }
+
+    /// Whether the relay's side has no socket any more.
+    pub(super) fn is_closed_by(&self, side: usize) -> bool {
+        self.0.borrow().streams[side].ended
+    }
+}
+
+impl Wire {
+    /// Cuts the connection off. What has arrived may still be read; the rest is lost.
+    fn reset(&mut self, by: usize) {
+        if self.reset {
+            return;
+        }
+        self.reset = true;
+        self.error[1 - by] = Some(io::ErrorKind::ConnectionReset);
+        for stream in &mut self.streams {
+            stream.bytes.truncate(stream.arrived);
+            stream.ended = true;
+            stream.end_arrived = true;
+            stream.abandoned = true;
+            stream.reader.wake();
+            stream.writer.wake();
+        }
+    }
+}
+
+impl Socket {
+    /// Ends the connection with a reset.
+    pub(super) fn reset(&self) {
+        self.wire.borrow_mut().reset(self.side);
+    }
+}
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        let mut wire = self.wire.borrow_mut();
+        let unread = !wire.streams[1 - self.side].bytes.is_empty();
+        wire.streams[self.side].ended = true;
+        wire.streams[1 - self.side].abandoned = true;
+        if unread {
+            // As TCP does it: bytes that nobody will read are answered with a reset.
+            wire.reset(self.side);
+        }
+    }
+}
+
+impl Transport for Socket {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream = &mut self.wire.borrow_mut().streams[1 - self.side];
+        let is_ready = stream.is_readable();
+        stream.reader.poll(cx, is_ready)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream = &mut self.wire.borrow_mut().streams[self.side];
+        let is_ready = stream.is_writable();
+        stream.writer.poll(cx, is_ready)
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Wire { streams, random, error, .. } = &mut *self.wire.borrow_mut();
+        let stream = &mut streams[1 - self.side];
+        if stream.arrived > 0 {
+            let most = buffer.len().min(stream.arrived);
+            let count = if random.once_in(4) { 1 + random.below(most) } else { most };
+            for (to, from) in buffer.iter_mut().zip(stream.bytes.drain(..count)) {
+                *to = from;
+            }
+            stream.arrived -= count;
+            stream.writer.wake();
+            return Ok(count);
+        }
+        match error[self.side].take() {
+            Some(kind) => Err(kind.into()),
+            None if stream.end_arrived => Ok(0),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let Wire { streams, random, error, reset } = &mut *self.wire.borrow_mut();
+        if let Some(kind) = error[self.side].take() {
+            return Err(kind.into());
+        }
+        let stream = &mut streams[self.side];
+        if stream.ended || *reset {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let room = stream.capacity.saturating_sub(stream.bytes.len());
+        if room == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let most = bytes.len().min(room);
+        let count = if most > 1 && random.once_in(4) { 1 + random.below(most) } else { most };
+        stream.bytes.extend(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn shut_down(&self) -> io::Result<()> {
+        self.wire.borrow_mut().streams[self.side].ended = true;
+        Ok(())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.wire.borrow().streams[1 - self.side].end_arrived
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.receive(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_readable(cx))?,
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.send(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_writable(cx))?,
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shut_down())
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Socket(side {})", self.side)
+    }
+}
