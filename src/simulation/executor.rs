@@ -37,10 +37,12 @@ impl Random {
     }
 }
 
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
 /// Tasks, any of which may run next.
 #[derive(Default)]
 pub(super) struct Executor {
-    tasks: RefCell<BTreeMap<usize, Pin<Box<dyn Future<Output = ()>>>>>,
+    tasks: RefCell<BTreeMap<usize, Task>>,
     next: RefCell<usize>,
     runnable: Arc<Mutex<BTreeSet<usize>>>,
 }
