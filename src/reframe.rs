@@ -435,33 +435,31 @@ impl Reframer {
 
 /// Appends one server frame to the output: a header, and the `length` bytes at `start` without their mask.
 fn forward(buffer: &mut Buffer, start: usize, length: usize, first: u8, key: [u8; 4]) {
-    let mut header = [first, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let size = match length {
-        0..=125 => {
-            header[1] = length as u8;
-            2
-        }
+    match length {
+        0..=125 => forward_with([first, length as u8], buffer, start, length, key),
         126..=0xFFFF => {
-            header[1] = 126;
-            header[2..4].copy_from_slice(&(length as u16).to_be_bytes());
-            4
+            let [high, low] = (length as u16).to_be_bytes();
+            forward_with([first, 126, high, low], buffer, start, length, key);
         }
         _ => {
-            header[1] = 127;
-            header[2..].copy_from_slice(&(length as u64).to_be_bytes());
-            10
+            let [a, b, c, d, e, f, g, h] = (length as u64).to_be_bytes();
+            forward_with([first, 127, a, b, c, d, e, f, g, h], buffer, start, length, key);
         }
-    };
+    }
+}
+
+/// The header is of a fixed size, as copying two bytes is no work, but calling a function for it is.
+fn forward_with<const SIZE: usize>(header: [u8; SIZE], buffer: &mut Buffer, start: usize, length: usize, key: [u8; 4]) {
     // With nothing before it, the frame stays where it is and only its header moves.
     if buffer.output.is_empty() {
-        buffer.output = start - size..start - size;
+        buffer.output = start - SIZE..start - SIZE;
     }
     let at = buffer.output.end;
-    debug_assert!(at + size <= start, "the header must not run over the payload");
-    buffer.output.end = at + size + length;
+    debug_assert!(at + SIZE <= start, "the header must not run over the payload");
+    buffer.output.end = at + SIZE + length;
     let bytes = buffer.bytes_mut();
-    bytes[at..at + size].copy_from_slice(&header[..size]);
-    unmask(bytes, start, at + size, length, key);
+    bytes[at..at + SIZE].copy_from_slice(&header);
+    unmask(bytes, start, at + SIZE, length, key);
 }
 
 /// Moves `length` bytes down from `from` to `to`, and takes off their mask (section 5.3) on the way.
