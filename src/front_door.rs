@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use async_tungstenite::tungstenite::error::{Error, ProtocolError};
 use async_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use futures_lite::future::yield_now;
 use futures_lite::{AsyncReadExt, FutureExt};
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -130,7 +131,10 @@ async fn linger(mut stream: impl Transport, clock: &dyn Clock) {
     }
     let drained = async {
         let mut scrap = [0; 1024];
-        while !matches!(stream.read(&mut scrap).await, Ok(0) | Err(_)) {}
+        while !matches!(stream.read(&mut scrap).await, Ok(0) | Err(_)) {
+            // Who sends faster than this reads would otherwise keep the worker, and the time, to itself.
+            yield_now().await;
+        }
     };
     drained.or(clock.sleep_until(clock.now() + LINGER)).await;
 }
@@ -250,6 +254,8 @@ mod tests {
     //! What cannot be brought about from outside; the rest is in `tests/http.rs`.
 
     use super::*;
+    use futures_lite::{AsyncRead, AsyncWrite};
+    use std::io;
 
     fn upgrade(target: &str) -> Request<()> {
         Request::get(target)
@@ -266,6 +272,65 @@ mod tests {
             Ok((answer, claim)) => (answer.status().as_u16(), claim.is_some()),
             Err(refusal) => (refusal.into_answer().status().as_u16(), false),
         }
+    }
+
+    /// A client that sends faster than anybody can read.
+    #[derive(Clone, Debug)]
+    struct Flood;
+
+    impl Transport for Flood {
+        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+            Ok(buffer.len())
+        }
+        fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+        fn shut_down(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn has_ended(&self) -> bool {
+            false
+        }
+    }
+
+    impl AsyncRead for Flood {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buffer.len()))
+        }
+    }
+
+    impl AsyncWrite for Flood {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_refused_client_that_never_stops_sending_holds_up_nobody() {
+        let (ended, end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut others_ran = false;
+            let others = async {
+                others_ran = true;
+            };
+            let lingering = linger(Flood, &crate::transport::SystemClock);
+            smol::block_on(futures_lite::future::zip(lingering, others));
+            let _ = ended.send(others_ran);
+        });
+        // It lingers for a second; the rest is for slow machines.
+        assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(true));
     }
 
     #[test]

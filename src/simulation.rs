@@ -192,6 +192,11 @@ impl World {
 
     /// When nothing can run, nothing that was sent is still on its way between two who are there and read.
     fn check_rest(&self) {
+        for (number, handle) in self.clients.iter().enumerate() {
+            let client = handle.state.borrow();
+            let told = client.close.is_some() || client.end.is_some() || client.status != Some(101);
+            assert!(self.stop_all.is_some() || told, "the relay has stopped, but client {number} was not told");
+        }
         let mut there: HashMap<usize, Vec<Ref<'_, Client>>> = HashMap::new();
         for handle in &self.clients {
             let client = handle.state.borrow();
@@ -247,6 +252,10 @@ impl World {
             status => panic!("client {number} got {status:?}"),
         }
         assert!(client.pings.starts_with(&client.pongs) || client.pongs.len() < client.pings.len(), "an odd pong");
+        // Both have closed, so nothing is left to wait for: the relay ends the connection, and not only its timeout.
+        if let (Some(answered), Some(ended), Some(Ok(()))) = (client.answered_at, client.ended_at, client.end) {
+            assert!(ended < answered + Duration::from_secs(4), "client {number} was left waiting for the end");
+        }
         let Some((code, reason)) = &client.close else {
             let unfriendly = matches!(client.ending, Ending::Reset | Ending::End | Ending::CutOff);
             // Where it is reset for what it did not read, a close frame may be lost.

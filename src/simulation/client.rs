@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
@@ -50,6 +50,9 @@ pub(super) struct Client {
     pub(super) close: Option<(Option<u16>, String)>,
     /// Its stream has ended, in order or by a reset.
     pub(super) end: Option<Result<(), io::ErrorKind>>,
+    /// When both it and the relay had closed, and when the connection ended.
+    pub(super) answered_at: Option<Instant>,
+    pub(super) ended_at: Option<Instant>,
     /// Whether its reader is just pausing.
     pub(super) pausing: bool,
     /// Whether its writer has nothing left to do by itself.
@@ -87,6 +90,8 @@ impl Client {
             pongs: Vec::new(),
             close: None,
             end: None,
+            answered_at: None,
+            ended_at: None,
             pausing: false,
             idle: false,
         }
@@ -240,7 +245,9 @@ impl Writer {
         if self.state.borrow().deaf {
             return Ok(());
         }
-        self.frame(0x88, &1000_u16.to_be_bytes()).await
+        self.frame(0x88, &1000_u16.to_be_bytes()).await?;
+        self.state.borrow_mut().answered_at = Some(self.clock.now());
+        Ok(())
     }
 
     async fn frame(&mut self, first: u8, payload: &[u8]) -> io::Result<()> {
@@ -286,6 +293,7 @@ impl Reader {
     async fn run(mut self) {
         let end = self.read_all().await.map_err(|error| error.kind());
         self.state.borrow_mut().end = Some(end);
+        self.state.borrow_mut().ended_at = Some(self.clock.now());
         // Whatever the writer waits for, it will not come. Closing the channel says so for good.
         self.nudge.close();
         if self.state.borrow().ending == Ending::Stay {
