@@ -12,8 +12,8 @@
 //! | the relay stops                       | 1001 `relay stopping`                   | (its peer's end says so)  |
 //! | the link ends with a farewell         |                                         | the farewell's code       |
 //!
-//! After a close frame is queued for the client, the connection lasts until the client has closed too and its stream
-//! has ended, but no longer than [`CLOSE_TIMEOUT`]. If nothing can be written to it any more, what it sent before is
+//! After a close frame is sent to the client, the connection lasts until the client has closed too and its stream has
+//! ended, but no longer than [`CLOSE_TIMEOUT`]. If nothing can be written to it any more, what it sent before is
 //! still read, as fast as its peer takes it, and the end of its stream says how it departed.
 
 mod inbound;
@@ -42,6 +42,10 @@ use outbound::Outbound;
 /// enough that a vanished client does not matter.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the close frame may take to get to a client that has done nothing wrong: the system's queue before it may
+/// hold megabytes that its peer has sent. Enough for 4 MiB at half a megabit in a second.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(70);
+
 /// What a connection shares with others.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
@@ -62,8 +66,7 @@ pub(crate) struct Connection<T> {
     outbound: Outbound,
     stop: Stop,
     stopping: bool,
-    /// When to give up on the closing handshake; set when it begins.
-    close_timeout: Option<Sleep>,
+    closing: Closing,
     clock: Arc<dyn Clock>,
     shut_down: bool,
     _alive: StopOnDrop,
@@ -88,10 +91,45 @@ impl<T: Transport> Connection<T> {
             outbound: Outbound::new(end.incoming, pool),
             stop,
             stopping: false,
-            close_timeout: None,
+            closing: Closing::NotYet,
             clock,
             shut_down: false,
             _alive: alive,
+        }
+    }
+}
+
+/// How far the closing handshake has come; each wait has its end.
+enum Closing {
+    NotYet,
+    /// The close frame is queued, but not yet sent.
+    Delivering(Sleep),
+    /// The client's turn.
+    Answering(Sleep),
+}
+
+impl<T: Transport> Connection<T> {
+    /// Ready when the closing handshake has taken too long.
+    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = |duration| self.clock.sleep_until(self.clock.now() + duration);
+        loop {
+            match &mut self.closing {
+                // A client that has closed or violated the protocol wants nothing more.
+                Closing::NotYet if self.inbound.has_closed() => self.closing = Closing::Answering(sleep(CLOSE_TIMEOUT)),
+                Closing::NotYet => {
+                    self.socket.report_when_sent();
+                    self.closing = Closing::Delivering(sleep(DELIVERY_TIMEOUT));
+                }
+                Closing::Delivering(timeout) => {
+                    let sent = self.outbound.is_flushed() && self.socket.poll_writable(cx).is_ready();
+                    if sent || self.inbound.has_closed() {
+                        self.closing = Closing::Answering(sleep(CLOSE_TIMEOUT));
+                    } else {
+                        return timeout.as_mut().poll(cx);
+                    }
+                }
+                Closing::Answering(timeout) => return timeout.as_mut().poll(cx),
+            }
         }
     }
 }
@@ -120,9 +158,7 @@ impl<T: Transport> Future for Connection<T> {
             this.inbound.leave(Farewell::Left);
         }
         if this.outbound.is_closing() && !this.outbound.is_broken() {
-            let timeout =
-                this.close_timeout.get_or_insert_with(|| this.clock.sleep_until(this.clock.now() + CLOSE_TIMEOUT));
-            if timeout.as_mut().poll(cx).is_ready() {
+            if this.poll_timeout(cx).is_ready() {
                 this.inbound.leave(Farewell::Lost);
                 return Poll::Ready(());
             }

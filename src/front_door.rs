@@ -185,7 +185,7 @@ impl Refusal {
 }
 
 /// Decides what a request means. It looks at nothing but the request.
-fn route<B>(request: &Request<B>) -> Result<Route, Refusal> {
+fn route(request: &Request<impl Sized>) -> Result<Route, Refusal> {
     let method = request.method();
     if !asks_for_websocket(request.headers()) {
         let health = matches!(request.uri().path(), "/health" | "/health/");
@@ -196,7 +196,7 @@ fn route<B>(request: &Request<B>) -> Result<Route, Refusal> {
             _ => Err(Refusal::Method { allow: "GET" }),
         };
     }
-    let mut answer = create_response_with_body(request, Full::default).map_err(|error| match error {
+    let mut answer = create_response_with_body(&plainly(request), Full::default).map_err(|error| match error {
         Error::Protocol(ProtocolError::WrongHttpMethod) => Refusal::Method { allow: "GET" },
         Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => Refusal::Version,
         Error::Protocol(ProtocolError::WrongHttpVersion) => Refusal::Handshake("HTTP/1.1 required"),
@@ -217,17 +217,41 @@ fn route<B>(request: &Request<B>) -> Result<Route, Refusal> {
 
 /// Whether the client wants to leave HTTP for WebSocket (RFC 6455, section 4.2.1, item 3).
 fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    headers.get(header::UPGRADE).is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    elements(headers, header::UPGRADE).any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
 }
 
 fn first_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
-    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
-    let first = offered.split(',').next()?.trim();
-    if first.is_empty() { None } else { HeaderValue::from_str(first).ok() }
+    HeaderValue::from_str(elements(headers, header::SEC_WEBSOCKET_PROTOCOL).next()?).ok()
+}
+
+/// The elements of a field that is a list, from all of its lines (RFC 9110, sections 5.3 and 5.6.1).
+fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|element| !element.is_empty())
+}
+
+/// The same request with `Upgrade` and `Connection` as tungstenite looks for them: it sees a single line only, and no
+/// list in the first.
+fn plainly(request: &Request<impl Sized>) -> Request<()> {
+    let mut plain = Request::new(());
+    *plain.method_mut() = request.method().clone();
+    *plain.version_mut() = request.version();
+    *plain.headers_mut() = request.headers().clone();
+    plain.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let connection =
+        elements(request.headers(), header::CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"));
+    plain
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static(if connection { "Upgrade" } else { "close" }));
+    plain
 }
 
 /// Makes the answer to a request, and takes the seat that goes with it.
-fn answer<B>(request: &Request<B>, seats: &Arc<Seats>, worker: usize) -> Result<(Answer, Option<Claim>), Refusal> {
+fn answer(
+    request: &Request<impl Sized>,
+    seats: &Arc<Seats>,
+    worker: usize,
+) -> Result<(Answer, Option<Claim>), Refusal> {
     match route(request)? {
         Route::Join(code, answer) => {
             let claim = seats.claim(code, worker).map_err(Refusal::NoSeat)?;
@@ -291,6 +315,7 @@ mod tests {
         fn send(&self, bytes: &[u8]) -> io::Result<usize> {
             Ok(bytes.len())
         }
+        fn report_when_sent(&self) {}
         fn shut_down(&self) -> io::Result<()> {
             Ok(())
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_lite::FutureExt;
 use smol::Timer;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::reframe::Tally;
 use crate::seats::Seats;
@@ -25,6 +25,14 @@ const BACKLOG: i32 = 4096;
 
 /// How long to wait after a failed accept, most likely for want of file descriptors: trying again at once would spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// How long a connection may be quiet before the system asks whether the client is still there, and how often then.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+
+/// How long the system waits for a client to acknowledge or to accept anything: beyond it, the client is dead. Longer
+/// than a phone takes between two networks, or a stopped process to be started again.
+const DEAD_AFTER: Duration = Duration::from_secs(90);
 
 /// How long a graceful stop may take: a closing handshake, and a little for the way to it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(6);
@@ -211,14 +219,25 @@ impl Acceptor {
                     Err(_) => Timer::after(ACCEPT_BACKOFF).await,
                 };
             };
-            // Batches are written whole: there is nothing to be gained from waiting for more.
-            let _ = stream.set_nodelay(true);
+            configure(&stream);
             let job = Job { alive: alive.clone(), stage: Stage::Handshake(stream.into()) };
             if shared.inboxes[worker].send(job).await.is_err() {
                 return;
             }
         }
     }
+}
+
+/// Sets what every connection has in common. None of it can fail but on a socket that is gone already.
+fn configure(stream: &async_net::TcpStream) {
+    let socket = SockRef::from(stream);
+    // Batches are written whole: there is nothing to be gained from waiting for more.
+    let _ = socket.set_tcp_nodelay(true);
+    // Who vanished without a word would keep its code for ever: ask those who are quiet, and give up on those who do
+    // not answer, or who let what is sent to them lie.
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
+    let _ = socket.set_tcp_keepalive(&probes);
+    let _ = socket.set_tcp_user_timeout(Some(DEAD_AFTER));
 }
 
 /// Listens on the first address of `host` that can be listened on.

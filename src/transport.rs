@@ -12,6 +12,7 @@ use std::time::Instant;
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use smol::{Async, Timer};
+use socket2::SockRef;
 
 /// A stream socket that never blocks. Clones are the same socket; it is closed when the last one is dropped.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Clone + Debug + Unpin + 'static {
@@ -26,6 +27,9 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Clone + Debug + Unpin + 'st
 
     /// Sends what there is room for, or fails with [`io::ErrorKind::WouldBlock`].
     fn send(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// From now on, [writable](Self::poll_writable) means that all that was sent has left this system.
+    fn report_when_sent(&self);
 
     /// Ends this side's stream. The other side's goes on.
     fn shut_down(&self) -> io::Result<()>;
@@ -71,6 +75,12 @@ impl Transport for Tcp {
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         self.0.get_ref().write(bytes)
+    }
+
+    fn report_when_sent(&self) {
+        // The system's queue may hold megabytes, and closing the socket can throw them away (the next byte from the
+        // client is then answered with a reset). Without the option it is known only that they are queued.
+        let _ = SockRef::from(&*self.0).set_tcp_notsent_lowat(1);
     }
 
     fn shut_down(&self) -> io::Result<()> {

@@ -131,6 +131,7 @@ fn the_first_subprotocol_offered_is_echoed_and_extensions_never_are() {
     for (offered, chosen) in [
         ("Sec-WebSocket-Protocol: chat.v2, chat\r\n", Some("chat.v2")),
         ("Sec-WebSocket-Protocol: one\r\nSec-WebSocket-Protocol: two\r\n", Some("one")),
+        ("Sec-WebSocket-Protocol: , chat\r\n", Some("chat")),
         ("Sec-WebSocket-Protocol: \r\n", None),
         ("", None),
     ] {
@@ -158,6 +159,26 @@ fn the_opening_handshake_is_answered_as_in_the_rfc() {
         ["connection: upgrade\r\n", "upgrade: websocket\r\n", "sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"]
     {
         assert!(head.contains(line), "{head}");
+    }
+}
+
+#[test]
+fn lists_in_the_opening_handshake_are_lists() {
+    let relay = Relay::start(&[]);
+    let whole = upgrade("/?pair=x", "");
+    for (from, to) in [
+        ("Upgrade: websocket", "Upgrade: h2c, WebSocket"),
+        ("Upgrade: websocket", "Upgrade: h2c\r\nUpgrade: websocket"),
+        ("Connection: Upgrade", "Connection: keep-alive\r\nConnection: Upgrade"),
+        ("Connection: Upgrade", "Connection: keep-alive,\tupgrade"),
+    ] {
+        let mut socket = relay.socket();
+        socket.write_all(whole.replace(from, to).as_bytes()).unwrap();
+        let mut start = [0; 12];
+        socket.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"HTTP/1.1 101", "{to}");
+        drop(socket);
+        support::eventually("the code is free", || relay.pairs() == 0);
     }
 }
 

@@ -5,9 +5,11 @@
 
 mod support;
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use async_tungstenite::tungstenite::Message;
 use support::raw::{expect, expect_end, frame, open, reset, server_close, server_frame};
@@ -141,12 +143,12 @@ fn a_frame_too_large_for_a_buffer_arrives_while_it_is_sent() {
     let mut received = 0;
     while received < 1000 {
         let mut header = [0; 2];
-        std::io::Read::read_exact(&mut b, &mut header).unwrap();
+        Read::read_exact(&mut b, &mut header).unwrap();
         assert_eq!(header[0], if received == 0 { 0x02 } else { 0x00 });
         let length = match header[1] {
             126 => {
                 let mut length = [0; 2];
-                std::io::Read::read_exact(&mut b, &mut length).unwrap();
+                Read::read_exact(&mut b, &mut length).unwrap();
                 u16::from_be_bytes(length).into()
             }
             short => usize::from(short),
@@ -324,4 +326,48 @@ fn a_departure_behind_a_slow_reader_frees_the_code_and_loses_nothing() {
             );
         });
     }
+}
+
+#[test]
+fn a_slow_reader_that_talks_has_time_to_get_everything_after_its_peer_has_left() {
+    let relay = Relay::start(&[]);
+    let mut sender = relay.socket();
+    open(&mut sender, "/?pair=x", b"");
+    // A receive buffer as small as on a slow line keeps the data in the relay's system.
+    let reader = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    reader.set_recv_buffer_size(16 * 1024).unwrap();
+    reader.connect(&relay.address.into()).unwrap();
+    let mut reader = TcpStream::from(reader);
+    reader.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    open(&mut reader, "/?pair=x", b"");
+
+    let message = pattern(100_000, 8);
+    for _ in 0..10 {
+        sender.write_all(&frame(0x82, &message)).unwrap();
+    }
+    sender.write_all(&frame(0x88, b"")).unwrap();
+    expect(&mut sender, &[0x88, 0]);
+    drop(sender);
+
+    // For longer than a closing handshake may take, it reads a little at a time, and has something to say: if the relay
+    // had closed its socket, the answer to that would be a reset, and all that is under way would be lost.
+    let start = Instant::now();
+    let mut received = Vec::new();
+    while start.elapsed() < Duration::from_secs(7) {
+        let mut some = [0; 2048];
+        let count = reader.read(&mut some).unwrap();
+        received.extend(&some[..count]);
+        reader.write_all(&frame(0x82, b"got it")).unwrap();
+        std::thread::park_timeout(Duration::from_millis(100)); // the slow line
+    }
+    let farewell = server_close(1000, "peer disconnected");
+    let expected = 10 * (10 + message.len()) + farewell.len();
+    while !received.ends_with(&farewell) {
+        let mut some = [0; 65536];
+        let count = reader.read(&mut some).unwrap();
+        assert_ne!(count, 0, "{} of {expected} bytes have come", received.len());
+        received.extend(&some[..count]);
+    }
+    // (A large message may be in fragments, with a header for each.)
+    assert!((10 * message.len()..expected + 1000).contains(&received.len()));
 }

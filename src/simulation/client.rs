@@ -53,6 +53,8 @@ pub(super) struct Client {
     /// When both it and the relay had closed, and when the connection ended.
     pub(super) answered_at: Option<Instant>,
     pub(super) ended_at: Option<Instant>,
+    /// Whether its reader may pause for longer than the relay waits for who has closed by itself.
+    pub(super) slow: bool,
     /// Whether its reader is just pausing.
     pub(super) pausing: bool,
     /// Whether its writer has nothing left to do by itself.
@@ -92,6 +94,7 @@ impl Client {
             end: None,
             answered_at: None,
             ended_at: None,
+            slow: random.once_in(4),
             pausing: false,
             idle: false,
         }
@@ -348,11 +351,12 @@ impl Reader {
     }
 
     async fn bytes(&mut self, length: usize) -> io::Result<Vec<u8>> {
-        // A stall, but less than a closing handshake may take in all.
+        // A stall, but less than the relay waits for its close frame to be taken.
         if self.pauses < 4 && self.random.once_in(8) {
             self.pauses += 1;
             self.state.borrow_mut().pausing = true;
-            sleep(&self.clock, Duration::from_millis(self.random.below(1000) as u64)).await;
+            let longest = if self.state.borrow().slow { 15_000 } else { 1000 };
+            sleep(&self.clock, Duration::from_millis(self.random.below(longest) as u64)).await;
             self.state.borrow_mut().pausing = false;
         }
         let mut bytes = vec![0; length];

@@ -24,6 +24,8 @@ struct Stream {
     /// No more will be sent.
     ended: bool,
     end_arrived: bool,
+    /// Whether writable means that all has arrived.
+    until_sent: bool,
     /// What arrives finds nobody.
     abandoned: bool,
     reader: Interest,
@@ -57,8 +59,19 @@ impl Stream {
         self.arrived > 0 || self.end_arrived
     }
 
+    /// How many bytes the other side's system has room for: a quarter of what is under way at most.
+    fn can_arrive(&self) -> usize {
+        let window = if self.abandoned { usize::MAX } else { self.capacity / 4 };
+        self.bytes.len().min(window).saturating_sub(self.arrived)
+    }
+
+    fn end_can_arrive(&self) -> bool {
+        self.ended && !self.end_arrived && self.bytes.len() == self.arrived
+    }
+
     fn is_writable(&self) -> bool {
-        self.bytes.len() < self.capacity || self.abandoned
+        let room = if self.until_sent { self.bytes.len() == self.arrived } else { self.bytes.len() < self.capacity };
+        room || self.abandoned
     }
 }
 
@@ -102,7 +115,7 @@ impl Cable {
     /// Whether there is something to deliver.
     pub(super) fn is_busy(&self) -> bool {
         let wire = self.0.borrow();
-        wire.streams.iter().any(|stream| stream.bytes.len() > stream.arrived || stream.ended != stream.end_arrived)
+        wire.streams.iter().any(|stream| stream.can_arrive() > 0 || stream.end_can_arrive())
     }
 
     /// Delivers something.
@@ -113,11 +126,11 @@ impl Cable {
             let Wire { streams, random, .. } = wire;
             let answered = streams[1 - direction].end_arrived;
             let stream = &mut streams[direction];
-            let under_way = stream.bytes.len() - stream.arrived;
-            if under_way > 0 {
+            let can_arrive = stream.can_arrive();
+            if can_arrive > 0 {
                 let all = random.once_in(2);
-                stream.arrived += if all { under_way } else { 1 + random.below(under_way.min(3000)) };
-            } else if stream.ended && !stream.end_arrived {
+                stream.arrived += if all { can_arrive } else { 1 + random.below(can_arrive.min(3000)) };
+            } else if stream.end_can_arrive() {
                 stream.end_arrived = true;
             } else {
                 continue;
@@ -232,6 +245,10 @@ impl Transport for Socket {
         let count = if most > 1 && random.once_in(4) { 1 + random.below(most) } else { most };
         stream.bytes.extend(&bytes[..count]);
         Ok(count)
+    }
+
+    fn report_when_sent(&self) {
+        self.wire.borrow_mut().streams[self.side].until_sent = true;
     }
 
     fn shut_down(&self) -> io::Result<()> {
