@@ -46,7 +46,6 @@ const LINGER: Duration = Duration::from_secs(1);
 type Answer = Response<Full<Bytes>>;
 
 /// A connection that has become a WebSocket and has its seat.
-#[derive(Debug)]
 pub(crate) struct Admitted<T> {
     pub(crate) socket: T,
     /// What the client sent behind its opening handshake.

@@ -9,7 +9,7 @@
 //! - [`reframe`]: masked client frames in, unmasked server frames out, in place (in a [`buffer`]),
 //! - [`link`]: what joins the two sides of a pair.
 //!
-//! A module uses only modules that stand above it in this file; see `ARCHITECTURE.md` for the map.
+//! A module uses only modules of the floors above it in this file, and of its own; see `ARCHITECTURE.md` for the map.
 
 // Floor 0: pure.
 pub mod buffer;

@@ -19,7 +19,7 @@
 //! Memory: one entry for a code in use and one for each connection, bounded by the capacity given to
 //! [`PairTable::new`].
 //!
-//! [link]: https://docs.rs/async-channel
+//! [link]: crate::link
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::transport::Clock;
 use async_channel::{Receiver, Sender};
 
-/// The time between two ticks, so that whoever asks waits for one to two of it.
+/// The time from the first who asks to the tick: whoever asks later waits for less.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The worker's side: counts, and wakes those who asked.

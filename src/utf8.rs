@@ -8,7 +8,7 @@ use std::str::from_utf8;
 pub(crate) struct InvalidUtf8;
 
 /// A text so far. Valid as a whole once [`finish`](Self::finish) says so.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Utf8 {
     /// The beginning of a character whose end has not come yet: `cut[..length]`, at most three bytes between calls.
     cut: [u8; 4],

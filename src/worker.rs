@@ -37,7 +37,6 @@ pub(crate) struct Shared {
 }
 
 /// A connection on its way to a worker.
-#[derive(Debug)]
 pub(crate) struct Job {
     /// Held for as long as the connection lives.
     pub(crate) alive: StopOnDrop,
@@ -45,7 +44,6 @@ pub(crate) struct Job {
 }
 
 /// How far a connection has come.
-#[derive(Debug)]
 pub(crate) enum Stage {
     /// Accepted.
     Handshake(Tcp),

@@ -17,7 +17,6 @@ const PONG_BACKLOG: usize = 4096;
 const FIN_CLOSE: u8 = 0x88;
 const FIN_PONG: u8 = 0x8A;
 
-#[derive(Debug)]
 pub(crate) struct Outbound {
     /// The link, until a close frame is queued.
     incoming: Option<Incoming<Buffer>>,
@@ -32,7 +31,6 @@ pub(crate) struct Outbound {
 }
 
 /// What is on its way into the socket. It is finished before anything else is begun.
-#[derive(Debug)]
 enum Writing {
     Nothing,
     Batch(Buffer),
