@@ -118,8 +118,12 @@ fn nobody_reading_its_output_does_it_no_harm() {
         .stdout(std::io::pipe().unwrap().1)
         .spawn()
         .unwrap();
-    // Signals are caught before that.
-    let runs = || std::fs::read_dir(format!("/proc/{}/task", child.id())).is_ok_and(|tasks| tasks.count() > 1);
+    // Its workers come after it has begun to catch signals.
+    let runs = || {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", child.id())) else { return false };
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.into_iter().any(|name| name == "relay-0\n")
+    };
     support::eventually("its workers run", runs);
     assert_eq!(child.try_wait().unwrap(), None);
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
