@@ -33,6 +33,8 @@ impl Buffer {
     pub fn new(capacity: usize) -> Self {
         assert!(capacity >= HEADROOM, "a buffer has room for a header");
         let bytes = vec![0; capacity].into_boxed_slice();
+        #[cfg(test)]
+        ALLOCATED.set(ALLOCATED.get().wrapping_add(capacity));
         Self { bytes, output: HEADROOM..HEADROOM, input: HEADROOM..HEADROOM }
     }
 
@@ -124,6 +126,24 @@ impl Buffer {
     pub(crate) fn clear(&mut self) {
         self.output = HEADROOM..HEADROOM;
         self.input = HEADROOM..HEADROOM;
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    static ALLOCATED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// The size of all buffers that this thread has made and not dropped, in bytes.
+#[cfg(test)]
+pub(crate) fn allocated() -> usize {
+    ALLOCATED.get()
+}
+
+#[cfg(test)]
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let _ = ALLOCATED.try_with(|allocated| allocated.set(allocated.get().wrapping_sub(self.capacity())));
     }
 }
 

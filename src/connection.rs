@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::clock::{Clock, Sleep};
 use crate::link::Farewell;
 use crate::pool::Pool;
 use crate::reframe::Reframer;
@@ -33,7 +34,7 @@ use crate::seats::Claim;
 use crate::stats::Stats;
 use crate::stop::{Stop, StopOnDrop};
 use crate::tick::Tick;
-use crate::transport::{Clock, Sleep, Transport};
+use crate::transport::Transport;
 
 use inbound::Inbound;
 use outbound::Outbound;

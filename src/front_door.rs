@@ -25,10 +25,11 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::json;
 use smol_hyper::rt::FuturesIo;
 
+use crate::clock::{Clock, Sleep};
 use crate::pair_code::PairCode;
 use crate::seats::{Claim, NoSeat, Seats};
 use crate::stop::Stop;
-use crate::transport::{Clock, Sleep, Transport};
+use crate::transport::Transport;
 
 /// How long a client may take for the head of a request, counted from accept or from the end of the last response.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,6 +76,8 @@ pub(crate) async fn receive<T: Transport>(
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_SIZE)
         .max_headers(HEAD_FIELDS)
+        // Who ends its stream behind its request still wants the answer.
+        .half_close(true)
         .serve_connection(FuturesIo::new(stream.clone()), service)
         .without_shutdown();
     let stopped = async {
@@ -349,7 +352,7 @@ mod tests {
             let others = async {
                 others_ran = true;
             };
-            let lingering = linger(Flood, &crate::transport::SystemClock);
+            let lingering = linger(Flood, &crate::clock::SystemClock);
             smol::block_on(futures_lite::future::zip(lingering, others));
             let _ = ended.send(others_ran);
         });
@@ -359,21 +362,21 @@ mod tests {
 
     #[test]
     fn a_seat_that_was_claimed_is_free_when_the_claim_is_dropped() {
-        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Arc::new(crate::transport::SystemClock)));
+        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Arc::new(crate::clock::SystemClock)));
         assert_eq!(status(&seats, "/?pair=x"), (101, true));
         assert_eq!(seats.pairs(), 0);
     }
 
     #[test]
     fn a_refused_request_claims_nothing() {
-        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Arc::new(crate::transport::SystemClock)));
+        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Arc::new(crate::clock::SystemClock)));
         assert_eq!(status(&seats, "/"), (400, false));
         assert_eq!(seats.pairs(), 0);
     }
 
     #[test]
     fn a_relay_that_stops_refuses_and_says_when_to_come_back() {
-        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Arc::new(crate::transport::SystemClock)));
+        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Arc::new(crate::clock::SystemClock)));
         seats.close();
         let refusal = answer(&upgrade("/?pair=x"), &seats, 0).unwrap_err();
         assert_eq!(refusal, Refusal::NoSeat(NoSeat::Stopping));

@@ -19,11 +19,13 @@ pub mod reframe;
 mod utf8;
 
 // Floor 1: shared between tasks.
+mod clock;
 pub mod link;
 mod pool;
 mod seats;
 mod stats;
 mod stop;
+mod tcp;
 mod tick;
 mod transport;
 
@@ -32,6 +34,7 @@ mod connection;
 mod front_door;
 
 // Floor 3: all of them.
+mod acceptor;
 mod relay;
 mod worker;
 

@@ -39,6 +39,12 @@ impl Pool {
             free.push(buffer);
         }
     }
+
+    /// The size of all that is kept, in bytes.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.free.borrow().iter().flatten().map(Buffer::capacity).sum()
+    }
 }
 
 /// The index in [`SIZES`] of the smallest size that holds `capacity` bytes, or of the largest.

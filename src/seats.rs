@@ -10,10 +10,10 @@ use std::time::Duration;
 use async_channel::{Receiver, Sender};
 
 use crate::buffer::Buffer;
+use crate::clock::Clock;
 use crate::link::{End, Farewell, link};
 use crate::pair_code::PairCode;
 use crate::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
-use crate::transport::Clock;
 
 /// What the first side leaves for the second.
 #[derive(Debug)]

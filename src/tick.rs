@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::transport::Clock;
+use crate::clock::Clock;
 use async_channel::{Receiver, Sender};
 
 /// The time from the first who asks to the tick: whoever asks later waits for less.
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn whoever_asks_gets_a_tick_and_another_one_when_asking_again() {
-        let tick = Tick::new(Arc::new(crate::transport::SystemClock));
+        let tick = Tick::new(Arc::new(crate::clock::SystemClock));
         let ask = async {
             let (mut one, mut other) = (Asked::default(), Asked::default());
             poll_fn(|cx| tick.poll(&mut one, cx)).await;

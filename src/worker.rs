@@ -13,6 +13,7 @@ use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt;
 use smol::LocalExecutor;
 
+use crate::clock::Clock;
 use crate::connection::{Connection, Surroundings};
 use crate::front_door::{self, Admitted};
 use crate::pool::Pool;
@@ -21,15 +22,15 @@ use crate::seats::Seats;
 use crate::stats::Stats;
 use crate::stop::{Stop, StopOnDrop};
 use crate::tick::Tick;
-use crate::transport::{Clock, Tcp};
+use crate::transport::Transport;
 
 /// What all workers share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Shared<T> {
     pub(crate) seats: Arc<Seats>,
     pub(crate) stats: Arc<Stats>,
     /// The way to each worker.
-    pub(crate) inboxes: Vec<Sender<Job>>,
+    pub(crate) inboxes: Vec<Sender<Job<T>>>,
     /// Tells connections to close.
     pub(crate) stopped: Stop,
     pub(crate) max_message: Option<u64>,
@@ -37,75 +38,29 @@ pub(crate) struct Shared {
 }
 
 /// A connection on its way to a worker.
-pub(crate) struct Job {
+pub(crate) struct Job<T> {
     /// Held for as long as the connection lives.
     pub(crate) alive: StopOnDrop,
-    pub(crate) stage: Stage,
+    pub(crate) stage: Stage<T>,
 }
 
 /// How far a connection has come.
-pub(crate) enum Stage {
+pub(crate) enum Stage<T> {
     /// Accepted.
-    Handshake(Tcp),
+    Handshake(T),
     /// A WebSocket, with its seat.
-    Connection(Admitted<Tcp>),
+    Connection(Admitted<T>),
 }
 
-/// A worker that is about to run.
-#[derive(Debug)]
-pub(crate) struct Worker {
-    pub(crate) index: usize,
-    pub(crate) inbox: Receiver<Job>,
-    pub(crate) shared: Arc<Shared>,
+/// Runs tasks beside each other.
+pub(crate) trait Spawn {
+    /// Runs this one, too, until it ends or all are dropped.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
 }
 
-impl Worker {
-    /// Runs connections, and `extra` beside them, until the inbox is closed.
-    pub(crate) fn run(self, extra: Option<impl Future<Output = ()>>) {
-        let Self { index, inbox, shared } = self;
-        let pool = Rc::new(Pool::default());
-        let tick = Rc::new(Tick::new(Arc::clone(&shared.clock)));
-        let executor = LocalExecutor::new();
-        if let Some(extra) = extra {
-            executor.spawn(extra).detach();
-        }
-        let ticking = Rc::clone(&tick);
-        executor.spawn(async move { ticking.run().await }).detach();
-        smol::block_on(executor.run(async {
-            while let Ok(Job { alive, stage }) = inbox.recv().await {
-                let (pool, shared) = (Rc::clone(&pool), Arc::clone(&shared));
-                // The two stages are tasks of their own, because a task is as large as its largest stage, and a
-                // handshake is large, but short.
-                match stage {
-                    Stage::Handshake(stream) => {
-                        executor.spawn(guard(handshake(alive, stream, index, shared))).detach();
-                    }
-                    Stage::Connection(Admitted { socket, read_ahead, claim }) => {
-                        let stop = shared.stopped.clone();
-                        let surroundings = Surroundings {
-                            pool,
-                            tick: Rc::clone(&tick),
-                            clock: Arc::clone(&shared.clock),
-                            stats: Arc::clone(&shared.stats),
-                            stop,
-                            alive,
-                        };
-                        let reframer = Reframer::new(shared.max_message);
-                        let connection = Connection::new(socket, &read_ahead, claim, reframer, surroundings);
-                        executor.spawn(guard(connection)).detach();
-                    }
-                }
-            }
-        }));
-    }
-}
-
-async fn handshake(alive: StopOnDrop, stream: Tcp, index: usize, shared: Arc<Shared>) {
-    let admitted = front_door::receive(stream, &shared.seats, index, shared.stopped.clone(), &shared.clock).await;
-    if let Some(admitted) = admitted {
-        let inbox = &shared.inboxes[admitted.claim.worker];
-        // It fails if the relay has stopped meanwhile; what is in it then departs.
-        let _ = inbox.send(Job { alive, stage: Stage::Connection(admitted) }).await;
+impl Spawn for LocalExecutor<'_> {
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        LocalExecutor::spawn(self, guard(task)).detach();
     }
 }
 
@@ -113,4 +68,62 @@ async fn handshake(alive: StopOnDrop, stream: Tcp, index: usize, shared: Arc<Sha
 /// channels, counters and the pair table.
 fn guard(task: impl Future<Output = ()>) -> impl Future {
     AssertUnwindSafe(task).catch_unwind()
+}
+
+/// A worker that is about to run.
+#[derive(Debug)]
+pub(crate) struct Worker<T> {
+    pub(crate) index: usize,
+    pub(crate) inbox: Receiver<Job<T>>,
+    pub(crate) shared: Arc<Shared<T>>,
+}
+
+impl<T: Transport> Worker<T> {
+    /// Runs connections on this thread, and `extra` beside them, until the inbox is closed.
+    pub(crate) fn run(self, extra: Option<impl Future<Output = ()>>) {
+        let executor = LocalExecutor::new();
+        if let Some(extra) = extra {
+            executor.spawn(extra).detach();
+        }
+        smol::block_on(executor.run(self.serve(&executor, Rc::default())));
+    }
+
+    /// Makes each connection that comes in a task of the executor, until the inbox is closed.
+    pub(crate) async fn serve(self, executor: &impl Spawn, pool: Rc<Pool>) {
+        let Self { index, inbox, shared } = self;
+        let tick = Rc::new(Tick::new(Arc::clone(&shared.clock)));
+        let receive = async {
+            while let Ok(Job { alive, stage }) = inbox.recv().await {
+                // The two stages are tasks of their own, because a task is as large as its largest stage, and a
+                // handshake is large, but short.
+                match stage {
+                    Stage::Handshake(socket) => {
+                        executor.spawn(handshake(alive, socket, index, Arc::clone(&shared)));
+                    }
+                    Stage::Connection(Admitted { socket, read_ahead, claim }) => {
+                        let surroundings = Surroundings {
+                            pool: Rc::clone(&pool),
+                            tick: Rc::clone(&tick),
+                            clock: Arc::clone(&shared.clock),
+                            stats: Arc::clone(&shared.stats),
+                            stop: shared.stopped.clone(),
+                            alive,
+                        };
+                        let reframer = Reframer::new(shared.max_message);
+                        executor.spawn(Connection::new(socket, &read_ahead, claim, reframer, surroundings));
+                    }
+                }
+            }
+        };
+        receive.or(tick.run()).await;
+    }
+}
+
+async fn handshake<T: Transport>(alive: StopOnDrop, socket: T, index: usize, shared: Arc<Shared<T>>) {
+    let admitted = front_door::receive(socket, &shared.seats, index, shared.stopped.clone(), &shared.clock).await;
+    if let Some(admitted) = admitted {
+        let inbox = &shared.inboxes[admitted.claim.worker];
+        // It fails if the relay has stopped meanwhile; what is in it then departs.
+        let _ = inbox.send(Job { alive, stage: Stage::Connection(admitted) }).await;
+    }
 }

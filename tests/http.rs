@@ -37,6 +37,19 @@ fn health_says_how_many_codes_are_in_use() {
 }
 
 #[test]
+fn whoever_ends_its_stream_behind_the_request_still_gets_the_answer() {
+    let relay = Relay::start(&[]);
+    for _ in 0..50 {
+        let mut socket = relay.socket();
+        socket.write_all(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
+        let mut response = String::new();
+        socket.read_to_string(&mut response).unwrap();
+        assert_eq!(split(&response).0, "HTTP/1.1 200 OK");
+    }
+}
+
+#[test]
 fn a_probe_may_keep_its_connection() {
     let relay = Relay::start(&[]);
     let mut socket = relay.socket();

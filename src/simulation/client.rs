@@ -3,14 +3,18 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 
-use super::executor::{Random, sleep};
-use super::network::Socket;
-use crate::transport::{Clock, Transport};
+use super::executor::Random;
+use super::network::{Cable, Socket};
+use super::time::sleep;
+use super::trace::trace;
+use crate::clock::Clock;
+use crate::transport::Transport;
 
 /// How a client departs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub(super) enum Ending {
     Reset,
     /// A frame that is not allowed, for which it gets this code.
     Violation(u16),
+    /// It vanishes without a trace, as when a cable is pulled.
+    Vanish,
     /// It stays until something happens.
     Stay,
 }
@@ -40,14 +46,22 @@ pub(super) struct Client {
     pub(super) messages: Vec<Vec<u8>>,
     /// How many of these are sent to their last byte.
     pub(super) sent: usize,
+    /// Whether it is just sending something for which there may be no room.
+    pub(super) sending: bool,
     /// Whether it has departed, as far as it can.
     pub(super) departed: bool,
     pub(super) pings: Vec<Vec<u8>>,
 
+    pub(super) requested_at: Option<Instant>,
+    pub(super) joined_at: Option<Instant>,
     pub(super) status: Option<u16>,
+    pub(super) refusal: String,
     pub(super) received: Vec<Vec<u8>>,
+    /// How many of these are known to be right.
+    pub(super) checked: usize,
     pub(super) pongs: Vec<Vec<u8>>,
     pub(super) close: Option<(Option<u16>, String)>,
+    pub(super) closed_at: Option<Instant>,
     /// Its stream has ended, in order or by a reset.
     pub(super) end: Option<Result<(), io::ErrorKind>>,
     /// When both it and the relay had closed, and when the connection ended.
@@ -55,6 +69,8 @@ pub(super) struct Client {
     pub(super) ended_at: Option<Instant>,
     /// Whether its reader may pause for longer than the relay waits for who has closed by itself.
     pub(super) slow: bool,
+    /// Whether it takes its time between two messages, and so may still talk when its peer has long left.
+    pub(super) dreamy: bool,
     /// Whether its reader is just pausing.
     pub(super) pausing: bool,
     /// Whether its writer has nothing left to do by itself.
@@ -63,20 +79,30 @@ pub(super) struct Client {
 
 /// A client that runs.
 pub(super) struct Handle {
+    pub(super) cable: Cable,
     pub(super) state: Rc<RefCell<Client>>,
     /// Makes its writer look around: it is to leave, or a close frame has come.
     pub(super) nudge: Sender<()>,
 }
 
+impl Handle {
+    /// Makes a client that stays decide to leave.
+    pub(super) fn leave(&self) {
+        self.state.borrow_mut().ending = Ending::Close(4999);
+        let _ = self.nudge.try_send(());
+    }
+}
+
 impl Client {
     fn new(number: usize, random: &mut Random) -> Self {
         let messages = (0..random.below(7)).map(|nth| message(number, nth, random)).collect();
-        let ending = match random.below(10) {
+        let ending = match random.below(11) {
             0 | 1 => Ending::Close(4000 + number as u16),
             2 | 3 => Ending::End,
             4 => Ending::CutOff,
             5 => Ending::Reset,
             6 => Ending::Violation([1002, 1007, 1009][random.below(3)]),
+            7 => Ending::Vanish,
             _ => Ending::Stay,
         };
         Self {
@@ -85,24 +111,41 @@ impl Client {
             deaf: random.once_in(8),
             messages,
             sent: 0,
+            sending: false,
             departed: false,
             pings: Vec::new(),
+            requested_at: None,
+            joined_at: None,
             status: None,
+            refusal: String::new(),
             received: Vec::new(),
+            checked: 0,
             pongs: Vec::new(),
             close: None,
+            closed_at: None,
             end: None,
             answered_at: None,
             ended_at: None,
             slow: random.once_in(4),
+            dreamy: random.once_in(4),
             pausing: false,
             idle: false,
         }
     }
+
+    /// Whose messages it gets.
+    pub(super) fn peer(&self) -> Option<usize> {
+        self.received.first().map(|message| origin(message).0)
+    }
+
+    /// Whether it is a WebSocket that nobody has closed yet, as far as it knows.
+    pub(super) fn is_there(&self) -> bool {
+        self.status == Some(101) && self.close.is_none() && self.end.is_none()
+    }
 }
 
 /// The longest message that the relay is told to accept; nobody sends a longer one but for a violation.
-pub(super) const MAX_MESSAGE: u64 = 400_000;
+pub(super) const MAX_MESSAGE: usize = 200_000;
 
 /// A message that says whose it is and which, and differs from all others.
 fn message(client: usize, nth: usize, random: &mut Random) -> Vec<u8> {
@@ -110,7 +153,8 @@ fn message(client: usize, nth: usize, random: &mut Random) -> Vec<u8> {
         0..=3 => random.below(200),
         4 | 5 => random.below(5000),
         6 => random.below(80_000),
-        _ => random.below(300_000),
+        _ if random.once_in(4) => MAX_MESSAGE - 2,
+        _ => random.below(MAX_MESSAGE - 2),
     };
     let mut message = vec![client as u8, nth as u8];
     message.extend((0..length).map(|i| (i * (nth + 3) + client) as u8));
@@ -125,36 +169,39 @@ pub(super) fn origin(message: &[u8]) -> (usize, usize) {
 /// Makes a client and returns its two tasks.
 pub(super) fn client(
     number: usize,
-    socket: Socket,
+    (socket, cable): (Socket, Cable),
     random: &mut Random,
-    clock: &Rc<dyn Clock>,
+    clock: &Arc<dyn Clock>,
 ) -> (Handle, impl Future<Output = ()> + 'static, impl Future<Output = ()> + 'static) {
     let state = Rc::new(RefCell::new(Client::new(number, random)));
     let (nudge, nudged) = async_channel::bounded(1);
     let writer = Writer {
+        number,
         socket: socket.clone(),
         state: Rc::clone(&state),
         nudged,
-        random: Random::new(random.below(usize::MAX >> 34) as u64),
-        clock: Rc::clone(clock),
+        random: random.split(),
+        clock: Arc::clone(clock),
     };
     let reader = Reader {
+        number,
         socket,
         pauses: 0,
         state: Rc::clone(&state),
         nudge: nudge.clone(),
-        random: Random::new(random.below(usize::MAX >> 34) as u64),
-        clock: Rc::clone(clock),
+        random: random.split(),
+        clock: Arc::clone(clock),
     };
-    (Handle { state, nudge }, writer.run(), reader.run())
+    (Handle { cable, state, nudge }, writer.run(), reader.run())
 }
 
 struct Writer {
+    number: usize,
     socket: Socket,
     state: Rc<RefCell<Client>>,
     nudged: Receiver<()>,
     random: Random,
-    clock: Rc<dyn Clock>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Writer {
@@ -171,7 +218,8 @@ impl Writer {
             "GET /?pair={code} HTTP/1.1\r\nHost: simulation\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
-        self.socket.write_all(request.as_bytes()).await?;
+        self.state.borrow_mut().requested_at = Some(self.clock.now());
+        self.send_bytes(request.as_bytes()).await?;
         if self.random.once_in(2) {
             self.nudged().await; // the response; the others send on at once
         }
@@ -182,24 +230,34 @@ impl Writer {
                 return self.answer().await;
             }
             self.state.borrow_mut().sent += 1;
+            trace(|| format!("client {} has sent a message of {}", self.number, message.len()));
         }
         let ending = self.state.borrow().ending;
+        if ending != Ending::Stay {
+            trace(|| format!("client {}: {ending:?}", self.number));
+        }
         match ending {
             Ending::Close(code) => self.frame(0x88, &code.to_be_bytes()).await?,
             Ending::End => self.socket.shut_down()?,
             Ending::Reset => self.socket.reset(),
             Ending::CutOff => {
                 let part = [&[0x02, 0x81, 0, 0, 0, 0, 7][..], &[0x82, 0xFE, 1], &[0x82]][self.random.below(3)];
-                self.socket.write_all(part).await?;
+                self.send_bytes(part).await?;
                 self.socket.shut_down()?;
             }
+            Ending::Vanish => {
+                self.socket.cut();
+                // The relay's system asks now and then, and gives up after a while.
+                sleep(&self.clock, Duration::from_secs(60 + self.random.below(45) as u64)).await;
+                self.socket.time_out();
+            }
             Ending::Violation(code) => {
-                let bytes: &[u8] = match code {
-                    1007 => &[0x81, 0x81, 0, 0, 0, 0, 0xFF],
-                    1009 => &[0x82, 0xFF, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
-                    _ => [&[0xC2, 0x80][..], &[0x83, 0x80], &[0x82, 0x00], &[0x80, 0x80]][self.random.below(4)],
+                let bytes = match code {
+                    1007 => vec![0x81, 0x81, 0, 0, 0, 0, 0xFF],
+                    1009 => [&[0x82, 0xFF], &(MAX_MESSAGE as u64 + 1).to_be_bytes()[..], &[0; 4]].concat(),
+                    _ => [[0xC2, 0x80], [0x83, 0x80], [0x82, 0x00], [0x80, 0x80]][self.random.below(4)].into(),
                 };
-                self.socket.write_all(bytes).await?;
+                self.send_bytes(&bytes).await?;
             }
             Ending::Stay => {
                 self.state.borrow_mut().idle = true;
@@ -269,12 +327,20 @@ impl Writer {
         }
         frame.extend(mask);
         frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-        self.socket.write_all(&frame).await
+        self.send_bytes(&frame).await
+    }
+
+    async fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.state.borrow_mut().sending = true;
+        let result = self.socket.write_all(bytes).await;
+        self.state.borrow_mut().sending = false;
+        result
     }
 
     async fn pause(&mut self) {
-        if self.random.once_in(5) {
-            sleep(&self.clock, Duration::from_millis(self.random.below(2000) as u64)).await;
+        let (odds, longest) = if self.state.borrow().dreamy { (2, 10_000) } else { (5, 2000) };
+        if self.random.once_in(odds) {
+            sleep(&self.clock, Duration::from_millis(self.random.below(longest) as u64)).await;
         }
     }
 
@@ -284,17 +350,19 @@ impl Writer {
 }
 
 struct Reader {
+    number: usize,
     socket: Socket,
     pauses: usize,
     state: Rc<RefCell<Client>>,
     nudge: Sender<()>,
     random: Random,
-    clock: Rc<dyn Clock>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Reader {
     async fn run(mut self) {
         let end = self.read_all().await.map_err(|error| error.kind());
+        trace(|| format!("client {}: its stream ends: {end:?}", self.number));
         self.state.borrow_mut().end = Some(end);
         self.state.borrow_mut().ended_at = Some(self.clock.now());
         // Whatever the writer waits for, it will not come. Closing the channel says so for good.
@@ -311,10 +379,14 @@ impl Reader {
             head.push(byte);
         }
         let status = std::str::from_utf8(&head[9..12]).unwrap().parse().unwrap();
+        trace(|| format!("client {}: status {status}", self.number));
         self.state.borrow_mut().status = Some(status);
+        self.state.borrow_mut().joined_at = Some(self.clock.now());
         let _ = self.nudge.try_send(());
         if status != 101 {
-            while self.byte().await?.is_some() {}
+            while let Some(byte) = self.byte().await? {
+                self.state.borrow_mut().refusal.push(byte.into());
+            }
             return Ok(());
         }
         let mut message = None;
@@ -326,7 +398,9 @@ impl Reader {
                 (0x88, _) => {
                     let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
                     let reason = String::from_utf8(payload.get(2..).unwrap_or_default().to_vec()).unwrap();
+                    trace(|| format!("client {}: close frame {code:?} {reason:?}", self.number));
                     self.state.borrow_mut().close = Some((code, reason));
+                    self.state.borrow_mut().closed_at = Some(self.clock.now());
                     let _ = self.nudge.try_send(());
                 }
                 (0x02 | 0x82, None) => message = Some(payload),
@@ -334,6 +408,7 @@ impl Reader {
                 _ => panic!("a frame that begins with {first:#x}"),
             }
             if first == 0x82 || first == 0x80 {
+                trace(|| format!("client {}: a message of {:?}", self.number, message.as_ref().map(Vec::len)));
                 self.state.borrow_mut().received.extend(message.take());
             }
         }

@@ -1,15 +1,15 @@
-//! A scheduler that a seed decides, and a clock that stands still while anything can be done.
+//! A scheduler that a seed decides.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::task::{Context, Wake, Waker};
 
-use crate::transport::{Clock, Sleep};
+use super::trace::trace;
+use crate::worker::Spawn;
 
 /// A generator that is the same everywhere: a failing seed must replay exactly (xorshift64*, Vigna 2016).
 #[derive(Clone, Debug)]
@@ -21,6 +21,11 @@ impl Random {
         let mut random = Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03);
         random.below(2);
         random
+    }
+
+    /// A generator of its own for somebody, so that what one does changes nothing for the others.
+    pub(super) fn split(&mut self) -> Self {
+        Self::new(self.below(usize::MAX >> 34) as u64)
     }
 
     /// A number from 0 up to `bound`, which is excluded.
@@ -37,7 +42,13 @@ impl Random {
     }
 }
 
-type Task = Pin<Box<dyn Future<Output = ()>>>;
+/// What a task is, and whose.
+pub(super) type Name = (&'static str, usize);
+
+struct Task {
+    name: Name,
+    future: Pin<Box<dyn Future<Output = ()>>>,
+}
 
 /// Tasks, any of which may run next.
 #[derive(Default)]
@@ -59,10 +70,11 @@ impl Wake for TaskWaker {
 }
 
 impl Executor {
-    pub(super) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
-        let task = self.next.replace_with(|next| *next + 1);
-        self.tasks.borrow_mut().insert(task, Box::pin(future));
-        self.runnable.lock().unwrap().insert(task);
+    pub(super) fn spawn(&self, name: Name, future: impl Future<Output = ()> + 'static) -> usize {
+        let id = self.next.replace_with(|next| *next + 1);
+        self.tasks.borrow_mut().insert(id, Task { name, future: Box::pin(future) });
+        self.runnable.lock().unwrap().insert(id);
+        id
     }
 
     /// How many tasks could run.
@@ -70,90 +82,52 @@ impl Executor {
         self.runnable.lock().unwrap().len()
     }
 
-    /// How many tasks there are.
-    pub(super) fn tasks(&self) -> usize {
-        self.tasks.borrow().len()
+    /// The tasks that there are.
+    pub(super) fn tasks(&self) -> Vec<Name> {
+        self.tasks.borrow().values().map(|task| task.name).collect()
     }
 
     /// Runs one of those that could, for one step.
     pub(super) fn run(&self, nth: usize) {
-        let task = {
+        let id = {
             let mut runnable = self.runnable.lock().unwrap();
-            let task = *runnable.iter().nth(nth).unwrap();
-            runnable.remove(&task);
-            task
+            let id = *runnable.iter().nth(nth).unwrap();
+            runnable.remove(&id);
+            id
         };
         // It is taken out meanwhile, so that it may spawn others.
-        let Some(mut future) = self.tasks.borrow_mut().remove(&task) else { return };
-        let waker = Waker::from(Arc::new(TaskWaker { task, runnable: Arc::clone(&self.runnable) }));
-        if future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-            self.tasks.borrow_mut().insert(task, future);
+        let Some(mut task) = self.tasks.borrow_mut().remove(&id) else { return };
+        trace(|| format!("task {id}, {} {}", task.name.0, task.name.1));
+        let waker = Waker::from(Arc::new(TaskWaker { task: id, runnable: Arc::clone(&self.runnable) }));
+        if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            self.tasks.borrow_mut().insert(id, task);
         }
     }
-}
 
-/// A clock that is set by hand.
-#[derive(Debug)]
-pub(super) struct SimulatedClock(Arc<Mutex<Time>>);
-
-#[derive(Debug)]
-struct Time {
-    now: Instant,
-    sleepers: BTreeMap<(Instant, usize), Waker>,
-    issued: usize,
-}
-
-impl SimulatedClock {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Time { now: Instant::now(), sleepers: BTreeMap::new(), issued: 0 })))
+    fn cancel(&self, id: usize) {
+        let task = self.tasks.borrow_mut().remove(&id);
+        drop(task); // what it wakes may look at the tasks
     }
+}
 
-    /// Goes to the next time that anybody waits for, up to `limit` from now. False if there is none.
-    pub(super) fn advance(&self, limit: Duration) -> bool {
-        let mut time = self.0.lock().unwrap();
-        match time.sleepers.first_key_value() {
-            Some((&(deadline, _), _)) if deadline <= time.now + limit => {
-                time.now = deadline.max(time.now);
-                let now = time.now;
-                let later = time.sleepers.split_off(&(now, usize::MAX));
-                let due = std::mem::replace(&mut time.sleepers, later);
-                drop(time);
-                due.into_values().for_each(Waker::wake);
-                true
-            }
-            _ => false,
+/// The tasks of one worker: they end with it.
+pub(super) struct Tasks {
+    pub(super) executor: Rc<Executor>,
+    pub(super) worker: usize,
+    pub(super) spawned: RefCell<Vec<usize>>,
+}
+
+impl Spawn for Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let id = self.executor.spawn(("connection on worker", self.worker), task);
+        self.spawned.borrow_mut().push(id);
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for id in self.spawned.take() {
+            self.executor.cancel(id);
         }
     }
-}
-
-impl Clock for SimulatedClock {
-    fn now(&self) -> Instant {
-        self.0.lock().unwrap().now
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Sleep {
-        /// Takes the sleeper out when the sleep is dropped: nobody waits for it any more.
-        struct Sleeper(Arc<Mutex<Time>>, (Instant, usize));
-        impl Drop for Sleeper {
-            fn drop(&mut self) {
-                self.0.lock().unwrap().sleepers.remove(&self.1);
-            }
-        }
-        let mut time = self.0.lock().unwrap();
-        time.issued += 1;
-        let sleeper = Sleeper(Arc::clone(&self.0), (deadline, time.issued));
-        Box::pin(poll_fn(move |cx| {
-            let mut time = sleeper.0.lock().unwrap();
-            if time.now >= deadline {
-                return Poll::Ready(());
-            }
-            time.sleepers.insert(sleeper.1, cx.waker().clone());
-            Poll::Pending
-        }))
-    }
-}
-
-/// Waits for a while.
-pub(super) async fn sleep(clock: &Rc<dyn Clock>, duration: Duration) {
-    clock.sleep_until(clock.now() + duration).await;
 }

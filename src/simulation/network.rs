@@ -1,5 +1,5 @@
-//! Sockets in memory. What is sent is under way until the scheduler delivers it, in pieces of any size; readiness is
-//! reported as the reactor does it, by an event after it was asked for, and never at once.
+//! Sockets in memory. What is sent is under way until the scheduler delivers it, in pieces of any size, and sometimes
+//! late; readiness is reported as the reactor does it, by an event after it was asked for, and never at once.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -8,11 +8,41 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
+use async_channel::{Receiver, Sender};
 use futures_lite::{AsyncRead, AsyncWrite};
 
 use super::executor::Random;
-use crate::transport::Transport;
+use super::trace::trace;
+use crate::transport::{Listener, Transport};
+
+/// Where the relay accepts. What it gets is decided by the other end of the channel.
+pub(super) struct Arrivals(Receiver<io::Result<Socket>>);
+
+/// A listener, and the way to it.
+pub(super) fn listener() -> (Sender<io::Result<Socket>>, Arrivals) {
+    let (sender, receiver) = async_channel::unbounded();
+    (sender, Arrivals(receiver))
+}
+
+impl Drop for Arrivals {
+    fn drop(&mut self) {
+        self.0.close();
+        while self.0.try_recv().is_ok() {} // who is not accepted by now never will be
+    }
+}
+
+impl Listener for Arrivals {
+    type Socket = Socket;
+
+    async fn accept(&self) -> io::Result<Socket> {
+        match self.0.recv().await {
+            Ok(arrival) => arrival,
+            Err(_nobody_comes_any_more) => std::future::pending().await,
+        }
+    }
+}
 
 /// One direction of a connection.
 #[derive(Default)]
@@ -71,14 +101,23 @@ impl Stream {
 
     fn is_writable(&self) -> bool {
         let room = if self.until_sent { self.bytes.len() == self.arrived } else { self.bytes.len() < self.capacity };
-        room || self.abandoned
+        room || self.ended
     }
 }
 
 /// Both directions, and whether one side has cut them off.
 struct Wire {
+    /// Who it is, for the trace.
+    client: usize,
     streams: [Stream; 2],
     reset: bool,
+    /// Nothing arrives for a while, or never again.
+    stalled: bool,
+    cut: bool,
+    /// How often it was stalled.
+    stalls: usize,
+    /// Whose socket is gone.
+    closed: [bool; 2],
     /// What each side has not been told yet of a reset.
     error: [Option<io::ErrorKind>; 2],
     random: Random,
@@ -99,12 +138,24 @@ struct Closer {
 }
 
 /// The network's side of a connection, for the scheduler.
+#[derive(Clone)]
 pub(super) struct Cable(Rc<RefCell<Wire>>);
 
-/// A connection with this much room in each direction.
-pub(super) fn connection(capacity: usize, random: Random) -> (Socket, Socket, Cable) {
+/// The connection of a client, with this much room in each direction.
+pub(super) fn connection(client: usize, capacity: usize, random: Random) -> (Socket, Socket, Cable) {
     let stream = || Stream { capacity, ..Stream::default() };
-    let wire = Wire { streams: [stream(), stream()], reset: false, error: [None; 2], random };
+    let streams = [stream(), stream()];
+    let wire = Wire {
+        client,
+        streams,
+        reset: false,
+        stalled: false,
+        cut: false,
+        stalls: 0,
+        closed: [false; 2],
+        error: [None; 2],
+        random,
+    };
     let wire = Rc::new(RefCell::new(wire));
     let socket =
         |side| Socket { side, wire: Rc::clone(&wire), _open: Rc::new(Closer { side, wire: Rc::clone(&wire) }) };
@@ -115,55 +166,88 @@ impl Cable {
     /// Whether there is something to deliver.
     pub(super) fn is_busy(&self) -> bool {
         let wire = self.0.borrow();
-        wire.streams.iter().any(|stream| stream.can_arrive() > 0 || stream.end_can_arrive())
+        let still = wire.stalled || wire.cut;
+        !still && wire.streams.iter().any(|stream| stream.can_arrive() > 0 || stream.end_can_arrive())
     }
 
-    /// Delivers something.
-    pub(super) fn deliver(&self) {
+    /// Delivers something. Then it may stall, and has to be [resumed](Self::resume) after the time that is returned.
+    pub(super) fn deliver(&self) -> Option<Duration> {
         let wire = &mut *self.0.borrow_mut();
         let nth = wire.random.below(2);
-        for direction in [nth, 1 - nth] {
-            let Wire { streams, random, .. } = wire;
-            let answered = streams[1 - direction].end_arrived;
-            let stream = &mut streams[direction];
-            let can_arrive = stream.can_arrive();
-            if can_arrive > 0 {
-                let all = random.once_in(2);
-                stream.arrived += if all { can_arrive } else { 1 + random.below(can_arrive.min(3000)) };
-            } else if stream.end_can_arrive() {
-                stream.end_arrived = true;
-            } else {
-                continue;
-            }
-            stream.reader.wake();
-            stream.writer.wake();
-            if stream.abandoned && stream.arrived > 0 {
-                stream.bytes.clear();
-                stream.arrived = 0;
-                if answered {
-                    // A socket that is gone answers with a reset, which comes after the end that it has sent.
-                    wire.reset(1 - direction);
-                    wire.error[direction] = Some(io::ErrorKind::BrokenPipe);
-                }
-            }
-            return;
+        if !wire.deliver(nth) {
+            wire.deliver(1 - nth);
         }
+        // Not too often, or what is cut into many pieces would take forever.
+        wire.stalled = wire.stalls < 5 && wire.random.once_in(60);
+        wire.stalls += usize::from(wire.stalled);
+        wire.stalled.then(|| Duration::from_millis(wire.random.below(2500) as u64))
+    }
+
+    /// Ends a stall.
+    pub(super) fn resume(&self) {
+        self.0.borrow_mut().stalled = false;
+    }
+
+    /// Whether something came later than it could have come.
+    pub(super) fn was_slow(&self) -> bool {
+        self.0.borrow().stalls > 0
+    }
+
+    /// Whether something that was sent does not arrive for a while.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.0.borrow().stalled
     }
 
     /// Whether the relay's side has no socket any more.
-    pub(super) fn is_closed_by(&self, side: usize) -> bool {
-        self.0.borrow().streams[side].ended
+    pub(super) fn is_closed_by_relay(&self) -> bool {
+        self.0.borrow().closed[1]
     }
 }
 
 impl Wire {
-    /// Cuts the connection off. What has arrived may still be read; the rest is lost.
-    fn reset(&mut self, by: usize) {
-        if self.reset {
-            return;
+    /// Delivers something in this direction, if there is something.
+    fn deliver(&mut self, direction: usize) -> bool {
+        let answered = self.streams[1 - direction].end_arrived;
+        let (client, to) = (self.client, ["the relay", "its reader"][direction]);
+        let stream = &mut self.streams[direction];
+        let can_arrive = stream.can_arrive();
+        if can_arrive > 0 {
+            let all = self.random.once_in(2);
+            let count = if all { can_arrive } else { 1 + self.random.below(can_arrive.min(3000)) };
+            stream.arrived += count;
+            trace(|| format!("client {client}: {count} bytes arrive at {to}"));
+        } else if stream.end_can_arrive() {
+            stream.end_arrived = true;
+            trace(|| format!("client {client}: the end arrives at {to}"));
+        } else {
+            return false;
         }
+        stream.reader.wake();
+        stream.writer.wake();
+        if stream.abandoned && stream.arrived > 0 {
+            stream.bytes.clear();
+            stream.arrived = 0;
+            if answered {
+                // A socket that is gone answers with a reset, which comes after the end that it has sent.
+                self.reset(1 - direction);
+                self.error[direction] = Some(io::ErrorKind::BrokenPipe);
+            }
+        }
+        true
+    }
+
+    /// Resets the connection. What has arrived may still be read; the rest is lost.
+    fn reset(&mut self, by: usize) {
+        if !self.reset {
+            trace(|| format!("client {}: reset by {}", self.client, ["the client", "the relay"][by]));
+            self.error[1 - by] = Some(io::ErrorKind::ConnectionReset);
+            self.end();
+        }
+    }
+
+    /// Ends both directions, for whoever still has a socket.
+    fn end(&mut self) {
         self.reset = true;
-        self.error[1 - by] = Some(io::ErrorKind::ConnectionReset);
         for stream in &mut self.streams {
             stream.bytes.truncate(stream.arrived);
             stream.ended = true;
@@ -180,15 +264,31 @@ impl Socket {
     pub(super) fn reset(&self) {
         self.wire.borrow_mut().reset(self.side);
     }
+
+    /// Cuts the cable: from now on, nothing arrives, and nobody is told.
+    pub(super) fn cut(&self) {
+        self.wire.borrow_mut().cut = true;
+    }
+
+    /// What the systems do when nothing has arrived for long: each side is told that it took too long.
+    pub(super) fn time_out(&self) {
+        let wire = &mut *self.wire.borrow_mut();
+        if !wire.reset {
+            trace(|| format!("client {}: timed out", wire.client));
+            wire.error = [Some(io::ErrorKind::TimedOut); 2];
+            wire.end();
+        }
+    }
 }
 
 impl Drop for Closer {
     fn drop(&mut self) {
         let mut wire = self.wire.borrow_mut();
         let unread = !wire.streams[1 - self.side].bytes.is_empty();
+        wire.closed[self.side] = true;
         wire.streams[self.side].ended = true;
         wire.streams[1 - self.side].abandoned = true;
-        if unread {
+        if unread && !wire.cut {
             // As TCP does it: bytes that nobody will read are answered with a reset.
             wire.reset(self.side);
         }
@@ -229,7 +329,7 @@ impl Transport for Socket {
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let Wire { streams, random, error, reset } = &mut *self.wire.borrow_mut();
+        let Wire { streams, random, error, reset, .. } = &mut *self.wire.borrow_mut();
         if let Some(kind) = error[self.side].take() {
             return Err(kind.into());
         }

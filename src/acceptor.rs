@@ -1,0 +1,64 @@
+//! Accepts connections until the relay is to stop, and then sees to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::FutureExt;
+
+use crate::stop::{Stop, StopOnDrop, stop};
+use crate::transport::Listener;
+use crate::worker::{Job, Shared, Stage};
+
+/// How long to wait after a failed accept, most likely for want of file descriptors: trying again at once would spin.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// How long a graceful stop may take: a closing handshake, and a little for the way to it.
+const STOP_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// The one task that knows the listener.
+pub(crate) struct Acceptor<L: Listener> {
+    pub(crate) listener: L,
+    pub(crate) shared: Arc<Shared<L::Socket>>,
+    /// Tells it to stop the relay.
+    pub(crate) stop_requested: Stop,
+    /// Its drop tells every connection to close.
+    pub(crate) stop_all: StopOnDrop,
+}
+
+impl<L: Listener> Acceptor<L> {
+    /// Runs until the relay has stopped.
+    pub(crate) async fn run(self) {
+        let Self { listener, shared, mut stop_requested, stop_all } = self;
+        // Each connection holds a clone of the one, so that the other tells when all have ended.
+        let (alive, mut all_ended) = stop();
+        let expire = async { shared.seats.expire().await };
+        let accept = accept(listener, &shared, alive);
+        accept.or(expire).or(stop_requested.wait()).await;
+
+        // In this order: who waits for a peer hears from the table why none will come, before its seat is gone.
+        shared.seats.close();
+        drop(stop_all);
+        let timeout = shared.clock.sleep_until(shared.clock.now() + STOP_TIMEOUT);
+        all_ended.wait().or(timeout).await;
+        for inbox in &shared.inboxes {
+            inbox.close();
+        }
+    }
+}
+
+/// Hands each connection to the next worker, in turn.
+async fn accept<L: Listener>(listener: L, shared: &Shared<L::Socket>, alive: StopOnDrop) {
+    for worker in (0..shared.inboxes.len()).cycle() {
+        let socket = loop {
+            match listener.accept().await {
+                Ok(socket) => break socket,
+                // Whatever it is, the next one may be better.
+                Err(_) => shared.clock.sleep_until(shared.clock.now() + ACCEPT_BACKOFF).await,
+            }
+        };
+        let job = Job { alive: alive.clone(), stage: Stage::Handshake(socket) };
+        if shared.inboxes[worker].send(job).await.is_err() {
+            return;
+        }
+    }
+}

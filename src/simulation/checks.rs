@@ -1,0 +1,197 @@
+//! What has to hold in a world: after every step, whenever nothing moves, and at the end.
+
+use std::cell::Ref;
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use super::client::{Client, Ending, origin};
+use super::{PAIR_TTL, World};
+use crate::clock::Clock;
+use crate::pool::LARGEST;
+
+impl World {
+    /// After every step, memory and the number of codes are within their bounds, and what was received is what was
+    /// sent.
+    pub(super) fn check_step(&mut self) {
+        let open = self.cables.iter().filter(|cable| !cable.is_closed_by_relay()).count();
+        let memory = self.relay.memory();
+        // From each there may be one buffer under way, and one that is being filled; and to each the last two of a
+        // peer that has left.
+        assert!(memory <= open * 3 * LARGEST, "{memory} bytes for {open} connections");
+        let pairs = self.relay.seats.pairs();
+        assert!(pairs <= self.config.max_pairs, "{pairs} codes are in use");
+        self.most_pairs = self.most_pairs.max(pairs);
+        for (number, handle) in self.clients.iter().enumerate() {
+            let unchecked = handle.state.borrow().checked..handle.state.borrow().received.len();
+            if !unchecked.is_empty() {
+                self.check_received(number, &handle.state.borrow(), unchecked.clone());
+                handle.state.borrow_mut().checked = unchecked.end;
+            }
+        }
+    }
+
+    /// What a client received is, message by message, what one other client with its code has sent: its peer.
+    fn check_received(&self, number: usize, client: &Client, which: std::ops::Range<usize>) {
+        for nth in which {
+            let (from, sent_as) = origin(&client.received[nth]);
+            assert_eq!(client.peer(), Some(from), "client {number} hears several");
+            assert!(from != number, "client {number} hears itself");
+            assert_eq!(sent_as, nth, "client {number} misses a message");
+            let sender = self.clients[from].state.borrow();
+            assert_eq!(sender.code, client.code, "client {number} got somebody else's message");
+            assert!(sender.messages[nth] == client.received[nth], "client {number} got another message");
+        }
+    }
+
+    /// When nothing can run and nothing is under way, nobody waits without a cause.
+    pub(super) fn check_rest(&self) {
+        if self.cables.iter().any(super::Cable::is_stalled) {
+            return;
+        }
+        let now = self.clock.now();
+        let mut there: HashMap<usize, Vec<(usize, Ref<'_, Client>)>> = HashMap::new();
+        for (number, handle) in self.clients.iter().enumerate() {
+            let client = handle.state.borrow();
+            if client.is_there() && client.ending != Ending::Vanish {
+                let told = !self.relay.is_stopped() || client.pausing;
+                assert!(told, "the relay has stopped, but client {number} was not told");
+                there.entry(client.code).or_default().push((number, client));
+            }
+        }
+        for there in there.values() {
+            // Whoever does not read just now may have been told something that it does not know yet.
+            if there.iter().any(|(_, client)| client.pausing) {
+                continue;
+            }
+            match &there[..] {
+                [(number, alone)] => {
+                    let since = alone.joined_at.unwrap();
+                    let vanished = self.clients.iter().any(|other| {
+                        let other = other.state.borrow();
+                        other.code == alone.code && other.ending == Ending::Vanish
+                    });
+                    let expired = now > since + PAIR_TTL + Duration::from_secs(1);
+                    assert!(!expired || vanished, "client {number} is alone for too long");
+                }
+                [(a_number, a), (b_number, b)] => {
+                    for (number, from, to) in [(a_number, a, b), (b_number, b, a)] {
+                        assert_eq!(to.received.len(), from.sent, "something of client {number} got stuck");
+                        assert!(!from.sending, "client {number} is not read from");
+                        let pongs = from.pongs.len();
+                        assert!(from.pings[from.pings.len() - pongs..] == from.pongs[..], "client {number}: pings");
+                    }
+                }
+                _ => panic!("more than two are there"),
+            }
+        }
+    }
+
+    /// When all are gone, each has seen what it had to see, and nothing is left of them.
+    pub(super) fn check_end(&self) {
+        for (number, handle) in self.clients.iter().enumerate() {
+            self.check_client(number, &handle.state.borrow(), handle.cable.was_slow());
+        }
+        for (visitor, cable) in &self.visitors {
+            visitor.borrow().check(self.relay_stopped_at.is_some(), cable.was_slow());
+        }
+        assert!(self.cables.iter().all(super::Cable::is_closed_by_relay), "the relay has a socket left");
+        assert_eq!(self.relay.seats.pairs(), 0, "somebody is gone, but not its seat");
+        assert_eq!(self.relay.memory(), 0, "there are buffers left");
+        let tasks = self.executor.tasks();
+        assert!(tasks.is_empty(), "there are tasks left: {tasks:?}");
+    }
+
+    fn check_client(&self, number: usize, client: &Client, line_was_slow: bool) {
+        assert!(client.end.is_some(), "client {number} waits for nothing");
+        if client.status != Some(101) {
+            return self.check_refused(number, client, line_was_slow);
+        }
+        // Both have closed, so nothing is left to wait for: the relay ends the connection, and not only its timeout.
+        if let (Some(answered), Some(ended), Some(Ok(()))) = (client.answered_at, client.ended_at, client.end) {
+            let in_time = ended < answered + Duration::from_secs(4) || line_was_slow;
+            assert!(in_time, "client {number} was left waiting for the end");
+        }
+        match &client.close {
+            Some((code, reason)) => self.check_close(number, client, *code, reason),
+            None => {
+                let unfriendly = matches!(client.ending, Ending::Reset | Ending::End | Ending::CutOff | Ending::Vanish);
+                // Who has left by itself and is slow is not waited for, nor is anybody when the relay stops.
+                let is_slow = client.slow || line_was_slow;
+                let gave_up = is_slow && (client.departed || self.relay_stopped_at.is_some());
+                assert!(unfriendly || gave_up, "client {number} got no close frame");
+            }
+        }
+    }
+
+    fn check_refused(&self, number: usize, client: &Client, line_was_slow: bool) {
+        let is_gone = matches!(client.ending, Ending::Reset | Ending::Vanish);
+        if (line_was_slow || is_gone) && !client.refusal.ends_with('\n') {
+            return; // nobody waits for long until a refusal has come
+        }
+        let same_code = self.clients.iter().filter(|other| other.state.borrow().code == client.code).count();
+        match client.status {
+            Some(409) => {
+                assert_eq!(client.refusal, "pair is full\n");
+                assert!(same_code > 2, "client {number} was refused, but only {same_code} have its code");
+            }
+            Some(503) if client.refusal == "relay is full\n" => {
+                assert_eq!(self.most_pairs, self.config.max_pairs, "there was room for client {number}");
+            }
+            Some(503) => {
+                assert_eq!(client.refusal, "relay stopping\n");
+                assert!(self.relay_stopped_at.is_some(), "the relay does not stop");
+            }
+            None => {
+                assert!(self.relay_stopped_at.is_some(), "client {number} got no response");
+            }
+            status => panic!("client {number} got {status:?}"),
+        }
+    }
+
+    /// The close frame that a client got had a cause, and came after everything that had to come before it.
+    fn check_close(&self, number: usize, client: &Client, code: Option<u16>, reason: &str) {
+        let peer = client.peer();
+        let caused = |causes: &dyn Fn(&Client) -> bool| {
+            self.clients.iter().enumerate().any(|(other_number, handle)| {
+                let other = handle.state.borrow();
+                let is_peer = peer.map_or(other_number != number, |peer| peer == other_number);
+                is_peer && other.code == client.code && causes(&other)
+            })
+        };
+        match (code, reason) {
+            (Some(1000), "peer disconnected") => assert!(
+                caused(&|peer| {
+                    let left = matches!(peer.ending, Ending::Close(_) | Ending::End) || peer.close.is_some();
+                    left && peer.sent == client.received.len()
+                }),
+                "client {number} got 1000, but its peer did not leave, or not all of it has come"
+            ),
+            (Some(1011), "peer connection lost") => assert!(
+                caused(&|peer| match peer.ending {
+                    _ if peer.status.is_none() => true, // its handshake did not come to its end
+                    // What was whole before it went wrong has come.
+                    Ending::CutOff | Ending::Violation(_) => peer.sent == client.received.len() || peer.close.is_some(),
+                    Ending::Reset | Ending::Vanish => true,
+                    // The end of a stream while a message is written, or a reset for what was not read.
+                    _ => peer.end.is_some_and(|end| end.is_err()) || peer.deaf || peer.sent < peer.messages.len(),
+                }),
+                "client {number} got 1011, but its peer is not lost, or not all of it has come"
+            ),
+            (Some(1001), "pair expired") => {
+                assert_eq!(peer, None, "client {number} had a peer and expired");
+                let waited = client.closed_at.unwrap() - client.requested_at.unwrap();
+                assert!(waited >= PAIR_TTL, "client {number} expired after {waited:?}");
+            }
+            (Some(1001), "relay stopping") => {
+                assert!(self.relay_stopped_at <= client.closed_at, "nobody stopped the relay");
+            }
+            (Some(code @ (1002 | 1007 | 1009)), _) => assert_eq!(client.ending, Ending::Violation(code)),
+            (Some(code), "") => assert_eq!(client.ending, Ending::Close(code)),
+            other => panic!("client {number} got {other:?}"),
+        }
+        if client.end == Some(Err(ErrorKind::UnexpectedEof)) {
+            panic!("client {number} got half a frame");
+        }
+    }
+}

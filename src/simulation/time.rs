@@ -1,0 +1,77 @@
+//! A clock that stands still while anything can be done, and is set by hand.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::trace;
+use crate::clock::{Clock, Sleep};
+
+/// A clock that is set by hand.
+#[derive(Debug)]
+pub(super) struct SimulatedClock(Arc<Mutex<Time>>);
+
+#[derive(Debug)]
+struct Time {
+    now: Instant,
+    sleepers: BTreeMap<(Instant, usize), Waker>,
+    issued: usize,
+}
+
+impl SimulatedClock {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Time { now: Instant::now(), sleepers: BTreeMap::new(), issued: 0 })))
+    }
+
+    /// Goes to the next time that anybody waits for, up to `limit` from now. False if there is none.
+    pub(super) fn advance(&self, limit: Duration) -> bool {
+        let mut time = self.0.lock().unwrap();
+        match time.sleepers.first_key_value() {
+            Some((&(deadline, _), _)) if deadline <= time.now + limit => {
+                time.now = deadline.max(time.now);
+                let now = time.now;
+                trace::at(now);
+                let later = time.sleepers.split_off(&(now, usize::MAX));
+                let due = std::mem::replace(&mut time.sleepers, later);
+                drop(time);
+                due.into_values().for_each(Waker::wake);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn now(&self) -> Instant {
+        self.0.lock().unwrap().now
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        /// Takes the sleeper out when the sleep is dropped: nobody waits for it any more.
+        struct Sleeper(Arc<Mutex<Time>>, (Instant, usize));
+        impl Drop for Sleeper {
+            fn drop(&mut self) {
+                self.0.lock().unwrap().sleepers.remove(&self.1);
+            }
+        }
+        let mut time = self.0.lock().unwrap();
+        time.issued += 1;
+        let sleeper = Sleeper(Arc::clone(&self.0), (deadline, time.issued));
+        Box::pin(poll_fn(move |cx| {
+            let mut time = sleeper.0.lock().unwrap();
+            if time.now >= deadline {
+                return Poll::Ready(());
+            }
+            time.sleepers.insert(sleeper.1, cx.waker().clone());
+            Poll::Pending
+        }))
+    }
+}
+
+/// Waits for a while.
+pub(super) async fn sleep(clock: &Arc<dyn Clock>, duration: Duration) {
+    clock.sleep_until(clock.now() + duration).await;
+}

@@ -1,0 +1,99 @@
+//! Somebody who wants no WebSocket, or asks for one in a way that has to be refused.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+
+use super::executor::Random;
+use super::network::Socket;
+use super::time::sleep;
+use crate::clock::Clock;
+use crate::transport::Transport;
+
+/// A request, and what it gets: a status, and the beginning of the body; none if there is no answer.
+const REQUESTS: [(&str, Option<(u16, &str)>); 9] = [
+    ("GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", Some((200, "{\"ok\":true,\"pairs\":"))),
+    ("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", Some((404, "not found"))),
+    ("POST /?pair=0 HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", Some((405, "method not allowed"))),
+    (
+        "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        Some((400, "missing or invalid pair code")),
+    ),
+    (
+        "GET /?pair=0 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        Some((426, "WebSocket version 13 required")),
+    ),
+    (
+        "GET /?pair=0 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         \r\n",
+        Some((400, "missing or invalid Sec-WebSocket-Key")),
+    ),
+    ("\u{16}\u{3}\u{1}\u{0}hello\r\n\r\n", Some((400, ""))),
+    // These never end, so that the relay has to end them.
+    ("GET /?pair=0 HTTP/1.1\r\nHost: x\r\nConnection: Upg", None),
+    ("", None),
+];
+
+/// Everything about a visitor that a check may want to know.
+#[derive(Debug, Default)]
+pub(super) struct Visitor {
+    pub(super) expected: Option<(u16, &'static str)>,
+    /// All that came.
+    pub(super) response: Vec<u8>,
+    /// Whether the relay has ended the connection.
+    pub(super) ended: bool,
+}
+
+impl Visitor {
+    /// Whether it got what it had to get. It is not waited for if the relay is `stopped`, or its line is `slow`.
+    pub(super) fn check(&self, stopped: bool, slow: bool) {
+        assert!(self.ended, "a visitor waits for nothing");
+        let response = String::from_utf8(self.response.clone()).unwrap();
+        let Some((head, body)) = response.split_once("\r\n\r\n") else {
+            assert!(self.expected.is_none() || stopped || slow, "{response:?} for {:?}", self.expected);
+            return;
+        };
+        let Some((status, text)) = self.expected else {
+            // Who has not finished its request may be told that it took too long.
+            assert!(head.starts_with("HTTP/1.1 408"), "{head}");
+            return;
+        };
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{status}, not {head}");
+        assert!(body.starts_with(text) || slow, "{text:?}, not {body:?}");
+    }
+}
+
+/// Makes a visitor, and its task.
+pub(super) fn visitor(
+    mut socket: Socket,
+    mut random: Random,
+    clock: Arc<dyn Clock>,
+) -> (Rc<RefCell<Visitor>>, impl Future<Output = ()> + 'static) {
+    let (request, expected) = REQUESTS[random.below(REQUESTS.len())];
+    let visitor = Rc::new(RefCell::new(Visitor { expected, ..Visitor::default() }));
+    let state = Rc::clone(&visitor);
+    let task = async move {
+        for part in request.as_bytes().chunks(1 + random.below(200)) {
+            if random.once_in(10) {
+                sleep(&clock, Duration::from_millis(random.below(300) as u64)).await;
+            }
+            if socket.write_all(part).await.is_err() {
+                break;
+            }
+        }
+        if expected.is_some() && random.once_in(2) {
+            let _ = socket.shut_down();
+        }
+        let mut bytes = [0; 512];
+        while let Ok(count @ 1..) = socket.read(&mut bytes).await {
+            state.borrow_mut().response.extend(&bytes[..count]);
+        }
+        state.borrow_mut().ended = true;
+    };
+    (visitor, task)
+}
