@@ -73,8 +73,6 @@ pub(super) struct Client {
     pub(super) dreamy: bool,
     /// Whether its reader is just pausing.
     pub(super) pausing: bool,
-    /// Whether its writer has nothing left to do by itself.
-    pub(super) idle: bool,
 }
 
 /// A client that runs.
@@ -126,10 +124,9 @@ impl Client {
             end: None,
             answered_at: None,
             ended_at: None,
-            slow: random.once_in(4),
-            dreamy: random.once_in(4),
+            slow: random.once_in(3),
+            dreamy: random.once_in(3),
             pausing: false,
-            idle: false,
         }
     }
 
@@ -140,7 +137,12 @@ impl Client {
 
     /// Whether it is a WebSocket that nobody has closed yet, as far as it knows.
     pub(super) fn is_there(&self) -> bool {
-        self.status == Some(101) && self.close.is_none() && self.end.is_none()
+        self.status == Some(101) && !self.is_over()
+    }
+
+    /// Whether it knows that it has been closed, or its stream has ended.
+    fn is_over(&self) -> bool {
+        self.close.is_some() || self.end.is_some()
     }
 }
 
@@ -208,7 +210,6 @@ impl Writer {
     async fn run(mut self) {
         // If the other side is gone, there is nobody to write to; the reader finds out how it ended.
         let _ = self.write_all().await;
-        self.state.borrow_mut().idle = true;
     }
 
     async fn write_all(&mut self) -> io::Result<()> {
@@ -260,12 +261,10 @@ impl Writer {
                 self.send_bytes(&bytes).await?;
             }
             Ending::Stay => {
-                self.state.borrow_mut().idle = true;
-                while self.state.borrow().close.is_none() && self.state.borrow().ending == Ending::Stay {
+                while !self.state.borrow().is_over() && self.state.borrow().ending == Ending::Stay {
                     self.nudged().await;
                 }
-                self.state.borrow_mut().idle = false;
-                if self.state.borrow().close.is_some() {
+                if self.state.borrow().is_over() {
                     return self.answer().await;
                 }
                 self.frame(0x88, &4999_u16.to_be_bytes()).await?;
@@ -367,9 +366,6 @@ impl Reader {
         self.state.borrow_mut().ended_at = Some(self.clock.now());
         // Whatever the writer waits for, it will not come. Closing the channel says so for good.
         self.nudge.close();
-        if self.state.borrow().ending == Ending::Stay {
-            self.state.borrow_mut().ending = Ending::End;
-        }
     }
 
     async fn read_all(&mut self) -> io::Result<()> {
