@@ -7,6 +7,7 @@ mod model;
 
 use arc_relay::buffer::Buffer;
 use arc_relay::reframe::{Event, Reframer, Tally, Violation, WHOLE_FRAME};
+use model::oracle::{Difference, compare};
 use model::stream::{End, Frame, Outcome, assert_forwards, check_raw, feed, messages, received_by_tungstenite};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -264,6 +265,34 @@ fn a_violation_is_told_from_the_first_two_bytes_if_they_show_it() {
     ] {
         assert_eq!(verdict(&bytes, None), End::Violated(violation));
     }
+}
+
+#[test]
+fn every_difference_to_tungstenite_that_is_listed_is_there() {
+    let long = raw(0x82, 0xFF, &(1_u64 << 30).to_be_bytes(), b"begins");
+    let cases = [
+        (Difference::NonMinimalLength, raw(0x82, 0xFE, &[0, 1], b"x")),
+        (Difference::NonMinimalLength, raw(0x82, 0xFF, &1_u64.to_be_bytes(), b"x")),
+        (Difference::OverlongLength, raw(0x82, 0xFF, &u64::MAX.to_be_bytes(), b"")),
+        (Difference::LongFrame, long.clone()),
+        (Difference::LongFrame, [&[long[0] | 0x40], &long[1..]].concat()),
+        (Difference::CloseCode1014, frame(0x88, &1014_u16.to_be_bytes())),
+        (Difference::CodeBeforeReason, frame(0x88, b"\x03\xE7\xFF")),
+    ];
+    for (difference, stream) in cases {
+        // What came before is the same to both.
+        let stream = [frame(0x82, b"first"), frame(0x89, b"ping"), stream].concat();
+        assert_eq!(compare(&stream, None, &feed(&stream, &[], None)), Some(difference));
+    }
+}
+
+#[test]
+#[should_panic = "an unknown difference"]
+fn a_difference_that_is_not_listed_fails() {
+    let stream = frame(0x88, &1014_u16.to_be_bytes());
+    let mut outcome = feed(&stream, &[], None);
+    outcome.end = End::Open { mid_message: false };
+    compare(&stream, None, &outcome);
 }
 
 #[test]

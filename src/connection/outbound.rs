@@ -98,9 +98,9 @@ impl Outbound {
         }
     }
 
-    /// Writes nothing any more: the client is gone, in this way.
+    /// Writes nothing any more: the client is gone, in this way. The first way stands: a reset is reported only once.
     pub(crate) fn break_off(&mut self, how: io::ErrorKind) {
-        self.broken = Some(how);
+        self.broken.get_or_insert(how);
         self.incoming = None;
         self.writing = Writing::Nothing;
         self.control.clear();

@@ -6,7 +6,8 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::client::{Client, Ending, origin};
-use super::{PAIR_TTL, World};
+use super::network::Cable;
+use super::world::{PAIR_TTL, World};
 use crate::clock::Clock;
 use crate::pool::LARGEST;
 
@@ -14,13 +15,13 @@ impl World {
     /// After every step, memory and the number of codes are within their bounds, and what was received is what was
     /// sent.
     pub(super) fn check_step(&mut self) {
-        let open = self.cables.iter().filter(|cable| !cable.is_closed_by_relay()).count();
-        let memory = self.relay.memory();
+        let open = self.stage.cables.iter().filter(|cable| !cable.is_closed_by_relay()).count();
+        let memory = self.stage.relay.memory();
         // From each there may be one buffer under way, and one that is being filled; and to each the last two of a
         // peer that has left.
         assert!(memory <= open * 3 * LARGEST, "{memory} bytes for {open} connections");
-        let pairs = self.relay.seats.pairs();
-        assert!(pairs <= self.config.max_pairs, "{pairs} codes are in use");
+        let pairs = self.stage.relay.seats.pairs();
+        assert!(pairs <= self.stage.config.max_pairs, "{pairs} codes are in use");
         self.most_pairs = self.most_pairs.max(pairs);
         for (number, handle) in self.clients.iter().enumerate() {
             let unchecked = handle.state.borrow().checked..handle.state.borrow().received.len();
@@ -46,15 +47,15 @@ impl World {
 
     /// When nothing can run and nothing is under way, nobody waits without a cause.
     pub(super) fn check_rest(&self) {
-        if self.cables.iter().any(super::Cable::is_stalled) {
+        if self.stage.cables.iter().any(Cable::is_stalled) {
             return;
         }
-        let now = self.clock.now();
+        let now = self.stage.clock.now();
         let mut there: HashMap<usize, Vec<(usize, Ref<'_, Client>)>> = HashMap::new();
         for (number, handle) in self.clients.iter().enumerate() {
             let client = handle.state.borrow();
             if client.is_there() && client.ending != Ending::Vanish {
-                let told = !self.relay.is_stopped() || client.pausing;
+                let told = !self.stage.relay.is_stopped() || client.pausing;
                 assert!(told, "the relay has stopped, but client {number} was not told");
                 there.entry(client.code).or_default().push((number, client));
             }
@@ -95,11 +96,7 @@ impl World {
         for (visitor, cable) in &self.visitors {
             visitor.borrow().check(self.relay_stopped_at.is_some(), cable.was_slow());
         }
-        assert!(self.cables.iter().all(super::Cable::is_closed_by_relay), "the relay has a socket left");
-        assert_eq!(self.relay.seats.pairs(), 0, "somebody is gone, but not its seat");
-        assert_eq!(self.relay.memory(), 0, "there are buffers left");
-        let tasks = self.executor.tasks();
-        assert!(tasks.is_empty(), "there are tasks left: {tasks:?}");
+        self.stage.check_empty();
     }
 
     fn check_client(&self, number: usize, client: &Client, line_was_slow: bool) {
@@ -136,7 +133,7 @@ impl World {
                 assert!(same_code > 2, "client {number} was refused, but only {same_code} have its code");
             }
             Some(503) if client.refusal == "relay is full\n" => {
-                assert_eq!(self.most_pairs, self.config.max_pairs, "there was room for client {number}");
+                assert_eq!(self.most_pairs, self.stage.config.max_pairs, "there was room for client {number}");
             }
             Some(503) => {
                 assert_eq!(client.refusal, "relay stopping\n");

@@ -3,5 +3,6 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test and fuzz target uses a part of it")]
 
+pub mod oracle;
 pub mod stream;
 pub mod table;

@@ -219,7 +219,8 @@ pub fn assert_forwards(output: &[u8], frames: &[Frame]) {
     assert_eq!(forwarded.next(), None, "there is more than was sent");
 }
 
-/// Raw bytes: whatever they are, the verdict and the forwarded messages do not depend on how they were split.
+/// Raw bytes: whatever they are, the verdict and the forwarded messages do not depend on how they were split, and are
+/// tungstenite's but for the differences that are meant.
 pub fn check_raw(stream: &[u8], reads: &[usize], limit: Option<u64>) {
     let whole = feed(stream, &[], limit);
     let split = feed(stream, reads, limit);
@@ -228,4 +229,5 @@ pub fn check_raw(stream: &[u8], reads: &[usize], limit: Option<u64>) {
     assert_eq!(messages(&split.output), (complete.clone(), partial), "what is forwarded depends on the split");
     assert_eq!(complete.len() as u64, whole.tally.forwarded);
     assert_eq!(received_by_tungstenite(&split.output), complete);
+    super::oracle::compare(stream, limit, &whole);
 }

@@ -1,0 +1,160 @@
+//! The relay and what is around it, with nobody there yet: who comes and what they do is decided elsewhere.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_channel::Sender;
+
+use super::executor::{Executor, Random, Tasks};
+use super::network::{Cable, Socket, connection, listener};
+use super::time::{SimulatedClock, sleep};
+use crate::buffer;
+use crate::clock::Clock;
+use crate::pool::Pool;
+use crate::relay::{Config, Parts};
+use crate::seats::Seats;
+use crate::stop::StopOnDrop;
+
+/// More steps than any seed takes: a world that does not come to rest spins.
+const STEPS: usize = 2_000_000;
+
+/// The relay, as it is started on threads, but as tasks.
+pub(super) struct Relay {
+    arrivals: Sender<io::Result<Socket>>,
+    pub(super) seats: Arc<Seats>,
+    pools: Vec<Rc<Pool>>,
+    /// Until it is stopped.
+    pub(super) running: Option<StopOnDrop>,
+}
+
+impl Relay {
+    pub(super) fn start(config: &Config, executor: &Rc<Executor>, clock: Arc<dyn Clock>) -> Self {
+        let (arrivals, listener) = listener();
+        let Parts { seats, request_stop, acceptor, workers, .. } = Parts::new(config, listener, clock);
+        executor.spawn(("acceptor", 0), acceptor.run());
+        let mut pools = Vec::new();
+        for worker in workers {
+            let tasks = Tasks { executor: Rc::clone(executor), worker: worker.index, spawned: RefCell::default() };
+            let pool = Rc::default();
+            pools.push(Rc::clone(&pool));
+            executor.spawn(("worker", worker.index), async move { worker.serve(&tasks, pool).await });
+        }
+        Self { arrivals, seats, pools, running: Some(request_stop) }
+    }
+
+    /// Lets a socket come to its listener. It is closed if nobody listens.
+    fn accept(&self, socket: Socket) {
+        let _ = self.arrivals.try_send(Ok(socket));
+    }
+
+    /// Makes the next accept fail, as it does when there are no file descriptors left.
+    pub(super) fn fail_accept(&self) {
+        let _ = self.arrivals.try_send(Err(io::Error::other("out of file descriptors")));
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.running.is_none()
+    }
+
+    /// The memory, in bytes, in buffers that are not free.
+    pub(super) fn memory(&self) -> usize {
+        buffer::allocated() - self.pools.iter().map(|pool| pool.held()).sum::<usize>()
+    }
+}
+
+/// A relay, its network, its time, and what decides about all of them.
+pub(super) struct Stage {
+    pub(super) random: Random,
+    pub(super) executor: Rc<Executor>,
+    pub(super) clock: Arc<SimulatedClock>,
+    pub(super) config: Config,
+    pub(super) relay: Relay,
+    pub(super) cables: Vec<Cable>,
+    steps: usize,
+    /// Follows from everything that was decided: two runs of a seed have the same.
+    pub(super) fingerprint: u64,
+}
+
+impl Stage {
+    pub(super) fn new(random: Random, config: Config) -> Self {
+        let executor = Rc::new(Executor::default());
+        let clock = Arc::new(SimulatedClock::new());
+        let relay = Relay::start(&config, &executor, Arc::<SimulatedClock>::clone(&clock));
+        Self { random, executor, clock, config, relay, cables: vec![], steps: 0, fingerprint: 0 }
+    }
+
+    /// The clock, as everybody knows it.
+    pub(super) fn shared_clock(&self) -> Arc<dyn Clock> {
+        Arc::<SimulatedClock>::clone(&self.clock)
+    }
+
+    /// A new connection to the relay, with this much room in each direction; returns the client's side.
+    pub(super) fn socket(&mut self, client: usize, capacity: usize) -> (Socket, Cable) {
+        let (near, far, cable) = connection(client, capacity, self.random.split());
+        self.relay.accept(far);
+        self.cables.push(cable.clone());
+        (near, cable)
+    }
+
+    /// Does one of the things that can happen now, if there is one.
+    pub(super) fn step(&mut self) -> bool {
+        self.steps += 1;
+        assert!(self.steps < STEPS, "it does not come to rest");
+        let busy: Vec<_> = self.cables.iter().filter(|cable| cable.is_busy()).collect();
+        let runnable = self.executor.runnable();
+        if busy.len() + runnable == 0 {
+            return false;
+        }
+        let nth = self.random.below(busy.len() + runnable);
+        self.fingerprint = (self.fingerprint.rotate_left(5) ^ nth as u64).wrapping_mul(0x100_0000_01B3);
+        match nth.checked_sub(runnable) {
+            None => self.executor.run(nth),
+            Some(nth) => {
+                if let Some(stall) = busy[nth].deliver() {
+                    let (clock, cable) = (self.shared_clock(), busy[nth].clone());
+                    self.executor.spawn(("stall", 0), async move {
+                        sleep(&clock, stall).await;
+                        cable.resume();
+                    });
+                }
+            }
+        }
+        true
+    }
+
+    /// Runs until nothing can happen but by time or by somebody's decision.
+    pub(super) fn settle(&mut self) {
+        while self.step() {}
+    }
+
+    /// Lets time pass, and runs what it brings.
+    pub(super) fn pass(&mut self, duration: Duration) {
+        let end = self.clock.now() + duration;
+        self.settle();
+        while self.clock.advance(end - self.clock.now()) {
+            self.settle();
+        }
+        self.clock.set(end);
+    }
+
+    /// Stops the relay, and waits until nothing is left to wait for.
+    pub(super) fn stop(&mut self) {
+        self.relay.running = None;
+        self.settle();
+        while self.clock.advance(Duration::from_secs(120)) {
+            self.settle();
+        }
+    }
+
+    /// When all is over, nothing is left.
+    pub(super) fn check_empty(&self) {
+        assert!(self.cables.iter().all(Cable::is_closed_by_relay), "the relay has a socket left");
+        assert_eq!(self.relay.seats.pairs(), 0, "somebody is gone, but not its seat");
+        assert_eq!(self.relay.memory(), 0, "there are buffers left");
+        let tasks = self.executor.tasks();
+        assert!(tasks.is_empty(), "there are tasks left: {tasks:?}");
+    }
+}

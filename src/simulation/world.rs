@@ -1,0 +1,136 @@
+//! The world of one seed: who comes, when, and who leaves.
+
+use std::cell::RefCell;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::client::{Ending, Handle, MAX_MESSAGE, client};
+use super::executor::Random;
+use super::network::{Cable, Socket};
+use super::stage::Stage;
+use super::trace::{self, trace};
+use super::visitor::{Visitor, visitor};
+use crate::clock::Clock;
+use crate::relay::Config;
+
+/// How long a side may wait for the other, in simulated time.
+pub(super) const PAIR_TTL: Duration = Duration::from_secs(30);
+
+/// The world of one seed.
+pub(super) struct World {
+    pub(super) stage: Stage,
+    pub(super) clients: Vec<Handle>,
+    pub(super) visitors: Vec<(Rc<RefCell<Visitor>>, Cable)>,
+    pub(super) relay_stopped_at: Option<Instant>,
+    /// The most codes that were ever in use.
+    pub(super) most_pairs: usize,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let config = Config {
+            pair_ttl: PAIR_TTL,
+            max_message: Some(MAX_MESSAGE as u64),
+            max_pairs: if random.once_in(6) { 1 + random.below(2) } else { 100 },
+            workers: NonZeroUsize::MIN.saturating_add(random.below(3)),
+            ..Config::default()
+        };
+        let stage = Stage::new(random, config);
+        Self { stage, clients: vec![], visitors: vec![], relay_stopped_at: None, most_pairs: 0 }
+    }
+
+    fn socket(&mut self, client: usize) -> (Socket, Cable) {
+        if self.stage.random.once_in(12) {
+            self.stage.relay.fail_accept();
+        }
+        let capacity = [200, 5000, 100_000, 1_000_000][self.stage.random.below(4)];
+        self.stage.socket(client, capacity)
+    }
+
+    fn connect(&mut self) {
+        let number = self.clients.len();
+        let socket = self.socket(number);
+        let clock = self.stage.shared_clock();
+        let (handle, writer, reader) = client(number, socket, &mut self.stage.random, &clock);
+        trace(|| {
+            let client = handle.state.borrow();
+            let lengths: Vec<_> = client.messages.iter().map(Vec::len).collect();
+            let traits = [(client.deaf, "deaf"), (client.slow, "slow"), (client.dreamy, "dreamy")];
+            let traits: Vec<_> = traits.iter().filter_map(|(is, what)| is.then_some(what)).collect();
+            format!("client {number}: code {}, messages {lengths:?}, {:?}, {traits:?}", client.code, client.ending)
+        });
+        self.stage.executor.spawn(("writer of client", number), writer);
+        self.stage.executor.spawn(("reader of client", number), reader);
+        self.clients.push(handle);
+    }
+
+    fn visit(&mut self) {
+        let number = 100 + self.visitors.len();
+        let (near, cable) = self.socket(number);
+        let (state, task) = visitor(near, self.stage.random.split(), self.stage.shared_clock());
+        trace(|| format!("client {number}: a visitor who expects {:?}", state.borrow().expected));
+        self.stage.executor.spawn(("visitor", number), task);
+        self.visitors.push((state, cable));
+    }
+
+    /// Runs until nothing can happen but by time or by somebody's decision.
+    fn settle(&mut self) {
+        while self.stage.step() {
+            self.check_step();
+        }
+        self.check_rest();
+    }
+
+    /// Runs to the end, checks everything on the way, and returns what follows from all that was decided.
+    pub(super) fn run(mut self) -> u64 {
+        let clients = 1 + self.stage.random.below(6);
+        let stops_at = if self.stage.random.once_in(6) { Some(self.stage.random.below(20)) } else { None };
+        for round in 0.. {
+            if self.stage.random.once_in(8) && self.visitors.len() < 3 {
+                self.visit();
+            }
+            if self.clients.len() < clients && (round == 0 || self.stage.random.once_in(2)) {
+                self.connect();
+                if self.stage.random.once_in(2) {
+                    continue; // and another one at once
+                }
+            }
+            if stops_at == Some(round) {
+                trace(|| "the relay is to stop".into());
+                self.stage.relay.running = None;
+                self.relay_stopped_at = Some(self.stage.clock.now());
+            }
+            self.settle();
+            if self.clients.len() < clients || self.stage.clock.advance(Duration::from_secs(3)) {
+                continue;
+            }
+            // Time does not help soon, so somebody who stays decides to leave; if nobody does, time has to help.
+            let staying = self.clients.iter().find(|handle| {
+                let client = handle.state.borrow();
+                client.ending == Ending::Stay && client.end.is_none() && client.status == Some(101)
+            });
+            match staying {
+                Some(handle) if self.stage.random.once_in(2) => handle.leave(),
+                _ if self.stage.clock.advance(Duration::from_secs(120)) => {}
+                Some(handle) => handle.leave(),
+                None => break,
+            }
+        }
+        self.stage.relay.running = None;
+        while {
+            self.settle();
+            self.stage.clock.advance(Duration::from_secs(120))
+        } {}
+        self.check_end();
+        self.stage.fingerprint
+    }
+}
+
+/// Runs one seed, with a trace if it runs `alone`.
+pub(super) fn simulate(seed: u64, alone: bool) -> u64 {
+    let world = World::new(seed);
+    trace::begin(alone.then(|| world.stage.clock.now()));
+    world.run()
+}

@@ -1,0 +1,150 @@
+//! Tungstenite's server as an oracle: what it makes of the same bytes, and every way in which the reframer is meant to
+//! differ from it. A difference that is not listed here fails.
+//!
+//! It assembles messages and judges a frame when all of it has arrived, the reframer judges what there is. So the
+//! oracle gets a refused stream with its last frame made whole.
+
+use std::io::{Cursor, Read, Write};
+
+use arc_relay::reframe::Violation;
+use async_tungstenite::tungstenite::error::ProtocolError;
+use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use async_tungstenite::tungstenite::{Error, Message, WebSocket};
+
+use super::stream::{End, Outcome, messages};
+
+/// The longest frame that the oracle takes, in bytes, so that it does not ask for memory that there is not.
+const LONGEST_FRAME: usize = 1 << 20;
+
+/// Where the reframer is meant to judge in another way than tungstenite 0.30.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// A length in more bytes than it needs: RFC 6455, section 5.2 ("the minimal number of bytes MUST be used").
+    /// Tungstenite takes it.
+    NonMinimalLength,
+    /// A 64-bit length with its most significant bit set: section 5.2 ("MUST be 0"), so 1002. To tungstenite it is one
+    /// that is too long.
+    OverlongLength,
+    /// A frame that is longer than the oracle may take: section 5.2 knows no such limit, so the relay passes it on
+    /// while it arrives, and finds what else is wrong with it (1002, 1007).
+    LongFrame,
+    /// 1014, Bad Gateway, was registered after the RFC was written: section 7.4.2 leaves that to the registry.
+    /// Tungstenite refuses it.
+    CloseCode1014,
+    /// A close frame whose code must not be on the wire, and whose reason is not UTF-8: both are against section 7.1.5,
+    /// and the code comes first.
+    CodeBeforeReason,
+}
+
+/// What tungstenite makes of a stream.
+#[derive(Debug)]
+pub struct Judgement {
+    messages: Vec<Vec<u8>>,
+    pings: Vec<Vec<u8>>,
+    end: Verdict,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    Open,
+    Closed(Option<(u16, String)>),
+    Refused(u16),
+}
+
+/// Compares what the reframer made of a stream with what tungstenite makes of it, and names the difference that there
+/// may be.
+///
+/// # Panics
+///
+/// If they differ in any other way.
+pub fn compare(stream: &[u8], limit: Option<u64>, ours: &Outcome) -> Option<Difference> {
+    let missing = missing(stream);
+    let padding = if matches!(ours.end, End::Violated(_)) { missing.unwrap_or(0) } else { 0 };
+    let theirs = judge(&[stream, &vec![0; padding]].concat(), limit);
+    let complete = messages(&ours.output).0;
+    let verdict = match &ours.end {
+        End::Open { .. } => Verdict::Open,
+        End::Closed { code, reason } => Verdict::Closed(code.map(|code| (code, reason.clone()))),
+        End::Violated(violation) => Verdict::Refused(violation.code()),
+    };
+    // It answers such a close frame as if the client had closed with 1002.
+    let protocol_violation = Verdict::Closed(Some((1002, String::from("Protocol violation"))));
+    let refuses_close = theirs.end == protocol_violation;
+    if verdict == theirs.end || (refuses_close && verdict == Verdict::Refused(1002)) {
+        assert_eq!((complete, &ours.pings), (theirs.messages, &theirs.pings), "both end with {verdict:?}");
+        return None;
+    }
+    // Up to where they differ, they agree.
+    assert!(theirs.messages.starts_with(&complete) && theirs.pings.starts_with(&ours.pings), "{ours:?}, {theirs:?}");
+    Some(match (&ours.end, &theirs.end) {
+        (End::Violated(Violation::NonMinimalLength), _) => Difference::NonMinimalLength,
+        (End::Violated(Violation::OverlongLength), Verdict::Refused(1009)) => Difference::OverlongLength,
+        (End::Closed { code: Some(1014), .. }, end) if *end == protocol_violation => Difference::CloseCode1014,
+        (End::Violated(Violation::InvalidCloseCode), Verdict::Refused(1007)) => Difference::CodeBeforeReason,
+        (_, Verdict::Refused(1009)) if missing.is_none() => Difference::LongFrame,
+        _ => panic!("an unknown difference: {:?} and {:?}", ours.end, theirs.end),
+    })
+}
+
+/// How many bytes are missing to the end of the last frame; none if that is longer than the oracle may take.
+fn missing(stream: &[u8]) -> Option<usize> {
+    let mut position = 0;
+    loop {
+        let rest = &stream[position..];
+        if rest.is_empty() {
+            return Some(0);
+        }
+        // Behind a reserved opcode, tungstenite looks at nothing.
+        let header = (0..14).map(|missing| [rest, &vec![0; missing]].concat()).find_map(|bytes| {
+            let mut cursor = Cursor::new(bytes);
+            let header = FrameHeader::parse(&mut cursor).transpose()?;
+            Some(header.map(|(_, length)| length.saturating_add(cursor.position())))
+        })?;
+        let Ok(frame) = header else { return Some(rest.len().max(14) - rest.len()) };
+        let frame = usize::try_from(frame).ok().filter(|&frame| frame <= LONGEST_FRAME)?;
+        if frame > rest.len() {
+            return Some(frame - rest.len());
+        }
+        position += frame;
+    }
+}
+
+/// What tungstenite makes of a stream.
+fn judge(stream: &[u8], limit: Option<u64>) -> Judgement {
+    struct Wire<'s>(&'s [u8]);
+    impl Read for Wire<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.0.read(buffer)
+        }
+    }
+    impl Write for Wire<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            Ok(bytes.len()) // its answers are its own
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let limit = limit.map(|limit| usize::try_from(limit).expect("it fits into memory"));
+    let config = WebSocketConfig::default().max_message_size(limit).max_frame_size(Some(LONGEST_FRAME));
+    let mut server = WebSocket::from_raw_socket(Wire(stream), Role::Server, Some(config));
+    let (mut messages, mut pings) = (Vec::new(), Vec::new());
+    let end = loop {
+        match server.read() {
+            Ok(Message::Binary(message)) => messages.push(message.to_vec()),
+            Ok(Message::Ping(data)) => pings.push(data.to_vec()),
+            Ok(Message::Text(_) | Message::Pong(_)) => {}
+            Ok(Message::Close(close)) => {
+                break Verdict::Closed(close.map(|close| (close.code.into(), close.reason.to_string())));
+            }
+            Ok(Message::Frame(_)) => unreachable!("frames are not read one by one"),
+            Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => break Verdict::Open,
+            Err(Error::Capacity(_)) => break Verdict::Refused(1009),
+            Err(Error::Utf8(_)) => break Verdict::Refused(1007),
+            Err(Error::Protocol(_)) => break Verdict::Refused(1002),
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    Judgement { messages, pings, end }
+}
