@@ -33,7 +33,7 @@ impl Buffer {
     pub fn new(capacity: usize) -> Self {
         assert!(capacity >= HEADROOM, "a buffer has room for a header");
         let bytes = vec![0; capacity].into_boxed_slice();
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         ALLOCATED.set(ALLOCATED.get().wrapping_add(capacity));
         Self { bytes, output: HEADROOM..HEADROOM, input: HEADROOM..HEADROOM }
     }
@@ -129,18 +129,18 @@ impl Buffer {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 thread_local! {
     static ALLOCATED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// The size of all buffers that this thread has made and not dropped, in bytes.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn allocated() -> usize {
     ALLOCATED.get()
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Drop for Buffer {
     fn drop(&mut self) {
         let _ = ALLOCATED.try_with(|allocated| allocated.set(allocated.get().wrapping_sub(self.capacity())));

@@ -38,7 +38,10 @@ mod acceptor;
 mod relay;
 mod worker;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod simulation;
+
+#[cfg(fuzzing)]
+pub use simulation::respond;
 
 pub use relay::{Config, Relay, RelayHandle};

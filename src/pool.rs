@@ -41,7 +41,7 @@ impl Pool {
     }
 
     /// The size of all that is kept, in bytes.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn held(&self) -> usize {
         self.free.borrow().iter().flatten().map(Buffer::capacity).sum()
     }

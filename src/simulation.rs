@@ -8,17 +8,26 @@
 //! `cargo test --lib simulation` runs some thousand seeds. `ARC_RELAY_SEEDS=FIRST..LAST cargo test --release --lib
 //! simulation` runs these; a failing one is named, and runs alone, with a trace, as `FIRST..FIRST+1`.
 
+#![cfg_attr(not(test), allow(dead_code, missing_docs, reason = "the fuzz targets use a part of it"))]
+
+mod actor;
 mod checks;
 mod client;
 mod executor;
 mod network;
+#[cfg(test)]
 mod scenes;
 mod stage;
+#[cfg(fuzzing)]
+mod stranger;
 mod time;
 mod trace;
 mod visitor;
 mod world;
 
+#[cfg(fuzzing)]
+pub use stranger::respond;
+#[cfg(test)]
 use world::simulate;
 
 #[test]

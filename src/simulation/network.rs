@@ -105,6 +105,9 @@ impl Stream {
     }
 }
 
+/// How often a connection stalls at most.
+const MOST_STALLS: usize = 5;
+
 /// Both directions, and whether one side has cut them off.
 struct Wire {
     /// Who it is, for the trace.
@@ -178,9 +181,14 @@ impl Cable {
             wire.deliver(1 - nth);
         }
         // Not too often, or what is cut into many pieces would take forever.
-        wire.stalled = wire.stalls < 5 && wire.random.once_in(60);
+        wire.stalled = wire.stalls < MOST_STALLS && wire.random.once_in(60);
         wire.stalls += usize::from(wire.stalled);
         wire.stalled.then(|| Duration::from_millis(wire.random.below(2500) as u64))
+    }
+
+    /// Never stalls from now on.
+    pub(super) fn hold_steady(&self) {
+        self.0.borrow_mut().stalls = MOST_STALLS;
     }
 
     /// Ends a stall.

@@ -1,0 +1,184 @@
+//! Any bytes from a stranger to the whole relay, in memory: the first byte says how they are split, the rest is sent.
+//! What has to come back is read off the first request independently of the relay, rule by rule and in no order.
+
+#![no_main]
+
+use std::io::Cursor;
+
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let Some((&seed, bytes)) = input.split_first() else { return };
+    let response = arc_relay::respond(bytes, seed.into());
+    // If a head comes in pieces, hyper looks for its end first. Until then nobody has to be answered.
+    let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    let has_end =
+        [&b"\r\n\r\n"[..], b"\n\n"].iter().any(|end| bytes[begin..].windows(end.len()).any(|found| found == *end));
+    // And who insists on HTTP/2 may get none, as it understands none in HTTP/1.
+    let is_http_2 = bytes.starts_with(b"PRI * HTTP/2.0\r\n\r\n");
+    if (!has_end || is_http_2) && response.is_empty() {
+        return;
+    }
+    match Expected::of(bytes) {
+        // Nothing is said before the head of the request is there.
+        Expected::Nothing => assert!(response.is_empty() || is_malformed(&response), "{:?}", show(&response)),
+        // What is no HTTP is refused by hyper, with a bare status.
+        Expected::Malformed => assert!(is_malformed(&response), "{:?}", show(&response)),
+        Expected::Perhaps(expected) => {
+            if !is_malformed(&response) {
+                expected.check(&response);
+            }
+        }
+        Expected::Answer(expected) => expected.check(&response),
+    }
+});
+
+enum Expected {
+    Nothing,
+    Malformed,
+    /// This, unless hyper finds a fault with the length of its body.
+    Perhaps(Answer),
+    Answer(Answer),
+}
+
+struct Answer {
+    /// Any of these: each is the answer to one of the rules that the request breaks.
+    statuses: Vec<u16>,
+    has_body: bool,
+    accept: Option<String>,
+}
+
+impl Expected {
+    fn of(bytes: &[u8]) -> Self {
+        let mut headers = [httparse::EMPTY_HEADER; 100];
+        let mut request = httparse::Request::new(&mut headers);
+        match request.parse(bytes) {
+            Ok(httparse::Status::Partial) => return Self::Nothing,
+            Err(_) => return Self::Malformed,
+            Ok(httparse::Status::Complete(_)) => {}
+        }
+        let (method, target) = (request.method.unwrap(), request.path.unwrap());
+        let Ok(uri) = target.parse::<http::Uri>() else { return Self::Malformed };
+        let values = |name: &'static str| {
+            let named = request.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+            named.map(|header| header.value)
+        };
+        // A field that is not visible ASCII says nothing.
+        let lists = |name, element: &str| {
+            let lines = values(name).filter(|line| line.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~')));
+            let mut elements = lines.flat_map(|line| std::str::from_utf8(line).unwrap().split(','));
+            elements.any(|found| found.trim().eq_ignore_ascii_case(element))
+        };
+        let mut statuses = Vec::new();
+        let mut accept = None;
+        if lists("upgrade", "websocket") {
+            let key = values("sec-websocket-key").next();
+            if method != "GET" {
+                statuses.push(405);
+            }
+            if values("sec-websocket-version").next() != Some(b"13") {
+                statuses.push(426);
+            }
+            if request.version != Some(1) || !lists("connection", "upgrade") || !key.is_some_and(is_key) {
+                statuses.push(400);
+            }
+            match code(uri.query().unwrap_or_default()) {
+                None => statuses.push(400),
+                Some(code) if code == "x" => statuses.push(409),
+                Some(_) => {}
+            }
+            if let (true, Some(key)) = (statuses.is_empty(), key) {
+                statuses.push(101);
+                accept = Some(derive_accept_key(key));
+            }
+        } else {
+            let is_health = matches!(uri.path(), "/health" | "/health/");
+            statuses.push(match method {
+                "GET" | "HEAD" if is_health => 200,
+                "GET" | "HEAD" => 404,
+                _ => 405,
+            });
+        }
+        let answer = Answer { statuses, has_body: method != "HEAD", accept };
+        let has_length = values("content-length").chain(values("transfer-encoding")).next().is_some();
+        if has_length || method == "CONNECT" { Self::Perhaps(answer) } else { Self::Answer(answer) }
+    }
+}
+
+/// Whether it is sixteen bytes in Base64 (RFC 6455, section 4.1): 22 digits, of which the last ends in zeros.
+fn is_key(key: &[u8]) -> bool {
+    let Some(digits) = key.strip_suffix(b"==") else { return false };
+    let is_digit = |digit: &u8| digit.is_ascii_alphanumeric() || matches!(digit, b'+' | b'/');
+    digits.len() == 22 && digits.iter().all(is_digit) && matches!(digits[21], b'A' | b'Q' | b'g' | b'w')
+}
+
+/// The pair code, or none if it is missing or invalid.
+fn code(query: &str) -> Option<String> {
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    let (_, value) = pairs.into_iter().find(|(name, _)| name == "pair")?;
+    // What is not UTF-8 shows as this; a client that really sends this character is not tried.
+    let valid = !value.is_empty() && value.chars().count() <= 256 && !value.contains('\u{FFFD}');
+    valid.then(|| value.into_owned())
+}
+
+/// Whether it is a refusal by hyper itself: a status and nothing else.
+fn is_malformed(response: &[u8]) -> bool {
+    let head = response.strip_suffix(b"\r\n\r\n").unwrap_or_default();
+    let head = String::from_utf8_lossy(head).to_lowercase();
+    let status = head.strip_prefix("http/1.1 4").is_some() || head.strip_prefix("http/1.0 4").is_some();
+    status && !head.contains("content-type")
+}
+
+impl Answer {
+    fn check(&self, response: &[u8]) {
+        let mut headers = [httparse::EMPTY_HEADER; 20];
+        let mut parsed = httparse::Response::new(&mut headers);
+        let Ok(httparse::Status::Complete(length)) = parsed.parse(response) else {
+            panic!("{:?} instead of {:?}", show(response), self.statuses)
+        };
+        let status = parsed.code.unwrap();
+        assert!(self.statuses.contains(&status), "{:?} instead of {:?}", show(response), self.statuses);
+        let header = |name: &str| {
+            let found = parsed.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+            found.map(|header| std::str::from_utf8(header.value).unwrap())
+        };
+        let rest = &response[length..];
+        match status {
+            101 => {
+                assert_eq!(header("sec-websocket-accept"), self.accept.as_deref());
+                check_frames(rest);
+            }
+            200 => assert!(!self.has_body || rest.starts_with(b"{\"ok\":true,\"pairs\":1}")),
+            _ => {
+                // It is the last answer, of one line.
+                assert_eq!(header("connection"), Some("close"));
+                let body = std::str::from_utf8(rest).unwrap();
+                assert!(!self.has_body || body.find('\n') == Some(body.len() - 1), "{body:?}");
+                assert!(!self.has_body || header("content-length") == Some(&body.len().to_string()));
+                assert!(status != 405 || header("allow").is_some());
+                assert!(status != 426 || header("sec-websocket-version") == Some("13"));
+            }
+        }
+    }
+}
+
+/// What comes behind a 101 to somebody who is alone: pongs, and at the end perhaps a close frame.
+fn check_frames(bytes: &[u8]) {
+    let mut cursor = Cursor::new(bytes);
+    let mut closed = false;
+    while (cursor.position() as usize) < bytes.len() {
+        assert!(!closed, "something comes behind a close frame");
+        let first = bytes[cursor.position() as usize];
+        let (header, length) = FrameHeader::parse(&mut cursor).unwrap().expect("a whole header");
+        assert!(header.mask.is_none() && matches!(first, 0x88 | 0x8A) && length <= 125);
+        closed = first == 0x88;
+        cursor.set_position(cursor.position() + length);
+    }
+    assert_eq!(cursor.position() as usize, bytes.len(), "the last frame is whole");
+}
+
+fn show(response: &[u8]) -> String {
+    String::from_utf8_lossy(response).into_owned()
+}

@@ -1,0 +1,75 @@
+//! Somebody who does what a script says, one thing after the other.
+
+use std::time::Duration;
+
+use futures_lite::future::{block_on, poll_once};
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+
+use super::network::Socket;
+use super::stage::Stage;
+
+const JOIN: &str = "GET /?pair=x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// A binary message with a mask of zeros.
+pub(super) fn message(payload: &[u8]) -> Vec<u8> {
+    let mut frame = match payload.len() {
+        length @ 0..=125 => vec![0x82, 0x80 | length as u8],
+        length @ 126..=0xFFFF => [&[0x82, 0xFE], &(length as u16).to_be_bytes()[..]].concat(),
+        length => [&[0x82, 0xFF], &(length as u64).to_be_bytes()[..]].concat(),
+    };
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+/// Somebody who does what a scene says.
+pub(super) struct Actor(pub(super) Socket);
+
+impl Actor {
+    pub(super) fn enter(stage: &mut Stage, number: usize, capacity: usize) -> Self {
+        let mut actor = Self(stage.socket(number, capacity).0);
+        actor.send(JOIN.as_bytes());
+        stage.pass(Duration::from_secs(3)); // the network may stall
+        let head = actor.receive();
+        assert!(head.starts_with(b"HTTP/1.1 101") && head.ends_with(b"\r\n\r\n"));
+        actor
+    }
+
+    /// Sends what there has to be room for.
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        assert!(self.try_send(bytes), "it is open");
+    }
+
+    /// Sends what there has to be room for. False if the other side has gone.
+    pub(super) fn try_send(&mut self, bytes: &[u8]) -> bool {
+        block_on(poll_once(self.0.write_all(bytes))).expect("there is room").is_ok()
+    }
+
+    /// Receives what has come.
+    pub(super) fn receive(&mut self) -> Vec<u8> {
+        let mut received = Vec::new();
+        let mut bytes = [0; 4096];
+        while let Some(Ok(count @ 1..)) = block_on(poll_once(self.0.read(&mut bytes))) {
+            received.extend(&bytes[..count]);
+        }
+        received
+    }
+
+    /// Receives to the end, and returns the code of the close frame, which is the last.
+    pub(super) fn receive_close(&mut self, stage: &mut Stage) -> (Vec<u8>, u16) {
+        let mut received = Vec::new();
+        loop {
+            stage.pass(Duration::from_secs(3));
+            let more = self.receive();
+            if more.is_empty() {
+                break;
+            }
+            received.extend(more);
+        }
+        let close = received.windows(2).rposition(|bytes| bytes[0] == 0x88).expect("a close frame");
+        let code = u16::from_be_bytes([received[close + 2], received[close + 3]]);
+        received.truncate(close);
+        (received, code)
+    }
+}
