@@ -274,6 +274,7 @@ fn every_difference_to_tungstenite_that_is_listed_is_there() {
         (Difference::NonMinimalLength, raw(0x82, 0xFE, &[0, 1], b"x")),
         (Difference::NonMinimalLength, raw(0x82, 0xFF, &1_u64.to_be_bytes(), b"x")),
         (Difference::OverlongLength, raw(0x82, 0xFF, &u64::MAX.to_be_bytes(), b"")),
+        (Difference::OverlongLength, raw(0x82, 0xFF, &u64::MAX.to_be_bytes(), b"")[..10].to_vec()),
         (Difference::LongFrame, long.clone()),
         (Difference::LongFrame, [&[long[0] | 0x40], &long[1..]].concat()),
         (Difference::CloseCode1014, frame(0x88, &1014_u16.to_be_bytes())),

@@ -17,7 +17,7 @@ fuzz_target!(|input: &[u8]| {
     let has_end =
         [&b"\r\n\r\n"[..], b"\n\n"].iter().any(|end| bytes[begin..].windows(end.len()).any(|found| found == *end));
     // And who insists on HTTP/2 may get none, as it understands none in HTTP/1.
-    let is_http_2 = bytes.starts_with(b"PRI * HTTP/2.0\r\n\r\n");
+    let is_http_2 = bytes[begin..].starts_with(b"PRI * HTTP/2.0\r\n\r\n");
     if (!has_end || is_http_2) && response.is_empty() {
         return;
     }

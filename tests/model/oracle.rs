@@ -59,8 +59,8 @@ enum Verdict {
 ///
 /// If they differ in any other way.
 pub fn compare(stream: &[u8], limit: Option<u64>, ours: &Outcome) -> Option<Difference> {
-    let missing = missing(stream);
-    let padding = if matches!(ours.end, End::Violated(_)) { missing.unwrap_or(0) } else { 0 };
+    let (missing, is_long) = missing(stream);
+    let padding = if matches!(ours.end, End::Violated(_)) { missing } else { 0 };
     let theirs = judge(&[stream, &vec![0; padding]].concat(), limit);
     let complete = messages(&ours.output).0;
     let verdict = match &ours.end {
@@ -82,32 +82,32 @@ pub fn compare(stream: &[u8], limit: Option<u64>, ours: &Outcome) -> Option<Diff
         (End::Violated(Violation::OverlongLength), Verdict::Refused(1009)) => Difference::OverlongLength,
         (End::Closed { code: Some(1014), .. }, end) if *end == protocol_violation => Difference::CloseCode1014,
         (End::Violated(Violation::InvalidCloseCode), Verdict::Refused(1007)) => Difference::CodeBeforeReason,
-        (_, Verdict::Refused(1009)) if missing.is_none() => Difference::LongFrame,
+        (_, Verdict::Refused(1009)) if is_long => Difference::LongFrame,
         _ => panic!("an unknown difference: {:?} and {:?}", ours.end, theirs.end),
     })
 }
 
-/// How many bytes are missing to the end of the last frame; none if that is longer than the oracle may take.
-fn missing(stream: &[u8]) -> Option<usize> {
-    let mut position = 0;
-    loop {
-        let rest = &stream[position..];
-        if rest.is_empty() {
-            return Some(0);
-        }
-        // Behind a reserved opcode, tungstenite looks at nothing.
+/// How many bytes are missing to the end of the last frame. If that is longer than the oracle may take, to the end of
+/// its header, and it is said so.
+fn missing(stream: &[u8]) -> (usize, bool) {
+    let mut rest = stream;
+    while !rest.is_empty() {
         let header = (0..14).map(|missing| [rest, &vec![0; missing]].concat()).find_map(|bytes| {
             let mut cursor = Cursor::new(bytes);
             let header = FrameHeader::parse(&mut cursor).transpose()?;
-            Some(header.map(|(_, length)| length.saturating_add(cursor.position())))
-        })?;
-        let Ok(frame) = header else { return Some(rest.len().max(14) - rest.len()) };
-        let frame = usize::try_from(frame).ok().filter(|&frame| frame <= LONGEST_FRAME)?;
-        if frame > rest.len() {
-            return Some(frame - rest.len());
-        }
-        position += frame;
+            Some(header.map(|(_, length)| (cursor.position() as usize, length)))
+        });
+        // A reserved opcode is refused as soon as the header is there.
+        let Ok((header, length)) = header.expect("14 bytes are a header") else { return (14, false) };
+        let Some(length) = usize::try_from(length).ok().filter(|&length| length <= LONGEST_FRAME) else {
+            return (header.saturating_sub(rest.len()), true);
+        };
+        let Some((_, next)) = rest.split_at_checked(header + length) else {
+            return (header + length - rest.len(), false);
+        };
+        rest = next;
     }
+    (0, false)
 }
 
 /// What tungstenite makes of a stream.
