@@ -1,0 +1,159 @@
+//! Pairs that come, talk and go in any way, over real sockets and for as long as one likes: every byte is verified, and
+//! the relay's memory and open files are watched.
+//!
+//! `cargo test` does it for some seconds. `ARC_RELAY_SOAK=20m cargo test --release --test soak -- --nocapture` does it
+//! for 20 minutes; `ARC_RELAY_SOAK_SEED` begins with another pair.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod pair;
+mod stream;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pair::DEPARTURES;
+use support::{Relay, eventually};
+
+/// How many pairs there are at a time.
+const PAIRS: u64 = 24;
+
+/// How much more memory the relay may hold at a later quiet point than at the second one, in KiB: the pool's share of
+/// large buffers (1.7 MiB for its worker) may have been smaller then. A leak of a kilobyte for each pair shows in an hour,
+/// one of a buffer within seconds.
+const GROWTH: usize = 2048;
+
+/// The most memory that the relay may ever hold, in KiB: for each pair and direction two buffers of 256 KiB, the pool,
+/// and the program itself; and as much again for what the allocator cannot give back.
+const MOST: usize = 2 * (PAIRS as usize * 4 * 256 + 1700 + 4000);
+
+/// What has happened so far.
+#[derive(Default)]
+struct Totals {
+    pairs: AtomicU64,
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    pings: AtomicU64,
+    departures: [AtomicU64; 5],
+}
+
+#[test]
+fn soak() {
+    let variable = |name: &str| std::env::var(name).ok();
+    let duration = variable("ARC_RELAY_SOAK").unwrap_or("5s".into());
+    let duration = humantime::parse_duration(&duration).expect("a duration as in 20m");
+    let seed: u64 = variable("ARC_RELAY_SOAK_SEED").map_or(0, |seed| seed.parse().expect("a number"));
+    println!("soak: {PAIRS} pairs at a time for {duration:?}, beginning with seed {seed}");
+
+    let relay = Relay::start(&[]);
+    let totals = Totals::default();
+    let next = AtomicU64::new(seed);
+    // How many pairs are there now; whether no more are to come for the moment; whether it is over.
+    let (playing, quiet, over) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..PAIRS {
+            scope.spawn(|| {
+                while !over.load(SeqCst) {
+                    playing.fetch_add(1, SeqCst);
+                    if quiet.load(SeqCst) {
+                        playing.fetch_sub(1, SeqCst);
+                        thread::sleep(Duration::from_millis(20));
+                        continue;
+                    }
+                    let seed = next.fetch_add(1, SeqCst);
+                    let play = || pair::play(&relay, seed, &totals);
+                    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(play)).is_err() {
+                        eprintln!("soak: pair {seed} failed");
+                        std::process::abort(); // the others would wait for their minute, and bury it
+                    }
+                    playing.fetch_sub(1, SeqCst);
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !over.load(SeqCst) {
+                disturb(&relay);
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        watch(&relay, duration, &totals, &playing, &quiet);
+        over.store(true, SeqCst);
+    });
+}
+
+/// Strangers, who must not matter to anybody.
+fn disturb(relay: &Relay) {
+    use std::io::Write;
+    let health = relay.http("GET /health HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n");
+    assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
+    let garbage = relay.http("\u{16}\u{3}\u{1}\r\n\r\n");
+    assert!(garbage.starts_with("HTTP/1.1 400 "), "{garbage}");
+    let _ = relay.socket().write_all(b"GET /?pair=soak0 HTTP/1.1\r\nHost:");
+}
+
+/// Prints how the relay does, and checks it at quiet points: when all pairs have left, nothing may be left of them.
+fn watch(relay: &Relay, duration: Duration, totals: &Totals, playing: &AtomicUsize, quiet: &AtomicBool) {
+    let start = Instant::now();
+    let period = (duration / 10).clamp(Duration::from_secs(1), Duration::from_secs(120));
+    let mut settled = Vec::new();
+    let mut most = 0;
+    while start.elapsed() < duration {
+        let begin = Instant::now();
+        while begin.elapsed() < period {
+            thread::sleep((period / 10).clamp(Duration::from_millis(500), Duration::from_secs(10)));
+            most = most.max(report(relay, start, totals, ""));
+            assert!(most <= MOST, "{most} KiB");
+        }
+        quiet.store(true, SeqCst);
+        eventually_quiet(playing);
+        eventually("no pairs are left", || relay.pairs() == 0);
+        settled.push(report(relay, start, totals, ", quiet"));
+        if let &[_, second, .., last] = &settled[..] {
+            assert!(last <= second + GROWTH, "memory has grown: {settled:?} KiB");
+        }
+        quiet.store(false, SeqCst);
+    }
+    quiet.store(true, SeqCst);
+    eventually_quiet(playing);
+    relay.assert_empty();
+    let count = |number: &AtomicU64| number.load(SeqCst);
+    let departures: Vec<_> =
+        DEPARTURES.iter().zip(&totals.departures).map(|(name, number)| format!("{} {name}", count(number))).collect();
+    println!(
+        "soak: {} pairs left ({}), {} messages, {} MiB and {} pings; at most {most} KiB, when quiet {settled:?} KiB; {:?} CPU",
+        count(&totals.pairs),
+        departures.join(", "),
+        count(&totals.messages),
+        count(&totals.bytes) >> 20,
+        count(&totals.pings),
+        relay.cpu()
+    );
+    assert!(count(&totals.pairs) > 0 && count(&totals.bytes) > 0, "nothing has happened");
+}
+
+fn eventually_quiet(playing: &AtomicUsize) {
+    let start = Instant::now();
+    while playing.load(SeqCst) > 0 {
+        assert!(start.elapsed() < Duration::from_secs(180), "a pair does not come to its end");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Prints a line, and returns the memory in KiB.
+fn report(relay: &Relay, start: Instant, totals: &Totals, when: &str) -> usize {
+    let memory = relay.memory("VmRSS");
+    let count = |number: &AtomicU64| number.load(SeqCst);
+    println!(
+        "{:6} s: {memory:6} KiB, {:3} files, {:3} codes; {:6} pairs have left, {:8} messages, {:7} MiB{when}",
+        start.elapsed().as_secs(),
+        relay.files(),
+        relay.pairs(),
+        count(&totals.pairs),
+        count(&totals.messages),
+        count(&totals.bytes) >> 20,
+    );
+    memory
+}
