@@ -38,10 +38,12 @@ mod acceptor;
 mod relay;
 mod worker;
 
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
 mod simulation;
 
-#[cfg(fuzzing)]
+#[cfg(all(fuzzing, not(test)))]
+mod simulation;
+#[cfg(all(fuzzing, not(test)))]
 pub use simulation::respond;
 
 pub use relay::{Config, Relay, RelayHandle};

@@ -283,7 +283,8 @@ impl Writer {
                 return Ok(false);
             }
             if self.random.once_in(6) {
-                let data = vec![7; self.random.below(126)];
+                let number = self.state.borrow().pings.len() as u8;
+                let data = vec![number; self.random.below(126)];
                 self.frame(0x89, &data).await?;
                 self.state.borrow_mut().pings.push(data);
             }
