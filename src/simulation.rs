@@ -13,6 +13,8 @@
 mod actor;
 mod checks;
 mod client;
+#[cfg(test)]
+mod conformance;
 mod executor;
 mod network;
 #[cfg(test)]

@@ -273,6 +273,8 @@ fn every_difference_to_tungstenite_that_is_listed_is_there() {
     let cases = [
         (Difference::NonMinimalLength, raw(0x82, 0xFE, &[0, 1], b"x")),
         (Difference::NonMinimalLength, raw(0x82, 0xFF, &1_u64.to_be_bytes(), b"x")),
+        (Difference::NonMinimalLength, raw(0x89, 0xFE, &[0, 1], b"x")),
+        (Difference::NonMinimalLength, vec![0x89, 0xFE]),
         (Difference::OverlongLength, raw(0x82, 0xFF, &u64::MAX.to_be_bytes(), b"")),
         (Difference::OverlongLength, raw(0x82, 0xFF, &u64::MAX.to_be_bytes(), b"")[..10].to_vec()),
         (Difference::LongFrame, long.clone()),

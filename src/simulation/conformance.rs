@@ -1,0 +1,60 @@
+//! The rows of `tests/conformance/`, in memory: cut into other pieces by each seed, on the way in and on the way out.
+
+#[path = "../../tests/conformance/cases.rs"]
+mod cases;
+#[path = "../../tests/conformance/verdict.rs"]
+mod verdict;
+
+use std::time::Duration;
+
+use super::actor::Actor;
+use super::executor::Random;
+use super::stage::Stage;
+use crate::relay::Config;
+use cases::{Case, cases};
+use verdict::{Received, judge};
+
+/// Room for all that a row sends.
+const CAPACITY: usize = 32 << 20;
+
+#[test]
+fn every_row_is_kept() {
+    let failures: Vec<_> = cases()
+        .iter()
+        .flat_map(|case| {
+            let long = case.sent.iter().map(Vec::len).sum::<usize>() > 100_000;
+            (0..if long { 1 } else { 10 }).filter_map(|seed| play(case, seed))
+        })
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Plays a row, and returns what is wrong.
+fn play(case: &Case, seed: u64) -> Option<String> {
+    let mut stage = Stage::new(Random::new(seed), Config { max_message: case.limit, ..Config::default() });
+    let mut peer = Actor::enter(&mut stage, 0, CAPACITY);
+    let mut client = Actor::enter(&mut stage, 1, CAPACITY);
+    for piece in &case.sent {
+        if !client.try_send(piece) {
+            break; // a relay that has refused it may be gone before the rest is sent
+        }
+        if stage.random.once_in(2) {
+            stage.settle();
+        }
+    }
+    let (mut to_peer, mut to_client) = (Received::default(), Received::default());
+    // Long enough for a stall of the network.
+    while {
+        stage.pass(Duration::from_secs(3));
+        let more = [(&mut peer, &mut to_peer), (&mut client, &mut to_client)].map(|(actor, received)| {
+            let bytes = actor.receive();
+            received.push(&bytes);
+            !bytes.is_empty()
+        });
+        more.contains(&true)
+    } {}
+    drop((peer, client));
+    stage.stop();
+    stage.check_empty();
+    judge(case, &to_client, &to_peer).map(|wrong| format!("seed {seed}: {wrong}"))
+}
