@@ -59,7 +59,9 @@ mod tests {
     #[test]
     fn takes_the_smallest_that_fits() {
         let pool = Pool::default();
-        for (capacity, size) in [(0, 4096), (4096, 4096), (4097, 16384), (65537, 262_144), (usize::MAX, 262_144)] {
+        for (capacity, size) in
+            [(0, 4096), (4096, 4096), (4097, 16384), (16385, 65536), (65537, 262_144), (usize::MAX, 262_144)]
+        {
             assert_eq!(pool.take(capacity).capacity(), size);
         }
     }

@@ -112,6 +112,12 @@ impl World {
             let in_time = ended < answered + Duration::from_secs(4) || line_was_slow;
             assert!(in_time, "client {number} was left waiting for the end");
         }
+        // And who never answers is not waited for.
+        if let (Some(closed), Some(ended)) = (client.closed_at, client.ended_at) {
+            let excused = client.slow || line_was_slow || client.ending == Ending::Vanish;
+            let in_time = ended < closed + Duration::from_secs(8) || excused;
+            assert!(in_time, "client {number} was kept for {:?}", ended - closed);
+        }
         match &client.close {
             Some((code, reason)) => self.check_close(number, client, *code, reason),
             None => {
