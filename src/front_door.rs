@@ -68,7 +68,12 @@ pub(crate) async fn receive<T: Transport>(
             *claimed.borrow_mut() = claim;
             answer
         });
-        let answer = answer.unwrap_or_else(Refusal::into_answer);
+        let answer = answer.unwrap_or_else(|refusal| {
+            let mut answer = refusal.into_answer();
+            // Otherwise hyper adds `keep-alive` to it for a client of HTTP/1.0 that asks for it.
+            *answer.version_mut() = request.version();
+            answer
+        });
         async { Ok::<_, Infallible>(answer) }
     });
     let http = http1::Builder::new()

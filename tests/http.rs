@@ -115,6 +115,20 @@ fn refusals_have_their_status_one_line_and_an_end() {
 }
 
 #[test]
+fn a_refusal_in_http_1_0_ends_the_connection_whatever_is_asked_for() {
+    let relay = Relay::start(&[]);
+    for connection in ["Upgrade", "keep-alive, Upgrade"] {
+        let request = upgrade("/?pair=x", "").replace("HTTP/1.1", "HTTP/1.0");
+        let request = request.replace("Connection: Upgrade", &format!("Connection: {connection}"));
+        let response = relay.http(&request);
+        let (status_line, headers, body) = split(&response);
+        assert_eq!((status_line, body), ("HTTP/1.0 400 Bad Request", "HTTP/1.1 required\n"));
+        let fields: Vec<_> = headers.lines().filter(|line| line.starts_with("connection:")).collect();
+        assert_eq!(fields, ["connection: close"]);
+    }
+}
+
+#[test]
 fn a_request_that_is_not_http_is_refused() {
     let relay = Relay::start(&[]);
     // A TLS hello, among others: whoever forgot that the relay speaks plain HTTP must not wait for it.
