@@ -18,6 +18,8 @@
 
 mod inbound;
 mod outbound;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -26,3 +26,16 @@ impl Stats {
         Tally { forwarded: self.forwarded.load(Relaxed), dropped: self.dropped.load(Relaxed) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_tally_has_grown_by_counts() {
+        let stats = Stats::default();
+        stats.count(Tally { forwarded: 2, dropped: 3 }, Tally { forwarded: 2, dropped: 7 });
+        stats.count(Tally { forwarded: 2, dropped: 7 }, Tally { forwarded: 12, dropped: 7 });
+        assert_eq!(stats.tally(), Tally { forwarded: 10, dropped: 4 });
+    }
+}

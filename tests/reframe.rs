@@ -385,3 +385,15 @@ fn a_stream_that_ends_within_a_message_is_known_to() {
     assert_eq!(feed(&message, &[], None).end, End::Open { mid_message: false });
     assert_eq!(feed(b"", &[], None).end, End::Open { mid_message: false });
 }
+
+#[test]
+fn debug_does_not_show_keys_or_text() {
+    let mut buffer = Buffer::new(64);
+    let cut = [0x81, 0x83, 7, 7, 7, 7, b'a' ^ 7]; // one letter of three
+    buffer.spare_mut()[..cut.len()].copy_from_slice(&cut);
+    buffer.fill(cut.len());
+    let mut reframer = Reframer::new(None);
+    assert_eq!(reframer.advance(&mut buffer), Ok(Event::Starved { frame: 0 }));
+    let shown = "Reframer { message: Some(Text), message_length: 3, tally: Tally { forwarded: 0, dropped: 0 }, .. }";
+    assert_eq!(format!("{reframer:?}"), shown);
+}

@@ -21,10 +21,10 @@ use crate::tick::{Asked, Tick};
 use crate::transport::Transport;
 
 /// A read for less room than this is not worth its system call.
-const LEAST_READ: usize = 2048;
+pub(super) const LEAST_READ: usize = 2048;
 
 /// A read that fills less than this fraction of its buffer makes the next one smaller.
-const SPARSE: usize = 16;
+pub(super) const SPARSE: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Inbound {

@@ -12,7 +12,7 @@ use crate::transport::Transport;
 
 /// How many bytes of answers to pings may wait for a client that does not read. Beyond that only the newest is
 /// answered, as RFC 6455, section 5.5.3 allows: a flood of pings costs no memory.
-const PONG_BACKLOG: usize = 4096;
+pub(super) const PONG_BACKLOG: usize = 4096;
 
 const FIN_CLOSE: u8 = 0x88;
 const FIN_PONG: u8 = 0x8A;

@@ -1,4 +1,5 @@
-//! What the seeds have found, played step by step, so that it stays found when the seeds mean something else.
+//! Scenes, played step by step: what the seeds have found, so that it stays found when the seeds mean something else,
+//! and what no client could complain of.
 
 use std::time::Duration;
 
@@ -29,4 +30,23 @@ fn a_reset_that_a_write_has_found_is_told_as_a_loss() {
         drop(sender);
         stage.check_empty();
     }
+}
+
+/// Whoever asks again at once while there are no file descriptors takes the processor, and gets none.
+#[test]
+fn after_an_accept_that_fails_there_is_a_pause() {
+    let mut stage = Stage::new(Random::new(0), Config::default());
+    stage.relay.fail_accept();
+    stage.settle();
+    let (socket, cable) = stage.socket(0, 10_000);
+    cable.hold_steady();
+    let mut client = Actor(socket);
+    client.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+    stage.settle();
+    assert_eq!(client.receive(), b"");
+    stage.pass(Duration::from_secs(1));
+    assert!(client.receive().starts_with(b"HTTP/1.1 200"));
+    drop(client);
+    stage.stop();
+    stage.check_empty();
 }

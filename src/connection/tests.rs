@@ -1,0 +1,440 @@
+//! What no client can see: how much a read has room for, what memory is held meanwhile, which system calls are made.
+//! That what is forwarded is right is the simulation's to show.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures_lite::{AsyncRead, AsyncWrite};
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+
+use super::inbound::{Inbound, LEAST_READ, SPARSE};
+use super::outbound::{Outbound, PONG_BACKLOG};
+use super::*;
+use crate::buffer::{Buffer, HEADROOM, allocated};
+use crate::clock::SystemClock;
+use crate::link::{End, Next};
+use crate::pair_code::PairCode;
+use crate::pool::{LARGEST, SIZES, size_for};
+use crate::seats::Seats;
+use crate::stop::stop;
+
+/// A socket that is in the test's hand.
+#[derive(Clone, Debug, Default)]
+struct Tap(Rc<RefCell<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// What the client has sent.
+    arrived: VecDeque<u8>,
+    /// How the next calls fail.
+    failures: VecDeque<io::ErrorKind>,
+    /// Whether it says that it is readable though it is not.
+    lies: bool,
+    /// The room of each read that was made.
+    reads: Vec<usize>,
+    /// How much the client takes.
+    room: usize,
+    /// What the client was sent, each write apart.
+    writes: Vec<Vec<u8>>,
+}
+
+impl Transport for Tap {
+    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.borrow_mut();
+        let lies = std::mem::take(&mut state.lies);
+        if lies || !state.arrived.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.borrow().room > 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.0.borrow_mut();
+        state.reads.push(buffer.len());
+        match state.failures.pop_front() {
+            Some(kind) => Err(kind.into()),
+            None if state.arrived.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            None => {
+                let count = buffer.len().min(state.arrived.len());
+                buffer.iter_mut().zip(state.arrived.drain(..count)).for_each(|(to, from)| *to = from);
+                Ok(count)
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.0.borrow_mut();
+        let count = bytes.len().min(state.room);
+        state.room -= count;
+        state.writes.push(bytes[..count].to_vec());
+        match state.failures.pop_front() {
+            Some(kind) => Err(kind.into()),
+            None if count == 0 => Err(io::ErrorKind::WouldBlock.into()),
+            None => Ok(count),
+        }
+    }
+
+    fn report_when_sent(&self) {}
+
+    fn shut_down(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn has_ended(&self) -> bool {
+        false
+    }
+}
+
+impl AsyncRead for Tap {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.receive(buffer))
+    }
+}
+
+impl AsyncWrite for Tap {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.send(bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shut_down())
+    }
+}
+
+/// One connection, and its peer's end of the link.
+struct Side {
+    inbound: Inbound,
+    outbound: Outbound,
+    socket: Tap,
+    peer: End<Buffer>,
+    pool: Rc<Pool>,
+}
+
+impl Side {
+    fn new() -> Self {
+        let (clock, pool) = (Arc::new(SystemClock), Rc::<Pool>::default());
+        let seats = Arc::new(Seats::new(Duration::from_secs(60), 1, clock.clone()));
+        let claim = || seats.claim(PairCode::from_target("/?pair=code").unwrap(), 0).unwrap();
+        let (ours, theirs) = (claim(), claim());
+        let (alive, stop) = stop();
+        let surroundings = Surroundings {
+            pool: Rc::clone(&pool),
+            tick: Rc::new(Tick::new(clock.clone())),
+            clock,
+            stats: Arc::default(),
+            stop,
+            alive,
+        };
+        Self {
+            inbound: Inbound::new(&[], ours.seat, ours.end.outgoing, Reframer::new(None), &surroundings),
+            outbound: Outbound::new(ours.end.incoming, Rc::clone(&pool)),
+            socket: Tap::default(),
+            peer: theirs.end,
+            pool,
+        }
+    }
+
+    fn arrive(&self, bytes: &[u8]) {
+        self.socket.0.borrow_mut().arrived.extend(bytes);
+    }
+
+    fn fail(&self, kind: io::ErrorKind) {
+        self.socket.0.borrow_mut().failures.push_back(kind);
+    }
+
+    fn let_write(&self, room: usize) {
+        self.socket.0.borrow_mut().room = room;
+    }
+
+    /// Polls the way in, and returns the room of each read that it made.
+    fn read(&mut self) -> Vec<usize> {
+        let poll = self.inbound.poll(&mut Context::from_waker(Waker::noop()), &self.socket, &mut self.outbound);
+        assert!(poll.is_pending());
+        std::mem::take(&mut self.socket.0.borrow_mut().reads)
+    }
+
+    /// Polls the way out, and returns what each write sent.
+    fn write(&mut self) -> Vec<Vec<u8>> {
+        self.outbound.poll(&mut Context::from_waker(Waker::noop()), &self.socket);
+        std::mem::take(&mut self.socket.0.borrow_mut().writes)
+    }
+
+    /// Takes the batch that is under way to the peer, and returns its length. Its credit is not given back.
+    fn take(&mut self) -> Option<usize> {
+        match self.peer.incoming.poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Next::Batch(batch)) => Some(batch.output().len()),
+            Poll::Ready(Next::End(farewell)) => panic!("the pair has ended: {farewell:?}"),
+            Poll::Pending => None,
+        }
+    }
+
+    /// The memory of all buffers in use, in bytes.
+    fn in_use(&self) -> usize {
+        allocated() - self.pool.held()
+    }
+}
+
+/// Messages of two bytes each: as many as fill a whole number of buffers.
+fn small_messages(bytes: usize) -> Vec<u8> {
+    [0x82, 0x82, 1, 2, 3, 4, 5, 6].repeat(bytes / 8)
+}
+
+#[test]
+fn reads_grow_with_a_stream_and_shrink_behind_it() {
+    let mut side = Side::new();
+    side.arrive(&small_messages(1 << 20));
+    for size in [0, 1, 2, 3, 3, 3] {
+        assert_eq!(side.read(), [SIZES[size] - HEADROOM]);
+        assert!(side.take().is_some());
+        side.peer.incoming.give_credit();
+    }
+    side.socket.0.borrow_mut().arrived.clear();
+    let sparse = |size: usize| SIZES[size] / SPARSE;
+    assert_eq!(side.read().len(), 1, "the last one was full, so there may be more");
+    for (bytes, size) in [(sparse(3), 3), (8, 3), (sparse(2), 2), (8, 2), (8, 1), (8, 0), (8, 0)] {
+        side.arrive(&small_messages(bytes));
+        assert_eq!(side.read(), [SIZES[size] - HEADROOM]);
+        assert!(side.take().is_some());
+        side.peer.incoming.give_credit();
+        assert_eq!(side.in_use(), 0, "there is nothing to keep");
+    }
+}
+
+#[test]
+fn nothing_is_read_that_can_only_say_that_there_is_nothing() {
+    let mut side = Side::new();
+    assert_eq!(side.read().len(), 0);
+    side.arrive(&small_messages(800));
+    assert_eq!(side.read().len(), 1);
+    assert_eq!(side.read().len(), 0);
+}
+
+#[test]
+fn a_read_that_fails_for_now_is_made_again() {
+    let mut side = Side::new();
+    side.socket.0.borrow_mut().lies = true;
+    assert_eq!(side.read().len(), 1, "it said that there is something");
+    side.fail(io::ErrorKind::Interrupted);
+    side.arrive(&small_messages(8));
+    while !side.read().is_empty() {}
+    assert_eq!(side.take(), Some(4));
+}
+
+#[test]
+fn a_write_that_fails_for_now_is_made_again() {
+    let mut side = Side::new();
+    side.outbound.pong(b"ping");
+    side.let_write(100);
+    side.fail(io::ErrorKind::Interrupted);
+    assert_eq!(side.write().last().unwrap(), b"\x8A\x04ping");
+    assert!(!side.outbound.is_broken());
+}
+
+#[test]
+fn nothing_is_written_where_there_is_no_room() {
+    let mut side = Side::new();
+    side.outbound.pong(b"ping");
+    side.let_write(2);
+    assert_eq!(side.write(), [b"\x8A\x04"]);
+    assert_eq!(side.write().len(), 0);
+    side.let_write(4);
+    assert_eq!(side.write(), [b"ping"]);
+    assert!(side.outbound.is_flushed());
+    side.let_write(0);
+    side.outbound.pong(b"");
+    assert_eq!(side.write().len(), 1, "the last write took everything: there may be room");
+    side.let_write(2);
+    assert_eq!(side.write(), [b"\x8A\0"]);
+}
+
+#[test]
+fn pongs_that_nobody_reads_have_a_bound() {
+    let mut side = Side::new();
+    let fills = PONG_BACKLOG / 32;
+    (0..fills).for_each(|_| side.outbound.pong(&[b'a'; 30]));
+    side.let_write(usize::MAX);
+    assert_eq!(side.write().concat().len(), PONG_BACKLOG, "so many are all answered");
+    (0..fills).for_each(|_| side.outbound.pong(&[b'a'; 30]));
+    side.outbound.pong(b"newest");
+    assert_eq!(side.write().concat(), b"\x8A\x06newest");
+}
+
+#[test]
+fn only_a_reset_is_a_reset() {
+    for (kind, was_reset) in [(io::ErrorKind::ConnectionReset, true), (io::ErrorKind::BrokenPipe, false)] {
+        let mut side = Side::new();
+        side.outbound.pong(b"ping");
+        side.fail(kind);
+        side.write();
+        assert!(side.outbound.is_broken() && side.outbound.is_closing());
+        assert_eq!(side.outbound.was_reset(), was_reset);
+    }
+}
+
+/// What is known of a stream of binary messages of given lengths, without looking at a byte.
+struct Frames(Vec<usize>);
+
+impl Frames {
+    fn header(length: usize) -> usize {
+        match length {
+            0..=125 => 2,
+            126..=0xFFFF => 4,
+            _ => 10,
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for &length in &self.0 {
+            bytes.push(0x82);
+            match Self::header(length) {
+                2 => bytes.push(0x80 | length as u8),
+                4 => bytes.extend([[0xFE].as_slice(), &(length as u16).to_be_bytes()].concat()),
+                _ => bytes.extend([[0xFF].as_slice(), &(length as u64).to_be_bytes()].concat()),
+            }
+            bytes.resize(bytes.len() + 4 + length, 0);
+        }
+        bytes
+    }
+
+    /// Of the first `count` bytes: the length of what can be forwarded, of what is left, and of the frame it begins,
+    /// if that is known.
+    fn after(&self, mut count: usize) -> (usize, usize, usize) {
+        let mut output = 0;
+        for &length in &self.0 {
+            let header = Self::header(length);
+            if count < header + 4 {
+                break;
+            }
+            let whole = header + 4 + length;
+            if count < whole {
+                return (output, count, whole);
+            }
+            count -= whole;
+            output += header + length;
+        }
+        (output, count, 0)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Arrive(usize),
+    Read,
+    Credit,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let arrive = prop_oneof![0..40usize, 0..5000usize, 0..200_000usize].prop_map(Step::Arrive);
+    prop::collection::vec(prop_oneof![2 => arrive, 4 => Just(Step::Read), 1 => Just(Step::Credit)], 1..60)
+}
+
+fn lengths() -> impl Strategy<Value = Vec<usize>> {
+    let length = prop_oneof![0..126usize, 126..3000usize, 3000..=65536usize, Just(65535), Just(65536)];
+    prop::collection::vec(length, 1..40)
+}
+
+/// What a connection must have done with them, told by lengths alone.
+struct Model {
+    frames: Frames,
+    consumed: usize,
+    sent: usize,
+    has_credit: bool,
+    drained: bool,
+    /// The index of the size of the next read.
+    size: usize,
+}
+
+impl Model {
+    /// The lengths of what is ready, of what is not, and of the frame that it begins.
+    fn holds(&self) -> (usize, usize, usize) {
+        let (output, input, frame) = self.frames.after(self.consumed);
+        (output - self.sent, input, frame)
+    }
+
+    /// Hands over what is ready if it may, and returns its length.
+    fn hand_over(&mut self) -> usize {
+        let output = if self.has_credit { self.holds().0 } else { 0 };
+        self.has_credit &= output == 0;
+        self.sent += output;
+        output
+    }
+
+    fn read(&mut self, room: usize, available: usize) {
+        let count = room.min(available);
+        self.consumed += count;
+        self.drained = count < room;
+        if !self.drained && self.size < SIZES.len() - 1 {
+            self.size += 1;
+        } else if count > 0 && count < SIZES[self.size] / SPARSE {
+            self.size = self.size.saturating_sub(1);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/regressions/connection.txt"))),
+        ..ProptestConfig::default()
+    })]
+
+    /// Every read has room that is worth it and all that the next frame needs; no more memory is taken for it than
+    /// that, nor held while nothing comes; and nothing but a full buffer stops it.
+    #[test]
+    fn a_read_has_the_room_it_needs_and_no_more(lengths in lengths(), steps in steps()) {
+        let frames = Frames(lengths);
+        let stream = frames.bytes();
+        let mut model = Model { frames, consumed: 0, sent: 0, has_credit: true, drained: true, size: 0 };
+        let mut side = Side::new();
+        let mut arrived = 0;
+        for step in steps {
+            match step {
+                Step::Arrive(count) => {
+                    let end = stream.len().min(arrived + count);
+                    side.arrive(&stream[arrived..end]);
+                    arrived = end;
+                }
+                Step::Credit => {
+                    side.peer.incoming.give_credit();
+                    model.has_credit = true;
+                }
+                Step::Read => {
+                    let held = side.in_use();
+                    let mut batch = model.hand_over();
+                    let kept = if batch == 0 { size_for(held) } else { 0 };
+                    let (output, input, frame) = model.holds();
+                    let before = HEADROOM + if output > 0 { output + HEADROOM } else { 0 };
+                    let needed = before + frame.max(input + LEAST_READ);
+                    let is_full = output > 0 && needed > LARGEST;
+                    let reads = side.read();
+                    let expected = !is_full && (arrived > model.consumed || !model.drained);
+                    prop_assert_eq!(reads.len(), usize::from(expected));
+                    if let Some(&room) = reads.first() {
+                        let worth = if output == 0 { needed.max(SIZES[model.size]) } else { needed };
+                        prop_assert!(before + input + room >= worth);
+                        let capacity = HEADROOM + output + input + room;
+                        prop_assert!(size_for(capacity) <= size_for(worth).max(kept));
+                        model.read(room, arrived - model.consumed);
+                    }
+                    batch += model.hand_over();
+                    prop_assert_eq!(side.take().unwrap_or(0), batch);
+                    let (output, input, _) = model.holds();
+                    let held = if output + input > 0 { SIZES[size_for(2 * HEADROOM + output + input)] } else { 0 };
+                    prop_assert!(!model.drained || is_full || side.in_use() <= held);
+                }
+            }
+        }
+    }
+}
