@@ -213,6 +213,22 @@ fn reads_grow_with_a_stream_and_shrink_behind_it() {
 }
 
 #[test]
+fn behind_what_has_to_wait_there_is_room_for_a_read_that_is_worth_it() {
+    // With so many messages ready, the smallest size has just room for it; with one more it has not.
+    let fitting = (SIZES[0] - 2 * HEADROOM - LEAST_READ) / 4;
+    for (messages, size) in [(fitting, 0), (fitting + 1, 1)] {
+        let mut side = Side::new();
+        side.arrive(&small_messages(8));
+        side.read();
+        assert!(side.take().is_some(), "and its credit is out");
+        side.arrive(&small_messages(8 * messages));
+        side.read();
+        side.arrive(&small_messages(8));
+        assert_eq!(side.read(), [SIZES[size] - 2 * HEADROOM - 4 * messages]);
+    }
+}
+
+#[test]
 fn nothing_is_read_that_can_only_say_that_there_is_nothing() {
     let mut side = Side::new();
     assert_eq!(side.read().len(), 0);
@@ -226,6 +242,7 @@ fn a_read_that_fails_for_now_is_made_again() {
     let mut side = Side::new();
     side.socket.0.borrow_mut().lies = true;
     assert_eq!(side.read().len(), 1, "it said that there is something");
+    assert_eq!(side.in_use(), 0, "the buffer is given back");
     side.fail(io::ErrorKind::Interrupted);
     side.arrive(&small_messages(8));
     while !side.read().is_empty() {}
@@ -343,7 +360,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn lengths() -> impl Strategy<Value = Vec<usize>> {
     let length = prop_oneof![0..126usize, 126..3000usize, 3000..=65536usize, Just(65535), Just(65536)];
-    prop::collection::vec(length, 1..40)
+    prop_oneof![prop::collection::vec(length, 1..40), prop::collection::vec(0..9usize, 1..5000)]
 }
 
 /// What a connection must have done with them, told by lengths alone.

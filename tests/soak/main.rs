@@ -11,11 +11,14 @@ mod stream;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::io::{self, Write};
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use pair::DEPARTURES;
+use rustix::process::{Pid, Signal, kill_process};
 use support::{Relay, eventually};
 
 /// How many pairs there are at a time.
@@ -49,6 +52,7 @@ fn soak() {
     println!("soak: {PAIRS} pairs at a time for {duration:?}, beginning with seed {seed}");
 
     let relay = Relay::start(&[]);
+    stop_at_the_first_panic(relay.pid());
     let totals = Totals::default();
     let next = AtomicU64::new(seed);
     // How many pairs are there now; whether no more are to come for the moment; whether it is over.
@@ -65,9 +69,9 @@ fn soak() {
                     }
                     let seed = next.fetch_add(1, SeqCst);
                     let play = || pair::play(&relay, seed, &totals);
-                    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(play)).is_err() {
-                        eprintln!("soak: pair {seed} failed");
-                        std::process::abort(); // the others would wait for their minute, and bury it
+                    let played = thread::scope(|scope| pair::spawn(scope, seed, play).join());
+                    if played.is_err() {
+                        over.store(true, SeqCst);
                     }
                     playing.fetch_sub(1, SeqCst);
                 }
@@ -84,9 +88,20 @@ fn soak() {
     });
 }
 
+/// The first panic is the one to look at: it is printed, also where output is captured, and the relay is killed, so that
+/// whoever waits for it comes to an end too.
+fn stop_at_the_first_panic(relay: Pid) {
+    let first = Once::new();
+    std::panic::set_hook(Box::new(move |panic| {
+        first.call_once(|| {
+            let _ = writeln!(io::stderr(), "soak: {}: {panic}", thread::current().name().unwrap_or_default());
+            let _ = kill_process(relay, Signal::KILL);
+        });
+    }));
+}
+
 /// Strangers, who must not matter to anybody.
 fn disturb(relay: &Relay) {
-    use std::io::Write;
     let health = relay.http("GET /health HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n");
     assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
     let garbage = relay.http("\u{16}\u{3}\u{1}\r\n\r\n");

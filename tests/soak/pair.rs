@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use super::Totals;
@@ -34,6 +34,15 @@ struct Client {
     lengths: Vec<u64>,
 }
 
+/// Spawns a thread that a failure of this pair can be told by.
+pub(crate) fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    seed: u64,
+    task: impl FnOnce() -> T + Send + 'scope,
+) -> ScopedJoinHandle<'scope, T> {
+    thread::Builder::new().name(format!("pair {seed}")).spawn_scoped(scope, task).expect("a thread can be spawned")
+}
+
 /// Plays one pair, from its seed.
 ///
 /// # Panics
@@ -61,7 +70,7 @@ pub(crate) fn play(relay: &Relay, seed: u64, totals: &Totals) {
 
     thread::scope(|scope| {
         let writer = split();
-        scope.spawn(|| stayer.talk(writer, totals));
+        spawn(scope, seed, || stayer.talk(writer, totals));
         thread::sleep(Duration::from_millis(choice.below(100)));
         let leaver = client(1);
         if choice.once_in(4) {
@@ -72,10 +81,10 @@ pub(crate) fn play(relay: &Relay, seed: u64, totals: &Totals) {
         let stayer_reader = {
             let (stayer, reader, lengths) = (&stayer, stayer.reader(&leaver), leaver.lengths.len());
             let random = split();
-            scope.spawn(move || stayer.stay(reader, random, departure, lengths, totals))
+            spawn(scope, seed, move || stayer.stay(reader, random, departure, lengths, totals))
         };
         thread::scope(|scope| {
-            scope.spawn(|| leaver.leave(leaver.reader(&stayer), reader, departure));
+            spawn(scope, seed, || leaver.leave(leaver.reader(&stayer), reader, departure));
             assert!(leaver.talk(writer, totals), "the one that leaves is not let finish");
             leaver.depart(departure);
         });
