@@ -9,6 +9,9 @@ use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use libfuzzer_sys::fuzz_target;
 
+/// What a client of HTTP/2 begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 fuzz_target!(|input: &[u8]| {
     let Some((&seed, bytes)) = input.split_first() else { return };
     let response = arc_relay::respond(bytes, seed.into());
@@ -16,9 +19,10 @@ fuzz_target!(|input: &[u8]| {
     let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     let has_end =
         [&b"\r\n\r\n"[..], b"\n\n"].iter().any(|end| bytes[begin..].windows(end.len()).any(|found| found == *end));
-    // And who insists on HTTP/2 may get none, as it understands none in HTTP/1.
-    let is_http_2 = bytes[begin..].starts_with(b"PRI * HTTP/2.0\r\n\r\n");
-    if (!has_end || is_http_2) && response.is_empty() {
+    // And who insists on HTTP/2 may get none, as it understands none in HTTP/1. hyper looks for that where it has found a
+    // fault, which may be behind a request.
+    let insists_on_http_2 = bytes.windows(PREFACE.len()).any(|found| found == PREFACE);
+    if (!has_end || insists_on_http_2) && response.is_empty() {
         return;
     }
     match Expected::of(bytes) {
