@@ -7,6 +7,7 @@ use super::actor::{Actor, message};
 use super::executor::Random;
 use super::stage::Stage;
 use crate::relay::Config;
+use crate::transport::Transport;
 
 /// A reset that was found by a write, while the client could not be read from, was told as an orderly departure.
 #[test]
@@ -28,6 +29,27 @@ fn a_reset_that_a_write_has_found_is_told_as_a_loss() {
         drop(reader);
         stage.stop();
         drop(sender);
+        stage.check_empty();
+    }
+}
+
+/// Who ended its stream while it was alone, with more sent than is held for a peer, was told of the loss of a peer that
+/// it never had.
+#[test]
+fn who_ends_its_stream_alone_is_not_told_of_a_loss() {
+    for seed in 0..20 {
+        let mut stage = Stage::new(Random::new(seed), Config::default());
+        let mut alone = Actor::enter(&mut stage, 0, 1_000_000);
+        // More than the relay takes in for a peer, but no more than its system does.
+        for _ in 0..6 {
+            alone.send(&message(&[7; 70_000]));
+        }
+        alone.0.shut_down().unwrap();
+        stage.pass(Duration::from_secs(30));
+        assert_eq!(stage.relay.seats.pairs(), 0, "seed {seed}: the code is not free");
+        assert_eq!(alone.receive(), b"", "seed {seed}");
+        drop(alone);
+        stage.stop();
         stage.check_empty();
     }
 }

@@ -1,6 +1,8 @@
 //! The pair table and its links, against a model that is a list of seats searched from the front.
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_relay::link::{End, Farewell, Next, link};
@@ -72,39 +74,47 @@ pub fn run(operations: impl IntoIterator<Item = Operation>) {
     }
 }
 
-/// Runs every sequence of `length` operations on two codes and up to four connections, and returns how many there are.
-/// What cannot make a difference is left out: targets that do not exist, a tick without waiting for it, and sequences
-/// that differ only in which code is called the first.
-pub fn run_all(length: usize) -> u64 {
-    fn extend(sequence: &mut Vec<Operation>, connections: u8, length: usize) -> u64 {
-        if sequence.len() == length {
-            run(sequence.iter().copied());
-            return 1;
+/// Runs every sequence of `length` operations on two codes and up to four connections, on all processors, and returns
+/// how many there are. What cannot make a difference is left out: what departed connections do but depart again, a tick
+/// without waiting for it, and sequences that differ only in which code is called the first.
+pub fn run_all(length: u32) -> u64 {
+    let length = length as usize;
+    let begun = sequences(length.min(3));
+    let (next, count) = (AtomicUsize::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(begin) = begun.get(next.fetch_add(1, Relaxed)) {
+                    let mut sequence = begin.clone();
+                    extend(&mut sequence, length, &mut |sequence| {
+                        run(sequence.iter().copied());
+                        count.fetch_add(1, Relaxed);
+                    });
+                }
+            });
         }
-        let mut next = Vec::new();
-        if connections < 4 {
-            next.extend(
-                [Operation::Connect(0), Operation::Connect(1)].into_iter().take(1 + usize::from(connections > 0)),
-            );
-        }
-        for nth in 0..connections {
-            next.extend([Operation::Send(nth), Operation::Receive(nth), Operation::Stall(nth)]);
-            next.extend([Operation::Leave(nth), Operation::Vanish(nth)]);
-        }
-        if connections > 0 {
-            // Not yet over and just over the time to live, for whoever came before the last one.
-            next.extend([Operation::Wait(60, true), Operation::Drain]);
-        }
-        let mut count = 0;
-        for operation in next {
-            sequence.push(operation);
-            let connections = connections + u8::from(matches!(operation, Operation::Connect(_)));
-            count += extend(sequence, connections, length);
-            sequence.pop();
-        }
-        count
+    });
+    count.into_inner()
+}
+
+fn sequences(length: usize) -> Vec<Vec<Operation>> {
+    let mut sequences = Vec::new();
+    extend(&mut Vec::new(), length, &mut |sequence| sequences.push(sequence.to_vec()));
+    sequences
+}
+
+/// Visits every continuation of a sequence that makes it `length` operations long.
+fn extend(sequence: &mut Vec<Operation>, length: usize, visit: &mut impl FnMut(&[Operation])) {
+    if sequence.len() == length {
+        return visit(sequence);
     }
-    extend(&mut Vec::new(), 0, length)
+    let mut world = World::new();
+    sequence.iter().for_each(|&operation| world.apply(operation));
+    for operation in world.possible() {
+        sequence.push(operation);
+        extend(sequence, length, visit);
+        sequence.pop();
+    }
 }
 
 /// What is parked in the table, recognisable.
@@ -143,6 +153,8 @@ struct World {
     seats: Vec<Seat>,
     sides: Vec<Side>,
     messages: u32,
+    /// How many connections have come, those that were refused included.
+    connects: usize,
 }
 
 fn code(number: u8) -> PairCode {
@@ -161,7 +173,31 @@ impl World {
             seats: Vec::new(),
             sides: Vec::new(),
             messages: 0,
+            connects: 0,
         }
+    }
+
+    /// What can happen next in a small world.
+    fn possible(&self) -> Vec<Operation> {
+        let mut possible = Vec::new();
+        if self.connects < 4 {
+            possible.push(Operation::Connect(0));
+            if self.connects > 0 {
+                possible.push(Operation::Connect(1));
+            }
+        }
+        for (nth, side) in (0..).zip(&self.sides) {
+            possible.push(Operation::Leave(nth));
+            if side.near.is_some() {
+                possible.extend([Operation::Send(nth), Operation::Receive(nth), Operation::Stall(nth)]);
+                possible.push(Operation::Vanish(nth));
+            }
+        }
+        if self.connects > 0 {
+            // Not yet over and just over the time to live, for whoever came before the last one.
+            possible.extend([Operation::Wait(60, true), Operation::Drain]);
+        }
+        possible
     }
 
     fn apply(&mut self, operation: Operation) {
@@ -193,6 +229,7 @@ impl World {
     }
 
     fn connect(&mut self, number: u8) {
+        self.connects += 1;
         let new = self.sides.len();
         let there: Vec<_> = self.seats.iter().filter(|seat| seat.code == number).copied().collect();
         let codes = self.waiting().len() + (self.seats.len() - self.waiting().len()) / 2;
