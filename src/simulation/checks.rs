@@ -1,7 +1,7 @@
 //! What has to hold in a world: after every step, whenever nothing moves, and at the end.
 
 use std::cell::Ref;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -47,11 +47,15 @@ impl World {
 
     /// When nothing can run and nothing is under way, nobody waits without a cause.
     pub(super) fn check_rest(&self) {
+        if self.relay_stopped_at.is_some_and(|at| self.stage.clock.now() > at + Duration::from_secs(7)) {
+            let are_closed = self.stage.cables.iter().all(Cable::is_closed_by_relay);
+            assert!(are_closed, "the relay takes too long to stop");
+        }
         if self.stage.cables.iter().any(Cable::is_stalled) {
             return;
         }
         let now = self.stage.clock.now();
-        let mut there: HashMap<usize, Vec<(usize, Ref<'_, Client>)>> = HashMap::new();
+        let mut there: BTreeMap<usize, Vec<(usize, Ref<'_, Client>)>> = BTreeMap::new();
         for (number, handle) in self.clients.iter().enumerate() {
             let client = handle.state.borrow();
             if client.is_there() && client.ending != Ending::Vanish {
@@ -67,6 +71,11 @@ impl World {
             }
             match &there[..] {
                 [(number, alone)] => {
+                    if let Some(peer) = alone.peer() {
+                        let peer = self.clients[peer].state.borrow();
+                        let is_silent = peer.ending == Ending::Vanish && peer.end.is_none();
+                        assert!(peer.is_there() || is_silent, "client {number} was not told that its peer is gone");
+                    }
                     let since = alone.joined_at.unwrap();
                     let vanished = self.clients.iter().any(|other| {
                         let other = other.state.borrow();
@@ -77,6 +86,7 @@ impl World {
                 }
                 [(a_number, a), (b_number, b)] => {
                     for (number, from, to) in [(a_number, a, b), (b_number, b, a)] {
+                        assert!(!from.departed, "client {number} has left, and nobody has noticed");
                         assert_eq!(to.received.len(), from.sent, "something of client {number} got stuck");
                         assert!(!from.sending, "client {number} is not read from");
                         // To a client that did not read for long, only the newest ping may have been answered.
@@ -119,9 +129,10 @@ impl World {
             assert!(in_time, "client {number} was kept for {:?}", ended - closed);
         }
         match &client.close {
-            Some((code, reason)) => self.check_close(number, client, *code, reason),
+            Some(_) => self.check_close(number, client, line_was_slow),
             None => {
-                let unfriendly = matches!(client.ending, Ending::Reset | Ending::End | Ending::CutOff | Ending::Vanish);
+                let leaves_so = matches!(client.ending, Ending::Reset | Ending::End | Ending::CutOff | Ending::Vanish);
+                let unfriendly = client.departs && leaves_so;
                 // Who has left by itself and is slow is not waited for, nor is anybody when the relay stops.
                 let is_slow = client.slow || line_was_slow;
                 let gave_up = is_slow && (client.departed || self.relay_stopped_at.is_some());
@@ -156,7 +167,9 @@ impl World {
     }
 
     /// The close frame that a client got had a cause, and came after everything that had to come before it.
-    fn check_close(&self, number: usize, client: &Client, code: Option<u16>, reason: &str) {
+    fn check_close(&self, number: usize, client: &Client, line_was_slow: bool) {
+        let Some((code, reason)) = &client.close else { return };
+        let (code, reason) = (*code, reason.as_str());
         let peer = client.peer();
         let caused = |causes: &dyn Fn(&Client) -> bool| {
             self.clients.iter().enumerate().any(|(other_number, handle)| {
@@ -168,7 +181,7 @@ impl World {
         match (code, reason) {
             (Some(1000), "peer disconnected") => assert!(
                 caused(&|peer| {
-                    let left = matches!(peer.ending, Ending::Close(_) | Ending::End) || peer.close.is_some();
+                    let left = peer.departs && matches!(peer.ending, Ending::Close(_) | Ending::End);
                     left && peer.sent == client.received.len()
                 }),
                 "client {number} got 1000, but its peer did not leave, or not all of it has come"
@@ -177,8 +190,8 @@ impl World {
                 caused(&|peer| match peer.ending {
                     _ if peer.status.is_none() => true, // its handshake did not come to its end
                     // What was whole before it went wrong has come.
-                    Ending::CutOff | Ending::Violation(_) => peer.sent == client.received.len() || peer.close.is_some(),
-                    Ending::Reset | Ending::Vanish => true,
+                    Ending::CutOff | Ending::Violation(_) if peer.departs => peer.sent == client.received.len(),
+                    Ending::Reset | Ending::Vanish if peer.departs => true,
                     // The end of a stream while a message is written, or a reset for what was not read.
                     _ => peer.end.is_some_and(|end| end.is_err()) || peer.deaf || peer.sent < peer.messages.len(),
                 }),
@@ -188,9 +201,12 @@ impl World {
                 assert_eq!(peer, None, "client {number} had a peer and expired");
                 let waited = client.closed_at.unwrap() - client.requested_at.unwrap();
                 assert!(waited >= PAIR_TTL, "client {number} expired after {waited:?}");
+                let late = client.closed_at.unwrap() - client.joined_at.unwrap() > PAIR_TTL + Duration::from_secs(1);
+                assert!(!late || client.slow || line_was_slow, "client {number} expired after {waited:?}");
             }
             (Some(1001), "relay stopping") => {
-                assert!(self.relay_stopped_at <= client.closed_at, "nobody stopped the relay");
+                let stopped = self.relay_stopped_at.is_some_and(|at| Some(at) <= client.closed_at);
+                assert!(stopped, "nobody stopped the relay");
             }
             (Some(code @ (1002 | 1007 | 1009)), _) => assert_eq!(client.ending, Ending::Violation(code)),
             (Some(code), "") => assert_eq!(client.ending, Ending::Close(code)),

@@ -48,6 +48,8 @@ pub(super) struct Client {
     pub(super) sent: usize,
     /// Whether it is just sending something for which there may be no room.
     pub(super) sending: bool,
+    /// Whether it has begun to leave by itself, in the way it was to leave.
+    pub(super) departs: bool,
     /// Whether it has departed, as far as it can.
     pub(super) departed: bool,
     pub(super) pings: Vec<Vec<u8>>,
@@ -110,6 +112,7 @@ impl Client {
             messages,
             sent: 0,
             sending: false,
+            departs: false,
             departed: false,
             pings: Vec::new(),
             requested_at: None,
@@ -235,6 +238,7 @@ impl Writer {
         }
         let ending = self.state.borrow().ending;
         if ending != Ending::Stay {
+            self.state.borrow_mut().departs = true;
             trace(|| format!("client {}: {ending:?}", self.number));
         }
         match ending {
@@ -267,6 +271,7 @@ impl Writer {
                 if self.state.borrow().is_over() {
                     return self.answer().await;
                 }
+                self.state.borrow_mut().departs = true;
                 self.frame(0x88, &4999_u16.to_be_bytes()).await?;
             }
         }

@@ -149,11 +149,19 @@ impl Stage {
         }
     }
 
-    /// When all is over, nothing is left.
-    pub(super) fn check_empty(&self) {
+    /// When all are gone, nothing is left of them.
+    pub(super) fn check_deserted(&self) {
         assert!(self.cables.iter().all(Cable::is_closed_by_relay), "the relay has a socket left");
         assert_eq!(self.relay.seats.pairs(), 0, "somebody is gone, but not its seat");
         assert_eq!(self.relay.memory(), 0, "there are buffers left");
+        let mut tasks = self.executor.tasks();
+        tasks.retain(|(what, _)| !matches!(*what, "acceptor" | "worker"));
+        assert!(tasks.is_empty(), "there are tasks left: {tasks:?}");
+    }
+
+    /// When all is over, nothing is left.
+    pub(super) fn check_empty(&self) {
+        self.check_deserted();
         let tasks = self.executor.tasks();
         assert!(tasks.is_empty(), "there are tasks left: {tasks:?}");
     }

@@ -118,6 +118,8 @@ impl World {
                 None => break,
             }
         }
+        // The stop would sweep up what is left.
+        self.stage.check_deserted();
         self.stage.relay.running = None;
         while {
             self.settle();

@@ -9,6 +9,7 @@ use std::io::{Cursor, Read, Write};
 use arc_relay::reframe::Violation;
 use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error, Message, WebSocket};
 
@@ -59,7 +60,8 @@ enum Verdict {
 ///
 /// If they differ in any other way.
 pub fn compare(stream: &[u8], limit: Option<u64>, ours: &Outcome) -> Option<Difference> {
-    let Frames { missing, is_long, has_extended_control } = Frames::of(stream);
+    let Frames { missing, is_long, has_non_minimal_length, has_extended_control, has_forbidden_code } =
+        Frames::of(stream);
     let padding = if matches!(ours.end, End::Violated(_)) { missing } else { 0 };
     let theirs = judge(&[stream, &vec![0; padding]].concat(), limit);
     let complete = messages(&ours.output).0;
@@ -78,12 +80,16 @@ pub fn compare(stream: &[u8], limit: Option<u64>, ours: &Outcome) -> Option<Diff
     // Up to where they differ, they agree.
     assert!(theirs.messages.starts_with(&complete) && theirs.pings.starts_with(&ours.pings), "{ours:?}, {theirs:?}");
     Some(match (&ours.end, &theirs.end) {
-        (End::Violated(Violation::NonMinimalLength), _) => Difference::NonMinimalLength,
+        (End::Violated(Violation::NonMinimalLength), _) if has_non_minimal_length => Difference::NonMinimalLength,
         (End::Violated(Violation::OversizedControl), _) if has_extended_control => Difference::NonMinimalLength,
         (End::Violated(Violation::OverlongLength), Verdict::Refused(1009)) => Difference::OverlongLength,
         (End::Closed { code: Some(1014), .. }, end) if *end == protocol_violation => Difference::CloseCode1014,
-        (End::Violated(Violation::InvalidCloseCode), Verdict::Refused(1007)) => Difference::CodeBeforeReason,
-        (_, Verdict::Refused(1009)) if is_long => Difference::LongFrame,
+        (End::Violated(Violation::InvalidCloseCode), Verdict::Refused(1007)) if has_forbidden_code => {
+            Difference::CodeBeforeReason
+        }
+        // A limit counts for long frames, too.
+        (End::Violated(_), Verdict::Refused(1009)) if is_long => Difference::LongFrame,
+        (_, Verdict::Refused(1009)) if is_long && limit.is_none() => Difference::LongFrame,
         _ => panic!("an unknown difference: {:?} and {:?}", ours.end, theirs.end),
     })
 }
@@ -93,24 +99,43 @@ struct Frames {
     /// How many bytes are missing to the end of the last one, or of its header if it is longer than the oracle may take.
     missing: usize,
     is_long: bool,
+    /// Whether there is a length in more bytes than it needs.
+    has_non_minimal_length: bool,
     /// Whether there is a control frame whose length is in more than seven bits.
     has_extended_control: bool,
+    /// Whether there is a close frame with a code that must not be on the wire.
+    has_forbidden_code: bool,
 }
 
 impl Frames {
     fn of(stream: &[u8]) -> Self {
-        let mut frames = Self { missing: 0, is_long: false, has_extended_control: false };
+        let mut frames = Self {
+            missing: 0,
+            is_long: false,
+            has_non_minimal_length: false,
+            has_extended_control: false,
+            has_forbidden_code: false,
+        };
         let mut rest = stream;
         while !rest.is_empty() {
             frames.has_extended_control |=
                 matches!(rest, [first, second, ..] if first & 0x8 != 0 && second & 0x7F > 125);
+            frames.has_non_minimal_length |= match rest {
+                [_, 0x7E | 0xFE, length @ ..] => {
+                    length.first_chunk().is_some_and(|&chunk| u16::from_be_bytes(chunk) < 126)
+                }
+                [_, 0x7F | 0xFF, length @ ..] => {
+                    length.first_chunk().is_some_and(|&chunk| u64::from_be_bytes(chunk) < 1 << 16)
+                }
+                _ => false,
+            };
             let header = (0..14).map(|missing| [rest, &vec![0; missing]].concat()).find_map(|bytes| {
                 let mut cursor = Cursor::new(bytes);
                 let header = FrameHeader::parse(&mut cursor).transpose()?;
-                Some(header.map(|(_, length)| (cursor.position() as usize, length)))
+                Some(header.map(|(header, length)| (header.mask, cursor.position() as usize, length)))
             });
             // A reserved opcode is refused as soon as the header is there.
-            let Ok((header, length)) = header.expect("14 bytes are a header") else {
+            let Ok((mask, header, length)) = header.expect("14 bytes are a header") else {
                 frames.missing = 14;
                 break;
             };
@@ -123,6 +148,11 @@ impl Frames {
                 frames.missing = header + length - rest.len();
                 break;
             };
+            if let ([0x88, ..], [high, low, ..]) = (rest, &rest[header..header + length]) {
+                let mask = mask.unwrap_or_default();
+                let code = u16::from_be_bytes([high ^ mask[0], low ^ mask[1]]);
+                frames.has_forbidden_code |= !CloseCode::from(code).is_allowed();
+            }
             rest = next;
         }
         frames
