@@ -28,7 +28,7 @@ pub enum Operation {
     /// A connection takes a batch, but its client does not read: no credit goes back until the next `Receive`.
     Stall(u8),
     /// A client closes; its connection still has a batch in hand, or not.
-    Leave(u8),
+    Leave(u8, bool),
     /// A connection ends without a word.
     Vanish(u8),
     /// Time passes, in milliseconds, and the relay's tick comes, or not.
@@ -45,7 +45,7 @@ impl Operation {
             4..=6 => Self::Send(argument),
             7..=9 => Self::Receive(argument),
             10 => Self::Stall(argument),
-            11 => Self::Leave(argument),
+            11 => Self::Leave(argument, kind & 16 == 0),
             12 => Self::Vanish(argument),
             13 | 14 => Self::Wait(argument, kind & 16 == 0),
             _ => Self::Drain,
@@ -59,35 +59,32 @@ impl Operation {
 ///
 /// If they differ.
 pub fn run(operations: impl IntoIterator<Item = Operation>) {
-    let mut world = World::new();
+    let mut world = World::new(CAPACITY);
     for operation in operations {
         world.apply(operation);
         world.check();
     }
-    for at in 0..world.sides.len() {
-        world.depart(at, None, Farewell::Left);
-        world.check();
-    }
-    assert!(world.table.is_empty(), "all are gone, but the table is not empty");
-    for at in 0..world.sides.len() {
-        world.receive_all(at);
-    }
+    world.end();
 }
 
-/// Runs every sequence of `length` operations on two codes and up to four connections, on all processors, and returns
-/// how many there are. What cannot make a difference is left out: what departed connections do but depart again, a tick
-/// without waiting for it, and sequences that differ only in which code is called the first.
-pub fn run_all(length: u32) -> u64 {
-    let length = length as usize;
-    let begun = sequences(length.min(3));
+/// Runs every sequence of `length` operations on two codes and up to four connections, in a table with room for
+/// `capacity` codes, on all processors, and returns how many there are. What cannot make a difference is left out: what
+/// departed connections do but depart again, a tick without waiting for it, and sequences that differ only in which code
+/// is called the first.
+///
+/// # Panics
+///
+/// If the table and the model differ.
+pub fn run_all(length: usize, capacity: usize) -> u64 {
+    let mut begun = Vec::new();
+    extend(&mut Vec::new(), length.min(3), capacity, &mut |_, sequence| begun.push(sequence.to_vec()));
     let (next, count) = (AtomicUsize::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 while let Some(begin) = begun.get(next.fetch_add(1, Relaxed)) {
-                    let mut sequence = begin.clone();
-                    extend(&mut sequence, length, &mut |sequence| {
-                        run(sequence.iter().copied());
+                    extend(&mut begin.clone(), length, capacity, &mut |world, _| {
+                        world.end();
                         count.fetch_add(1, Relaxed);
                     });
                 }
@@ -97,22 +94,22 @@ pub fn run_all(length: u32) -> u64 {
     count.into_inner()
 }
 
-fn sequences(length: usize) -> Vec<Vec<Operation>> {
-    let mut sequences = Vec::new();
-    extend(&mut Vec::new(), length, &mut |sequence| sequences.push(sequence.to_vec()));
-    sequences
-}
-
-/// Visits every continuation of a sequence that makes it `length` operations long.
-fn extend(sequence: &mut Vec<Operation>, length: usize, visit: &mut impl FnMut(&[Operation])) {
-    if sequence.len() == length {
-        return visit(sequence);
-    }
-    let mut world = World::new();
+/// Visits every continuation of a sequence that makes it `length` operations long. Each world on the way is checked once.
+fn extend(
+    sequence: &mut Vec<Operation>,
+    length: usize,
+    capacity: usize,
+    visit: &mut impl FnMut(World, &[Operation]),
+) {
+    let mut world = World::new(capacity);
     sequence.iter().for_each(|&operation| world.apply(operation));
+    world.check();
+    if sequence.len() == length {
+        return visit(world, sequence);
+    }
     for operation in world.possible() {
         sequence.push(operation);
-        extend(sequence, length, visit);
+        extend(sequence, length, capacity, visit);
         sequence.pop();
     }
 }
@@ -149,6 +146,8 @@ struct Side {
 
 struct World {
     table: PairTable<Handle>,
+    /// How many codes there may be.
+    capacity: usize,
     now: Instant,
     seats: Vec<Seat>,
     sides: Vec<Side>,
@@ -166,9 +165,10 @@ fn context() -> Context<'static> {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(capacity: usize) -> Self {
         Self {
-            table: PairTable::new(TTL, CAPACITY),
+            table: PairTable::new(TTL, capacity),
+            capacity,
             now: Instant::now(),
             seats: Vec::new(),
             sides: Vec::new(),
@@ -187,10 +187,10 @@ impl World {
             }
         }
         for (nth, side) in (0..).zip(&self.sides) {
-            possible.push(Operation::Leave(nth));
+            possible.push(Operation::Leave(nth, false));
             if side.near.is_some() {
                 possible.extend([Operation::Send(nth), Operation::Receive(nth), Operation::Stall(nth)]);
-                possible.push(Operation::Vanish(nth));
+                possible.extend([Operation::Leave(nth, true), Operation::Vanish(nth)]);
             }
         }
         if self.connects > 0 {
@@ -206,9 +206,9 @@ impl World {
             Operation::Send(nth) => self.pick(nth, Self::send),
             Operation::Receive(nth) => self.pick(nth, |world, at| world.receive(at, true)),
             Operation::Stall(nth) => self.pick(nth, |world, at| world.receive(at, false)),
-            Operation::Leave(nth) => self.pick(nth, |world, at| {
+            Operation::Leave(nth, has_last) => self.pick(nth, |world, at| {
                 world.messages += 1;
-                let last = (world.messages % 2 == 0).then_some(world.messages);
+                let last = has_last.then_some(world.messages);
                 world.depart(at, last, Farewell::Left);
             }),
             Operation::Vanish(nth) => self.pick(nth, |world, at| world.depart(at, None, Farewell::Lost)),
@@ -235,9 +235,9 @@ impl World {
         let codes = self.waiting().len() + (self.seats.len() - self.waiting().len()) / 2;
         let result = self.table.connect(code(number), Handle { owner: new }, self.now);
         let (id, peer) = match (result, &there[..]) {
-            (Err(Refusal::Full { offered }), []) if codes == CAPACITY => return assert_eq!(offered.owner, new),
+            (Err(Refusal::Full { offered }), []) if codes == self.capacity => return assert_eq!(offered.owner, new),
             (Err(Refusal::Occupied { offered }), [_, _]) => return assert_eq!(offered.owner, new),
-            (Ok(Admission::Waiting { id, deadline }), []) if codes < CAPACITY => {
+            (Ok(Admission::Waiting { id, deadline }), []) if codes < self.capacity => {
                 assert_eq!(deadline, self.now + TTL);
                 (id, None)
             }
@@ -395,6 +395,18 @@ impl World {
         }
     }
 
+    /// All depart who are left, and hear what there is to hear.
+    fn end(mut self) {
+        for at in 0..self.sides.len() {
+            self.depart(at, None, Farewell::Left);
+            self.check();
+        }
+        assert!(self.table.is_empty(), "all are gone, but the table is not empty");
+        for at in 0..self.sides.len() {
+            self.receive_all(at);
+        }
+    }
+
     /// The invariants that hold after every step.
     fn check(&self) {
         let waiting = self.waiting();
@@ -403,7 +415,7 @@ impl World {
         assert_eq!(self.table.len(), waiting.len() + pairs);
         assert_eq!(self.table.is_empty(), self.seats.is_empty());
         assert_eq!(self.table.connections(), waiting.len() + 2 * pairs);
-        assert!(self.table.len() <= CAPACITY);
+        assert!(self.table.len() <= self.capacity);
         assert_eq!(self.table.next_deadline(), waiting.first().map(|seat| seat.deadline));
         for (at, side) in self.sides.iter().enumerate() {
             let seat = self.seats.iter().find(|seat| seat.side == at);
