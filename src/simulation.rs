@@ -44,8 +44,8 @@ fn every_seed_keeps_the_contract() {
     let alone = seeds.end - seeds.start == 1;
     for seed in seeds {
         let result = std::panic::catch_unwind(|| simulate(seed, alone));
-        let alone = format!("ARC_RELAY_SEEDS={seed}..{} cargo test --lib simulation::every -- --nocapture", seed + 1);
-        assert!(result.is_ok(), "seed {seed}: {alone}");
+        let again = format!("ARC_RELAY_SEEDS={seed}..{} cargo test --lib simulation::every -- --nocapture", seed + 1);
+        assert!(result.is_ok(), "seed {seed}: {again}");
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::cell::Ref;
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::time::Duration;
 
-use super::client::{Client, Ending, origin};
+use super::client::{Client, Ending, Handle, origin};
 use super::network::Cable;
 use super::world::{PAIR_TTL, World};
 use crate::clock::Clock;
@@ -22,7 +21,9 @@ impl World {
         assert!(memory <= open * 3 * LARGEST, "{memory} bytes for {open} connections");
         let pairs = self.stage.relay.seats.pairs();
         assert!(pairs <= self.stage.config.max_pairs, "{pairs} codes are in use");
-        self.most_pairs = self.most_pairs.max(pairs);
+        if pairs == self.stage.config.max_pairs {
+            self.full_at = Some(self.stage.clock.now());
+        }
         for (number, handle) in self.clients.iter().enumerate() {
             let unchecked = handle.state.borrow().checked..handle.state.borrow().received.len();
             if !unchecked.is_empty() {
@@ -51,22 +52,20 @@ impl World {
             let are_closed = self.stage.cables.iter().all(Cable::is_closed_by_relay);
             assert!(are_closed, "the relay takes too long to stop");
         }
-        if self.stage.cables.iter().any(Cable::is_stalled) {
-            return;
-        }
-        let now = self.stage.clock.now();
         let mut there: BTreeMap<usize, Vec<(usize, Ref<'_, Client>)>> = BTreeMap::new();
         for (number, handle) in self.clients.iter().enumerate() {
             let client = handle.state.borrow();
             if client.is_there() && client.ending != Ending::Vanish {
-                let told = !self.stage.relay.is_stopped() || client.pausing;
+                let told = !self.stage.relay.is_stopped() || client.pausing || handle.cable.is_stalled();
                 assert!(told, "the relay has stopped, but client {number} was not told");
                 there.entry(client.code).or_default().push((number, client));
             }
         }
-        for there in there.values() {
-            // Whoever does not read just now may have been told something that it does not know yet.
-            if there.iter().any(|(_, client)| client.pausing) {
+        for (&code, there) in &there {
+            let same_code = || self.clients.iter().filter(|handle| handle.state.borrow().code == code);
+            // Whoever does not read just now, or whose line stalls, may have been told what it does not know yet.
+            let waits = there.iter().any(|(_, client)| client.pausing);
+            if waits || same_code().any(|handle| handle.cable.is_stalled()) {
                 continue;
             }
             match &there[..] {
@@ -76,17 +75,20 @@ impl World {
                         let is_silent = peer.ending == Ending::Vanish && peer.end.is_none();
                         assert!(peer.is_there() || is_silent, "client {number} was not told that its peer is gone");
                     }
-                    let since = alone.joined_at.unwrap();
-                    let vanished = self.clients.iter().any(|other| {
+                    // Nobody notices when this one is gone.
+                    let has_silent_peer = same_code().any(|other| {
                         let other = other.state.borrow();
-                        other.code == alone.code && other.ending == Ending::Vanish
+                        other.ending == Ending::Vanish && other.requested_at.is_some() && other.end.is_none()
                     });
-                    let expired = now > since + PAIR_TTL + Duration::from_secs(1);
-                    assert!(!expired || vanished, "client {number} is alone for too long");
+                    let since = alone.joined_at.unwrap();
+                    let expired = self.stage.clock.now() > since + PAIR_TTL + Duration::from_secs(1);
+                    assert!(!expired || has_silent_peer, "client {number} is alone for too long");
+                    let unanswered = alone.pongs.last() != alone.pings.last();
+                    assert!(!unanswered || !self.clients[*number].cable.is_read(), "client {number}: its last ping");
                 }
                 [(a_number, a), (b_number, b)] => {
                     for (number, from, to) in [(a_number, a, b), (b_number, b, a)] {
-                        assert!(!from.departed, "client {number} has left, and nobody has noticed");
+                        assert!(from.departed_at.is_none(), "client {number} has left, and nobody has noticed");
                         assert_eq!(to.received.len(), from.sent, "something of client {number} got stuck");
                         assert!(!from.sending, "client {number} is not read from");
                         // To a client that did not read for long, only the newest ping may have been answered.
@@ -101,94 +103,103 @@ impl World {
     /// When all are gone, each has seen what it had to see, and nothing is left of them.
     pub(super) fn check_end(&self) {
         for (number, handle) in self.clients.iter().enumerate() {
-            self.check_client(number, &handle.state.borrow(), handle.cable.was_slow());
+            self.check_client(number, handle);
         }
         for (visitor, cable) in &self.visitors {
-            visitor.borrow().check(self.relay_stopped_at.is_some(), cable.was_slow());
+            visitor.borrow().check(self.relay_stopped_at.is_some() || is_slow(cable) || cable.was_broken());
         }
         self.stage.check_empty();
     }
 
-    fn check_client(&self, number: usize, client: &Client, line_was_slow: bool) {
+    fn check_client(&self, number: usize, handle: &Handle) {
+        let client = &*handle.state.borrow();
+        let stalls = handle.cable.stalled_for();
         assert!(client.end.is_some(), "client {number} waits for nothing");
         if client.status != Some(101) {
-            return self.check_refused(number, client, line_was_slow);
+            return self.check_refused(number, client, &handle.cable);
         }
         let mut pings = client.pings.iter();
         let are_answers = client.pongs.iter().all(|pong| pings.any(|ping| ping == pong));
         assert!(are_answers, "client {number} got other pongs");
         // Both have closed, so nothing is left to wait for: the relay ends the connection, and not only its timeout.
         if let (Some(answered), Some(ended), Some(Ok(()))) = (client.answered_at, client.ended_at, client.end) {
-            let in_time = ended < answered + Duration::from_secs(4) || line_was_slow;
+            let in_time = ended < answered + Duration::from_secs(4) + stalls;
             assert!(in_time, "client {number} was left waiting for the end");
         }
         // And who never answers is not waited for.
         if let (Some(closed), Some(ended)) = (client.closed_at, client.ended_at) {
-            let excused = client.slow || line_was_slow || client.ending == Ending::Vanish;
-            let in_time = ended < closed + Duration::from_secs(8) || excused;
+            let in_time = ended < closed + Duration::from_secs(8) + stalls || client.ending == Ending::Vanish;
             assert!(in_time, "client {number} was kept for {:?}", ended - closed);
         }
         match &client.close {
-            Some(_) => self.check_close(number, client, line_was_slow),
+            Some(_) => self.check_close(number, client, stalls),
             None => {
                 let leaves_so = matches!(client.ending, Ending::Reset | Ending::End | Ending::CutOff | Ending::Vanish);
-                let unfriendly = client.departs && leaves_so;
+                let unfriendly = client.departs && leaves_so || handle.cable.was_broken();
                 // Who has left by itself and is slow is not waited for, nor is anybody when the relay stops.
-                let is_slow = client.slow || line_was_slow;
-                let gave_up = is_slow && (client.departed || self.relay_stopped_at.is_some());
+                let is_slow = client.slow || is_slow(&handle.cable);
+                let gave_up = is_slow && (client.departed_at.is_some() || self.relay_stopped_at.is_some());
                 assert!(unfriendly || gave_up, "client {number} got no close frame");
             }
         }
     }
 
-    fn check_refused(&self, number: usize, client: &Client, line_was_slow: bool) {
-        let is_gone = matches!(client.ending, Ending::Reset | Ending::Vanish);
-        if (line_was_slow || is_gone) && !client.refusal.ends_with('\n') {
+    fn check_refused(&self, number: usize, client: &Client, cable: &Cable) {
+        let is_gone = matches!(client.ending, Ending::Reset | Ending::Vanish) || cable.was_broken();
+        if (is_slow(cable) || is_gone) && !client.refusal.ends_with('\n') {
             return; // nobody waits for long until a refusal has come
         }
-        let same_code = self.clients.iter().filter(|other| other.state.borrow().code == client.code).count();
+        let asked = client.requested_at;
         match client.status {
             Some(409) => {
                 assert_eq!(client.refusal, "pair is full\n");
-                assert!(same_code > 2, "client {number} was refused, but only {same_code} have its code");
+                let seated = self.clients.iter().filter(|other| {
+                    let other = other.state.borrow();
+                    // Who vanished or was reset before its response came may have had a seat.
+                    let had_seat = other.code == client.code && matches!(other.status, None | Some(101));
+                    had_seat && other.requested_at <= client.joined_at && other.ended_at >= asked
+                });
+                let seated = seated.count();
+                assert!(seated >= 2, "client {number} was refused, but only {seated} had its code");
             }
             Some(503) if client.refusal == "relay is full\n" => {
-                assert_eq!(self.most_pairs, self.stage.config.max_pairs, "there was room for client {number}");
+                assert!(self.full_at >= asked, "there was room for client {number}");
             }
             Some(503) => {
                 assert_eq!(client.refusal, "relay stopping\n");
                 assert!(self.relay_stopped_at.is_some(), "the relay does not stop");
             }
             None => {
-                assert!(self.relay_stopped_at.is_some(), "client {number} got no response");
+                let took_too_long = client.ended_at >= Some(client.came_at + Duration::from_secs(10));
+                assert!(self.relay_stopped_at.is_some() || took_too_long, "client {number} got no response");
             }
             status => panic!("client {number} got {status:?}"),
         }
     }
 
     /// The close frame that a client got had a cause, and came after everything that had to come before it.
-    fn check_close(&self, number: usize, client: &Client, line_was_slow: bool) {
+    fn check_close(&self, number: usize, client: &Client, stalls: Duration) {
         let Some((code, reason)) = &client.close else { return };
         let (code, reason) = (*code, reason.as_str());
         let peer = client.peer();
-        let caused = |causes: &dyn Fn(&Client) -> bool| {
-            self.clients.iter().enumerate().any(|(other_number, handle)| {
-                let other = handle.state.borrow();
-                let is_peer = peer.map_or(other_number != number, |peer| peer == other_number);
-                is_peer && other.code == client.code && causes(&other)
-            })
+        let others = || self.clients.iter().enumerate().filter(|&(other, _)| other != number);
+        let same_code = || others().filter(|(_, other)| other.state.borrow().code == client.code);
+        let caused = |causes: &dyn Fn(&Client, &Cable) -> bool| {
+            let mut peers = same_code().filter(|&(other, _)| peer.is_none_or(|peer| peer == other));
+            peers.any(|(_, other)| causes(&other.state.borrow(), &other.cable))
         };
         match (code, reason) {
             (Some(1000), "peer disconnected") => assert!(
-                caused(&|peer| {
+                caused(&|peer, _| {
                     let left = peer.departs && matches!(peer.ending, Ending::Close(_) | Ending::End);
                     left && peer.sent == client.received.len()
                 }),
                 "client {number} got 1000, but its peer did not leave, or not all of it has come"
             ),
             (Some(1011), "peer connection lost") => assert!(
-                caused(&|peer| match peer.ending {
-                    _ if peer.status.is_none() => true, // its handshake did not come to its end
+                caused(&|peer, cable| match peer.ending {
+                    // Its handshake did not come to its end, or nothing of it came any more.
+                    _ if peer.status.is_none() || cable.was_broken() => true,
                     // What was whole before it went wrong has come.
                     Ending::CutOff | Ending::Violation(_) if peer.departs => peer.sent == client.received.len(),
                     Ending::Reset | Ending::Vanish if peer.departs => true,
@@ -201,19 +212,31 @@ impl World {
                 assert_eq!(peer, None, "client {number} had a peer and expired");
                 let waited = client.closed_at.unwrap() - client.requested_at.unwrap();
                 assert!(waited >= PAIR_TTL, "client {number} expired after {waited:?}");
-                let late = client.closed_at.unwrap() - client.joined_at.unwrap() > PAIR_TTL + Duration::from_secs(1);
-                assert!(!late || client.slow || line_was_slow, "client {number} expired after {waited:?}");
+                let late = client.closed_at > client.joined_at.map(|at| at + PAIR_TTL + Duration::from_secs(1) + stalls);
+                assert!(!late || client.slow, "client {number} expired after {waited:?}");
             }
             (Some(1001), "relay stopping") => {
                 let stopped = self.relay_stopped_at.is_some_and(|at| Some(at) <= client.closed_at);
                 assert!(stopped, "nobody stopped the relay");
             }
             (Some(code @ (1002 | 1007 | 1009)), _) => assert_eq!(client.ending, Ending::Violation(code)),
-            (Some(code), "") => assert_eq!(client.ending, Ending::Close(code)),
+            (Some(code), "") => {
+                assert_eq!(client.ending, Ending::Close(code));
+                // It is read when its peer has taken what was sent before, and answered behind what its peer has sent:
+                // each of the two makes four short pauses at most, unless it is slow. Who is alone may wait for long.
+                let both = || same_code().map(|(_, other)| other).chain([&self.clients[number]]);
+                let stalls: Duration = both().map(|each| each.cable.stalled_for()).sum();
+                let in_time = client.closed_at.unwrap() < client.departed_at.unwrap() + Duration::from_secs(9) + stalls;
+                let waits = |each: &Client| each.slow || each.ending == Ending::Vanish;
+                let excused = peer.is_none() || both().any(|each| waits(&each.state.borrow()));
+                assert!(in_time || excused, "client {number} waited too long for the answer to its close frame");
+            }
             other => panic!("client {number} got {other:?}"),
         }
-        if client.end == Some(Err(ErrorKind::UnexpectedEof)) {
-            panic!("client {number} got half a frame");
-        }
     }
+}
+
+/// Whether a line stalled for so long that, with what its client pauses, the relay may have lost patience.
+fn is_slow(cable: &Cable) -> bool {
+    cable.stalled_for() > Duration::from_secs(1)
 }

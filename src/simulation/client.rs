@@ -50,10 +50,11 @@ pub(super) struct Client {
     pub(super) sending: bool,
     /// Whether it has begun to leave by itself, in the way it was to leave.
     pub(super) departs: bool,
-    /// Whether it has departed, as far as it can.
-    pub(super) departed: bool,
+    /// When it had departed, as far as it can.
+    pub(super) departed_at: Option<Instant>,
     pub(super) pings: Vec<Vec<u8>>,
 
+    pub(super) came_at: Instant,
     pub(super) requested_at: Option<Instant>,
     pub(super) joined_at: Option<Instant>,
     pub(super) status: Option<u16>,
@@ -94,7 +95,7 @@ impl Handle {
 }
 
 impl Client {
-    fn new(number: usize, random: &mut Random) -> Self {
+    fn new(number: usize, random: &mut Random, came_at: Instant) -> Self {
         let messages = (0..random.below(7)).map(|nth| message(number, nth, random)).collect();
         let ending = match random.below(11) {
             0 | 1 => Ending::Close(4000 + number as u16),
@@ -113,8 +114,9 @@ impl Client {
             sent: 0,
             sending: false,
             departs: false,
-            departed: false,
+            departed_at: None,
             pings: Vec::new(),
+            came_at,
             requested_at: None,
             joined_at: None,
             status: None,
@@ -178,7 +180,7 @@ pub(super) fn client(
     random: &mut Random,
     clock: &Arc<dyn Clock>,
 ) -> (Handle, impl Future<Output = ()> + 'static, impl Future<Output = ()> + 'static) {
-    let state = Rc::new(RefCell::new(Client::new(number, random)));
+    let state = Rc::new(RefCell::new(Client::new(number, random, clock.now())));
     let (nudge, nudged) = async_channel::bounded(1);
     let writer = Writer {
         number,
@@ -275,7 +277,7 @@ impl Writer {
                 self.frame(0x88, &4999_u16.to_be_bytes()).await?;
             }
         }
-        self.state.borrow_mut().departed = true;
+        self.state.borrow_mut().departed_at = Some(self.clock.now());
         Ok(())
     }
 

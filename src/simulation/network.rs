@@ -117,8 +117,11 @@ struct Wire {
     /// Nothing arrives for a while, or never again.
     stalled: bool,
     cut: bool,
-    /// How often it was stalled.
+    /// How often it was stalled, and for how long altogether.
     stalls: usize,
+    stalled_for: Duration,
+    /// Whether the network, and neither side, has reset it.
+    broken: bool,
     /// Whose socket is gone.
     closed: [bool; 2],
     /// What each side has not been told yet of a reset.
@@ -155,6 +158,8 @@ pub(super) fn connection(client: usize, capacity: usize, random: Random) -> (Soc
         stalled: false,
         cut: false,
         stalls: 0,
+        stalled_for: Duration::ZERO,
+        broken: false,
         closed: [false; 2],
         error: [None; 2],
         random,
@@ -183,7 +188,30 @@ impl Cable {
         // Not too often, or what is cut into many pieces would take forever.
         wire.stalled = wire.stalls < MOST_STALLS && wire.random.once_in(60);
         wire.stalls += usize::from(wire.stalled);
-        wire.stalled.then(|| Duration::from_millis(wire.random.below(2500) as u64))
+        let stall = wire.stalled.then(|| Duration::from_millis(wire.random.below(2500) as u64));
+        wire.stalled_for += stall.unwrap_or_default();
+        stall
+    }
+
+    /// Breaks the connection: something on the way has forgotten it, and resets both sides, whatever they are at.
+    pub(super) fn break_down(&self) {
+        let wire = &mut *self.0.borrow_mut();
+        if !wire.reset {
+            trace(|| format!("client {}: reset by the network", wire.client));
+            wire.broken = true;
+            wire.error = [Some(io::ErrorKind::ConnectionReset); 2];
+            wire.end();
+        }
+    }
+
+    /// Whether the network has reset it.
+    pub(super) fn was_broken(&self) -> bool {
+        self.0.borrow().broken
+    }
+
+    /// Whether everything that the client has sent was taken by the relay.
+    pub(super) fn is_read(&self) -> bool {
+        self.0.borrow().streams[0].bytes.is_empty()
     }
 
     /// Never stalls from now on.
@@ -196,9 +224,9 @@ impl Cable {
         self.0.borrow_mut().stalled = false;
     }
 
-    /// Whether something came later than it could have come.
-    pub(super) fn was_slow(&self) -> bool {
-        self.0.borrow().stalls > 0
+    /// How much later than it could have something may have come.
+    pub(super) fn stalled_for(&self) -> Duration {
+        self.0.borrow().stalled_for
     }
 
     /// Whether something that was sent does not arrive for a while.

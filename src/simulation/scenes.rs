@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::actor::{Actor, message};
 use super::executor::Random;
 use super::stage::Stage;
+use crate::pool::LARGEST;
 use crate::relay::Config;
 use crate::transport::Transport;
 
@@ -71,4 +72,27 @@ fn after_an_accept_that_fails_there_is_a_pause() {
     drop(client);
     stage.stop();
     stage.check_empty();
+}
+
+/// A reader that does not read costs two buffers, whatever is sent to it: the one that is written, and the one that is
+/// filled meanwhile.
+#[test]
+fn a_reader_that_does_not_read_costs_two_buffers() {
+    for seed in 0..20 {
+        let mut stage = Stage::new(Random::new(seed), Config::default());
+        let reader = Actor::enter(&mut stage, 0, 10_000);
+        let mut sender = Actor::enter(&mut stage, 1, 4_000_000);
+        let mut most = 0;
+        for _ in 0..50 {
+            sender.send(&message(&[7; 70_000]));
+            while stage.step() {
+                most = most.max(stage.relay.memory());
+            }
+        }
+        // A buffer has room for a header before what is read into it.
+        assert!(most > LARGEST && most <= 2 * LARGEST + 4096, "seed {seed}: {most} bytes");
+        drop((reader, sender));
+        stage.stop();
+        stage.check_empty();
+    }
 }

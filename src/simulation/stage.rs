@@ -109,7 +109,9 @@ impl Stage {
             return false;
         }
         let nth = self.random.below(busy.len() + runnable);
-        self.fingerprint = (self.fingerprint.rotate_left(5) ^ nth as u64).wrapping_mul(0x100_0000_01B3);
+        for decided in [nth, runnable, busy.len(), self.relay.memory()] {
+            self.fingerprint = (self.fingerprint.rotate_left(5) ^ decided as u64).wrapping_mul(0x100_0000_01B3);
+        }
         match nth.checked_sub(runnable) {
             None => self.executor.run(nth),
             Some(nth) => {

@@ -50,12 +50,13 @@ pub(super) struct Visitor {
 }
 
 impl Visitor {
-    /// Whether it got what it had to get. It is not waited for if the relay is `stopped`, or its line is `slow`.
-    pub(super) fn check(&self, stopped: bool, slow: bool) {
+    /// Whether it got what it had to get, unless it is `excused`: it is not waited for if the relay stops or its line
+    /// stalls, and gets nothing if that breaks down.
+    pub(super) fn check(&self, excused: bool) {
         assert!(self.ended, "a visitor waits for nothing");
-        let response = String::from_utf8(self.response.clone()).unwrap();
+        let response = String::from_utf8_lossy(&self.response);
         let Some((head, body)) = response.split_once("\r\n\r\n") else {
-            assert!(self.expected.is_none() || stopped || slow, "{response:?} for {:?}", self.expected);
+            assert!(self.expected.is_none() || excused, "{response:?} for {:?}", self.expected);
             return;
         };
         let Some((status, text)) = self.expected else {
@@ -64,7 +65,7 @@ impl Visitor {
             return;
         };
         assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{status}, not {head}");
-        assert!(body.starts_with(text) || slow, "{text:?}, not {body:?}");
+        assert!(body.starts_with(text) || excused, "{text:?}, not {body:?}");
     }
 }
 

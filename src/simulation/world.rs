@@ -23,8 +23,8 @@ pub(super) struct World {
     pub(super) clients: Vec<Handle>,
     pub(super) visitors: Vec<(Rc<RefCell<Visitor>>, Cable)>,
     pub(super) relay_stopped_at: Option<Instant>,
-    /// The most codes that were ever in use.
-    pub(super) most_pairs: usize,
+    /// When as many codes as there may be were in use for the last time.
+    pub(super) full_at: Option<Instant>,
 }
 
 impl World {
@@ -38,7 +38,7 @@ impl World {
             ..Config::default()
         };
         let stage = Stage::new(random, config);
-        Self { stage, clients: vec![], visitors: vec![], relay_stopped_at: None, most_pairs: 0 }
+        Self { stage, clients: vec![], visitors: vec![], relay_stopped_at: None, full_at: None }
     }
 
     fn socket(&mut self, client: usize) -> (Socket, Cable) {
@@ -79,6 +79,10 @@ impl World {
     fn settle(&mut self) {
         while self.stage.step() {
             self.check_step();
+            if self.stage.random.once_in(4000) && !self.stage.cables.is_empty() {
+                let nth = self.stage.random.below(self.stage.cables.len());
+                self.stage.cables[nth].break_down();
+            }
         }
         self.check_rest();
     }

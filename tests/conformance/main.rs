@@ -58,14 +58,16 @@ fn play(relay: &Relay, case: &Case) -> Option<String> {
             // A relay that has refused the client may be gone before the rest is sent.
             let _ = case.sent.iter().try_for_each(|piece| sending.write_all(piece));
         });
-        let peer_received = receive(&mut peer);
-        let client_received = receive(&mut client);
-        // Whoever is closed closes too, and then the stream ends.
-        for (socket, received) in [(&mut peer, &peer_received), (&mut client, &client_received)] {
+        let mut peer_received = receive(&mut peer);
+        let mut client_received = receive(&mut client);
+        // Whoever is closed closes too, and then the stream ends, with nothing behind the close frame.
+        for (socket, received) in [(&mut peer, &mut peer_received), (&mut client, &mut client_received)] {
             if received.close.is_some() {
                 let _ = socket.write_all(&frame(0x88, b""));
                 let _ = socket.shutdown(Shutdown::Write);
-                let _ = socket.read_to_end(&mut Vec::new());
+                let mut rest = Vec::new();
+                let _ = socket.read_to_end(&mut rest);
+                received.push(&rest);
             }
         }
         judge(case, &client_received, &peer_received)
