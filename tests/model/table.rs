@@ -95,12 +95,7 @@ pub fn run_all(length: usize, capacity: usize) -> u64 {
 }
 
 /// Visits every continuation of a sequence that makes it `length` operations long. Each world on the way is checked once.
-fn extend(
-    sequence: &mut Vec<Operation>,
-    length: usize,
-    capacity: usize,
-    visit: &mut impl FnMut(World, &[Operation]),
-) {
+fn extend(sequence: &mut Vec<Operation>, length: usize, capacity: usize, visit: &mut impl FnMut(World, &[Operation])) {
     let mut world = World::new(capacity);
     sequence.iter().for_each(|&operation| world.apply(operation));
     world.check();
