@@ -1,7 +1,7 @@
 //! Recycled buffers, so that a connection owns one only while it has something in it.
 //!
 //! Each worker has a pool of its own: what was written last is what is filled next, while it is still in the cache.
-//! A pool keeps about 1.5 MiB at most; what comes back beyond that is freed.
+//! A pool keeps 1.6 MiB at most; what comes back beyond that is freed.
 
 use std::cell::RefCell;
 

@@ -106,7 +106,8 @@ impl World {
             self.check_client(number, handle);
         }
         for (visitor, cable) in &self.visitors {
-            visitor.borrow().check(self.relay_stopped_at.is_some() || is_slow(cable) || cable.was_broken());
+            let late = !cable.stalled_for().is_zero();
+            visitor.borrow().check(self.relay_stopped_at.is_some() || late || cable.was_broken());
         }
         self.stage.check_empty();
     }
@@ -137,7 +138,7 @@ impl World {
                 let leaves_so = matches!(client.ending, Ending::Reset | Ending::End | Ending::CutOff | Ending::Vanish);
                 let unfriendly = client.departs && leaves_so || handle.cable.was_broken();
                 // Who has left by itself and is slow is not waited for, nor is anybody when the relay stops.
-                let is_slow = client.slow || is_slow(&handle.cable);
+                let is_slow = client.slow || stalls > Duration::from_secs(1);
                 let gave_up = is_slow && (client.departed_at.is_some() || self.relay_stopped_at.is_some());
                 assert!(unfriendly || gave_up, "client {number} got no close frame");
             }
@@ -146,7 +147,7 @@ impl World {
 
     fn check_refused(&self, number: usize, client: &Client, cable: &Cable) {
         let is_gone = matches!(client.ending, Ending::Reset | Ending::Vanish) || cable.was_broken();
-        if (is_slow(cable) || is_gone) && !client.refusal.ends_with('\n') {
+        if (!cable.stalled_for().is_zero() || is_gone) && !client.refusal.ends_with('\n') {
             return; // nobody waits for long until a refusal has come
         }
         let asked = client.requested_at;
@@ -239,9 +240,4 @@ impl World {
             other => panic!("client {number} got {other:?}"),
         }
     }
-}
-
-/// Whether a line stalled for so long that, with what its client pauses, the relay may have lost patience.
-fn is_slow(cable: &Cable) -> bool {
-    cable.stalled_for() > Duration::from_secs(1)
 }

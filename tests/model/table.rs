@@ -318,6 +318,13 @@ impl World {
 
     /// The end comes after everything else, and says what happened.
     fn check_end(&self, at: usize, farewell: Farewell) {
+        let told = match farewell {
+            Farewell::Left => (1000, "peer disconnected"),
+            Farewell::Lost => (1011, "peer connection lost"),
+            Farewell::Expired => (1001, "pair expired"),
+            Farewell::Stopping => (1001, "relay stopping"),
+        };
+        assert_eq!((farewell.code(), farewell.reason()), told);
         let side = &self.sides[at];
         match side.peer {
             Some(peer) => {
