@@ -1,5 +1,6 @@
-//! Raw bytes through the reframer: the first byte says how the stream is split and limited, the rest is the stream.
-//! What comes out must not depend on the split, and tungstenite's client must be able to read it.
+//! Raw bytes through the reframer: the first byte says how the stream is split and limited, the rest is the stream, with
+//! some zeros behind it, so that a short input may begin a long frame. What comes out must not depend on the split, and
+//! tungstenite's client must be able to read it.
 
 #![no_main]
 
@@ -13,6 +14,7 @@ const SPLITS: [&[usize]; 8] = [&[1], &[2, 1], &[3], &[7, 2], &[14, 1], &[60, 3],
 fuzz_target!(|bytes: &[u8]| {
     if let Some((&choice, stream)) = bytes.split_first() {
         let limit = (choice & 8 != 0).then_some(u64::from(choice));
-        model::stream::check_raw(stream, SPLITS[usize::from(choice % 8)], limit);
+        let zeros = if choice >> 3 == 0b11110 { 70_000 } else { 0 };
+        model::stream::check_raw(&[stream, &vec![0; zeros]].concat(), SPLITS[usize::from(choice % 8)], limit);
     }
 });

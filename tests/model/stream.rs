@@ -110,6 +110,10 @@ fn make_room(mut old: Buffer, least: usize, size: usize, keep_output: bool, writ
     if keep_output && old.spare_mut().len() >= size.max(least.saturating_sub(input.len())) {
         return old;
     }
+    // A socket takes it in parts.
+    let part = old.output().len() / 2;
+    written.extend(&old.output()[..part]);
+    old.consume_output(part);
     written.extend(old.output());
     let mut new = Buffer::new(HEADROOM + least.max(input.len() + size));
     new.spare_mut()[..input.len()].copy_from_slice(&input);
@@ -229,5 +233,9 @@ pub fn check_raw(stream: &[u8], reads: &[usize], limit: Option<u64>) {
     assert_eq!(messages(&split.output), (complete.clone(), partial), "what is forwarded depends on the split");
     assert_eq!(complete.len() as u64, whole.tally.forwarded);
     assert_eq!(received_by_tungstenite(&split.output), complete);
+    if let End::Violated(violation) = &whole.end {
+        let reason = violation.to_string();
+        assert!(matches!(reason.len(), 1..=123), "a reason has to fit a close frame: {reason}");
+    }
     super::oracle::compare(stream, limit, &whole);
 }

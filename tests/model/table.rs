@@ -272,6 +272,7 @@ impl World {
         let side = &mut self.sides[at];
         let Some(near) = &mut side.near else { return };
         if near.outgoing.poll_ready(&mut context()).is_ready() {
+            assert!(near.outgoing.poll_ready(&mut context()).is_ready(), "it stays ready until something is sent");
             self.messages += 1;
             near.outgoing.send(self.messages);
             side.sent.push(self.messages);
