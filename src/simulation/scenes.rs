@@ -96,3 +96,18 @@ fn a_reader_that_does_not_read_costs_two_buffers() {
         stage.check_empty();
     }
 }
+
+/// Whatever time to live is asked for, a deadline fits into an instant, and it is a hundred years at most.
+#[test]
+fn the_longest_time_to_live_is_a_hundred_years() {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    let mut stage = Stage::new(Random::new(0), Config { pair_ttl: Duration::MAX, ..Config::default() });
+    let mut alone = Actor::enter(&mut stage, 0, 10_000);
+    stage.pass(99 * YEAR);
+    assert_eq!(alone.receive(), b"");
+    stage.pass(YEAR);
+    assert_eq!(alone.receive_close(&mut stage), (vec![], 1001));
+    drop(alone);
+    stage.stop();
+    stage.check_empty();
+}
