@@ -19,7 +19,7 @@ pub const HEADROOM: usize = 16;
 
 /// Bytes on their way through the relay: server frames that are ready, and client bytes that are not yet judged.
 pub struct Buffer {
-    bytes: Box<[u8]>,
+    pub(crate) bytes: Box<[u8]>,
     pub(crate) output: Range<usize>,
     pub(crate) input: Range<usize>,
 }

@@ -282,6 +282,7 @@ impl Reframer {
         loop {
             match self.position {
                 Position::Header => {
+                    self.forward_messages(buffer);
                     let Some(header) = self.header(buffer.input())? else { return Ok(Found::Starved { frame: 0 }) };
                     if header.first & 0x8 == 0 {
                         if let Some(frame) = self.begin_data(&header, buffer)? {
@@ -313,6 +314,44 @@ impl Reframer {
                     return Ok(Found::Starved { frame: 0 });
                 }
             }
+        }
+    }
+
+    /// Forwards the messages at the front of the input that are a single frame, whole, with a length of 7 or 16 bits. The
+    /// rest of this file would do the same with them; this keeps all it needs in registers, so that what a message costs
+    /// beside its bytes is a fourth.
+    fn forward_messages(&mut self, buffer: &mut Buffer) {
+        if self.message.is_some() {
+            return;
+        }
+        let Buffer { bytes, output, input } = buffer;
+        let bytes = &mut bytes[..input.end];
+        while let Some((&[first, second], rest)) = bytes[input.start..].split_first_chunk() {
+            let (size, length) = match (second ^ MASKED, rest.first_chunk()) {
+                (length @ 0..=125, _) => (2, usize::from(length)),
+                (126, Some(&length)) => (4, usize::from(u16::from_be_bytes(length))),
+                _ => break,
+            };
+            let start = input.start + size + 4;
+            let is_minimal = size == 2 || length >= 126;
+            let is_plain = first == FIN | BINARY && is_minimal && length as u64 <= self.limit;
+            if !is_plain || bytes.len() < start + length {
+                break;
+            }
+            let [.., a, b, c, d] = bytes[input.start..start] else { break };
+            // With nothing before it, the frame stays where it is and only its header moves.
+            if Range::is_empty(output) {
+                *output = start - size..start - size;
+            }
+            let to = output.end + size;
+            bytes[output.end..output.end + 2].copy_from_slice(&[first, second ^ MASKED]);
+            if size == 4 {
+                bytes[to - 2..to].copy_from_slice(&(length as u16).to_be_bytes());
+            }
+            unmask(bytes, start, to, length, [a, b, c, d]);
+            output.end = to + length;
+            input.start = start + length;
+            self.tally.forwarded += 1;
         }
     }
 
@@ -476,25 +515,38 @@ fn forward_with<const SIZE: usize>(header: [u8; SIZE], buffer: &mut Buffer, star
 /// The places may overlap. A lane is loaded before any byte of it is overwritten, and since bytes only move towards
 /// the front, a store never reaches a lane that is still to be loaded.
 fn unmask(bytes: &mut [u8], from: usize, to: usize, length: usize, key: [u8; 4]) {
-    const LANE: usize = 32; // two or one vector registers, and few bytes left over in short frames
     let shift = from - to;
     let window = &mut bytes[to..from + length];
-    let mask: [u8; LANE] = std::array::from_fn(|i| key[i % 4]);
+    match length {
+        32.. => unmask_lanes::<32>(window, shift, length, key), // two or one vector registers
+        16.. => unmask_lanes::<16>(window, shift, length, key),
+        8.. => unmask_lanes::<8>(window, shift, length, key),
+        4.. => unmask_lanes::<4>(window, shift, length, key),
+        _ => (0..length).for_each(|i| window[i] = window[i + shift] ^ key[i]),
+    }
+}
+
+/// Does it in lanes. The last one ends where the payload ends and overlaps the one before it, so that nothing is left
+/// over for single bytes; it is loaded before anything is stored.
+fn unmask_lanes<const LANE: usize>(window: &mut [u8], shift: usize, length: usize, key: [u8; 4]) {
+    let last = length - LANE;
+    let turned = u32::from_le_bytes(key).rotate_right(8 * (last % 4) as u32).to_le_bytes();
+    let last_lane = window[last + shift..].first_chunk::<LANE>().map(|lane| unmasked(*lane, turned));
     let mut at = 0;
     while let Some(lane) = window[at + shift..].first_chunk::<LANE>() {
-        let mut lane = *lane;
-        lane.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+        let lane = unmasked(*lane, key);
         window[at..at + LANE].copy_from_slice(&lane);
         at += LANE;
     }
-    while let Some(word) = window[at + shift..].first_chunk::<4>() {
-        let word = u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(key);
-        window[at..at + 4].copy_from_slice(&word.to_ne_bytes());
-        at += 4;
+    if let Some(lane) = last_lane {
+        window[last..length].copy_from_slice(&lane);
     }
-    for (i, mask) in (at..length).zip(key) {
-        window[i] = window[i + shift] ^ mask;
-    }
+}
+
+fn unmasked<const LANE: usize>(mut lane: [u8; LANE], key: [u8; 4]) -> [u8; LANE] {
+    let mask: [u8; LANE] = std::array::from_fn(|i| key[i % 4]);
+    lane.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+    lane
 }
 
 /// Judges the payload of a close frame (sections 5.5.1 and 7.4).

@@ -1,0 +1,157 @@
+//! What the cores cost by themselves: reframing at each frame size, and the pair table at each number of codes.
+//!
+//! `cargo bench --bench cores` measures time, which means something only beside another figure of the same run.
+//! `benches/cores/check` counts instructions instead, which are the same on every run, and compares them with the figures
+//! in `benches/cores/instructions.txt`.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use arc_relay::buffer::Buffer;
+use arc_relay::pair_code::PairCode;
+use arc_relay::pair_table::{Admission, ConnId, Departure, PairTable};
+use arc_relay::reframe::{Event, Reframer};
+
+/// The payloads of the frames that are rewritten, in bytes.
+const FRAMES: [usize; 7] = [16, 64, 125, 1 << 10, 16 << 10, 64 << 10, 1 << 20];
+
+/// How many codes there are in the table.
+const CODES: [usize; 5] = [100, 1000, 10_000, 100_000, 1_000_000];
+
+fn main() {
+    let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    match &arguments[..] {
+        // Under a counter: one thing, for this many times.
+        [what, number, times] => {
+            let (number, times) = (number.parse().expect("a number"), times.parse().expect("a number"));
+            match what.as_str() {
+                "reframe" => (0..times).for_each(|_| Stream::new(number).rewrite()),
+                "pair_table" => churn(&mut table(number), times),
+                _ => panic!("reframe or pair_table, not {what}"),
+            }
+        }
+        _ => measure(),
+    }
+}
+
+fn measure() {
+    println!("| frames of | ns per frame | GB/s |\n|---|---|---|");
+    for size in FRAMES {
+        let mut stream = Stream::new(size);
+        let per_read = median(|| stream.rewrite_timed());
+        let per_frame = per_read * stream.frame as f64 / stream.bytes.len() as f64;
+        println!("| {size} B | {per_frame:.1} | {:.1} |", stream.bytes.len() as f64 / per_read);
+    }
+    println!("\n| codes in use | million operations per second |\n|---|---|");
+    for codes in CODES {
+        let mut table = table(codes);
+        let times = 20_000;
+        let time = median(|| {
+            let begin = Instant::now();
+            churn(&mut table, times);
+            begin.elapsed()
+        });
+        println!("| {codes} | {:.2} |", 4.0 * times as f64 / time * 1000.0);
+    }
+}
+
+/// The median time in nanoseconds of what is done for half a second.
+fn median(mut measured: impl FnMut() -> Duration) -> f64 {
+    let begin = Instant::now();
+    let mut times = Vec::new();
+    while begin.elapsed() < Duration::from_millis(500) || times.len() < 5 {
+        times.push(measured());
+    }
+    times.sort();
+    times[times.len() / 2].as_nanos() as f64
+}
+
+/// What a read brings when a client sends frames of one size: as many as fill the largest buffer.
+struct Stream {
+    bytes: Vec<u8>,
+    /// The length of a frame, header included.
+    frame: usize,
+    buffer: Buffer,
+}
+
+impl Stream {
+    fn new(size: usize) -> Self {
+        let mut frame = vec![0x82];
+        match size {
+            0..=125 => frame.push(0x80 | size as u8),
+            126..=0xFFFF => {
+                frame.push(0x80 | 126);
+                frame.extend((size as u16).to_be_bytes());
+            }
+            _ => {
+                frame.push(0x80 | 127);
+                frame.extend((size as u64).to_be_bytes());
+            }
+        }
+        frame.extend([0x12, 0x34, 0x56, 0x78]);
+        frame.extend((0..size).map(|i| i as u8));
+        let bytes = frame.repeat(((256 << 10) / frame.len()).max(1));
+        let buffer = Buffer::new(bytes.len() + 64);
+        Self { bytes, frame: frame.len(), buffer }
+    }
+
+    /// Puts it into the buffer, which is not what is to be measured.
+    fn read(&mut self) {
+        let written = self.buffer.output().len();
+        self.buffer.consume_output(written);
+        self.buffer.spare_mut()[..self.bytes.len()].copy_from_slice(&self.bytes);
+        self.buffer.fill(self.bytes.len());
+    }
+
+    fn rewrite(&mut self) {
+        self.read();
+        let event = Reframer::new(None).advance(black_box(&mut self.buffer)).map(|event| format!("{event:?}"));
+        assert_eq!(event, Ok(format!("{:?}", Event::Starved { frame: 0 })));
+    }
+
+    fn rewrite_timed(&mut self) -> Duration {
+        self.read();
+        let begin = Instant::now();
+        let event = Reframer::new(None).advance(black_box(&mut self.buffer));
+        let time = begin.elapsed();
+        assert_eq!(event, Ok(Event::Starved { frame: 0 }));
+        time
+    }
+}
+
+/// A table in which each of this many codes has one side waiting.
+fn table(codes: usize) -> Table {
+    let mut table = PairTable::new(Duration::from_secs(300), usize::MAX);
+    let now = Instant::now();
+    for nth in 0..codes {
+        let _waiting = table.connect(code(nth), (), now).expect("there is room");
+    }
+    Table { table, now, next: codes }
+}
+
+struct Table {
+    table: PairTable<()>,
+    now: Instant,
+    next: usize,
+}
+
+fn code(nth: usize) -> PairCode {
+    PairCode::from_target(&format!("/?pair={nth}")).expect("it is one")
+}
+
+/// So many pairs meet and part: four operations each.
+fn churn(Table { table, now, next }: &mut Table, times: usize) {
+    let id = |admission| -> ConnId {
+        match admission {
+            Admission::Waiting { id, .. } | Admission::Paired { id, .. } => id,
+        }
+    };
+    for _ in 0..times {
+        let code = code(*next);
+        *next += 1;
+        let first = id(table.connect(code.clone(), (), *now).expect("there is room"));
+        let second = id(table.connect(code, (), *now).expect("there is a seat"));
+        assert!(matches!(table.disconnect(first), Departure::Paired { .. }));
+        assert!(matches!(table.disconnect(second), Departure::Absent));
+    }
+}
