@@ -319,40 +319,46 @@ impl Reframer {
 
     /// Forwards the messages at the front of the input that are a single frame, whole, with a length of 7 or 16 bits. The
     /// rest of this file would do the same with them; this keeps all it needs in registers, so that what a message costs
-    /// beside its bytes is a fourth.
+    /// beside its bytes is a third.
     fn forward_messages(&mut self, buffer: &mut Buffer) {
         if self.message.is_some() {
             return;
         }
         let Buffer { bytes, output, input } = buffer;
         let bytes = &mut bytes[..input.end];
-        while let Some((&[first, second], rest)) = bytes[input.start..].split_first_chunk() {
-            let (size, length) = match (second ^ MASKED, rest.first_chunk()) {
-                (length @ 0..=125, _) => (2, usize::from(length)),
-                (126, Some(&length)) => (4, usize::from(u16::from_be_bytes(length))),
+        let (mut from, mut to, mut forwarded) = (input.start, output.end, 0);
+        while let Some(&[first, second, high, low]) = bytes[from..].first_chunk() {
+            let (size, length) = match second ^ MASKED {
+                length @ 0..=125 => (2, usize::from(length)),
+                126 => (4, usize::from(u16::from_be_bytes([high, low]))),
                 _ => break,
             };
-            let start = input.start + size + 4;
+            let start = from + size + 4;
             let is_minimal = size == 2 || length >= 126;
             let is_plain = first == FIN | BINARY && is_minimal && length as u64 <= self.limit;
             if !is_plain || bytes.len() < start + length {
                 break;
             }
-            let [.., a, b, c, d] = bytes[input.start..start] else { break };
+            let Some(&key) = bytes[start - 4..].first_chunk() else { break };
             // With nothing before it, the frame stays where it is and only its header moves.
-            if Range::is_empty(output) {
-                *output = start - size..start - size;
+            if forwarded == 0 && Range::is_empty(output) {
+                to = start - size;
+                output.start = to;
             }
-            let to = output.end + size;
-            bytes[output.end..output.end + 2].copy_from_slice(&[first, second ^ MASKED]);
+            bytes[to] = first;
+            bytes[to + 1] = second ^ MASKED;
             if size == 4 {
-                bytes[to - 2..to].copy_from_slice(&(length as u16).to_be_bytes());
+                bytes[to + 2] = high;
+                bytes[to + 3] = low;
             }
-            unmask(bytes, start, to, length, [a, b, c, d]);
-            output.end = to + length;
-            input.start = start + length;
-            self.tally.forwarded += 1;
+            unmask(bytes, start, to + size, length, key);
+            to += size + length;
+            from = start + length;
+            forwarded += 1;
         }
+        output.end = to;
+        input.start = from;
+        self.tally.forwarded += forwarded;
     }
 
     /// Judges the header at the front of the input, if it is all there. Its first two bytes are judged without the
@@ -514,38 +520,44 @@ fn forward_with<const SIZE: usize>(header: [u8; SIZE], buffer: &mut Buffer, star
 ///
 /// The places may overlap. A lane is loaded before any byte of it is overwritten, and since bytes only move towards
 /// the front, a store never reaches a lane that is still to be loaded.
+#[inline]
 fn unmask(bytes: &mut [u8], from: usize, to: usize, length: usize, key: [u8; 4]) {
     let shift = from - to;
     let window = &mut bytes[to..from + length];
     match length {
-        32.. => unmask_lanes::<32>(window, shift, length, key), // two or one vector registers
-        16.. => unmask_lanes::<16>(window, shift, length, key),
-        8.. => unmask_lanes::<8>(window, shift, length, key),
-        4.. => unmask_lanes::<4>(window, shift, length, key),
+        64.. => unmask_lanes::<64>(window, shift, key), // four, two or one vector registers
+        32.. => unmask_lanes::<32>(window, shift, key),
+        16.. => unmask_lanes::<16>(window, shift, key),
+        8.. => unmask_lanes::<8>(window, shift, key),
+        4.. => unmask_lanes::<4>(window, shift, key),
         _ => (0..length).for_each(|i| window[i] = window[i + shift] ^ key[i]),
     }
 }
 
-/// Does it in lanes. The last one ends where the payload ends and overlaps the one before it, so that nothing is left
-/// over for single bytes; it is loaded before anything is stored.
-fn unmask_lanes<const LANE: usize>(window: &mut [u8], shift: usize, length: usize, key: [u8; 4]) {
-    let last = length - LANE;
-    let turned = u32::from_le_bytes(key).rotate_right(8 * (last % 4) as u32).to_le_bytes();
-    let last_lane = window[last + shift..].first_chunk::<LANE>().map(|lane| unmasked(*lane, turned));
+/// Does it for all but the first `shift` bytes of the window, in lanes. The last lane ends where the window does and
+/// overlaps the one before it, so that no single bytes are left over; it is loaded before anything is stored.
+#[inline]
+fn unmask_lanes<const LANE: usize>(window: &mut [u8], shift: usize, key: [u8; 4]) {
+    let key = u32::from_le_bytes(key);
+    let last = window.len() - shift - LANE;
+    let Some(lane) = window.last_chunk::<LANE>() else { return };
+    let last_lane = unmasked(*lane, key.rotate_right(8 * (last % 4) as u32));
     let mut at = 0;
-    while let Some(lane) = window[at + shift..].first_chunk::<LANE>() {
+    while at < last
+        && let Some(lane) = window[at + shift..].first_chunk::<LANE>()
+    {
         let lane = unmasked(*lane, key);
         window[at..at + LANE].copy_from_slice(&lane);
         at += LANE;
     }
-    if let Some(lane) = last_lane {
-        window[last..length].copy_from_slice(&lane);
-    }
+    window[last..last + LANE].copy_from_slice(&last_lane);
 }
 
-fn unmasked<const LANE: usize>(mut lane: [u8; LANE], key: [u8; 4]) -> [u8; LANE] {
-    let mask: [u8; LANE] = std::array::from_fn(|i| key[i % 4]);
-    lane.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+#[inline]
+fn unmasked<const LANE: usize>(mut lane: [u8; LANE], key: u32) -> [u8; LANE] {
+    for word in lane.as_chunks_mut().0 {
+        *word = (u32::from_le_bytes(*word) ^ key).to_le_bytes();
+    }
     lane
 }
 
