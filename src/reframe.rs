@@ -577,3 +577,71 @@ fn close(payload: &[u8]) -> Result<Event<'_>, Violation> {
     let reason = std::str::from_utf8(reason).map_err(|_| Violation::InvalidUtf8)?;
     Ok(Event::Close { code, reason })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(first: u8, length: usize) -> Vec<u8> {
+        let mut frame = vec![first];
+        match length {
+            0..=125 => frame.push(MASKED | length as u8),
+            126..=0xFFFF => {
+                frame.push(MASKED | 126);
+                frame.extend((length as u16).to_be_bytes());
+            }
+            _ => {
+                frame.push(MASKED | 127);
+                frame.extend((length as u64).to_be_bytes());
+            }
+        }
+        frame.extend([1, 2, 3, 4]);
+        frame.extend((0..length).map(|i| i as u8 ^ [1, 2, 3, 4][i % 4]));
+        frame
+    }
+
+    /// How many messages the short way forwards, and how much of the input it leaves.
+    fn forwarded(reframer: &mut Reframer, stream: &[u8]) -> (u64, usize) {
+        let mut buffer = Buffer::new(stream.len() + 64);
+        buffer.append_input(stream);
+        let before = reframer.tally.forwarded;
+        reframer.forward_messages(&mut buffer);
+        (reframer.tally.forwarded - before, buffer.input().len())
+    }
+
+    /// All other tests would pass without it.
+    #[test]
+    fn the_short_way_takes_whole_messages() {
+        let mut reframer = Reframer::new(None);
+        for length in (0..300).chain([0xFFFE, 0xFFFF]) {
+            let message = frame(FIN | BINARY, length);
+            assert_eq!(forwarded(&mut reframer, &message.repeat(3)), (3, 0), "{length}");
+            let cut = &message[..message.len() - 1];
+            assert_eq!(forwarded(&mut reframer, &[&message, cut].concat()), (1, cut.len()), "{length}");
+        }
+    }
+
+    #[test]
+    fn the_short_way_leaves_what_has_to_be_looked_at() {
+        let mut reframer = Reframer::new(Some(1000));
+        assert_eq!(forwarded(&mut reframer, &frame(FIN | BINARY, 1000)), (1, 0));
+        let not_minimal = [FIN | BINARY, MASKED | 126, 0, 125];
+        for left in [
+            frame(FIN | BINARY, 1001),
+            frame(FIN | BINARY, 0x1_0000),
+            frame(FIN | TEXT, 5),
+            frame(FIN | CONTINUATION, 5),
+            frame(FIN | PING, 5),
+            frame(BINARY, 5),
+            frame(0x40 | FIN | BINARY, 5),
+            [&not_minimal[..], &[0; 129]].concat(),
+            vec![FIN | BINARY, 5, 1, 2, 3, 4, 5],
+        ] {
+            let stream = [frame(FIN | BINARY, 9), left.clone()].concat();
+            assert_eq!(forwarded(&mut reframer, &stream), (1, left.len()), "{:?}", &left[..2]);
+        }
+        reframer.message = Some(Kind::Binary);
+        let message = frame(FIN | BINARY, 5);
+        assert_eq!(forwarded(&mut reframer, &message), (0, message.len()));
+    }
+}
