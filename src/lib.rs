@@ -20,6 +20,7 @@ mod utf8;
 
 // Floor 1: shared between tasks.
 mod clock;
+mod executor;
 pub mod link;
 mod pool;
 mod seats;

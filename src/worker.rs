@@ -5,16 +5,15 @@
 //! ends its own connection (its peer is told 1011 by what unwinding drops) and nothing else.
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt;
-use smol::LocalExecutor;
 
 use crate::clock::Clock;
 use crate::connection::{Connection, Surroundings};
+use crate::executor::{Executor, Spawn};
 use crate::front_door::{self, Admitted};
 use crate::pool::Pool;
 use crate::reframe::Reframer;
@@ -52,24 +51,6 @@ pub(crate) enum Stage<T> {
     Connection(Admitted<T>),
 }
 
-/// Runs tasks beside each other.
-pub(crate) trait Spawn {
-    /// Runs this one, too, until it ends or all are dropped.
-    fn spawn(&self, task: impl Future<Output = ()> + 'static);
-}
-
-impl Spawn for LocalExecutor<'_> {
-    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        LocalExecutor::spawn(self, guard(task)).detach();
-    }
-}
-
-/// Runs a task; a panic in it ends there. Nothing it leaves behind is half done: what it shares with others are
-/// channels, counters and the pair table.
-fn guard(task: impl Future<Output = ()>) -> impl Future {
-    AssertUnwindSafe(task).catch_unwind()
-}
-
 /// A worker that is about to run.
 #[derive(Debug)]
 pub(crate) struct Worker<T> {
@@ -80,10 +61,10 @@ pub(crate) struct Worker<T> {
 
 impl<T: Transport> Worker<T> {
     /// Runs connections on this thread, and `extra` beside them, until the inbox is closed.
-    pub(crate) fn run(self, extra: Option<impl Future<Output = ()>>) {
-        let executor = LocalExecutor::new();
+    pub(crate) fn run(self, extra: Option<impl Future<Output = ()> + 'static>) {
+        let executor = Executor::default();
         if let Some(extra) = extra {
-            executor.spawn(extra).detach();
+            executor.spawn(extra);
         }
         smol::block_on(executor.run(self.serve(&executor, Rc::default())));
     }

@@ -1,0 +1,275 @@
+//! Runs the tasks of a worker: first come, first served, but the first one that a task wakes runs next.
+//!
+//! That is what a relay wants: a batch that was just read is written while it is still in the cache. With a queue alone,
+//! fifty connections that are readable at once would all read before the first of their peers writes. It is a matter of
+//! one task: whom the woken one wakes has to queue, so that no two can keep the others from running.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use async_task::{Runnable, ScheduleInfo, Task, WithInfo};
+use futures_lite::FutureExt;
+use slab::Slab;
+
+/// Runs tasks beside each other.
+pub(crate) trait Spawn {
+    /// Runs this one, too, until it ends or all are dropped.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+}
+
+/// How many tasks run before the sockets are looked at again.
+const BUDGET: usize = 200;
+
+/// The tasks of a thread. They end with it.
+#[derive(Debug, Default)]
+pub(crate) struct Executor {
+    queue: Arc<Queue>,
+    tasks: Rc<RefCell<Slab<Task<()>>>>,
+}
+
+/// Those that are ready. Any thread may wake one.
+#[derive(Debug, Default)]
+struct Queue(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    ready: VecDeque<Runnable>,
+    /// The thread, if it waits for a task to be ready.
+    sleeper: Option<Waker>,
+}
+
+thread_local! {
+    /// The queue whose task is running, and may say what runs next.
+    static RUNNING: Cell<*const Queue> = const { Cell::new(std::ptr::null()) };
+    /// What runs next.
+    static NEXT: Cell<Option<Runnable>> = const { Cell::new(None) };
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, runnable: Runnable, info: ScheduleInfo) {
+        let mut runnable = Some(runnable);
+        // Who wakes itself lets others go first.
+        if !info.woken_while_running && RUNNING.get() == std::ptr::from_ref(self) {
+            NEXT.set(NEXT.take().or_else(|| runnable.take()));
+        }
+        if let Some(runnable) = runnable {
+            let mut state = self.lock();
+            state.ready.push_back(runnable);
+            if let Some(sleeper) = state.sleeper.take() {
+                drop(state);
+                sleeper.wake();
+            }
+        }
+    }
+
+    /// Runs the one that has waited longest, and then the one that this one has woken. False if there is none; then the
+    /// waker is woken when there is.
+    fn run_one(&self, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        let Some(runnable) = state.ready.pop_front() else {
+            state.sleeper = Some(waker.clone());
+            return false;
+        };
+        drop(state);
+        RUNNING.set(self);
+        runnable.run();
+        RUNNING.set(std::ptr::null());
+        if let Some(next) = NEXT.take() {
+            next.run();
+        }
+        true
+    }
+}
+
+impl Executor {
+    /// Runs the tasks until this future is ready.
+    pub(crate) async fn run(&self, until: impl Future<Output = ()>) {
+        let mut until = pin!(until);
+        poll_fn(|cx| {
+            if until.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            for _ in 0..BUDGET {
+                if !self.queue.run_one(cx.waker()) {
+                    return Poll::Pending;
+                }
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Spawn for Executor {
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let mut tasks = self.tasks.borrow_mut();
+        let entry = tasks.vacant_entry();
+        let key = entry.key();
+        let all = Rc::downgrade(&self.tasks);
+        let future = async move {
+            // A panic ends the task. Nothing it leaves behind is half done: what it shares with others are channels,
+            // counters and the pair table.
+            let _ = AssertUnwindSafe(task).catch_unwind().await;
+            if let Some(all) = all.upgrade() {
+                all.borrow_mut().remove(key).detach();
+            }
+        };
+        let queue = Arc::clone(&self.queue);
+        let (runnable, task) =
+            async_task::spawn_local(future, WithInfo(move |runnable, info| queue.push(runnable, info)));
+        entry.insert(task);
+        drop(tasks);
+        runnable.schedule();
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        // This cancels them, which puts those that sleep into the queue; they have to be dropped on this thread.
+        let tasks = self.tasks.take();
+        drop(tasks);
+        while let Some(runnable) = { self.queue.lock().ready.pop_front() } {
+            drop(runnable);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_channel::Sender;
+    use futures_lite::future::{block_on, yield_now};
+
+    /// What the tasks have done, in the order in which they did it.
+    type Log = Rc<RefCell<Vec<&'static str>>>;
+
+    fn note(log: &Log, what: &'static str) {
+        log.borrow_mut().push(what);
+    }
+
+    fn run(executor: &Executor, turns: usize) {
+        block_on(executor.run(async move {
+            for _ in 0..turns {
+                yield_now().await;
+            }
+        }));
+    }
+
+    /// A task that waits to be told, and then tells somebody else.
+    fn spawn(executor: &Executor, log: &Log, name: &'static str, tells: Option<Sender<()>>) -> Sender<()> {
+        let (sender, receiver) = async_channel::bounded::<()>(1);
+        let log = Rc::clone(log);
+        executor.spawn(async move {
+            receiver.recv().await.unwrap();
+            note(&log, name);
+            if let Some(tells) = tells {
+                tells.try_send(()).unwrap();
+            }
+            yield_now().await;
+            note(&log, "again");
+        });
+        sender
+    }
+
+    #[test]
+    fn whom_a_task_wakes_runs_next_and_whom_that_one_wakes_queues() {
+        let (executor, log) = (Executor::default(), Log::default());
+        let third = spawn(&executor, &log, "third", None);
+        let second = spawn(&executor, &log, "second", Some(third));
+        let first = spawn(&executor, &log, "first", Some(second));
+        let other = spawn(&executor, &log, "other", None);
+        run(&executor, 1); // they wait
+        first.try_send(()).unwrap();
+        other.try_send(()).unwrap();
+        run(&executor, 1);
+        assert_eq!(log.borrow()[..5], ["first", "second", "other", "again", "third"]);
+    }
+
+    #[test]
+    fn only_the_first_that_is_woken_runs_next() {
+        let (executor, log) = (Executor::default(), Log::default());
+        let woken = ["a", "b"].map(|name| spawn(&executor, &log, name, None));
+        let other = spawn(&executor, &log, "other", None);
+        run(&executor, 1);
+        executor.spawn(async move { woken.iter().for_each(|woken| woken.try_send(()).unwrap()) });
+        other.try_send(()).unwrap();
+        run(&executor, 1);
+        assert_eq!(log.borrow()[..3], ["a", "other", "b"]);
+    }
+
+    #[test]
+    fn tasks_that_are_always_ready_do_not_keep_the_future_from_running() {
+        let executor = Executor::default();
+        executor.spawn(async {
+            loop {
+                yield_now().await;
+            }
+        });
+        run(&executor, 3);
+    }
+
+    #[test]
+    fn a_panic_ends_its_task_alone() {
+        let (executor, log) = (Executor::default(), Log::default());
+        executor.spawn(async { panic!("a bug") });
+        let other = spawn(&executor, &log, "other", None);
+        other.try_send(()).unwrap();
+        run(&executor, 1);
+        assert_eq!(log.borrow()[..], ["other", "again"]);
+        assert!(executor.tasks.borrow().is_empty(), "tasks that have ended are forgotten");
+    }
+
+    #[test]
+    fn another_thread_can_wake_a_task() {
+        let (executor, log) = (Executor::default(), Log::default());
+        let (done, is_done) = async_channel::bounded(1);
+        let told = spawn(&executor, &log, "told", Some(done));
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            told.try_send(()).unwrap();
+        });
+        block_on(executor.run(async { is_done.recv().await.unwrap() }));
+        assert_eq!(log.borrow()[..1], ["told"]);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn what_tasks_hold_is_dropped_with_the_executor() {
+        let executor = Executor::default();
+        let held = Rc::new(());
+        for waits in [true, false] {
+            let held = Rc::clone(&held);
+            executor.spawn(async move {
+                if waits {
+                    std::future::pending::<()>().await;
+                }
+                yield_now().await;
+                drop(held);
+            });
+            run(&executor, 0);
+        }
+        // One waits, and one is ready, with a waker of its own elsewhere.
+        let (sender, receiver) = async_channel::bounded::<()>(1);
+        let also = Rc::clone(&held);
+        executor.spawn(async move {
+            let _ = receiver.recv().await;
+            drop(also);
+        });
+        run(&executor, 1);
+        sender.try_send(()).unwrap();
+        drop(executor);
+        assert_eq!(Rc::strong_count(&held), 1);
+        let _ = sender.try_send(());
+    }
+}
