@@ -7,14 +7,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use async_task::{Runnable, ScheduleInfo, Task, WithInfo};
-use futures_lite::FutureExt;
+use async_task::{Builder, ScheduleInfo, WithInfo};
 use slab::Slab;
 
 /// Runs tasks beside each other.
@@ -23,6 +20,10 @@ pub(crate) trait Spawn {
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
 }
 
+/// A task that is ready. It knows which it is.
+type Runnable = async_task::Runnable<usize>;
+type Task = async_task::Task<(), usize>;
+
 /// How many tasks run before the sockets are looked at again.
 const BUDGET: usize = 200;
 
@@ -30,7 +31,7 @@ const BUDGET: usize = 200;
 #[derive(Debug, Default)]
 pub(crate) struct Executor {
     queue: Arc<Queue>,
-    tasks: Rc<RefCell<Slab<Task<()>>>>,
+    tasks: RefCell<Slab<Task>>,
 }
 
 /// Those that are ready. Any thread may wake one.
@@ -72,22 +73,14 @@ impl Queue {
         }
     }
 
-    /// Runs the one that has waited longest, and then the one that this one has woken. False if there is none; then the
-    /// waker is woken when there is.
-    fn run_one(&self, waker: &Waker) -> bool {
+    /// The one that has waited longest. If there is none, the waker is woken when there is.
+    fn pop(&self, waker: &Waker) -> Option<Runnable> {
         let mut state = self.lock();
-        let Some(runnable) = state.ready.pop_front() else {
+        let first = state.ready.pop_front();
+        if first.is_none() {
             state.sleeper = Some(waker.clone());
-            return false;
-        };
-        drop(state);
-        RUNNING.set(self);
-        runnable.run();
-        RUNNING.set(std::ptr::null());
-        if let Some(next) = NEXT.take() {
-            next.run();
         }
-        true
+        first
     }
 }
 
@@ -100,8 +93,12 @@ impl Executor {
                 return Poll::Ready(());
             }
             for _ in 0..BUDGET {
-                if !self.queue.run_one(cx.waker()) {
-                    return Poll::Pending;
+                let Some(first) = self.queue.pop(cx.waker()) else { return Poll::Pending };
+                RUNNING.set(Arc::as_ptr(&self.queue));
+                self.run_task(first);
+                RUNNING.set(std::ptr::null());
+                if let Some(next) = NEXT.take() {
+                    self.run_task(next);
                 }
             }
             cx.waker().wake_by_ref();
@@ -109,25 +106,27 @@ impl Executor {
         })
         .await;
     }
+
+    fn run_task(&self, runnable: Runnable) {
+        let which = *runnable.metadata();
+        runnable.run();
+        let mut tasks = self.tasks.borrow_mut();
+        if tasks.get(which).is_some_and(Task::is_finished) {
+            drop(tasks.remove(which));
+        }
+    }
 }
 
 impl Spawn for Executor {
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
-        let key = entry.key();
-        let all = Rc::downgrade(&self.tasks);
-        let future = async move {
-            // A panic ends the task. Nothing it leaves behind is half done: what it shares with others are channels,
-            // counters and the pair table.
-            let _ = AssertUnwindSafe(task).catch_unwind().await;
-            if let Some(all) = all.upgrade() {
-                all.borrow_mut().remove(key).detach();
-            }
-        };
         let queue = Arc::clone(&self.queue);
-        let (runnable, task) =
-            async_task::spawn_local(future, WithInfo(move |runnable, info| queue.push(runnable, info)));
+        let schedule = WithInfo(move |runnable, info| queue.push(runnable, info));
+        // A panic ends its task, and whoever awaits it would hear of it. Nothing that it leaves behind is half done: what
+        // tasks share are channels, counters and the pair table.
+        let builder = Builder::new().propagate_panic(true).metadata(entry.key());
+        let (runnable, task) = builder.spawn_local(|_| task, schedule);
         entry.insert(task);
         drop(tasks);
         runnable.schedule();
@@ -148,6 +147,8 @@ impl Drop for Executor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::rc::Rc;
+
     use async_channel::Sender;
     use futures_lite::future::{block_on, yield_now};
 
