@@ -24,8 +24,8 @@ pub(crate) trait Spawn {
 type Runnable = async_task::Runnable<usize>;
 type Task = async_task::Task<(), usize>;
 
-/// How many tasks run before the sockets are looked at again.
-const BUDGET: usize = 200;
+/// How many tasks run, each with one that it woke, before the sockets are looked at again.
+const BUDGET: usize = 100;
 
 /// The tasks of a thread. They end with it.
 #[derive(Debug, Default)]
