@@ -1,8 +1,11 @@
 //! What the cores cost by themselves: reframing at each frame size, and the pair table at each number of codes.
 //!
 //! `cargo bench --bench cores` measures time, which means something only beside another figure of the same run.
-//! `benches/cores/check` counts instructions instead, which are the same on every run, and compares them with the figures
+//! `benches/cores/check` counts instructions instead, which hardly differ between runs, and compares them with the figures
 //! in `benches/cores/instructions.txt`.
+
+#[path = "../support/frame.rs"]
+mod frame;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -11,6 +14,7 @@ use arc_relay::buffer::Buffer;
 use arc_relay::pair_code::PairCode;
 use arc_relay::pair_table::{Admission, ConnId, Departure, PairTable};
 use arc_relay::reframe::{Event, Reframer};
+use frame::frame;
 
 /// The payloads of the frames that are rewritten, in bytes.
 const FRAMES: [usize; 7] = [16, 64, 125, 1 << 10, 16 << 10, 64 << 10, 1 << 20];
@@ -79,20 +83,7 @@ struct Stream {
 
 impl Stream {
     fn new(size: usize) -> Self {
-        let mut frame = vec![0x82];
-        match size {
-            0..=125 => frame.push(0x80 | size as u8),
-            126..=0xFFFF => {
-                frame.push(0x80 | 126);
-                frame.extend((size as u16).to_be_bytes());
-            }
-            _ => {
-                frame.push(0x80 | 127);
-                frame.extend((size as u64).to_be_bytes());
-            }
-        }
-        frame.extend([0x12, 0x34, 0x56, 0x78]);
-        frame.extend((0..size).map(|i| i as u8));
+        let frame = frame(size);
         let bytes = frame.repeat(((256 << 10) / frame.len()).max(1));
         let buffer = Buffer::new(bytes.len() + 64);
         Self { bytes, frame: frame.len(), buffer }

@@ -10,6 +10,8 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::frame::frame;
+
 /// What is loaded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -149,26 +151,6 @@ pub(crate) fn connect(target: Target, address: SocketAddr, number: usize) -> Tcp
         assert!(head.starts_with(b"HTTP/1.1 101 "), "the relay refuses");
     }
     socket
-}
-
-/// A masked binary frame of `size` bytes.
-fn frame(size: usize) -> Vec<u8> {
-    let mut frame = vec![0x82];
-    match size {
-        0..=125 => frame.push(0x80 | size as u8),
-        126..=0xFFFF => {
-            frame.push(0x80 | 126);
-            frame.extend((size as u16).to_be_bytes());
-        }
-        _ => {
-            frame.push(0x80 | 127);
-            frame.extend((size as u64).to_be_bytes());
-        }
-    }
-    let mask = [0x12, 0x34, 0x56, 0x78];
-    frame.extend(mask);
-    frame.extend((0..size).map(|i| i as u8 ^ mask[i % 4]));
-    frame
 }
 
 /// How long a frame is when it arrives.

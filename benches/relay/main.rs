@@ -5,6 +5,8 @@
 //! several rounds; the ratio is to the raw relay in the same run, and is the only thing worth comparing between
 //! machines. `cargo bench --bench relay -- bulk` runs what has that in its name.
 
+#[path = "../support/frame.rs"]
+mod frame;
 mod load;
 mod raw_relay;
 
