@@ -88,10 +88,6 @@ impl Buffer {
         self.bytes.len()
     }
 
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
-    }
-
     pub(crate) fn clear_output(&mut self) {
         self.output.end = self.output.start;
     }

@@ -13,6 +13,7 @@
 
 // Floor 0: pure.
 pub mod buffer;
+mod mask;
 pub mod pair_code;
 pub mod pair_table;
 pub mod reframe;
