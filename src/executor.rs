@@ -147,7 +147,10 @@ impl Drop for Executor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::pending;
     use std::rc::Rc;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use std::task::{Context, Wake};
 
     use async_channel::Sender;
     use futures_lite::future::{block_on, yield_now};
@@ -231,18 +234,29 @@ mod tests {
         assert!(executor.tasks.borrow().is_empty(), "tasks that have ended are forgotten");
     }
 
+    /// Whether the thread of an executor was woken.
+    #[derive(Default)]
+    struct Bell(AtomicBool);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, SeqCst);
+        }
+    }
+
     #[test]
-    fn another_thread_can_wake_a_task() {
-        let (executor, log) = (Executor::default(), Log::default());
-        let (done, is_done) = async_channel::bounded(1);
-        let told = spawn(&executor, &log, "told", Some(done));
-        let thread = std::thread::spawn(move || {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            told.try_send(()).unwrap();
-        });
-        block_on(executor.run(async { is_done.recv().await.unwrap() }));
-        assert_eq!(log.borrow()[..1], ["told"]);
-        thread.join().unwrap();
+    fn another_thread_can_wake_a_task_and_the_executor_with_it() {
+        let (executor, log, bell) = (Executor::default(), Log::default(), Arc::new(Bell::default()));
+        let told = spawn(&executor, &log, "told", None);
+        let waker = Waker::from(Arc::clone(&bell));
+        let mut running = pin!(executor.run(pending()));
+        let mut poll = || assert!(running.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        poll();
+        assert!(!bell.0.load(SeqCst), "there is nothing to do");
+        std::thread::spawn(move || told.try_send(()).unwrap()).join().unwrap();
+        assert!(bell.0.load(SeqCst), "the executor sleeps on");
+        poll();
+        assert_eq!(log.borrow()[..], ["told", "again"]);
     }
 
     #[test]
@@ -253,7 +267,7 @@ mod tests {
             let held = Rc::clone(&held);
             executor.spawn(async move {
                 if waits {
-                    std::future::pending::<()>().await;
+                    pending::<()>().await;
                 }
                 yield_now().await;
                 drop(held);
