@@ -3,12 +3,12 @@
 /// Moves `length` bytes down from `from` to `to`, and takes off their mask on the way. The first byte of `key` belongs
 /// to the byte at `from`.
 ///
+/// The places may overlap. A lane is loaded before any byte of it is overwritten, and since bytes only move towards
+/// the front, a store never reaches a lane that is still to be loaded.
+///
 /// # Panics
 ///
 /// If `to` is behind `from`, or the bytes are not all there.
-///
-/// The places may overlap. A lane is loaded before any byte of it is overwritten, and since bytes only move towards
-/// the front, a store never reaches a lane that is still to be loaded.
 #[inline]
 pub(crate) fn unmask(bytes: &mut [u8], from: usize, to: usize, length: usize, key: [u8; 4]) {
     let shift = from - to;
@@ -30,7 +30,7 @@ fn unmask_lanes<const LANE: usize>(window: &mut [u8], shift: usize, key: [u8; 4]
     let key = u32::from_le_bytes(key);
     let last = window.len() - shift - LANE;
     let Some(lane) = window.last_chunk::<LANE>() else { return };
-    let last_lane = unmasked(*lane, key.rotate_right(8 * (last % 4) as u32));
+    let last_lane = unmasked(*lane, key.rotate_right((8 * last) as u32));
     let mut at = 0;
     while at < last
         && let Some(lane) = window[at + shift..].first_chunk::<LANE>()
