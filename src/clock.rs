@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Instant;
 
-use smol::Timer;
+use crate::reactor::Timer;
 
 /// Time, and a way to wait for it.
 pub(crate) trait Clock: Debug + Send + Sync {
@@ -29,8 +29,6 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
-        Box::pin(async move {
-            Timer::at(deadline).await;
-        })
+        Box::pin(Timer::at(deadline))
     }
 }

@@ -35,7 +35,6 @@ use crate::reframe::Reframer;
 use crate::seats::Claim;
 use crate::stats::Stats;
 use crate::stop::{Stop, StopOnDrop};
-use crate::tick::Tick;
 use crate::transport::Transport;
 
 use inbound::Inbound;
@@ -53,7 +52,6 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(70);
 #[derive(Debug)]
 pub(crate) struct Surroundings {
     pub(crate) pool: Rc<Pool>,
-    pub(crate) tick: Rc<Tick>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stats: Arc<Stats>,
     /// Tells it to close.

@@ -326,8 +326,11 @@ mod tests {
         fn shut_down(&self) -> io::Result<()> {
             Ok(())
         }
-        fn has_ended(&self) -> bool {
-            false
+        fn poll_ended(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+        fn leave_thread(self) -> Self {
+            self
         }
     }
 
@@ -358,7 +361,7 @@ mod tests {
                 others_ran = true;
             };
             let lingering = linger(Flood, &crate::clock::SystemClock);
-            smol::block_on(futures_lite::future::zip(lingering, others));
+            crate::reactor::Reactor::new().unwrap().block_on(futures_lite::future::zip(lingering, others));
             let _ = ended.send(others_ran);
         });
         // It lingers for a second; the rest is for slow machines.

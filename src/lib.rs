@@ -24,11 +24,11 @@ mod clock;
 mod executor;
 pub mod link;
 mod pool;
+mod reactor;
 mod seats;
 mod stats;
 mod stop;
 mod tcp;
-mod tick;
 mod transport;
 
 // Floor 2: a connection's life.

@@ -1,4 +1,4 @@
-//! What joins the two sides of a pair: for each direction a bounded channel of batches, and one of credits going back.
+//! What joins the two sides of a pair: for each direction a bounded channel of batches, and credits that go back.
 //!
 //! A side sends a batch only when it holds a credit, and gets the credit back when the other side has written that
 //! batch to its socket. So one batch is on its way in each direction at most: what was read is written while it is
@@ -12,8 +12,8 @@
 //! keeps its near end and parks the far end in the [`PairTable`](crate::pair_table::PairTable) for the second.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
 use async_channel::{Receiver, Sender};
 use futures_lite::Stream;
@@ -69,48 +69,55 @@ pub fn link<T>() -> (End<T>, End<T>) {
     (End { outgoing: to_far, incoming: from_far }, End { outgoing: to_near, incoming: from_near })
 }
 
-/// How many batches may be on their way in one direction. A second one would only wait behind the first, outside of
-/// the cache, and double what a stalled reader costs.
-const CREDITS: usize = 1;
-
 fn direction<T>() -> (Outgoing<T>, Incoming<T>) {
-    let (batches_in, batches_out) = async_channel::bounded(CREDITS);
-    let (credits_in, credits_out) = async_channel::bounded(CREDITS);
-    for _ in 0..CREDITS {
-        credits_in.try_send(()).expect("a new channel has room for every credit");
-    }
-    let last_words = Arc::new(Mutex::new(LastWords { batch: None, farewell: Farewell::default() }));
-    let outgoing = Outgoing {
-        batches: batches_in,
-        credits: Box::pin(credits_out),
-        has_credit: false,
-        last_words: Arc::clone(&last_words),
-    };
-    (outgoing, Incoming { batches: Box::pin(batches_out), credits: credits_in, last_words })
+    // A second batch on its way would only wait behind the first, outside of the cache, and double what a stalled reader
+    // costs.
+    let (batches_in, batches_out) = async_channel::bounded(1);
+    let slip = Slip { credit: true, abandoned: false, sender: None, batch: None, farewell: Farewell::default() };
+    let slip = Arc::new(Mutex::new(slip));
+    let outgoing = Outgoing { batches: batches_in, has_credit: false, slip: Arc::clone(&slip) };
+    (outgoing, Incoming { batches: Box::pin(batches_out), slip })
 }
 
-/// What is to be found when the channel is empty and closed. The mutex is locked once on each side, at the end.
+/// What goes with the channel of a direction. (A channel for the credits, too, would add 0.8 KiB to a connection.)
 #[derive(Debug)]
-struct LastWords<T> {
+struct Slip<T> {
+    /// Whether the credit waits to be taken.
+    credit: bool,
+    /// Whether the other side is gone. Then there is always a credit.
+    abandoned: bool,
+    /// Who waits for the credit.
+    sender: Option<Waker>,
+    /// The last words, to be found when the channel is empty and closed.
     batch: Option<T>,
     farewell: Farewell,
+}
+
+/// Nothing that is half done is ever seen here, so a panic elsewhere spoils nothing.
+fn lock<T>(slip: &Mutex<Slip<T>>) -> MutexGuard<'_, Slip<T>> {
+    slip.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The sending half of one direction.
 #[derive(Debug)]
 pub struct Outgoing<T> {
     batches: Sender<T>,
-    credits: Pin<Box<Receiver<()>>>,
     has_credit: bool,
-    last_words: Arc<Mutex<LastWords<T>>>,
+    slip: Arc<Mutex<Slip<T>>>,
 }
 
 impl<T> Outgoing<T> {
     /// Ready once a batch may be [sent](Self::send). Also ready when the other side is gone, and batches vanish.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.has_credit {
-            ready!(self.credits.as_mut().poll_next(cx));
-            self.has_credit = true;
+            let mut slip = lock(&self.slip);
+            self.has_credit = std::mem::take(&mut slip.credit) || slip.abandoned;
+            if !self.has_credit {
+                let previous = slip.sender.replace(cx.waker().clone());
+                drop(slip);
+                drop(previous); // which may do anything
+                return Poll::Pending;
+            }
         }
         Poll::Ready(())
     }
@@ -128,7 +135,9 @@ impl<T> Outgoing<T> {
 
     /// Ends this direction: the other side gets what is under way, then `last`, then `farewell`.
     pub fn finish(self, last: Option<T>, farewell: Farewell) {
-        *self.last_words.lock().unwrap_or_else(PoisonError::into_inner) = LastWords { batch: last, farewell };
+        let mut slip = lock(&self.slip);
+        slip.batch = last;
+        slip.farewell = farewell;
     }
 }
 
@@ -145,8 +154,7 @@ pub enum Next<T> {
 #[derive(Debug)]
 pub struct Incoming<T> {
     batches: Pin<Box<Receiver<T>>>,
-    credits: Sender<()>,
-    last_words: Arc<Mutex<LastWords<T>>>,
+    slip: Arc<Mutex<Slip<T>>>,
 }
 
 impl<T> Incoming<T> {
@@ -155,21 +163,38 @@ impl<T> Incoming<T> {
         if let Some(batch) = ready!(self.batches.as_mut().poll_next(cx)) {
             return Poll::Ready(Next::Batch(batch));
         }
-        let mut last_words = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
-        Poll::Ready(last_words.batch.take().map_or(Next::End(last_words.farewell), Next::Batch))
+        let mut slip = lock(&self.slip);
+        Poll::Ready(slip.batch.take().map_or(Next::End(slip.farewell), Next::Batch))
     }
 
     /// Lets the other side send another batch: the last one is written.
     pub fn give_credit(&self) {
-        // Full only after the last batch, which took no credit; closed if the other side is gone.
-        let _ = self.credits.try_send(());
+        self.tell_sender(|slip| slip.credit = true);
+    }
+
+    fn tell_sender(&self, tell: impl FnOnce(&mut Slip<T>)) {
+        let mut slip = lock(&self.slip);
+        tell(&mut slip);
+        let sender = slip.sender.take();
+        drop(slip);
+        if let Some(sender) = sender {
+            sender.wake();
+        }
+    }
+}
+
+impl<T> Drop for Incoming<T> {
+    fn drop(&mut self) {
+        self.tell_sender(|slip| slip.abandoned = true);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::task::Waker;
+    use std::future::poll_fn;
+
+    use futures_lite::future::{block_on, zip};
 
     fn next(end: &mut End<u8>) -> Poll<Next<u8>> {
         end.incoming.poll_next(&mut Context::from_waker(Waker::noop()))
@@ -190,6 +215,18 @@ mod tests {
         far.incoming.give_credit();
         assert!(ready(&mut near));
         assert!(ready(&mut far), "the other direction has a credit of its own");
+    }
+
+    #[test]
+    fn who_waits_for_a_credit_is_told_when_there_is_one_or_when_none_will_be_needed() {
+        let awaited = |give: fn(End<u8>)| {
+            let (mut near, far) = link();
+            assert!(ready(&mut near));
+            near.outgoing.send(1);
+            block_on(zip(poll_fn(|cx| near.outgoing.poll_ready(cx)), async { give(far) }));
+        };
+        awaited(|far| far.incoming.give_credit());
+        awaited(drop);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::acceptor::Acceptor;
 use crate::clock::{Clock, SystemClock};
+use crate::reactor::Reactor;
 use crate::reframe::Tally;
 use crate::seats::Seats;
 use crate::stats::Stats;
@@ -101,8 +102,9 @@ impl Relay {
             // The first worker accepts, too.
             let acceptor = acceptor.take();
             let running = running.clone();
+            let reactor = Reactor::new()?;
             thread::Builder::new().name(format!("relay-{}", worker.index)).spawn(move || {
-                worker.run(acceptor.map(Acceptor::run));
+                worker.run(&reactor, acceptor.map(Acceptor::run));
                 drop(running);
             })?;
         }

@@ -1,17 +1,20 @@
 //! The system's sockets: a port to listen on, and the connections that come to it.
 
+use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use smol::Async;
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::reactor::{Readiness, Registration};
 use crate::transport::{Listener, Transport};
 
 /// How many connections may wait to be accepted. The system may allow fewer (`net.core.somaxconn`).
@@ -27,7 +30,7 @@ const DEAD_AFTER: Duration = Duration::from_secs(90);
 
 /// A port that is listened on.
 #[derive(Debug)]
-pub(crate) struct Port(async_net::TcpListener);
+pub(crate) struct Port(Source<TcpListener>);
 
 impl Port {
     /// Listens on the first address of `host` that can be listened on.
@@ -37,7 +40,7 @@ impl Port {
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         for address in (host, port).to_socket_addrs()? {
             match listen_on(address) {
-                Ok(listener) => return Ok(Self(listener.try_into()?)),
+                Ok(listener) => return Ok(Self(listener.into())),
                 Err(error) => failure = error,
             }
         }
@@ -46,7 +49,7 @@ impl Port {
 
     /// The address, with the port that the system chose if it was asked to.
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.0.socket.local_addr()
     }
 }
 
@@ -57,86 +60,158 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    configure(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Sets what every connection has in common: an accepted socket inherits it.
+fn configure(socket: &Socket) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    // Batches are written whole: there is nothing to be gained from waiting for more.
+    socket.set_tcp_nodelay(true)?;
+    // Who vanished without a word would keep its code for ever: ask those who are quiet, and give up on those who do
+    // not answer, or who let what is sent to them lie.
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
+    socket.set_tcp_keepalive(&probes)?;
+    socket.set_tcp_user_timeout(Some(DEAD_AFTER))
 }
 
 impl Listener for Port {
     type Socket = Tcp;
 
     async fn accept(&self) -> io::Result<Tcp> {
-        let (stream, _) = self.0.accept().await?;
-        configure(&stream);
-        Ok(Tcp(stream.into()))
+        loop {
+            match rustix::net::accept_with(&self.0.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => return Ok(Tcp(Arc::new(TcpStream::from(socket).into()))),
+                Err(Errno::WOULDBLOCK) => poll_fn(|cx| self.0.poll(Readiness::Read, cx)).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 
-/// Sets what every connection has in common. None of it can fail but on a socket that is gone already.
-fn configure(stream: &async_net::TcpStream) {
-    let socket = SockRef::from(stream);
-    // Batches are written whole: there is nothing to be gained from waiting for more.
-    let _ = socket.set_tcp_nodelay(true);
-    // Who vanished without a word would keep its code for ever: ask those who are quiet, and give up on those who do
-    // not answer, or who let what is sent to them lie.
-    let probes = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
-    let _ = socket.set_tcp_keepalive(&probes);
-    let _ = socket.set_tcp_user_timeout(Some(DEAD_AFTER));
+/// A socket, registered with the reactor of the thread that is the first to wait for it.
+#[derive(Debug)]
+struct Source<S> {
+    socket: S,
+    registration: OnceLock<Registration>,
+}
+
+impl<S> From<S> for Source<S> {
+    fn from(socket: S) -> Self {
+        Self { socket, registration: OnceLock::new() }
+    }
+}
+
+impl<S: AsFd> Source<S> {
+    fn poll(&self, readiness: Readiness, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let registration = match self.registration.get() {
+            Some(registration) => registration,
+            None => {
+                let registration = Registration::new(&self.socket)?;
+                self.registration.get_or_init(|| registration)
+            }
+        };
+        registration.poll(readiness, cx).map(Ok)
+    }
 }
 
 /// A TCP connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Tcp(Arc<Async<TcpStream>>);
+pub(crate) struct Tcp(Arc<Source<TcpStream>>);
 
 impl Transport for Tcp {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_readable(cx)
+        self.0.poll(Readiness::Read, cx)
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_writable(cx)
+        self.0.poll(Readiness::Write, cx)
+    }
+
+    fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll(Readiness::End, cx)
     }
 
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.get_ref().read(buffer)
+        (&self.0.socket).read(buffer)
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.get_ref().write(bytes)
+        let result = (&self.0.socket).write(bytes);
+        let is_full = match &result {
+            Ok(count) => *count < bytes.len(),
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        if let (true, Some(registration)) = (is_full, self.0.registration.get()) {
+            // Whatever was told before, there is no room now. An event will tell when there is again.
+            registration.set_pending(Readiness::Write);
+        }
+        result
     }
 
     fn report_when_sent(&self) {
         // The system's queue may hold megabytes, and closing the socket can throw them away (the next byte from the
         // client is then answered with a reset). Without the option it is known only that they are queued.
-        let _ = SockRef::from(&*self.0).set_tcp_notsent_lowat(1);
+        let _ = SockRef::from(&self.0.socket).set_tcp_notsent_lowat(1);
+        if let Some(registration) = self.0.registration.get() {
+            registration.set_pending(Readiness::Write);
+            let _ = registration.look_again(&self.0.socket);
+        }
     }
 
     fn shut_down(&self) -> io::Result<()> {
-        self.0.get_ref().shutdown(Shutdown::Write)
+        self.0.socket.shutdown(Shutdown::Write)
     }
 
-    fn has_ended(&self) -> bool {
-        let mut watched = [PollFd::new(&self.0, PollFlags::RDHUP)]; // and errors, which are always reported
-        rustix::event::poll(&mut watched, Some(&Timespec::default())).is_ok_and(|found| found > 0)
+    fn leave_thread(self) -> Self {
+        match Arc::try_unwrap(self.0) {
+            Ok(Source { socket, registration }) => {
+                if let Some(registration) = registration.into_inner() {
+                    registration.end(&socket);
+                }
+                Self(Arc::new(socket.into()))
+            }
+            Err(shared) => Self(shared), // it still works, by waking one thread from another
+        }
     }
 }
 
 impl AsyncRead for Tcp {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &*self.0).poll_read(cx, buffer)
+        loop {
+            ready!(self.poll_readable(cx))?;
+            match self.receive(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => {
+                    let drained = result.as_ref().is_ok_and(|&count| count < buffer.len());
+                    if let (false, Some(registration)) = (drained, self.0.registration.get()) {
+                        registration.set_ready(Readiness::Read);
+                    }
+                    return Poll::Ready(result);
+                }
+            }
+        }
     }
 }
 
 impl AsyncWrite for Tcp {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &*self.0).poll_write(cx, bytes)
+        loop {
+            match self.send(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_writable(cx))?,
+                result => return Poll::Ready(result),
+            }
+        }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut &*self.0).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(())) // a socket has no buffer of ours
     }
 
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut &*self.0).poll_close(cx)
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shut_down())
     }
 }

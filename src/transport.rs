@@ -18,12 +18,18 @@ pub(crate) trait Listener {
 }
 
 /// A stream socket that never blocks. Clones are the same socket; it is closed when the last one is dropped.
+///
+/// One task waits for it at a time. A wait is over as soon as what it is for is so, which is told once: whoever was told
+/// reads until there is less than there was room for, or sends until less is taken, before asking again.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Clone + Debug + Unpin + 'static {
-    /// Ready when there may be something to [receive](Self::receive), once after each call that was pending.
+    /// Ready when there may be something to [receive](Self::receive).
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Ready when there may be room to [send](Self::send), once after each call that was pending.
+    /// Ready when there may be room to [send](Self::send).
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready when the other side's stream is known to have ended or been reset, though there may be more to receive.
+    fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Receives what is there, or fails with [`io::ErrorKind::WouldBlock`]. Zero is the end of the stream.
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize>;
@@ -37,6 +43,6 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Clone + Debug + Unpin + 'st
     /// Ends this side's stream. The other side's goes on.
     fn shut_down(&self) -> io::Result<()>;
 
-    /// Whether the other side's stream is known to have ended or been reset, though there may be more to receive.
-    fn has_ended(&self) -> bool;
+    /// The same socket, for a task on another thread to wait for.
+    fn leave_thread(self) -> Self;
 }

@@ -9,18 +9,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use async_channel::{Receiver, Sender};
-use futures_lite::FutureExt;
 
 use crate::clock::Clock;
 use crate::connection::{Connection, Surroundings};
 use crate::executor::{Executor, Spawn};
 use crate::front_door::{self, Admitted};
 use crate::pool::Pool;
+use crate::reactor::Reactor;
 use crate::reframe::Reframer;
 use crate::seats::Seats;
 use crate::stats::Stats;
 use crate::stop::{Stop, StopOnDrop};
-use crate::tick::Tick;
 use crate::transport::Transport;
 
 /// What all workers share.
@@ -61,49 +60,48 @@ pub(crate) struct Worker<T> {
 
 impl<T: Transport> Worker<T> {
     /// Runs connections on this thread, and `extra` beside them, until the inbox is closed.
-    pub(crate) fn run(self, extra: Option<impl Future<Output = ()> + 'static>) {
+    pub(crate) fn run(self, reactor: &Arc<Reactor>, extra: Option<impl Future<Output = ()> + 'static>) {
         let executor = Executor::default();
         if let Some(extra) = extra {
             executor.spawn(extra);
         }
-        smol::block_on(executor.run(self.serve(&executor, Rc::default())));
+        reactor.block_on(executor.run(self.serve(&executor, Rc::default())));
     }
 
     /// Makes each connection that comes in a task of the executor, until the inbox is closed.
     pub(crate) async fn serve(self, executor: &impl Spawn, pool: Rc<Pool>) {
         let Self { index, inbox, shared } = self;
-        let tick = Rc::new(Tick::new(Arc::clone(&shared.clock)));
-        let receive = async {
-            while let Ok(Job { alive, stage }) = inbox.recv().await {
-                // The two stages are tasks of their own, because a task is as large as its largest stage, and a
-                // handshake is large, but short.
-                match stage {
-                    Stage::Handshake(socket) => {
-                        executor.spawn(handshake(alive, socket, index, Arc::clone(&shared)));
-                    }
-                    Stage::Connection(Admitted { socket, read_ahead, claim }) => {
-                        let surroundings = Surroundings {
-                            pool: Rc::clone(&pool),
-                            tick: Rc::clone(&tick),
-                            clock: Arc::clone(&shared.clock),
-                            stats: Arc::clone(&shared.stats),
-                            stop: shared.stopped.clone(),
-                            alive,
-                        };
-                        let reframer = Reframer::new(shared.max_message);
-                        executor.spawn(Connection::new(socket, &read_ahead, claim, reframer, surroundings));
-                    }
+        while let Ok(Job { alive, stage }) = inbox.recv().await {
+            // The two stages are tasks of their own, because a task is as large as its largest stage, and a
+            // handshake is large, but short.
+            match stage {
+                Stage::Handshake(socket) => {
+                    executor.spawn(handshake(alive, socket, index, Arc::clone(&shared)));
+                }
+                Stage::Connection(Admitted { socket, read_ahead, claim }) => {
+                    let surroundings = Surroundings {
+                        pool: Rc::clone(&pool),
+                        clock: Arc::clone(&shared.clock),
+                        stats: Arc::clone(&shared.stats),
+                        stop: shared.stopped.clone(),
+                        alive,
+                    };
+                    let reframer = Reframer::new(shared.max_message);
+                    executor.spawn(Connection::new(socket, &read_ahead, claim, reframer, surroundings));
                 }
             }
-        };
-        receive.or(tick.run()).await;
+        }
     }
 }
 
 async fn handshake<T: Transport>(alive: StopOnDrop, socket: T, index: usize, shared: Arc<Shared<T>>) {
     let admitted = front_door::receive(socket, &shared.seats, index, shared.stopped.clone(), &shared.clock).await;
-    if let Some(admitted) = admitted {
-        let inbox = &shared.inboxes[admitted.claim.worker];
+    if let Some(mut admitted) = admitted {
+        let worker = admitted.claim.worker;
+        if worker != index {
+            admitted.socket = admitted.socket.leave_thread();
+        }
+        let inbox = &shared.inboxes[worker];
         // It fails if the relay has stopped meanwhile; what is in it then departs.
         let _ = inbox.send(Job { alive, stage: Stage::Connection(admitted) }).await;
     }

@@ -17,7 +17,6 @@ use crate::pool::{LARGEST, Pool, SIZES, size_for};
 use crate::reframe::{Event, Reframer};
 use crate::seats::Seat;
 use crate::stats::Stats;
-use crate::tick::{Asked, Tick};
 use crate::transport::Transport;
 
 /// A read for less room than this is not worth its system call.
@@ -41,9 +40,6 @@ pub(crate) struct Inbound {
     closed: bool,
     /// Where messages go, until either side departs.
     route: Option<Route>,
-    /// The next look at a socket that is not read from, because everything is full.
-    asked: Asked,
-    tick: Rc<Tick>,
     pool: Rc<Pool>,
     stats: Arc<Stats>,
 }
@@ -64,8 +60,8 @@ impl Inbound {
         reframer: Reframer,
         surroundings: &Surroundings,
     ) -> Self {
-        let Surroundings { pool, tick, stats, .. } = surroundings;
-        let (pool, tick, stats) = (Rc::clone(pool), Rc::clone(tick), Arc::clone(stats));
+        let Surroundings { pool, stats, .. } = surroundings;
+        let (pool, stats) = (Rc::clone(pool), Arc::clone(stats));
         let buffer = (!read_ahead.is_empty()).then(|| {
             let mut buffer = pool.take(HEADROOM + read_ahead.len());
             buffer.append_input(read_ahead);
@@ -80,8 +76,6 @@ impl Inbound {
             drained: true,
             closed: false,
             route: Some(Route { seat: Some(seat), outgoing }),
-            asked: Asked::default(),
-            tick,
             pool,
             stats,
         }
@@ -106,7 +100,7 @@ impl Inbound {
         loop {
             self.hand_over(cx);
             let Some(capacity) = self.next_capacity() else {
-                self.look_for_departure(cx, socket, outbound);
+                self.watch_for_departure(cx, socket, outbound);
                 return Poll::Pending; // a credit will wake us
             };
             if self.drained {
@@ -139,20 +133,15 @@ impl Inbound {
         }
     }
 
-    /// While the socket is not read from, the end of its stream and a reset go unnoticed: looks for them now and then.
+    /// While the socket is not read from, what it left unread hides the end of its stream and a reset: watches for them.
     /// The code of a client that is gone is free at once; what it left behind still goes to its peer, if it has one.
-    fn look_for_departure(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &mut Outbound) {
+    fn watch_for_departure(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &mut Outbound) {
         let Some(Route { seat: seat @ Some(_), .. }) = &mut self.route else { return };
-        if self.tick.poll(&mut self.asked, cx).is_pending() {
-            return;
-        }
-        if socket.has_ended() {
+        if socket.poll_ended(cx).is_ready() {
             *seat = None;
             outbound.break_off(io::ErrorKind::BrokenPipe);
             // If nobody has come for it, this was all that held the link: the rest can be read, and has nowhere to go.
             cx.waker().wake_by_ref();
-        } else {
-            let _ = self.tick.poll(&mut self.asked, cx);
         }
     }
 

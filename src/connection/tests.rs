@@ -88,8 +88,12 @@ impl Transport for Tap {
         Ok(())
     }
 
-    fn has_ended(&self) -> bool {
-        false
+    fn poll_ended(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn leave_thread(self) -> Self {
+        self
     }
 }
 
@@ -129,14 +133,7 @@ impl Side {
         let claim = || seats.claim(PairCode::from_target("/?pair=code").unwrap(), 0).unwrap();
         let (ours, theirs) = (claim(), claim());
         let (alive, stop) = stop();
-        let surroundings = Surroundings {
-            pool: Rc::clone(&pool),
-            tick: Rc::new(Tick::new(clock.clone())),
-            clock,
-            stats: Arc::default(),
-            stop,
-            alive,
-        };
+        let surroundings = Surroundings { pool: Rc::clone(&pool), clock, stats: Arc::default(), stop, alive };
         Self {
             inbound: Inbound::new(&[], ours.seat, ours.end.outgoing, Reframer::new(None), &surroundings),
             outbound: Outbound::new(ours.end.incoming, Rc::clone(&pool)),

@@ -1,5 +1,5 @@
 //! Sockets in memory. What is sent is under way until the scheduler delivers it, in pieces of any size, and sometimes
-//! late; readiness is reported as the reactor does it, by an event after it was asked for, and never at once.
+//! late. Readiness is reported as the reactor does it: by an event when something changes, which is told once.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -60,35 +60,34 @@ struct Stream {
     abandoned: bool,
     reader: Interest,
     writer: Interest,
+    /// Who waits for the end.
+    ended_watcher: Interest,
 }
 
-/// Somebody who asked for an event.
+/// An event that may have come, and somebody who may wait for it.
 #[derive(Default)]
-struct Interest(Option<Waker>);
+struct Interest {
+    has_come: bool,
+    task: Option<Waker>,
+}
 
 impl Interest {
-    fn poll(&mut self, cx: &mut Context<'_>, is_ready: bool) -> Poll<io::Result<()>> {
-        if self.0.is_some() && is_ready {
-            self.0 = None;
+    /// Ready if the event has come since this was asked last, or if it will never be otherwise.
+    fn poll(&mut self, cx: &mut Context<'_>, forever: bool) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.has_come) || forever {
             return Poll::Ready(Ok(()));
         }
-        self.0 = Some(cx.waker().clone());
-        if is_ready {
-            cx.waker().wake_by_ref(); // the event comes, but not at once
-        }
+        self.task = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    fn wake(&self) {
-        self.0.iter().for_each(Waker::wake_by_ref);
+    fn happen(&mut self) {
+        self.has_come = true;
+        self.task.take().into_iter().for_each(Waker::wake);
     }
 }
 
 impl Stream {
-    fn is_readable(&self) -> bool {
-        self.arrived > 0 || self.end_arrived
-    }
-
     /// How many bytes the other side's system has room for: a quarter of what is under way at most.
     fn can_arrive(&self) -> usize {
         let window = if self.abandoned { usize::MAX } else { self.capacity / 4 };
@@ -102,6 +101,17 @@ impl Stream {
     fn is_writable(&self) -> bool {
         let room = if self.until_sent { self.bytes.len() == self.arrived } else { self.bytes.len() < self.capacity };
         room || self.ended
+    }
+
+    /// Tells the reader that something has arrived, and the writer of the room for more.
+    fn tell(&mut self) {
+        self.reader.happen();
+        if self.is_writable() {
+            self.writer.happen();
+        }
+        if self.end_arrived {
+            self.ended_watcher.happen();
+        }
     }
 }
 
@@ -258,16 +268,16 @@ impl Wire {
         } else {
             return false;
         }
-        stream.reader.wake();
-        stream.writer.wake();
-        if stream.abandoned && stream.arrived > 0 {
+        let lost = stream.abandoned && stream.arrived > 0;
+        if lost {
             stream.bytes.clear();
             stream.arrived = 0;
-            if answered {
-                // A socket that is gone answers with a reset, which comes after the end that it has sent.
-                self.reset(1 - direction);
-                self.error[direction] = Some(io::ErrorKind::BrokenPipe);
-            }
+        }
+        stream.tell();
+        if lost && answered {
+            // A socket that is gone answers with a reset, which comes after the end that it has sent.
+            self.reset(1 - direction);
+            self.error[direction] = Some(io::ErrorKind::BrokenPipe);
         }
         true
     }
@@ -289,8 +299,7 @@ impl Wire {
             stream.ended = true;
             stream.end_arrived = true;
             stream.abandoned = true;
-            stream.reader.wake();
-            stream.writer.wake();
+            stream.tell();
         }
     }
 }
@@ -334,27 +343,32 @@ impl Drop for Closer {
 impl Transport for Socket {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let stream = &mut self.wire.borrow_mut().streams[1 - self.side];
-        let is_ready = stream.is_readable();
-        stream.reader.poll(cx, is_ready)
+        stream.reader.poll(cx, stream.end_arrived)
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let stream = &mut self.wire.borrow_mut().streams[self.side];
-        let is_ready = stream.is_writable();
-        stream.writer.poll(cx, is_ready)
+        let Wire { streams, reset, .. } = &mut *self.wire.borrow_mut();
+        streams[self.side].writer.poll(cx, *reset)
+    }
+
+    fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream = &mut self.wire.borrow_mut().streams[1 - self.side];
+        stream.ended_watcher.poll(cx, stream.end_arrived)
     }
 
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Wire { streams, random, error, .. } = &mut *self.wire.borrow_mut();
+        let Wire { streams, error, .. } = &mut *self.wire.borrow_mut();
         let stream = &mut streams[1 - self.side];
         if stream.arrived > 0 {
-            let most = buffer.len().min(stream.arrived);
-            let count = if random.once_in(4) { 1 + random.below(most) } else { most };
+            // All of it that there is room for: less means that there is no more.
+            let count = buffer.len().min(stream.arrived);
             for (to, from) in buffer.iter_mut().zip(stream.bytes.drain(..count)) {
                 *to = from;
             }
             stream.arrived -= count;
-            stream.writer.wake();
+            if stream.is_writable() {
+                stream.writer.happen();
+            }
             return Ok(count);
         }
         match error[self.side].take() {
@@ -374,17 +388,20 @@ impl Transport for Socket {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let room = stream.capacity.saturating_sub(stream.bytes.len());
-        if room == 0 && !bytes.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
         let most = bytes.len().min(room);
         let count = if most > 1 && random.once_in(4) { 1 + random.below(most) } else { most };
         stream.bytes.extend(&bytes[..count]);
-        Ok(count)
+        if count == bytes.len() {
+            return Ok(count);
+        }
+        stream.writer.has_come = false; // it comes when something has arrived
+        if count > 0 { Ok(count) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 
     fn report_when_sent(&self) {
-        self.wire.borrow_mut().streams[self.side].until_sent = true;
+        let stream = &mut self.wire.borrow_mut().streams[self.side];
+        stream.until_sent = true;
+        stream.writer.has_come = stream.is_writable();
     }
 
     fn shut_down(&self) -> io::Result<()> {
@@ -392,17 +409,23 @@ impl Transport for Socket {
         Ok(())
     }
 
-    fn has_ended(&self) -> bool {
-        self.wire.borrow().streams[1 - self.side].end_arrived
+    fn leave_thread(self) -> Self {
+        self
     }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
+            ready!(self.poll_readable(cx))?;
             match self.receive(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_readable(cx))?,
-                result => return Poll::Ready(result),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => {
+                    if !result.as_ref().is_ok_and(|&count| count < buffer.len()) {
+                        self.wire.borrow_mut().streams[1 - self.side].reader.has_come = true;
+                    }
+                    return Poll::Ready(result);
+                }
             }
         }
     }
