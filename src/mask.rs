@@ -1,32 +1,50 @@
 //! Takes the mask off a payload while it moves to its place (RFC 6455, section 5.3).
 
-/// Moves `length` bytes down from `from` to `to`, and takes off their mask on the way. The first byte of `key` belongs
-/// to the byte at `from`.
+/// Moves all but the first `shift` bytes of the window to its front, and takes off their mask on the way. The first byte of
+/// `key` belongs to the first of them. What they leave behind may be anything.
 ///
-/// The places may overlap. A lane is loaded before any byte of it is overwritten, and since bytes only move towards
-/// the front, a store never reaches a lane that is still to be loaded.
+/// A lane is loaded before any byte of it is overwritten, and since bytes only move towards the front, a store never
+/// reaches a lane that is still to be loaded.
 ///
 /// # Panics
 ///
-/// If `to` is behind `from`, or the bytes are not all there.
-#[inline]
-pub(crate) fn unmask(bytes: &mut [u8], from: usize, to: usize, length: usize, key: [u8; 4]) {
-    let shift = from - to;
-    let window = &mut bytes[to..from + length];
+/// If the window is shorter than `shift`.
+#[inline(always)] // short payloads are no longer than a call
+pub(crate) fn unmask(window: &mut [u8], shift: usize, key: [u8; 4]) {
+    let length = window.len() - shift;
+    // Two lanes are enough for a short payload.
     match length {
-        64.. => unmask_lanes::<64>(window, shift, key), // four, two or one vector registers
-        32.. => unmask_lanes::<32>(window, shift, key),
-        16.. => unmask_lanes::<16>(window, shift, key),
-        8.. => unmask_lanes::<8>(window, shift, key),
-        4.. => unmask_lanes::<4>(window, shift, key),
+        33..=64 => unmask_ends::<32>(window, shift, key),
+        65..=128 => unmask_ends::<64>(window, shift, key),
+        129.. => unmask_lanes(window, shift, key),
+        17..=32 => unmask_ends::<16>(window, shift, key),
+        8..=16 => unmask_ends::<8>(window, shift, key),
+        4..=7 => unmask_ends::<4>(window, shift, key),
         _ => (0..length).for_each(|i| window[i] = window[i + shift] ^ key[i]),
     }
 }
 
+/// Does it for all but the first `shift` bytes of the window, which are one lane to two: the first and the last, which may
+/// overlap, and are loaded before anything is stored.
+#[inline]
+fn unmask_ends<const LANE: usize>(window: &mut [u8], shift: usize, key: [u8; 4]) {
+    let key = u32::from_le_bytes(key);
+    let payload = &window[shift..];
+    let last = payload.len() - LANE;
+    let (Some(first_lane), Some(last_lane)) = (payload.first_chunk::<LANE>(), payload.last_chunk::<LANE>()) else {
+        return;
+    };
+    let (first_lane, last_lane) =
+        (unmasked(*first_lane, key), unmasked(*last_lane, key.rotate_right((8 * last) as u32)));
+    window[..LANE].copy_from_slice(&first_lane);
+    window[last..last + LANE].copy_from_slice(&last_lane);
+}
+
 /// Does it for all but the first `shift` bytes of the window, in lanes. The last lane ends where the window does and
 /// overlaps the one before it, so that no single bytes are left over; it is loaded before anything is stored.
-#[inline]
-fn unmask_lanes<const LANE: usize>(window: &mut [u8], shift: usize, key: [u8; 4]) {
+#[inline(never)]
+fn unmask_lanes(window: &mut [u8], shift: usize, key: [u8; 4]) {
+    const LANE: usize = 64; // four vector registers
     let key = u32::from_le_bytes(key);
     let last = window.len() - shift - LANE;
     let Some(lane) = window.last_chunk::<LANE>() else { return };
@@ -67,7 +85,7 @@ mod tests {
                     expected[to + i] = before[from + i] ^ key[i % 4];
                 }
                 let mut bytes = before;
-                unmask(&mut bytes, from, to, length, key);
+                unmask(&mut bytes[to..from + length], distance, key);
                 // What lies between the two is left over, and may be anything.
                 assert_eq!(bytes[..to + length], expected[..to + length], "{length} bytes by {distance}");
                 assert_eq!(bytes[from + length..], expected[from + length..], "{length} bytes by {distance}");

@@ -44,6 +44,9 @@ const MASKED: u8 = 0x80;
 const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
+const FIN_BINARY: u8 = FIN | BINARY;
+const MASKED_125: u8 = MASKED | 125;
+const MASKED_16_BITS: u8 = MASKED | 126;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
@@ -296,7 +299,7 @@ impl Reframer {
                         }
                         let payload = buffer.input.start + header.size..buffer.input.start + whole;
                         buffer.input.start = payload.end;
-                        unmask(&mut buffer.bytes, payload.start, payload.start, payload.len(), header.key);
+                        unmask(&mut buffer.bytes[payload.clone()], 0, header.key);
                         match header.first & 0xF {
                             PING => return Ok(Found::Ping(payload)),
                             CLOSE => return Ok(Found::Close(payload)),
@@ -327,39 +330,36 @@ impl Reframer {
         }
         let Buffer { bytes, output, input } = buffer;
         let bytes = &mut bytes[..input.end];
-        let (mut from, mut to, mut forwarded) = (input.start, output.end, 0);
-        while let Some(&[first, second, high, low]) = bytes[from..].first_chunk() {
-            let (size, length) = match second ^ MASKED {
-                length @ 0..=125 => (2, usize::from(length)),
-                126 => (4, usize::from(u16::from_be_bytes([high, low]))),
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        // With nothing before it, the first frame stays where it is, and only its header moves, over its mask.
+        let begin = if Range::is_empty(output) { input.start + 4 } else { output.start };
+        let (mut from, mut to, mut forwarded) = (input.start, begin.max(output.end), 0);
+        loop {
+            let (is_moved, size) = match bytes[from..] {
+                [FIN_BINARY, second @ MASKED..=MASKED_125, k0, k1, k2, k3, ..] => {
+                    let (header, length) = ([FIN_BINARY, second ^ MASKED], usize::from(second ^ MASKED));
+                    let is_short = length <= limit;
+                    (is_short && move_frame(bytes, to, header, from + 6, length, [k0, k1, k2, k3]), 2 + length)
+                }
+                [FIN_BINARY, MASKED_16_BITS, high, low, k0, k1, k2, k3, ..] if high > 0 || low > 125 => {
+                    let (header, length) = ([FIN_BINARY, 126, high, low], usize::from(u16::from_be_bytes([high, low])));
+                    let is_short = length <= limit;
+                    (is_short && move_frame(bytes, to, header, from + 8, length, [k0, k1, k2, k3]), 4 + length)
+                }
                 _ => break,
             };
-            let start = from + size + 4;
-            let is_minimal = size == 2 || length >= 126;
-            let is_plain = first == FIN | BINARY && is_minimal && length as u64 <= self.limit;
-            if !is_plain || bytes.len() < start + length {
+            if !is_moved {
                 break;
             }
-            let Some(&key) = bytes[start - 4..].first_chunk() else { break };
-            // With nothing before it, the frame stays where it is and only its header moves.
-            if forwarded == 0 && Range::is_empty(output) {
-                to = start - size;
-                output.start = to;
-            }
-            bytes[to] = first;
-            bytes[to + 1] = second ^ MASKED;
-            if size == 4 {
-                bytes[to + 2] = high;
-                bytes[to + 3] = low;
-            }
-            unmask(bytes, start, to + size, length, key);
-            to += size + length;
-            from = start + length;
+            from += size + 4;
+            to += size;
             forwarded += 1;
         }
-        output.end = to;
-        input.start = from;
-        self.tally.forwarded += forwarded;
+        if forwarded > 0 {
+            *output = begin..to;
+            input.start = from;
+            self.tally.forwarded += forwarded;
+        }
     }
 
     /// Judges the header at the front of the input, if it is all there. Its first two bytes are judged without the
@@ -452,7 +452,7 @@ impl Reframer {
             }
             Kind::Text => {
                 let bytes = &mut buffer.bytes;
-                unmask(bytes, start, start, part, payload.key);
+                unmask(&mut bytes[start..start + part], 0, payload.key);
                 self.text.push(&bytes[start..start + part])?;
                 if message_ends {
                     self.text.finish()?;
@@ -509,12 +509,30 @@ fn forward_with<const SIZE: usize>(header: [u8; SIZE], buffer: &mut Buffer, star
     if buffer.output.is_empty() {
         buffer.output = start - SIZE..start - SIZE;
     }
-    let at = buffer.output.end;
-    debug_assert!(at + SIZE <= start, "the header must not run over the payload");
-    buffer.output.end = at + SIZE + length;
-    let bytes = &mut buffer.bytes;
-    bytes[at..at + SIZE].copy_from_slice(&header);
-    unmask(bytes, start, at + SIZE, length, key);
+    let to = buffer.output.end;
+    debug_assert!(to + SIZE <= start, "the header must not run over the payload");
+    let is_moved = move_frame(&mut buffer.bytes, to, header, start, length, key);
+    debug_assert!(is_moved, "the payload is all there");
+    buffer.output.end = to + SIZE + length;
+}
+
+/// Writes a header at `to`, and behind it the payload that begins at `start`, without its mask. False, and nothing else, if
+/// the payload is not all there.
+#[inline(always)] // so that short frames are moved in registers
+fn move_frame<const SIZE: usize>(
+    bytes: &mut [u8],
+    to: usize,
+    header: [u8; SIZE],
+    start: usize,
+    length: usize,
+    key: [u8; 4],
+) -> bool {
+    let Some((place, rest)) = bytes.get_mut(to..start + length).and_then(<[u8]>::split_first_chunk_mut) else {
+        return false;
+    };
+    *place = header;
+    unmask(rest, start - to - SIZE, key);
+    true
 }
 
 /// Judges the payload of a close frame (sections 5.5.1 and 7.4).
