@@ -14,8 +14,9 @@ use async_tungstenite::{WebSocketReceiver, WebSocketSender, accept_hdr_async};
 use futures_lite::{StreamExt, future};
 use smol::LocalExecutor;
 
-/// How many messages may be between a reader and its peer's writer, after which the reader waits.
-const LINK: usize = 16;
+/// How many messages may be between a reader and its peer's writer, after which the reader waits. With fewer, small messages
+/// cost more; with more, large ones do.
+const LINK: usize = 8;
 
 /// One side's ends of the two channels of a pair.
 type Ends = (Sender<Message>, Receiver<Message>);
