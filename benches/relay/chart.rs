@@ -3,14 +3,14 @@
 
 use std::fmt::Write;
 
-use crate::report::{Record, median, ratios};
+use crate::report::{Record, median, ratios, short};
 use crate::servers::Target;
 use crate::workload::Workload;
 
 const BARS: [(Target, &str, &str); 3] = [
     (Target::Arc, "#2f81f7", "arc-relay"),
-    (Target::Assembling, "#d29922", "assembling, smol + async-tungstenite"),
-    (Target::Ws, "#8b6fd6", "assembling, Node ws"),
+    (Target::Assembling, "#d29922", "assembling (async-tungstenite)"),
+    (Target::Ws, "#8b6fd6", "Node ws"),
 ];
 
 /// In pixels. Names of workloads are to the left of the bars, figures to their right.
@@ -48,7 +48,8 @@ pub(crate) fn svg(records: &[Record]) -> String {
                 r#"<rect x="{from:.1}" y="{y:.1}" width="{width:.1}" height="{height}" fill="{colour}"/>"#
             );
             let (right, base) = (from + width + 4.0, y + BAR - 1.5);
-            _ = writeln!(body, r#"<text x="{right:.1}" y="{base:.1}" font-size="9">{ratio:.2}</text>"#);
+            let ratio = short(ratio);
+            _ = writeln!(body, r#"<text x="{right:.1}" y="{base:.1}" font-size="9">{ratio}</text>"#);
             y += BAR;
         }
         y += GAP;

@@ -22,11 +22,11 @@ mod workload;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::{fs, io, thread};
+use std::{fs, io};
 
 use argh::FromArgs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use report::Record;
 use servers::{Server, Target};
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
 
 fn measure(options: &Options) -> io::Result<()> {
     let files = raise_file_limit()?;
-    let pinned = pin_to_second_core();
+    let core = pin_to_second_core()?;
     let targets = targets(options)?;
     let mut workloads = Workload::all();
     workloads.retain(|workload| {
@@ -101,7 +101,7 @@ fn measure(options: &Options) -> io::Result<()> {
         for &workload in &workloads {
             eprintln!("round {round} of {rounds}: {workload}");
             for &target in targets.iter().filter(|&&target| workload.suits(target)) {
-                let figures = Server::start(target, pinned).and_then(|server| workload.run(&server, options.check));
+                let figures = Server::start(target, core).and_then(|server| workload.run(&server, options.check));
                 let figures =
                     figures.map_err(|error| io::Error::other(format!("{workload}, {}: {error}", target.name())))?;
                 records.push(Record { workload, target, round, figures });
@@ -146,12 +146,14 @@ fn raise_file_limit() -> io::Result<usize> {
     Ok(maximum.map_or(usize::MAX, |maximum| maximum as usize))
 }
 
-/// All threads are started later and inherit it. With one core, there is nothing to choose.
-fn pin_to_second_core() -> bool {
-    if thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
-        let mut cores = CpuSet::new();
-        cores.set(1);
-        return sched_setaffinity(None, &cores).is_ok();
-    }
-    false
+/// For this process and all its threads, which are started later. Returns the core for the servers. With one core, there is
+/// nothing to choose.
+fn pin_to_second_core() -> io::Result<Option<usize>> {
+    let allowed = sched_getaffinity(None)?;
+    let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+    let (Some(first), Some(second)) = (cores.next(), cores.next()) else { return Ok(None) };
+    let mut cores = CpuSet::new();
+    cores.set(second);
+    sched_setaffinity(None, &cores)?;
+    Ok(Some(first))
 }

@@ -57,9 +57,10 @@ const TABLES: [Table; 6] = [
         ratio: true,
     },
     Table {
-        title: "How long a message of one of 100 quiet pairs takes, one way, beside pairs that stream 16 KiB messages",
+        title: "How long a message of one of 100 quiet pairs takes, one way, beside pairs that stream 16 KiB messages, and how \
+                much these stream",
         rows: |workload| matches!(workload, Workload::Fairness { .. }),
-        figures: &["p50 us", "p99 us"],
+        figures: &["p50 us", "p99 us", "MB/s"],
         ratio: false,
     },
 ];
@@ -73,17 +74,13 @@ pub(crate) fn markdown(records: &[Record]) -> String {
 impl Table {
     /// Nothing, if nothing of it was measured.
     fn markdown(&self, records: &[Record]) -> Option<String> {
-        let mut workloads: Vec<_> = records.iter().map(|record| record.workload).filter(self.rows).collect();
-        workloads.sort_by_key(|workload| Workload::all().iter().position(|other| other == workload));
-        workloads.dedup();
-        workloads.retain(|&workload| {
-            records.iter().any(|record| {
-                record.workload == workload && !values(records, workload, record.target, self.figures[0]).is_empty()
-            })
-        });
-        let measured =
-            |target| workloads.iter().any(|&workload| !values(records, workload, target, self.figures[0]).is_empty());
-        let targets: Vec<_> = Target::ALL.into_iter().filter(|&target| measured(target)).collect();
+        let measured = |workload, target| !values(records, workload, target, self.figures[0]).is_empty();
+        let is_row = |workload: &Workload| {
+            (self.rows)(workload) && Target::ALL.into_iter().any(|target| measured(*workload, target))
+        };
+        let workloads: Vec<_> = Workload::all().into_iter().filter(is_row).collect();
+        let is_column = |target: &Target| workloads.iter().any(|&workload| measured(workload, *target));
+        let targets: Vec<_> = Target::ALL.into_iter().filter(is_column).collect();
         if workloads.is_empty() {
             return None;
         }
@@ -98,8 +95,8 @@ impl Table {
         };
         for &target in &targets {
             for figure in self.figures {
-                let name = target.name();
-                column(format!("{name}, {figure}"), &|workload| {
+                let title = target.title();
+                column(format!("{title}, {figure}"), &|workload| {
                     let bound = if is_unbounded(records, workload, target) { ">= " } else { "" };
                     bound.to_owned() + &spread(values(records, workload, target, figure))
                 });
@@ -147,7 +144,7 @@ fn spread(mut values: Vec<f64>) -> String {
 }
 
 /// Three digits, at least.
-fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     let decimals = match value.abs() {
         100.0.. => 0,
         10.0.. => 1,

@@ -21,7 +21,17 @@ pub(crate) enum Target {
 impl Target {
     pub(crate) const ALL: [Self; 4] = [Self::Arc, Self::Raw, Self::Assembling, Self::Ws];
 
-    /// How it is called in tables and after `--only`.
+    /// How it is called in tables.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Arc => "arc-relay",
+            Self::Raw => "raw TCP relay",
+            Self::Assembling => "assembling",
+            Self::Ws => "Node ws",
+        }
+    }
+
+    /// How it is called after `--only`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Arc => "arc",
@@ -40,11 +50,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(target: Target, pinned: bool) -> io::Result<Self> {
+    /// On this core, if there is one for it alone.
+    pub(crate) fn start(target: Target, core: Option<usize>) -> io::Result<Self> {
         let this = env::current_exe()?;
-        let mut command = Command::new(if pinned { "taskset" } else { "env" });
-        if pinned {
-            command.args(["-c", "0"]);
+        let mut command = Command::new(if core.is_some() { "taskset" } else { "env" });
+        if let Some(core) = core {
+            command.args(["-c", &core.to_string()]);
         }
         match target {
             Target::Arc => {

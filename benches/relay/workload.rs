@@ -1,7 +1,7 @@
 //! What is done to a server, and which figures come of that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, io, thread};
 
 use rustix::process::nice;
@@ -173,20 +173,17 @@ fn stop_reading(server: &Server, sides: &mut [Side], check: bool) -> io::Result<
 
 /// Busy pairs stream in a thread that gives way to the quiet ones', as both are on one core.
 fn fairness(quiet: &mut [Side], busy: &mut [Side], mut window: Window<'_>) -> io::Result<Figures> {
-    let over = AtomicBool::new(false);
+    let (begin, over) = (Instant::now(), AtomicBool::new(false));
     thread::scope(|scope| {
-        let streaming = (!busy.is_empty()).then(|| {
-            scope.spawn(|| {
-                nice(19)?;
-                clients::stream(busy, false, |_| Ok(over.load(Ordering::Relaxed)))
-            })
+        let streaming = scope.spawn(|| {
+            nice(19)?;
+            if busy.is_empty() { Ok(0) } else { clients::stream(busy, false, |_| Ok(over.load(Ordering::Relaxed))) }
         });
-        let result = clients::whisper(quiet, INTERVAL, &mut window);
+        let quiet = clients::whisper(quiet, INTERVAL, &mut window);
         over.store(true, Ordering::Relaxed);
-        if let Some(streaming) = streaming {
-            streaming.join().expect("it does not panic")?;
-        }
-        window.figures(result?)
+        let streamed = streaming.join().expect("it does not panic")? as f64;
+        let rate = streamed * MEDIUM as f64 / begin.elapsed().as_secs_f64() / 1e6;
+        Ok([window.figures(quiet?)?, vec![("MB/s", rate)]].concat())
     })
 }
 
