@@ -95,6 +95,9 @@ fn measure(options: &Options) -> io::Result<()> {
         }
         wanted && possible
     });
+    if workloads.is_empty() {
+        return Err(io::Error::other("there is nothing to be done"));
+    }
     let mut records = Vec::new();
     let rounds = if options.check { 1 } else { options.rounds };
     for round in 1..=rounds {
