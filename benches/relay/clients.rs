@@ -120,6 +120,7 @@ fn leave(target: Target, mut socket: &TcpStream) -> io::Result<()> {
 
 /// A close frame, with 1000 or without a code.
 fn expect_close(mut socket: &TcpStream) -> io::Result<()> {
+    socket.set_nonblocking(false)?;
     let (mut header, mut payload) = ([0; 2], [0; 125]);
     socket.read_exact(&mut header)?;
     let payload = &mut payload[..usize::from(header[1]).min(125)];

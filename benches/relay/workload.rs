@@ -102,8 +102,8 @@ impl Workload {
         };
         let window = || Window::new(server, check);
         match self {
-            Self::Bulk { pairs, .. } => stream(&mut open(0, pairs)?, false, self.size(), window(), check),
-            Self::Duplex { pairs } => stream(&mut open(0, pairs)?, true, self.size(), window(), check),
+            Self::Bulk { pairs, .. } => stream(server, &mut open(0, pairs)?, false, self.size(), check),
+            Self::Duplex { pairs } => stream(server, &mut open(0, pairs)?, true, self.size(), check),
             Self::RoundTrips { pairs } => {
                 let (mut sides, mut window) = (open(0, pairs)?, window());
                 let messages = clients::round_trips(&mut sides, UNDER_WAY, &mut window)?;
@@ -142,8 +142,9 @@ impl Workload {
     }
 }
 
-fn stream(sides: &mut [Side], both: bool, size: usize, mut window: Window<'_>, check: bool) -> io::Result<Figures> {
+fn stream(server: &Server, sides: &mut [Side], both: bool, size: usize, check: bool) -> io::Result<Figures> {
     if !check {
+        let mut window = Window::new(server, check);
         let messages = clients::stream(sides, both, |messages| window.is_over(messages))?;
         let mut figures = window.figures(messages)?;
         let per_second = figures.iter().find_map(|&(name, value)| (name == "per second").then_some(value));
@@ -154,7 +155,8 @@ fn stream(sides: &mut [Side], both: bool, size: usize, mut window: Window<'_>, c
     let bytes = CHECKED_BYTES * step / sides.len();
     let expected: u64 = sides.iter_mut().step_by(step).map(|side| side.sending.limit(bytes)).sum();
     clients::stream(sides, both, |messages| Ok(messages >= expected))?;
-    Ok(Vec::new())
+    // It finds out if there is more.
+    clients::close(server.target, sides).map(|()| Vec::new())
 }
 
 fn stop_reading(server: &Server, sides: &mut [Side], check: bool) -> io::Result<Figures> {
