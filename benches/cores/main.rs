@@ -14,7 +14,7 @@ use arc_relay::buffer::Buffer;
 use arc_relay::pair_code::PairCode;
 use arc_relay::pair_table::{Admission, ConnId, Departure, PairTable};
 use arc_relay::reframe::{Event, Reframer};
-use frame::frame;
+use frame::{MASK, frame};
 
 /// The payloads of the frames that are rewritten, in bytes.
 const FRAMES: [usize; 7] = [16, 64, 125, 1 << 10, 16 << 10, 64 << 10, 1 << 20];
@@ -83,7 +83,8 @@ struct Stream {
 
 impl Stream {
     fn new(size: usize) -> Self {
-        let frame = frame(size);
+        let payload: Vec<_> = (0..size).map(|i| i as u8).collect();
+        let frame = frame(&payload, Some(MASK));
         let bytes = frame.repeat(((256 << 10) / frame.len()).max(1));
         let buffer = Buffer::new(bytes.len() + 64);
         Self { bytes, frame: frame.len(), buffer }

@@ -1,128 +1,162 @@
-//! What a message costs the relay, in CPU time, beside what it costs a raw TCP relay that knows no frames.
+//! What relays take for a message, beside a raw TCP relay that knows no frames: this one, one that assembles messages in
+//! the natural way, and one on Node's `ws`.
 //!
-//! `cargo bench --bench relay` starts both as processes of their own, on the first core, and loads them in turn from
-//! the second, over loopback. A figure is user and system time of the server process for each message, the median of
-//! several rounds; the ratio is to the raw relay in the same run, and is the only thing worth comparing between
-//! machines. `cargo bench --bench relay -- bulk` runs what has that in its name.
+//! `cargo bench --bench relay` starts each as a process of its own, on the first core, and loads it from the second, over
+//! loopback: all of them in turn with each workload, and that for several rounds. Figures are medians; the ratio is to the
+//! raw relay in the same round, and is the only thing worth comparing between machines.
+//!
+//! `cargo bench --bench relay -- bulk` runs what has that in its name, `-- --check` compares every message instead of
+//! measuring, and `-- --help` tells the rest.
 
+mod assembling_relay;
+mod chart;
+mod clients;
 #[path = "../support/frame.rs"]
 mod frame;
-mod load;
+mod messages;
 mod raw_relay;
+mod report;
+mod servers;
+mod window;
+mod workload;
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::{fs, io};
 
-use load::{Target, Workload};
+use argh::FromArgs;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-const ROUNDS: usize = 5;
+use report::Record;
+use servers::{Server, Target};
+use workload::Workload;
 
-/// Runs this very program as the raw relay.
-const RAW_RELAY: &str = "--raw-relay";
+/// Measures this relay beside others.
+#[derive(FromArgs)]
+struct Options {
+    /// how often everything is measured; default 5
+    #[argh(option, default = "5")]
+    rounds: usize,
+    /// only these, with commas: arc, raw, assembling, ws
+    #[argh(option)]
+    only: Option<String>,
+    /// where to write all figures of all rounds
+    #[argh(option)]
+    json: Option<PathBuf>,
+    /// where to draw the ratios
+    #[argh(option)]
+    svg: Option<PathBuf>,
+    /// compare every message instead of measuring
+    #[argh(switch)]
+    check: bool,
+    /// only workloads that have all of these in their names
+    #[argh(positional)]
+    names: Vec<String>,
+    /// be the raw relay
+    #[argh(switch, hidden_help)]
+    raw_relay: bool,
+    /// be the assembling relay
+    #[argh(switch, hidden_help)]
+    assembling_relay: bool,
+    /// given by cargo
+    #[argh(switch, hidden_help)]
+    #[expect(dead_code, reason = "it says nothing")]
+    bench: bool,
+}
 
-fn main() {
-    let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    if arguments.iter().any(|argument| argument == RAW_RELAY) {
-        return raw_relay::run();
+fn main() -> ExitCode {
+    let options: Options = argh::from_env();
+    let result = match &options {
+        Options { raw_relay: true, .. } => raw_relay::run(),
+        Options { assembling_relay: true, .. } => assembling_relay::run(),
+        options => measure(options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
     }
-    let kib = 1 << 10;
-    let workloads = [
-        Workload::bulk(64, 1),
-        Workload::bulk(64, 50),
-        Workload::bulk(kib, 50),
-        Workload::bulk(16 * kib, 50),
-        Workload::bulk(kib * kib, 50),
-        Workload::round_trips(64, 1),
-        Workload::round_trips(64, 100),
-    ];
-    println!("| workload | arc-relay, us per message | raw TCP relay | ratio |");
-    println!("|---|---|---|---|");
-    for workload in workloads {
+}
+
+fn measure(options: &Options) -> io::Result<()> {
+    let files = raise_file_limit()?;
+    let core = pin_to_second_core()?;
+    let targets = targets(options)?;
+    let mut workloads = Workload::all();
+    workloads.retain(|workload| {
         let name = workload.to_string();
-        if !arguments.iter().all(|argument| name.contains(argument.as_str())) {
-            continue;
+        let wanted = options.names.iter().all(|part| name.contains(part));
+        let possible = workload.files() <= files;
+        if wanted && !possible {
+            eprintln!("{name}: left out, as it takes more than {files} open files");
         }
-        let mut figures = [Vec::new(), Vec::new()];
-        for _ in 0..ROUNDS {
-            for (target, figures) in [Target::Relay, Target::Raw].into_iter().zip(&mut figures) {
-                let server = Server::start(target);
-                figures.push(workload.run(target, server.address, || server.cpu()));
+        wanted && possible
+    });
+    if workloads.is_empty() {
+        return Err(io::Error::other("there is nothing to be done"));
+    }
+    let mut records = Vec::new();
+    let rounds = if options.check { 1 } else { options.rounds };
+    for round in 1..=rounds {
+        for &workload in &workloads {
+            eprintln!("round {round} of {rounds}: {workload}");
+            for &target in targets.iter().filter(|&&target| workload.suits(target)) {
+                let figures = Server::start(target, core).and_then(|server| workload.run(&server, options.check));
+                let figures =
+                    figures.map_err(|error| io::Error::other(format!("{workload}, {}: {error}", target.name())))?;
+                records.push(Record { workload, target, round, figures });
             }
         }
-        let [relay, raw] = figures.map(median);
-        println!("| {name} | {relay:.3} | {raw:.3} | {:.2} |", relay / raw);
     }
-    if arguments.iter().all(|argument| "idle".contains(argument.as_str())) {
-        println!("\nresident memory of the relay for each idle connection, of {IDLE}: {:.2} KiB", idle());
+    if options.check {
+        return Ok(());
     }
+    print!("{}", report::markdown(&records));
+    if let Some(path) = &options.json {
+        fs::write(path, report::json(&records))?;
+    }
+    if let Some(path) = &options.svg {
+        fs::write(path, chart::svg(&records))?;
+    }
+    Ok(())
 }
 
-/// How many connections are idle at a time: half of 1024 files less some, as that is a usual limit.
-const IDLE: usize = 480;
-
-/// What a connection that has been joined and has nothing to say costs, in KiB.
-fn idle() -> f64 {
-    let server = Server::start(Target::Relay);
-    let warm = load::connect(Target::Relay, server.address, usize::MAX);
-    let before = server.memory();
-    let connections: Vec<_> = (0..IDLE).map(|nth| load::connect(Target::Relay, server.address, nth / 2)).collect();
-    let after = server.memory();
-    drop((warm, connections));
-    (after - before) / IDLE as f64
+/// Those that are wanted and can be run. The raw relay knows no frames, so that there is nothing in it to be checked.
+fn targets(options: &Options) -> io::Result<Vec<Target>> {
+    let mut targets = Target::ALL.to_vec();
+    if let Some(only) = &options.only {
+        let find = |name| Target::ALL.into_iter().find(|target| target.name() == name);
+        let wanted = only.split(',').map(|name| find(name).ok_or_else(|| io::Error::other(format!("no {name:?}"))));
+        targets = wanted.collect::<io::Result<_>>()?;
+    }
+    targets.retain(|&target| !options.check || target != Target::Raw);
+    if targets.contains(&Target::Ws)
+        && let Err(error) = servers::install_ws()
+    {
+        eprintln!("ws: left out: {error}");
+        targets.retain(|&target| target != Target::Ws);
+    }
+    Ok(targets)
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+/// For this process and those that it starts. Returns how many files may be open.
+fn raise_file_limit() -> io::Result<usize> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    Ok(maximum.map_or(usize::MAX, |maximum| maximum as usize))
 }
 
-/// A relay in a process of its own, on the first core. It ends with this value.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    fn start(target: Target) -> Self {
-        let this = std::env::current_exe().expect("a running program has a path");
-        let mut command = Command::new("taskset");
-        command.args(["-c", "0"]);
-        match target {
-            Target::Relay => {
-                command.arg(env!("CARGO_BIN_EXE_arc-relay")).args(["start", "--host", "127.0.0.1", "--port", "0"])
-            }
-            Target::Raw => command.arg(this).arg(RAW_RELAY),
-        };
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("taskset (util-linux) is there");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it says where it is");
-        let address = line.split("ws://").nth(1).and_then(|rest| rest.split_whitespace().next());
-        Self { child, address: address.and_then(|address| address.parse().ok()).expect("an address") }
-    }
-
-    /// User and system time of all its threads so far, in microseconds.
-    fn cpu(&self) -> f64 {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
-        let nanoseconds = tasks.map(|task| {
-            let path = task.expect("an entry").path().join("schedstat");
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            text.split(' ').next().and_then(|first| first.parse::<f64>().ok()).unwrap_or(0.0)
-        });
-        nanoseconds.sum::<f64>() / 1000.0
-    }
-
-    /// Resident memory in KiB.
-    fn memory(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// For this process and all its threads, which are started later. Returns the core for the servers. With one core, there is
+/// nothing to choose.
+fn pin_to_second_core() -> io::Result<Option<usize>> {
+    let allowed = sched_getaffinity(None)?;
+    let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+    let (Some(first), Some(second)) = (cores.next(), cores.next()) else { return Ok(None) };
+    let mut cores = CpuSet::new();
+    cores.set(second);
+    sched_setaffinity(None, &cores)?;
+    Ok(Some(first))
 }

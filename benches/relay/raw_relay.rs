@@ -1,80 +1,120 @@
 //! The limit: a TCP relay that knows no frames. One thread, level-triggered epoll, 256 KiB at a time; connections are
 //! joined two by two in the order in which they come. What cannot be written is kept, and its source not read from
-//! meanwhile.
+//! meanwhile. The end of a stream is passed on; a pair is gone when both have ended, or one is lost.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use slab::Slab;
 
-struct Connection {
+/// The event that says that somebody connects. Others have the key of a pair, doubled, and the side as the last bit.
+const LISTENER: u64 = u64::MAX;
+
+struct Side {
     socket: TcpStream,
-    /// What this connection is still to be written, and from where.
+    /// What this side is still to be written, and how much of that has been.
     unwritten: Vec<u8>,
-    closed: bool,
+    written: usize,
+    /// It has ended, and its peer knows.
+    ended: bool,
 }
 
-pub(crate) fn run() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    println!("ws://{} ", listener.local_addr().expect("it is bound"));
-    let poll = epoll::create(CreateFlags::CLOEXEC).expect("the system can poll");
-    epoll::add(&poll, &listener, EventData::new_u64(u64::MAX), EventFlags::IN).expect("it is new");
-    let mut connections: Vec<Connection> = Vec::new();
+pub(crate) fn run() -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("ws://{} ", listener.local_addr()?);
+    let poll = epoll::create(CreateFlags::CLOEXEC)?;
+    epoll::add(&poll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+    let mut waiting = None;
+    let mut pairs: Slab<[Side; 2]> = Slab::new();
     let mut buffer = vec![0; 256 * 1024];
     let mut events = Vec::with_capacity(256);
     loop {
-        epoll::wait(&poll, spare_capacity(&mut events), None).expect("the system can poll");
+        epoll::wait(&poll, spare_capacity(&mut events), None)?;
         for event in events.drain(..) {
-            if event.data.u64() == u64::MAX {
-                let (socket, _) = listener.accept().expect("there is a connection");
-                socket.set_nonblocking(true).expect("a socket takes options");
-                socket.set_nodelay(true).expect("a socket takes options");
-                let key = EventData::new_u64(connections.len() as u64);
-                epoll::add(&poll, &socket, key, EventFlags::IN).expect("it is new");
-                connections.push(Connection { socket, unwritten: Vec::new(), closed: false });
+            let key = event.data.u64();
+            if key == LISTENER {
+                let (socket, _) = listener.accept()?;
+                socket.set_nonblocking(true)?;
+                socket.set_nodelay(true)?;
+                let Some(first) = waiting.take() else {
+                    waiting = Some(socket);
+                    continue;
+                };
+                let pair = pairs.insert([first, socket].map(Side::new));
+                for (side, Side { socket, .. }) in pairs[pair].iter().enumerate() {
+                    epoll::add(&poll, socket, EventData::new_u64((2 * pair + side) as u64), EventFlags::IN)?;
+                }
                 continue;
             }
-            let (at, flags) = (event.data.u64() as usize, event.flags);
-            let interest = |connections: &[Connection], at: usize| {
-                let (this, peer) = (&connections[at], connections.get(at ^ 1));
-                let mut flags = EventFlags::empty();
-                flags.set(EventFlags::IN, !this.closed && peer.is_some_and(|peer| peer.unwritten.is_empty()));
-                flags.set(EventFlags::OUT, !this.unwritten.is_empty());
-                epoll::modify(&poll, &this.socket, EventData::new_u64(at as u64), flags).expect("it is there");
+            // An event may be older than its pair: then there is nothing to read, and nothing happens.
+            let Some(pair) = pairs.get_mut(key as usize / 2) else { continue };
+            let gone = match advance(&poll, pair, key, event.flags, &mut buffer) {
+                Ok(()) => pair.iter().all(|side| side.ended),
+                Err(_) => true,
             };
-            if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
-                return; // the clients have gone: there is nothing left to measure
-            }
-            if flags.contains(EventFlags::OUT) {
-                let Connection { socket, unwritten, .. } = &mut connections[at];
-                if let Ok(count) = socket.write(unwritten) {
-                    unwritten.drain(..count);
-                }
-                if unwritten.is_empty() {
-                    interest(&connections, at);
-                    interest(&connections, at ^ 1);
-                }
-            }
-            if flags.contains(EventFlags::IN) && connections.len() > (at ^ 1) {
-                let count = match connections[at].socket.read(&mut buffer) {
-                    Ok(0) => {
-                        connections[at].closed = true;
-                        interest(&connections, at);
-                        continue;
-                    }
-                    Ok(count) => count,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                    Err(_) => return,
-                };
-                let peer = &mut connections[at ^ 1];
-                let written = peer.socket.write(&buffer[..count]).unwrap_or(0);
-                if written < count {
-                    peer.unwritten.extend(&buffer[written..count]);
-                    interest(&connections, at);
-                    interest(&connections, at ^ 1);
-                }
+            if gone {
+                pairs.remove(key as usize / 2);
             }
         }
+    }
+}
+
+/// Does what an event allows to do. An error means that the pair is lost.
+fn advance(poll: &OwnedFd, pair: &mut [Side; 2], key: u64, flags: EventFlags, buffer: &mut [u8]) -> io::Result<()> {
+    let at = key as usize & 1;
+    if flags.contains(EventFlags::ERR)
+        && let Some(error) = pair[at].socket.take_error()?
+    {
+        return Err(error);
+    }
+    if flags.contains(EventFlags::OUT) && !pair[at].unwritten.is_empty() {
+        let side = &mut pair[at];
+        side.written += none_if_blocked(side.socket.write(&side.unwritten[side.written..]))?.unwrap_or(0);
+        if side.written == side.unwritten.len() {
+            side.unwritten.clear();
+            side.written = 0;
+            update_interest(poll, pair, key)?;
+        }
+    }
+    if flags.intersects(EventFlags::IN | EventFlags::HUP) && pair[at ^ 1].unwritten.is_empty() && !pair[at].ended {
+        let Some(count) = none_if_blocked(pair[at].socket.read(buffer))? else { return Ok(()) };
+        if count == 0 {
+            pair[at].ended = true;
+            pair[at ^ 1].socket.shutdown(Shutdown::Write)?;
+            return update_interest(poll, pair, key);
+        }
+        let peer = &mut pair[at ^ 1];
+        let written = none_if_blocked(peer.socket.write(&buffer[..count]))?.unwrap_or(0);
+        if written < count {
+            peer.unwritten.extend(&buffer[written..count]);
+            update_interest(poll, pair, key)?;
+        }
+    }
+    Ok(())
+}
+
+fn update_interest(poll: &OwnedFd, pair: &[Side; 2], key: u64) -> io::Result<()> {
+    for (at, side) in pair.iter().enumerate() {
+        let mut flags = EventFlags::empty();
+        flags.set(EventFlags::IN, !side.ended && pair[at ^ 1].unwritten.is_empty());
+        flags.set(EventFlags::OUT, !side.unwritten.is_empty());
+        epoll::modify(poll, &side.socket, EventData::new_u64(key & !1 | at as u64), flags)?;
+    }
+    Ok(())
+}
+
+fn none_if_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+impl Side {
+    fn new(socket: TcpStream) -> Self {
+        Self { socket, unwritten: Vec::new(), written: 0, ended: false }
     }
 }

@@ -1,21 +1,25 @@
-//! The frames that all benchmarks send.
+//! The frames that all benchmarks send and expect.
 
-/// A masked binary frame with a payload of `size` bytes.
-pub(crate) fn frame(size: usize) -> Vec<u8> {
+/// What clients mask with.
+pub(crate) const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+
+/// A binary frame, as a client sends it or, without a mask, as a server does.
+pub(crate) fn frame(payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     let mut frame = vec![0x82];
-    match size {
-        0..=125 => frame.push(0x80 | size as u8),
-        126..=0xFFFF => {
-            frame.push(0x80 | 126);
+    let masked = if mask.is_some() { 0x80 } else { 0 };
+    match payload.len() {
+        size @ 0..=125 => frame.push(masked | size as u8),
+        size @ 126..=0xFFFF => {
+            frame.push(masked | 126);
             frame.extend((size as u16).to_be_bytes());
         }
-        _ => {
-            frame.push(0x80 | 127);
+        size => {
+            frame.push(masked | 127);
             frame.extend((size as u64).to_be_bytes());
         }
     }
-    let mask = [0x12, 0x34, 0x56, 0x78];
-    frame.extend(mask);
-    frame.extend((0..size).map(|i| i as u8 ^ mask[i % 4]));
+    frame.extend(mask.into_iter().flatten());
+    let mask = mask.unwrap_or_default();
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
 }

@@ -1,0 +1,289 @@
+//! What is sent, and whether that is what arrives.
+//!
+//! In a measurement, a block of different messages is sent again and again from one buffer, as frames that were masked
+//! once; of what arrives, one read in 64 is compared, and the others are not even copied. In a check, every message is
+//! new, and everything that arrives is parsed and compared.
+
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use rustix::net::{RecvFlags, recv};
+
+use crate::frame::{MASK, frame};
+use crate::servers::Target;
+
+/// How long a block is at least, unless it holds two messages: as much as the largest read of a relay.
+const BLOCK: usize = 256 * 1024;
+
+/// One read in so many is compared in a measurement.
+const COMPARED: u64 = 64;
+
+/// From how many bytes on a relay may send a message in fragments.
+const FRAGMENTS: usize = 64 * 1024;
+
+/// Messages of one size. Two sides that have the same seed have the same messages.
+#[derive(Clone)]
+struct Messages {
+    size: usize,
+    seed: u64,
+    /// After how many they begin again.
+    period: u64,
+}
+
+impl Messages {
+    fn payload(&self, number: u64) -> Vec<u8> {
+        let number = number % self.period;
+        let mut state = (self.seed << 40 | number).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let random = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        });
+        let words = std::iter::once(number).chain(random).take(self.size.div_ceil(8));
+        let mut payload: Vec<_> = words.flat_map(u64::to_le_bytes).collect();
+        payload.truncate(self.size);
+        payload
+    }
+
+    fn block(&self, first: u64, count: u64, mask: Option<[u8; 4]>) -> Vec<u8> {
+        (first..first + count).flat_map(|number| frame(&self.payload(number), mask)).collect()
+    }
+}
+
+/// What all sides of a workload have in common.
+pub(crate) struct Traffic {
+    messages: Messages,
+    in_block: u64,
+    checked: bool,
+    sent: Arc<Vec<u8>>,
+    /// The block as it arrives, unless it has to be parsed.
+    arrives: Option<Arc<Vec<u8>>>,
+}
+
+impl Traffic {
+    pub(crate) fn new(target: Target, size: usize, checked: bool) -> Self {
+        let frames = (if checked { BLOCK / 4 } else { BLOCK }) / size;
+        let in_block = frames.max(if checked { 1 } else { 2 }) as u64;
+        let messages = Messages { size, seed: 0, period: if checked { u64::MAX } else { in_block } };
+        let sent = Arc::new(messages.block(0, in_block, Some(MASK)));
+        let arrives = match target {
+            _ if checked => None,
+            Target::Raw => Some(sent.clone()),
+            _ if size > FRAGMENTS => None,
+            _ => Some(Arc::new(messages.block(0, in_block, None))),
+        };
+        Self { messages, in_block, checked, sent, arrives }
+    }
+
+    /// What the side with this number sends; what its peer, `number ^ 1`, receives.
+    pub(crate) fn sending(&self, number: usize) -> Sending {
+        let mut sending =
+            Sending { block: self.sent.clone(), at: 0, blocks: u64::MAX, in_block: self.in_block, new: None };
+        if self.checked {
+            sending.new = Some((Messages { seed: number as u64, ..self.messages.clone() }, 0));
+            sending.refill();
+        }
+        sending
+    }
+
+    pub(crate) fn receiving(&self, number: usize) -> Receiving {
+        let seed = if self.checked { number as u64 ^ 1 } else { 0 };
+        let messages = Messages { seed, ..self.messages.clone() };
+        let form = match &self.arrives {
+            Some(block) => Form::Block { block: block.clone(), frame: block.len() as u64 / self.in_block, at: 0 },
+            None => Form::Frames(Box::new(Frames::new(messages))),
+        };
+        Receiving { form, reads: 0, compared: if self.checked { 1 } else { COMPARED } }
+    }
+}
+
+/// What one side sends: whole frames, to which it keeps its place.
+pub(crate) struct Sending {
+    block: Arc<Vec<u8>>,
+    at: usize,
+    /// How many blocks there are still to be sent, with the one at hand.
+    pub(crate) blocks: u64,
+    in_block: u64,
+    /// The messages of a check, and which comes next.
+    new: Option<(Messages, u64)>,
+}
+
+impl Sending {
+    /// Writes what the socket takes.
+    pub(crate) fn write(&mut self, mut socket: &TcpStream) -> io::Result<usize> {
+        let count = socket.write(&self.block[self.at..])?;
+        self.advance(count);
+        Ok(count)
+    }
+
+    /// Writes one message, for which there has to be room.
+    pub(crate) fn write_message(&mut self, mut socket: &TcpStream) -> io::Result<()> {
+        let frame = self.frame();
+        socket.write_all(&self.block[self.at..][..frame])?;
+        self.advance(frame);
+        Ok(())
+    }
+
+    /// Ends it after about so many bytes from now, at least two blocks, and returns how many messages that is. To be
+    /// called before anything is sent.
+    pub(crate) fn limit(&mut self, bytes: usize) -> u64 {
+        self.blocks = (bytes / self.block.len()).max(2) as u64;
+        self.blocks * self.in_block
+    }
+
+    /// The length of a frame.
+    pub(crate) fn frame(&self) -> usize {
+        self.block.len() / self.in_block as usize
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.at += count;
+        if self.at == self.block.len() {
+            self.at = 0;
+            self.blocks -= 1;
+            self.refill();
+        }
+    }
+
+    fn refill(&mut self) {
+        if let Some((messages, next)) = &mut self.new {
+            self.block = Arc::new(messages.block(*next, self.in_block, Some(MASK)));
+            *next += self.in_block;
+        }
+    }
+}
+
+/// What one side receives, and is to receive.
+pub(crate) struct Receiving {
+    form: Form,
+    reads: u64,
+    compared: u64,
+}
+
+enum Form {
+    /// The same block again and again, byte for byte.
+    Block { block: Arc<Vec<u8>>, frame: u64, at: u64 },
+    /// Frames, of which several may be one message.
+    Frames(Box<Frames>),
+}
+
+impl Receiving {
+    /// Reads once, and returns how many messages are complete by that.
+    pub(crate) fn read(&mut self, socket: &TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
+        let compare = self.reads.is_multiple_of(self.compared);
+        self.reads += 1;
+        let discardable = match &self.form {
+            _ if compare => 0,
+            Form::Block { .. } => buffer.len(),
+            Form::Frames(frames) => frames.left.min(buffer.len()),
+        };
+        // To discard a few bytes up to the next header is not worth a call of its own.
+        let discard = discardable > buffer.len() / 8;
+        let (buffer, flags) =
+            if discard { (&mut buffer[..discardable], RecvFlags::TRUNC) } else { (buffer, RecvFlags::empty()) };
+        let (_, count) = recv(socket, &mut *buffer, flags)?;
+        if count == 0 {
+            return Err(io::Error::other("the relay has closed"));
+        }
+        match &mut self.form {
+            Form::Block { block, frame, at } => {
+                if !discard {
+                    compare_block(block, *at, &buffer[..count])?;
+                }
+                let before = *at / *frame;
+                *at += count as u64;
+                Ok(*at / *frame - before)
+            }
+            Form::Frames(frames) if discard => Ok(frames.advance(count)),
+            Form::Frames(frames) => frames.read(&buffer[..count], compare),
+        }
+    }
+}
+
+fn compare_block(block: &[u8], at: u64, mut bytes: &[u8]) -> io::Result<()> {
+    let mut at = (at % block.len() as u64) as usize;
+    while !bytes.is_empty() {
+        let count = bytes.len().min(block.len() - at);
+        if bytes[..count] != block[at..at + count] {
+            return Err(io::Error::other("something else has arrived than was sent"));
+        }
+        bytes = &bytes[count..];
+        at = 0;
+    }
+    Ok(())
+}
+
+/// Parses unmasked frames.
+struct Frames {
+    messages: Messages,
+    /// Which message arrives, how much of it has, and all of it if it has been compared before.
+    number: u64,
+    offset: usize,
+    expected: Option<Vec<u8>>,
+    header: Vec<u8>,
+    /// Of the payload of this frame; 0 is between frames.
+    left: usize,
+    last: bool,
+}
+
+impl Frames {
+    fn new(messages: Messages) -> Self {
+        Self { messages, number: 0, offset: 0, expected: None, header: Vec::new(), left: 0, last: true }
+    }
+
+    fn read(&mut self, mut bytes: &[u8], compare: bool) -> io::Result<u64> {
+        let mut complete = 0;
+        while let Some(&first) = bytes.first() {
+            if self.left == 0 {
+                self.header.push(first);
+                bytes = &bytes[1..];
+                self.read_header()?;
+                continue;
+            }
+            let count = self.left.min(bytes.len());
+            if compare {
+                let expected = self.expected.get_or_insert_with(|| self.messages.payload(self.number));
+                if expected.get(self.offset..self.offset + count) != Some(&bytes[..count]) {
+                    return Err(io::Error::other(format!("message {} is not what was sent", self.number)));
+                }
+            }
+            bytes = &bytes[count..];
+            complete += self.advance(count);
+        }
+        Ok(complete)
+    }
+
+    fn read_header(&mut self) -> io::Result<()> {
+        let length = |bytes: &[u8]| bytes.iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
+        self.left = match self.header[..] {
+            [_, ..=125] => usize::from(self.header[1]),
+            [_, 126, ref rest @ ..] if rest.len() == 2 => length(rest),
+            [_, 127, ref rest @ ..] if rest.len() == 8 => length(rest),
+            [_, 128..=255, ..] => return Err(io::Error::other("a server has masked a frame")),
+            _ => return Ok(()),
+        };
+        let opcode = if self.last { 2 } else { 0 };
+        self.last = self.header[0] & 0x80 != 0;
+        let whole = self.offset + self.left == self.messages.size;
+        if self.header[0] & 0x7F != opcode || self.left == 0 || self.last != whole {
+            return Err(io::Error::other(format!("message {} has a frame {:x?}", self.number, self.header)));
+        }
+        self.header.clear();
+        Ok(())
+    }
+
+    /// So much of the payload has arrived. Returns how many messages are complete by that: 0 or 1.
+    fn advance(&mut self, count: usize) -> u64 {
+        self.left -= count;
+        self.offset += count;
+        if self.left > 0 || !self.last {
+            return 0;
+        }
+        self.offset = 0;
+        self.number += 1;
+        self.expected = None;
+        1
+    }
+}

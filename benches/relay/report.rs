@@ -1,0 +1,165 @@
+//! What is told of the figures: tables for people, and all of them for programs.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::servers::Target;
+use crate::window::Figures;
+use crate::workload::Workload;
+
+/// The figures of one target in one round.
+pub(crate) struct Record {
+    pub(crate) workload: Workload,
+    pub(crate) target: Target,
+    pub(crate) round: usize,
+    pub(crate) figures: Figures,
+}
+
+/// A table: which workloads it has, what it tells of each target, and whether beside the raw relay.
+struct Table {
+    title: &'static str,
+    rows: fn(&Workload) -> bool,
+    figures: &'static [&'static str],
+    ratio: bool,
+}
+
+const TABLES: [Table; 6] = [
+    Table {
+        title: "CPU time of the server in us: for each message, or for each pair that is opened and closed",
+        rows: |workload| !matches!(workload, Workload::Scale { .. } | Workload::Fairness { .. }),
+        figures: &["cpu us"],
+        ratio: true,
+    },
+    Table {
+        title: "Messages there and back: how long that takes, and messages in a second",
+        rows: |workload| matches!(workload, Workload::RoundTrips { .. }),
+        figures: &["p50 us", "p99 us", "per second"],
+        ratio: false,
+    },
+    Table {
+        title: "Payload that arrives in a second",
+        rows: |workload| matches!(workload, Workload::Bulk { .. } | Workload::Duplex { .. }),
+        figures: &["MB/s"],
+        ratio: true,
+    },
+    Table {
+        title: "Resident memory: of an idle connection, and what a reader that stops takes more",
+        rows: |workload| matches!(workload, Workload::Idle | Workload::StoppedReader),
+        figures: &["KiB"],
+        ratio: false,
+    },
+    Table {
+        title: "Round trips, 100 messages under way, over so many connections: CPU time for each message, and resident \
+                memory of an idle connection",
+        rows: |workload| matches!(workload, Workload::Scale { .. }),
+        figures: &["cpu us", "KiB"],
+        ratio: true,
+    },
+    Table {
+        title: "How long a message of one of 100 quiet pairs takes, one way, beside pairs that stream 16 KiB messages, and how \
+                much these stream",
+        rows: |workload| matches!(workload, Workload::Fairness { .. }),
+        figures: &["p50 us", "p99 us", "MB/s"],
+        ratio: false,
+    },
+];
+
+pub(crate) fn markdown(records: &[Record]) -> String {
+    let tables = TABLES.iter().filter_map(|table| table.markdown(records));
+    let legend = "Medians of all rounds (lowest to highest); ratios are to the raw relay in the same round.";
+    format!("{legend}\n{}", tables.collect::<String>())
+}
+
+impl Table {
+    /// Nothing, if nothing of it was measured.
+    fn markdown(&self, records: &[Record]) -> Option<String> {
+        let measured = |workload, target| !values(records, workload, target, self.figures[0]).is_empty();
+        let is_row = |workload: &Workload| {
+            (self.rows)(workload) && Target::ALL.into_iter().any(|target| measured(*workload, target))
+        };
+        let workloads: Vec<_> = Workload::all().into_iter().filter(is_row).collect();
+        let is_column = |target: &Target| workloads.iter().any(|&workload| measured(workload, *target));
+        let targets: Vec<_> = Target::ALL.into_iter().filter(is_column).collect();
+        if workloads.is_empty() {
+            return None;
+        }
+        let (mut head, mut rule) = (String::from("| workload |"), String::from("|---|"));
+        let mut rows: Vec<_> = workloads.iter().map(|workload| format!("| {workload} |")).collect();
+        let mut column = |title: String, cell: &dyn Fn(Workload) -> String| {
+            _ = write!(head, " {title} |");
+            rule += "---|";
+            for (row, &workload) in rows.iter_mut().zip(&workloads) {
+                _ = write!(row, " {} |", cell(workload));
+            }
+        };
+        for &target in &targets {
+            for figure in self.figures {
+                let title = target.title();
+                column(format!("{title}, {figure}"), &|workload| {
+                    let bound = if is_unbounded(records, workload, target) { ">= " } else { "" };
+                    bound.to_owned() + &spread(values(records, workload, target, figure))
+                });
+            }
+            if self.ratio && target != Target::Raw && targets.contains(&Target::Raw) {
+                column("ratio".to_owned(), &|workload| spread(ratios(records, workload, target, self.figures[0])));
+            }
+        }
+        Some(format!("\n{}\n\n{head}\n{rule}\n{}\n", self.title, rows.join("\n")))
+    }
+}
+
+/// One figure in all rounds.
+fn values(records: &[Record], workload: Workload, target: Target, figure: &str) -> Vec<f64> {
+    let records = records.iter().filter(|record| record.workload == workload && record.target == target);
+    records.filter_map(|record| find(&record.figures, figure)).collect()
+}
+
+/// One figure in all rounds, in relation to that of the raw relay.
+pub(crate) fn ratios(records: &[Record], workload: Workload, target: Target, figure: &str) -> Vec<f64> {
+    let [values, raw] = [target, Target::Raw].map(|target| values(records, workload, target, figure));
+    values.iter().zip(raw).map(|(value, raw)| value / raw).collect()
+}
+
+fn find(figures: &Figures, name: &str) -> Option<f64> {
+    figures.iter().find_map(|&(other, value)| (other == name).then_some(value))
+}
+
+fn is_unbounded(records: &[Record], workload: Workload, target: Target) -> bool {
+    values(records, workload, target, "unbounded").contains(&1.0)
+}
+
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn spread(mut values: Vec<f64>) -> String {
+    if values.is_empty() {
+        return String::new();
+    }
+    let median = median(&mut values);
+    let [median, low, high] = [median, values[0], values[values.len() - 1]].map(short);
+    if low == high { median } else { format!("{median} ({low} to {high})") }
+}
+
+/// Three digits, at least.
+pub(crate) fn short(value: f64) -> String {
+    let decimals = match value.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        1.0.. => 2,
+        _ => 3,
+    };
+    format!("{value:.decimals$}")
+}
+
+pub(crate) fn json(records: &[Record]) -> String {
+    let records = records.iter().map(|record| {
+        let figures: serde_json::Map<_, _> =
+            record.figures.iter().map(|&(name, value)| (name.to_owned(), Value::from(value))).collect();
+        let (workload, target) = (record.workload.to_string(), record.target.name());
+        json!({ "workload": workload, "target": target, "round": record.round, "figures": figures })
+    });
+    format!("{:#}\n", Value::from_iter(records))
+}

@@ -1,0 +1,132 @@
+//! What is measured: servers in processes of their own, on the first core, and what they take.
+
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::{env, fs};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// This relay.
+    Arc,
+    /// `raw_relay.rs`: the same bytes, out as they came in, without any handshake.
+    Raw,
+    /// `assembling_relay.rs`: the natural way in Rust.
+    Assembling,
+    /// `ws_relay.mjs`: the natural way in Node.
+    Ws,
+}
+
+impl Target {
+    pub(crate) const ALL: [Self; 4] = [Self::Arc, Self::Raw, Self::Assembling, Self::Ws];
+
+    /// How it is called in tables.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Arc => "arc-relay",
+            Self::Raw => "raw TCP relay",
+            Self::Assembling => "assembling",
+            Self::Ws => "Node ws",
+        }
+    }
+
+    /// How it is called after `--only`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Arc => "arc",
+            Self::Raw => "raw",
+            Self::Assembling => "assembling",
+            Self::Ws => "ws",
+        }
+    }
+}
+
+/// A server that runs. It ends with this value.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) target: Target,
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    /// On this core, if there is one for it alone.
+    pub(crate) fn start(target: Target, core: Option<usize>) -> io::Result<Self> {
+        let this = env::current_exe()?;
+        let mut command = Command::new(if core.is_some() { "taskset" } else { "env" });
+        if let Some(core) = core {
+            command.args(["-c", &core.to_string()]);
+        }
+        match target {
+            Target::Arc => {
+                command.arg(env!("CARGO_BIN_EXE_arc-relay")).args(["start", "--host", "127.0.0.1", "--port", "0"])
+            }
+            Target::Raw => command.arg(this).arg("--raw-relay"),
+            Target::Assembling => command.arg(this).arg("--assembling-relay"),
+            Target::Ws => command.arg("node").arg(ws_directory().join("ws_relay.mjs")),
+        };
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line)?;
+        let address = line.split("ws://").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let address = address.and_then(|address| address.parse().ok());
+        Ok(Self { child, target, address: address.ok_or_else(|| io::Error::other("a server does not start"))? })
+    }
+
+    /// User and system time of all its threads so far, in microseconds.
+    pub(crate) fn cpu(&self) -> io::Result<f64> {
+        let mut nanoseconds = 0.0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread may have ended meanwhile.
+            let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+            nanoseconds += text.split(' ').next().and_then(|first| first.parse::<f64>().ok()).unwrap_or(0.0);
+        }
+        Ok(nanoseconds / 1000.0)
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn memory(&self) -> io::Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse().map_err(io::Error::other)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Installs Node's `ws` below the target directory, in the version that `tests/clients` has pinned with its hash.
+pub(crate) fn install_ws() -> Result<(), String> {
+    let (source, target) = (Path::new(env!("CARGO_MANIFEST_DIR")), ws_directory());
+    let copy = |from: &str, to: &str| {
+        fs::copy(source.join(from), target.join(to)).map(drop).map_err(|error| format!("{from}: {error}"))
+    };
+    let run = |command: &mut Command| match command.stdout(Stdio::null()).stderr(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(format!("{command:?} fails")),
+        Err(error) => Err(format!("{}: {error}", command.get_program().display())),
+    };
+    run(Command::new("node").arg("--version"))?;
+    fs::create_dir_all(&target).map_err(|error| error.to_string())?;
+    copy("benches/relay/ws_relay.mjs", "ws_relay.mjs")?;
+    let lock = fs::read(source.join("tests/clients/package-lock.json")).map_err(|error| error.to_string())?;
+    if fs::read(target.join("installed.json")).is_ok_and(|installed| installed == lock) {
+        return Ok(());
+    }
+    for file in ["package.json", "package-lock.json", ".npmrc"] {
+        copy(&format!("tests/clients/{file}"), file)?;
+    }
+    let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+    run(Command::new("npm").args(arguments).current_dir(&target))?;
+    // Last, so that half an installation is not taken for a whole one.
+    copy("tests/clients/package-lock.json", "installed.json")
+}
+
+/// Node looks for packages beside the script that imports them.
+fn ws_directory() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_arc-relay")).with_file_name("bench-ws")
+}

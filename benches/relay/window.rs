@@ -1,0 +1,74 @@
+//! The time in which something is measured, on a server that has been busy with it for a while.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::servers::Server;
+
+const WARM_UP: Duration = Duration::from_millis(200);
+const MEASURED: Duration = Duration::from_millis(700);
+/// It is longer if less than this has been done, within a bound.
+const ENOUGH: u64 = 100;
+const BOUND: Duration = Duration::from_secs(10);
+/// In a check, nothing is measured.
+const CHECKED: Duration = Duration::from_millis(300);
+
+/// Figures by name, in the order in which they are reported.
+pub(crate) type Figures = Vec<(&'static str, f64)>;
+
+pub(crate) struct Window<'a> {
+    server: &'a Server,
+    begins: Instant,
+    ends: Instant,
+    begin: Option<Begin>,
+    latencies: Vec<f64>,
+}
+
+struct Begin {
+    at: Instant,
+    cpu: f64,
+    count: u64,
+}
+
+impl<'a> Window<'a> {
+    pub(crate) fn new(server: &'a Server, checked: bool) -> Self {
+        let (warm_up, measured) = if checked { (Duration::ZERO, CHECKED) } else { (WARM_UP, MEASURED) };
+        let begins = Instant::now() + warm_up;
+        Self { server, begins, ends: begins + measured, begin: None, latencies: Vec::new() }
+    }
+
+    /// To be asked all the time, with how many have been done since the beginning: whether that is enough.
+    pub(crate) fn is_over(&mut self, count: u64) -> io::Result<bool> {
+        let at = Instant::now();
+        if self.begin.is_none() && at >= self.begins {
+            self.begin = Some(Begin { at, cpu: self.server.cpu()?, count });
+        }
+        let enough = self.begin.as_ref().is_some_and(|begin| count - begin.count >= ENOUGH);
+        Ok(at >= self.ends && (enough || at >= self.ends + BOUND))
+    }
+
+    pub(crate) fn latency(&mut self, latency: Duration) {
+        if self.begin.is_some() {
+            self.latencies.push(latency.as_secs_f64() * 1e6);
+        }
+    }
+
+    /// What the server took for each, how many there were in a second, and their latencies.
+    ///
+    /// What is under way at the end is not waited for: as much was at the beginning, when the server was as busy.
+    pub(crate) fn figures(mut self, count: u64) -> io::Result<Figures> {
+        let Some(begin) = self.begin.filter(|begin| begin.count < count) else {
+            return Err(io::Error::other("nothing was done in time"));
+        };
+        let done = (count - begin.count) as f64;
+        let mut figures = vec![
+            ("cpu us", (self.server.cpu()? - begin.cpu) / done),
+            ("per second", done / begin.at.elapsed().as_secs_f64()),
+        ];
+        self.latencies.sort_by(f64::total_cmp);
+        if let Some(last) = self.latencies.len().checked_sub(1) {
+            figures.extend([("p50 us", 50), ("p99 us", 99)].map(|(name, p)| (name, self.latencies[last * p / 100])));
+        }
+        Ok(figures)
+    }
+}

@@ -1,0 +1,211 @@
+//! What is done to a server, and which figures come of that.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use std::{fmt, io, thread};
+
+use rustix::process::nice;
+
+use crate::clients::{self, Side};
+use crate::messages::Traffic;
+use crate::servers::{Server, Target};
+use crate::window::{Figures, Window};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Workload {
+    RoundTrips { pairs: usize },
+    Bulk { size: usize, pairs: usize },
+    Duplex { pairs: usize },
+    Opening,
+    Idle,
+    StoppedReader,
+    Scale { connections: usize },
+    Fairness { busy: usize },
+}
+
+const KIB: usize = 1 << 10;
+
+/// Messages of workloads whose size does not vary.
+const SMALL: usize = 64;
+const MEDIUM: usize = 16 * KIB;
+
+/// How many messages are under way in round trips, unless there are fewer pairs.
+const UNDER_WAY: usize = 100;
+
+/// How many pairs are opened at the same time, and how many in a round: the ports that they leave behind are occupied for
+/// a while, at one end or the other.
+const OPENED_AT_ONCE: usize = 10;
+const OPENED: u64 = 12_000;
+
+/// How many connections are idle when their memory is measured.
+const IDLE: usize = 1000;
+
+/// How many pairs have been there before anything is measured, so that what is allocated once is not counted.
+const WARM: usize = 10;
+
+/// What is sent at most to a reader that has stopped: much more than sockets hold.
+const STOPPED_BYTES: usize = 64 << 20;
+
+/// Quiet pairs beside busy ones, and how often one of them sends: each 50 times in a second, which alone leaves a relay
+/// mostly idle, and gives 3500 latencies in a round.
+const QUIET: usize = 100;
+const INTERVAL: Duration = Duration::from_micros(200);
+
+/// How much is sent in a check of a stream, by all sides together, if that is two blocks of each.
+const CHECKED_BYTES: usize = 16 << 20;
+
+impl Workload {
+    pub(crate) fn all() -> Vec<Self> {
+        let bulk = [SMALL, KIB, MEDIUM, KIB * KIB].into_iter().flat_map(|size| [1, 50].map(|pairs| (size, pairs)));
+        let mut all: Vec<_> = bulk.map(|(size, pairs)| Self::Bulk { size, pairs }).collect();
+        all.extend([1, 50].map(|pairs| Self::Duplex { pairs }));
+        all.extend([1, 100].map(|pairs| Self::RoundTrips { pairs }));
+        all.extend([Self::Opening, Self::Idle, Self::StoppedReader]);
+        all.extend([10, 100, 1000, 9000].map(|connections| Self::Scale { connections }));
+        all.extend([0, 1, 10, 50].map(|busy| Self::Fairness { busy }));
+        all
+    }
+
+    /// Whether it is meant for this one, too: some are for comparing with the limit only.
+    pub(crate) fn suits(self, target: Target) -> bool {
+        let only_limit = matches!(self, Self::Scale { .. } | Self::Fairness { .. });
+        !only_limit || matches!(target, Target::Arc | Target::Raw)
+    }
+
+    /// How many files a process needs for it.
+    pub(crate) fn files(self) -> usize {
+        64 + match self {
+            Self::RoundTrips { pairs } | Self::Bulk { pairs, .. } | Self::Duplex { pairs } => 2 * pairs,
+            Self::Opening | Self::StoppedReader => 2 * OPENED_AT_ONCE,
+            Self::Idle => IDLE + 2 * WARM,
+            Self::Scale { connections } => connections + 2 * WARM,
+            Self::Fairness { busy } => 2 * (QUIET + busy),
+        }
+    }
+
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Self::Bulk { size, .. } => size,
+            Self::Duplex { .. } | Self::StoppedReader => MEDIUM,
+            _ => SMALL,
+        }
+    }
+
+    /// Does it. If it is to be checked rather than measured, all messages differ and all are compared, and the figures
+    /// mean nothing.
+    pub(crate) fn run(self, server: &Server, check: bool) -> io::Result<Figures> {
+        let traffic = Traffic::new(server.target, self.size(), check);
+        let open = |first, pairs| clients::open(server, &traffic, first, pairs);
+        let open_and_exchange = |first, pairs| {
+            let mut sides = open(first, pairs)?;
+            clients::exchange(&mut sides).map(|()| sides)
+        };
+        let window = || Window::new(server, check);
+        match self {
+            Self::Bulk { pairs, .. } => stream(server, &mut open(0, pairs)?, false, self.size(), check),
+            Self::Duplex { pairs } => stream(server, &mut open(0, pairs)?, true, self.size(), check),
+            Self::RoundTrips { pairs } => {
+                let (mut sides, mut window) = (open(0, pairs)?, window());
+                let messages = clients::round_trips(&mut sides, UNDER_WAY, &mut window)?;
+                window.figures(messages)
+            }
+            Self::Scale { connections } => {
+                let _warm = open_and_exchange(connections, WARM)?;
+                let before = server.memory()?;
+                let mut sides = open_and_exchange(0, connections / 2)?;
+                let memory = ("KiB", (server.memory()? - before) / connections as f64);
+                let mut window = window();
+                let messages = clients::round_trips(&mut sides, UNDER_WAY, &mut window)?;
+                Ok([window.figures(messages)?, vec![memory]].concat())
+            }
+            Self::Opening => {
+                let (mut pairs, mut window) = (0, window());
+                while pairs < OPENED && !window.is_over(pairs)? {
+                    clients::close(server.target, &open_and_exchange(0, OPENED_AT_ONCE)?)?;
+                    pairs += OPENED_AT_ONCE as u64;
+                }
+                window.figures(pairs)
+            }
+            Self::Idle => {
+                let _warm = open_and_exchange(IDLE, WARM)?;
+                let before = server.memory()?;
+                let _idle = open_and_exchange(0, IDLE / 2)?;
+                Ok(vec![("KiB", (server.memory()? - before) / IDLE as f64)])
+            }
+            Self::StoppedReader => stop_reading(server, &mut open_and_exchange(0, 1)?, check),
+            Self::Fairness { busy } => {
+                let medium = Traffic::new(server.target, MEDIUM, check);
+                let (mut quiet, mut busy) = (open(0, QUIET)?, clients::open(server, &medium, QUIET, busy)?);
+                fairness(&mut quiet, &mut busy, window())
+            }
+        }
+    }
+}
+
+fn stream(server: &Server, sides: &mut [Side], both: bool, size: usize, check: bool) -> io::Result<Figures> {
+    if !check {
+        let mut window = Window::new(server, check);
+        let messages = clients::stream(sides, both, |messages| window.is_over(messages))?;
+        let mut figures = window.figures(messages)?;
+        let per_second = figures.iter().find_map(|&(name, value)| (name == "per second").then_some(value));
+        figures.push(("MB/s", per_second.unwrap_or_default() * size as f64 / 1e6));
+        return Ok(figures);
+    }
+    let step = if both { 1 } else { 2 };
+    let bytes = CHECKED_BYTES * step / sides.len();
+    let expected: u64 = sides.iter_mut().step_by(step).map(|side| side.sending.limit(bytes)).sum();
+    clients::stream(sides, both, |messages| Ok(messages >= expected))?;
+    // It finds out if there is more.
+    clients::close(server.target, sides).map(|()| Vec::new())
+}
+
+fn stop_reading(server: &Server, sides: &mut [Side], check: bool) -> io::Result<Figures> {
+    let before = server.memory()?;
+    let sent = clients::stop_reading(sides, STOPPED_BYTES)?;
+    let growth = server.memory()? - before;
+    if check {
+        let mut buffer = vec![0; 64 * KIB];
+        let mut left = (sent / sides[0].sending.frame()) as u64;
+        while left > 0 {
+            left -= sides[1].receiving.read(&sides[1].socket, &mut buffer)?;
+        }
+    }
+    Ok(vec![("KiB", growth), ("unbounded", f64::from(u8::from(sent >= STOPPED_BYTES)))])
+}
+
+/// Busy pairs stream in a thread that gives way to the quiet ones', as both are on one core.
+fn fairness(quiet: &mut [Side], busy: &mut [Side], mut window: Window<'_>) -> io::Result<Figures> {
+    let (begin, over) = (Instant::now(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let streaming = scope.spawn(|| {
+            nice(19)?;
+            if busy.is_empty() { Ok(0) } else { clients::stream(busy, false, |_| Ok(over.load(Ordering::Relaxed))) }
+        });
+        let quiet = clients::whisper(quiet, INTERVAL, &mut window);
+        over.store(true, Ordering::Relaxed);
+        let streamed = streaming.join().expect("it does not panic")? as f64;
+        let rate = streamed * MEDIUM as f64 / begin.elapsed().as_secs_f64() / 1e6;
+        Ok([window.figures(quiet?)?, vec![("MB/s", rate)]].concat())
+    })
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = match self.size() {
+            size if size < KIB => format!("{size} B"),
+            size if size < KIB * KIB => format!("{} KiB", size / KIB),
+            size => format!("{} MiB", size / KIB / KIB),
+        };
+        let several = |count: usize| if count == 1 { "1 pair".to_owned() } else { format!("{count} pairs") };
+        match self {
+            Self::RoundTrips { pairs } => write!(f, "round trips, {size}, {}", several(*pairs)),
+            Self::Bulk { pairs, .. } => write!(f, "bulk, {size}, {}", several(*pairs)),
+            Self::Duplex { pairs } => write!(f, "duplex, {size}, {}", several(*pairs)),
+            Self::Opening => write!(f, "a pair opened and closed"),
+            Self::Idle => write!(f, "idle, {IDLE} connections"),
+            Self::StoppedReader => write!(f, "a reader that stops, {size}"),
+            Self::Scale { connections } => write!(f, "scale, {size}, {connections} connections"),
+            Self::Fairness { busy } => write!(f, "fairness, {size} beside {}", several(*busy)),
+        }
+    }
+}
