@@ -2,7 +2,7 @@
 //!
 //! That is what a relay wants: a batch that was just read is written while it is still in the cache. With a queue alone,
 //! fifty connections that are readable at once would all read before the first of their peers writes. It is a matter of
-//! one task: whom the woken one wakes has to queue, so that no two can keep the others from running.
+//! [a few](CHAIN) tasks: whom the last of them wakes has to queue, so that no two can keep the others from running.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -24,8 +24,9 @@ pub(crate) trait Spawn {
 type Runnable = async_task::Runnable<usize>;
 type Task = async_task::Task<(), usize>;
 
-/// How many tasks run, each with one that it woke, before the sockets are looked at again.
-const BUDGET: usize = 100;
+/// How many tasks run right behind one from the queue, each woken by the one before it: whoever has waited for room, who
+/// then reads on, and who writes what was read.
+const CHAIN: usize = 2;
 
 /// The tasks of a thread. They end with it.
 #[derive(Debug, Default)]
@@ -73,35 +74,46 @@ impl Queue {
         }
     }
 
-    /// The one that has waited longest. If there is none, the waker is woken when there is.
-    fn pop(&self, waker: &Waker) -> Option<Runnable> {
+    /// How many are ready. If none is, the waker is woken when one is.
+    fn len(&self, waker: &Waker) -> usize {
         let mut state = self.lock();
-        let first = state.ready.pop_front();
-        if first.is_none() {
+        if state.ready.is_empty() {
             state.sleeper = Some(waker.clone());
         }
-        first
+        state.ready.len()
+    }
+
+    /// The one that has waited longest.
+    fn pop(&self) -> Option<Runnable> {
+        self.lock().ready.pop_front()
     }
 }
 
 impl Executor {
-    /// Runs the tasks until this future is ready.
+    /// Runs the tasks until this future is ready. Those that are ready run once before others have a turn, above all the
+    /// sockets: whoever has little to say waits for one step of each that has much to say, and not for more.
     pub(crate) async fn run(&self, until: impl Future<Output = ()>) {
         let mut until = pin!(until);
         poll_fn(|cx| {
             if until.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            for _ in 0..BUDGET {
-                let Some(first) = self.queue.pop(cx.waker()) else { return Poll::Pending };
+            for _ in 0..self.queue.len(cx.waker()) {
+                let Some(first) = self.queue.pop() else { break };
                 RUNNING.set(Arc::as_ptr(&self.queue));
                 self.run_task(first);
-                RUNNING.set(std::ptr::null());
-                if let Some(next) = NEXT.take() {
+                for _ in 0..CHAIN {
+                    let Some(next) = NEXT.take() else { break };
                     self.run_task(next);
                 }
+                RUNNING.set(std::ptr::null());
+                if let Some(next) = NEXT.take() {
+                    self.queue.lock().ready.push_back(next);
+                }
             }
-            cx.waker().wake_by_ref();
+            if self.queue.len(cx.waker()) > 0 {
+                cx.waker().wake_by_ref();
+            }
             Poll::Pending
         })
         .await;
@@ -187,17 +199,19 @@ mod tests {
     }
 
     #[test]
-    fn whom_a_task_wakes_runs_next_and_whom_that_one_wakes_queues() {
+    fn whom_a_task_wakes_runs_next_but_no_more_than_two_of_them() {
         let (executor, log) = (Executor::default(), Log::default());
-        let third = spawn(&executor, &log, "third", None);
+        let fourth = spawn(&executor, &log, "fourth", None);
+        let third = spawn(&executor, &log, "third", Some(fourth));
         let second = spawn(&executor, &log, "second", Some(third));
         let first = spawn(&executor, &log, "first", Some(second));
         let other = spawn(&executor, &log, "other", None);
         run(&executor, 1); // they wait
         first.try_send(()).unwrap();
         other.try_send(()).unwrap();
-        run(&executor, 1);
-        assert_eq!(log.borrow()[..5], ["first", "second", "other", "again", "third"]);
+        run(&executor, 2);
+        assert_eq!(log.borrow()[..7], ["first", "second", "third", "other", "again", "again", "again"]);
+        assert_eq!(log.borrow()[7..9], ["fourth", "again"]);
     }
 
     #[test]
@@ -208,19 +222,22 @@ mod tests {
         run(&executor, 1);
         executor.spawn(async move { woken.iter().for_each(|woken| woken.try_send(()).unwrap()) });
         other.try_send(()).unwrap();
-        run(&executor, 1);
+        run(&executor, 2);
         assert_eq!(log.borrow()[..3], ["a", "other", "b"]);
     }
 
     #[test]
-    fn tasks_that_are_always_ready_do_not_keep_the_future_from_running() {
-        let executor = Executor::default();
-        executor.spawn(async {
+    fn a_task_that_is_always_ready_has_one_step_in_a_turn() {
+        let (executor, steps) = (Executor::default(), Rc::new(Cell::new(0)));
+        let counted = Rc::clone(&steps);
+        executor.spawn(async move {
             loop {
+                counted.set(counted.get() + 1);
                 yield_now().await;
             }
         });
         run(&executor, 3);
+        assert_eq!(steps.get(), 3);
     }
 
     #[test]
@@ -229,7 +246,7 @@ mod tests {
         executor.spawn(async { panic!("a bug") });
         let other = spawn(&executor, &log, "other", None);
         other.try_send(()).unwrap();
-        run(&executor, 1);
+        run(&executor, 2);
         assert_eq!(log.borrow()[..], ["other", "again"]);
         assert!(executor.tasks.borrow().is_empty(), "tasks that have ended are forgotten");
     }
@@ -255,6 +272,7 @@ mod tests {
         assert!(!bell.0.load(SeqCst), "there is nothing to do");
         std::thread::spawn(move || told.try_send(()).unwrap()).join().unwrap();
         assert!(bell.0.load(SeqCst), "the executor sleeps on");
+        poll();
         poll();
         assert_eq!(log.borrow()[..], ["told", "again"]);
     }

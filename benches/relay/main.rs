@@ -38,7 +38,10 @@ struct Options {
     /// how often everything is measured; default 5
     #[argh(option, default = "5")]
     rounds: usize,
-    /// only these, with commas: arc, raw, assembling, ws
+    /// another build of this relay, to be measured beside it
+    #[argh(option)]
+    before: Option<PathBuf>,
+    /// only these, with commas: arc, before, raw, assembling, ws
     #[argh(option)]
     only: Option<String>,
     /// where to write all figures of all rounds
@@ -104,7 +107,8 @@ fn measure(options: &Options) -> io::Result<()> {
         for &workload in &workloads {
             eprintln!("round {round} of {rounds}: {workload}");
             for &target in targets.iter().filter(|&&target| workload.suits(target)) {
-                let figures = Server::start(target, core).and_then(|server| workload.run(&server, options.check));
+                let figures = Server::start(target, options.before.as_deref(), core)
+                    .and_then(|server| workload.run(&server, options.check));
                 let figures =
                     figures.map_err(|error| io::Error::other(format!("{workload}, {}: {error}", target.name())))?;
                 records.push(Record { workload, target, round, figures });
@@ -133,6 +137,7 @@ fn targets(options: &Options) -> io::Result<Vec<Target>> {
         targets = wanted.collect::<io::Result<_>>()?;
     }
     targets.retain(|&target| !options.check || target != Target::Raw);
+    targets.retain(|&target| options.before.is_some() || target != Target::Before);
     if targets.contains(&Target::Ws)
         && let Err(error) = servers::install_ws()
     {

@@ -10,6 +10,8 @@ use std::{env, fs};
 pub(crate) enum Target {
     /// This relay.
     Arc,
+    /// Another build of it, to compare two commits.
+    Before,
     /// `raw_relay.rs`: the same bytes, out as they came in, without any handshake.
     Raw,
     /// `assembling_relay.rs`: the natural way in Rust.
@@ -19,12 +21,13 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    pub(crate) const ALL: [Self; 4] = [Self::Arc, Self::Raw, Self::Assembling, Self::Ws];
+    pub(crate) const ALL: [Self; 5] = [Self::Arc, Self::Before, Self::Raw, Self::Assembling, Self::Ws];
 
     /// How it is called in tables.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Arc => "arc-relay",
+            Self::Before => "before",
             Self::Raw => "raw TCP relay",
             Self::Assembling => "assembling",
             Self::Ws => "Node ws",
@@ -35,6 +38,7 @@ impl Target {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Arc => "arc",
+            Self::Before => "before",
             Self::Raw => "raw",
             Self::Assembling => "assembling",
             Self::Ws => "ws",
@@ -50,16 +54,18 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// On this core, if there is one for it alone.
-    pub(crate) fn start(target: Target, core: Option<usize>) -> io::Result<Self> {
+    /// On this core, if there is one for it alone. `before` is where the other build is.
+    pub(crate) fn start(target: Target, before: Option<&Path>, core: Option<usize>) -> io::Result<Self> {
         let this = env::current_exe()?;
         let mut command = Command::new(if core.is_some() { "taskset" } else { "env" });
         if let Some(core) = core {
             command.args(["-c", &core.to_string()]);
         }
         match target {
-            Target::Arc => {
-                command.arg(env!("CARGO_BIN_EXE_arc-relay")).args(["start", "--host", "127.0.0.1", "--port", "0"])
+            Target::Arc | Target::Before => {
+                let other = before.filter(|_| target == Target::Before);
+                let path = other.unwrap_or(Path::new(env!("CARGO_BIN_EXE_arc-relay")));
+                command.arg(path).args(["start", "--host", "127.0.0.1", "--port", "0"])
             }
             Target::Raw => command.arg(this).arg("--raw-relay"),
             Target::Assembling => command.arg(this).arg("--assembling-relay"),

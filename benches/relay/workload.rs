@@ -69,7 +69,7 @@ impl Workload {
     /// Whether it is meant for this one, too: some are for comparing with the limit only.
     pub(crate) fn suits(self, target: Target) -> bool {
         let only_limit = matches!(self, Self::Scale { .. } | Self::Fairness { .. });
-        !only_limit || matches!(target, Target::Arc | Target::Raw)
+        !only_limit || matches!(target, Target::Arc | Target::Before | Target::Raw)
     }
 
     /// How many files a process needs for it.

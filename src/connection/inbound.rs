@@ -1,8 +1,8 @@
 //! From the client to its peer: wait until the socket is readable, read once, rewrite in place, hand over.
 //!
 //! There is at most one buffer. Without a credit to hand it over it goes on being filled, up to [`LARGEST`] bytes, so
-//! that a client's pings and its departure are noticed while its peer is slow or not there yet. When it is full, the
-//! client is not read from any more, and TCP slows it.
+//! that a client's pings and its departure are noticed while its peer is slow or not there yet. When it is full, or when
+//! what is under way is as large as a buffer and more follows, the client is not read from any more, and TCP slows it.
 
 use std::io;
 use std::rc::Rc;
@@ -25,6 +25,9 @@ pub(super) const LEAST_READ: usize = 2048;
 /// A read that fills less than this fraction of its buffer makes the next one smaller.
 pub(super) const SPARSE: usize = 16;
 
+/// A batch of more bytes than this is part of a stream that has filled the system's queue.
+pub(super) const LARGE_BATCH: usize = LARGEST / 2;
+
 #[derive(Debug)]
 pub(crate) struct Inbound {
     reframer: Reframer,
@@ -36,6 +39,8 @@ pub(crate) struct Inbound {
     size: usize,
     /// Whether the last read took all there was. Then the next one waits until the socket is readable.
     drained: bool,
+    /// Whether the last batch was a large one. Then what follows it is not read before it is written.
+    streams: bool,
     /// Whether the client has closed or violated the protocol: whatever follows means nothing.
     closed: bool,
     /// Where messages go, until either side departs.
@@ -74,6 +79,7 @@ impl Inbound {
             frame: 0,
             size: 0,
             drained: true,
+            streams: false,
             closed: false,
             route: Some(Route { seat: Some(seat), outgoing }),
             pool,
@@ -103,6 +109,11 @@ impl Inbound {
                 self.watch_for_departure(cx, socket, outbound);
                 return Poll::Pending; // a credit will wake us
             };
+            if self.streams && !self.drained && !self.has_credit(cx) {
+                // It would be read into another buffer, and be out of the cache again when it is written.
+                self.watch_for_departure(cx, socket, outbound);
+                return Poll::Pending; // as above
+            }
             if self.drained {
                 if let Err(_gone) = ready!(self.poll_readable(cx, socket)) {
                     self.leave(Farewell::Lost);
@@ -202,6 +213,11 @@ impl Inbound {
         }
     }
 
+    /// Whether what is read next can be handed over. If not, a credit will wake the task.
+    fn has_credit(&mut self, cx: &mut Context<'_>) -> bool {
+        self.route.as_mut().is_none_or(|route| route.outgoing.poll_ready(cx).is_ready())
+    }
+
     /// Sends the output to the peer if the link has a credit for it.
     fn hand_over(&mut self, cx: &mut Context<'_>) {
         if self.buffer.as_ref().is_none_or(|buffer| buffer.output().is_empty()) {
@@ -213,6 +229,7 @@ impl Inbound {
         }
         let batch = self.split_output();
         if let (Some(route), Some(batch)) = (&mut self.route, batch) {
+            self.streams = batch.output().len() > LARGE_BATCH;
             route.outgoing.send(batch);
         }
     }
@@ -225,9 +242,8 @@ impl Inbound {
             return None;
         }
         if !buffer.input().is_empty() {
-            let least = HEADROOM + buffer.input().len();
-            let next = if self.drained { least } else { least.max(HEADROOM + self.frame).max(SIZES[self.size]) };
-            let mut rest = self.pool.take(next);
+            // As small as can be: the next read takes a buffer that is still in the cache, and copies the rest to its front.
+            let mut rest = self.pool.take(HEADROOM + buffer.input().len());
             buffer.move_input_into(&mut rest);
             self.buffer = Some(rest);
         }

@@ -14,7 +14,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
-use super::inbound::{Inbound, LEAST_READ, SPARSE};
+use super::inbound::{Inbound, LARGE_BATCH, LEAST_READ, SPARSE};
 use super::outbound::{Outbound, PONG_BACKLOG};
 use super::*;
 use crate::buffer::{Buffer, HEADROOM, allocated};
@@ -367,6 +367,8 @@ struct Model {
     sent: usize,
     has_credit: bool,
     drained: bool,
+    /// Whether the last batch was a large one.
+    streams: bool,
     /// The index of the size of the next read.
     size: usize,
 }
@@ -381,7 +383,10 @@ impl Model {
     /// Hands over what is ready if it may, and returns its length.
     fn hand_over(&mut self) -> usize {
         let output = if self.has_credit { self.holds().0 } else { 0 };
-        self.has_credit &= output == 0;
+        if output > 0 {
+            self.has_credit = false;
+            self.streams = output > LARGE_BATCH;
+        }
         self.sent += output;
         output
     }
@@ -410,7 +415,7 @@ proptest! {
     fn a_read_has_the_room_it_needs_and_no_more(lengths in lengths(), steps in steps()) {
         let frames = Frames(lengths);
         let stream = frames.bytes();
-        let mut model = Model { frames, consumed: 0, sent: 0, has_credit: true, drained: true, size: 0 };
+        let mut model = Model { frames, consumed: 0, sent: 0, has_credit: true, drained: true, streams: false, size: 0 };
         let mut side = Side::new();
         let mut arrived = 0;
         for step in steps {
@@ -433,7 +438,8 @@ proptest! {
                     let needed = before + frame.max(input + LEAST_READ);
                     let is_full = output > 0 && needed > LARGEST;
                     let reads = side.read();
-                    let expected = !is_full && (arrived > model.consumed || !model.drained);
+                    let waits = model.streams && !model.drained && !model.has_credit;
+                    let expected = !is_full && !waits && (arrived > model.consumed || !model.drained);
                     prop_assert_eq!(reads.len(), usize::from(expected));
                     if let Some(&room) = reads.first() {
                         let worth = if output == 0 { needed.max(SIZES[model.size]) } else { needed };
