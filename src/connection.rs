@@ -21,6 +21,7 @@ mod outbound;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -34,7 +35,7 @@ use crate::pool::Pool;
 use crate::reframe::Reframer;
 use crate::seats::Claim;
 use crate::stats::Stats;
-use crate::stop::{Stop, StopOnDrop};
+use crate::stop::StopOnDrop;
 use crate::transport::Transport;
 
 use inbound::Inbound;
@@ -48,16 +49,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// hold megabytes that its peer has sent. Enough for 4 MiB at half a megabit in a second.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(70);
 
-/// What a connection shares with others.
+/// What all connections of a worker share.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
     pub(crate) pool: Rc<Pool>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stats: Arc<Stats>,
-    /// Tells it to close.
-    pub(crate) stop: Stop,
-    /// Tells by its end that the connection has ended.
-    pub(crate) alive: StopOnDrop,
+    /// Whether they are to close. They are woken when this changes.
+    pub(crate) stopping: Cell<bool>,
 }
 
 /// A connection after its opening handshake.
@@ -65,11 +64,10 @@ pub(crate) struct Connection<T> {
     socket: T,
     inbound: Inbound,
     outbound: Outbound,
-    stop: Stop,
-    stopping: bool,
     closing: Closing,
-    clock: Arc<dyn Clock>,
     shut_down: bool,
+    surroundings: Rc<Surroundings>,
+    /// Tells by its end that the connection has ended.
     _alive: StopOnDrop,
 }
 
@@ -81,20 +79,17 @@ impl<T: Transport> Connection<T> {
         read_ahead: &[u8],
         claim: Claim,
         reframer: Reframer,
-        surroundings: Surroundings,
+        surroundings: Rc<Surroundings>,
+        alive: StopOnDrop,
     ) -> Self {
         let Claim { seat, end, .. } = claim;
-        let inbound = Inbound::new(read_ahead, seat, end.outgoing, reframer, &surroundings);
-        let Surroundings { pool, stop, alive, clock, .. } = surroundings;
         Self {
             socket,
-            inbound,
-            outbound: Outbound::new(end.incoming, pool),
-            stop,
-            stopping: false,
+            inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, Rc::clone(&surroundings)),
+            outbound: Outbound::new(end.incoming, Rc::clone(&surroundings.pool)),
             closing: Closing::NotYet,
-            clock,
             shut_down: false,
+            surroundings,
             _alive: alive,
         }
     }
@@ -112,7 +107,8 @@ enum Closing {
 impl<T: Transport> Connection<T> {
     /// Ready when the closing handshake has taken too long.
     fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = |duration| self.clock.sleep_until(self.clock.now() + duration);
+        let clock = &self.surroundings.clock;
+        let sleep = |duration| clock.sleep_until(clock.now() + duration);
         loop {
             match &mut self.closing {
                 // A client that has closed or violated the protocol wants nothing more.
@@ -142,8 +138,7 @@ impl<T: Transport> Future for Connection<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        if !this.stopping && this.stop.poll(cx).is_ready() {
-            this.stopping = true;
+        if this.surroundings.stopping.get() {
             this.inbound.leave(Farewell::Stopping);
         }
         loop {

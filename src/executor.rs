@@ -18,6 +18,9 @@ use slab::Slab;
 pub(crate) trait Spawn {
     /// Runs this one, too, until it ends or all are dropped.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
+
+    /// Wakes all that there are: something has changed that concerns everybody.
+    fn wake_all(&self);
 }
 
 /// A task that is ready. It knows which it is.
@@ -32,7 +35,7 @@ const CHAIN: usize = 2;
 #[derive(Debug, Default)]
 pub(crate) struct Executor {
     queue: Arc<Queue>,
-    tasks: RefCell<Slab<Task>>,
+    tasks: RefCell<Slab<(Task, Waker)>>,
 }
 
 /// Those that are ready. Any thread may wake one.
@@ -123,7 +126,7 @@ impl Executor {
         let which = *runnable.metadata();
         runnable.run();
         let mut tasks = self.tasks.borrow_mut();
-        if tasks.get(which).is_some_and(Task::is_finished) {
+        if tasks.get(which).is_some_and(|(task, _)| task.is_finished()) {
             drop(tasks.remove(which));
         }
     }
@@ -139,9 +142,13 @@ impl Spawn for Executor {
         // tasks share are channels, counters and the pair table.
         let builder = Builder::new().propagate_panic(true).metadata(entry.key());
         let (runnable, task) = builder.spawn_local(|_| task, schedule);
-        entry.insert(task);
+        entry.insert((task, runnable.waker()));
         drop(tasks);
         runnable.schedule();
+    }
+
+    fn wake_all(&self) {
+        self.tasks.borrow().iter().for_each(|(_, (_, waker))| waker.wake_by_ref());
     }
 }
 
@@ -238,6 +245,23 @@ mod tests {
         });
         run(&executor, 3);
         assert_eq!(steps.get(), 3);
+    }
+
+    #[test]
+    fn all_are_woken_once() {
+        let (executor, log) = (Executor::default(), Log::default());
+        for name in ["a", "b"] {
+            let log = Rc::clone(&log);
+            executor.spawn(poll_fn(move |_| {
+                note(&log, name);
+                Poll::Pending
+            }));
+        }
+        run(&executor, 1);
+        executor.wake_all();
+        executor.wake_all();
+        run(&executor, 2);
+        assert_eq!(log.borrow()[..], ["a", "b", "a", "b"]);
     }
 
     #[test]

@@ -89,7 +89,7 @@ struct Slip<T> {
     /// Who waits for the credit.
     sender: Option<Waker>,
     /// The last words, to be found when the channel is empty and closed.
-    batch: Option<T>,
+    batch: Option<Box<T>>,
     farewell: Farewell,
 }
 
@@ -136,7 +136,7 @@ impl<T> Outgoing<T> {
     /// Ends this direction: the other side gets what is under way, then `last`, then `farewell`.
     pub fn finish(self, last: Option<T>, farewell: Farewell) {
         let mut slip = lock(&self.slip);
-        slip.batch = last;
+        slip.batch = last.map(Box::new);
         slip.farewell = farewell;
     }
 }
@@ -164,7 +164,7 @@ impl<T> Incoming<T> {
             return Poll::Ready(Next::Batch(batch));
         }
         let mut slip = lock(&self.slip);
-        Poll::Ready(slip.batch.take().map_or(Next::End(slip.farewell), Next::Batch))
+        Poll::Ready(slip.batch.take().map_or(Next::End(slip.farewell), |batch| Next::Batch(*batch)))
     }
 
     /// Lets the other side send another batch: the last one is written.

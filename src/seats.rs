@@ -25,7 +25,8 @@ struct Parked {
 
 #[derive(Debug)]
 struct State {
-    table: PairTable<Parked>,
+    // Boxed, as a slot is as large as what it may hold, and most hold nothing.
+    table: PairTable<Box<Parked>>,
     open: bool,
 }
 
@@ -70,7 +71,7 @@ impl Drop for Seat {
         let departure = self.seats.lock().table.disconnect(self.id);
         match departure {
             // It leads back to the connection that departs, which will not listen any more.
-            Departure::Waiting(Parked { .. }) => {}
+            Departure::Waiting(_) => {}
             // The peer learns it from the link, after everything that was sent before.
             Departure::Paired { .. } | Departure::Absent => {}
         }
@@ -90,7 +91,7 @@ impl Seats {
         if !state.open {
             return Err(NoSeat::Stopping);
         }
-        let admission = state.table.connect(code, Parked { far, worker }, self.clock.now());
+        let admission = state.table.connect(code, Box::new(Parked { far, worker }), self.clock.now());
         let first_waits = state.table.waiting() == 1;
         drop(state);
         match admission {
@@ -100,7 +101,8 @@ impl Seats {
                 }
                 Ok(Claim { seat: self.seat(id), end: near, worker })
             }
-            Ok(Admission::Paired { id, handle: Parked { far, worker }, .. }) => {
+            Ok(Admission::Paired { id, handle, .. }) => {
+                let Parked { far, worker } = *handle;
                 Ok(Claim { seat: self.seat(id), end: far, worker })
             }
             Err(Refusal::Occupied { .. }) => Err(NoSeat::Occupied),

@@ -4,11 +4,13 @@
 //! runs, so that a batch is written by the core that has just read it, and buffers need no locks. A task that panics
 //! ends its own connection (its peer is told 1011 by what unwinding drops) and nothing else.
 
-use std::future::Future;
+use std::cell::Cell;
+use std::future::{Future, pending};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use async_channel::{Receiver, Sender};
+use futures_lite::FutureExt;
 
 use crate::clock::Clock;
 use crate::connection::{Connection, Surroundings};
@@ -71,26 +73,36 @@ impl<T: Transport> Worker<T> {
     /// Makes each connection that comes in a task of the executor, until the inbox is closed.
     pub(crate) async fn serve(self, executor: &impl Spawn, pool: Rc<Pool>) {
         let Self { index, inbox, shared } = self;
-        while let Ok(Job { alive, stage }) = inbox.recv().await {
-            // The two stages are tasks of their own, because a task is as large as its largest stage, and a
-            // handshake is large, but short.
-            match stage {
-                Stage::Handshake(socket) => {
-                    executor.spawn(handshake(alive, socket, index, Arc::clone(&shared)));
-                }
-                Stage::Connection(Admitted { socket, read_ahead, claim }) => {
-                    let surroundings = Surroundings {
-                        pool: Rc::clone(&pool),
-                        clock: Arc::clone(&shared.clock),
-                        stats: Arc::clone(&shared.stats),
-                        stop: shared.stopped.clone(),
-                        alive,
-                    };
-                    let reframer = Reframer::new(shared.max_message);
-                    executor.spawn(Connection::new(socket, &read_ahead, claim, reframer, surroundings));
+        let surroundings = Rc::new(Surroundings {
+            pool,
+            clock: Arc::clone(&shared.clock),
+            stats: Arc::clone(&shared.stats),
+            stopping: Cell::new(false),
+        });
+        // One waits for the signal in the place of all, which costs each of them a flag instead of a listener.
+        let stop = async {
+            shared.stopped.clone().wait().await;
+            surroundings.stopping.set(true);
+            executor.wake_all();
+            pending::<()>().await;
+        };
+        let serve = async {
+            while let Ok(Job { alive, stage }) = inbox.recv().await {
+                // The two stages are tasks of their own, because a task is as large as its largest stage, and a
+                // handshake is large, but short.
+                match stage {
+                    Stage::Handshake(socket) => {
+                        executor.spawn(handshake(alive, socket, index, Arc::clone(&shared)));
+                    }
+                    Stage::Connection(Admitted { socket, read_ahead, claim }) => {
+                        let surroundings = Rc::clone(&surroundings);
+                        let reframer = Reframer::new(shared.max_message);
+                        executor.spawn(Connection::new(socket, &read_ahead, claim, reframer, surroundings, alive));
+                    }
                 }
             }
-        }
+        };
+        serve.or(stop).await;
     }
 }
 

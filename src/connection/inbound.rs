@@ -6,17 +6,15 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::Surroundings;
 use super::outbound::Outbound;
 use crate::buffer::{Buffer, HEADROOM};
 use crate::link::{Farewell, Outgoing};
-use crate::pool::{LARGEST, Pool, SIZES, size_for};
+use crate::pool::{LARGEST, SIZES, size_for};
 use crate::reframe::{Event, Reframer};
 use crate::seats::Seat;
-use crate::stats::Stats;
 use crate::transport::Transport;
 
 /// A read for less room than this is not worth its system call.
@@ -45,8 +43,7 @@ pub(crate) struct Inbound {
     closed: bool,
     /// Where messages go, until either side departs.
     route: Option<Route>,
-    pool: Rc<Pool>,
-    stats: Arc<Stats>,
+    surroundings: Rc<Surroundings>,
 }
 
 #[derive(Debug)]
@@ -63,12 +60,10 @@ impl Inbound {
         seat: Seat,
         outgoing: Outgoing<Buffer>,
         reframer: Reframer,
-        surroundings: &Surroundings,
+        surroundings: Rc<Surroundings>,
     ) -> Self {
-        let Surroundings { pool, stats, .. } = surroundings;
-        let (pool, stats) = (Rc::clone(pool), Arc::clone(stats));
         let buffer = (!read_ahead.is_empty()).then(|| {
-            let mut buffer = pool.take(HEADROOM + read_ahead.len());
+            let mut buffer = surroundings.pool.take(HEADROOM + read_ahead.len());
             buffer.append_input(read_ahead);
             buffer
         });
@@ -82,8 +77,7 @@ impl Inbound {
             streams: false,
             closed: false,
             route: Some(Route { seat: Some(seat), outgoing }),
-            pool,
-            stats,
+            surroundings,
         }
     }
 
@@ -201,7 +195,7 @@ impl Inbound {
                 }
             }
         };
-        self.stats.count(before, self.reframer.tally());
+        self.surroundings.stats.count(before, self.reframer.tally());
         self.buffer = Some(buffer);
         if let Some(farewell) = end {
             self.closed = true;
@@ -243,7 +237,7 @@ impl Inbound {
         }
         if !buffer.input().is_empty() {
             // As small as can be: the next read takes a buffer that is still in the cache, and copies the rest to its front.
-            let mut rest = self.pool.take(HEADROOM + buffer.input().len());
+            let mut rest = self.surroundings.pool.take(HEADROOM + buffer.input().len());
             buffer.move_input_into(&mut rest);
             self.buffer = Some(rest);
         }
@@ -266,13 +260,13 @@ impl Inbound {
     fn buffer_of(&mut self, capacity: usize) -> &mut Buffer {
         let capacity = capacity.min(LARGEST);
         let buffer = match self.buffer.take() {
-            None => self.pool.take(capacity),
+            None => self.surroundings.pool.take(capacity),
             Some(mut buffer) => {
                 let more = self.frame.saturating_sub(buffer.input().len()).max(LEAST_READ);
                 if buffer.capacity() < capacity || buffer.spare_mut().len() < more {
-                    let mut large = self.pool.take(capacity);
+                    let mut large = self.surroundings.pool.take(capacity);
                     buffer.move_into(&mut large);
-                    self.pool.put(std::mem::replace(&mut buffer, large));
+                    self.surroundings.pool.put(std::mem::replace(&mut buffer, large));
                 }
                 buffer
             }
@@ -290,11 +284,11 @@ impl Inbound {
                 self.buffer = Some(large);
                 return;
             }
-            let mut small = self.pool.take(needed);
+            let mut small = self.surroundings.pool.take(needed);
             large.move_into(&mut small);
             self.buffer = Some(small);
         }
-        self.pool.put(large);
+        self.surroundings.pool.put(large);
     }
 
     fn is_mid_message(&self) -> bool {

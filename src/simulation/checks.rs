@@ -55,7 +55,14 @@ impl World {
         let mut there: BTreeMap<usize, Vec<(usize, Ref<'_, Client>)>> = BTreeMap::new();
         for (number, handle) in self.clients.iter().enumerate() {
             let client = handle.state.borrow();
-            if client.is_there() && client.ending != Ending::Vanish {
+            // Whose stream has ended keeps its connection, and no more than that, while its peer takes none of what it left.
+            let is_delivered = |peer: usize| {
+                let peer = self.clients[peer].state.borrow();
+                peer.ending != Ending::Vanish || peer.end.is_some() || handle.cable.is_read()
+            };
+            let has_ended = client.ending == Ending::End && client.departed_at.is_some();
+            let lingers = has_ended && client.peer().is_some_and(|peer| !is_delivered(peer));
+            if client.is_there() && client.ending != Ending::Vanish && !lingers {
                 let told = !self.stage.relay.is_stopped() || client.pausing || handle.cable.is_stalled();
                 assert!(told, "the relay has stopped, but client {number} was not told");
                 there.entry(client.code).or_default().push((number, client));

@@ -122,6 +122,12 @@ impl Spawn for Tasks {
         let id = self.executor.spawn(("connection on worker", self.worker), task);
         self.spawned.borrow_mut().push(id);
     }
+
+    fn wake_all(&self) {
+        let tasks = self.executor.tasks.borrow();
+        let there = self.spawned.borrow().iter().copied().filter(|id| tasks.contains_key(id)).collect::<Vec<_>>();
+        self.executor.runnable.lock().unwrap().extend(there);
+    }
 }
 
 impl Drop for Tasks {
