@@ -67,7 +67,7 @@ pub(crate) fn svg(records: &[Record]) -> String {
         );
     }
     for (nth, (_, colour, name)) in BARS.into_iter().enumerate() {
-        let x = LEFT + 190.0 * nth as f64;
+        let x = LEFT + 220.0 * nth as f64;
         let text = x + 14.0;
         _ = writeln!(
             lines,
