@@ -13,7 +13,8 @@
 //! | the link ends with a farewell         |                                         | the farewell's code       |
 //!
 //! After a close frame is sent to the client, the connection lasts until the client has closed too and its stream has
-//! ended, but no longer than [`CLOSE_TIMEOUT`]. If nothing can be written to it any more, what it sent before is
+//! ended, but no longer than [`CLOSE_TIMEOUT`]. A stream that ends while it is not read from, because the peer is slow,
+//! ends the way to that client at once, whatever it said before. If nothing can be written to it any more, what it sent before is
 //! still read, as fast as its peer takes it, and the end of its stream says how it departed.
 
 mod inbound;
@@ -98,8 +99,11 @@ impl<T: Transport> Connection<T> {
 /// How far the closing handshake has come; each wait has its end.
 enum Closing {
     NotYet,
-    /// The close frame is queued, but not yet sent.
-    Delivering(Sleep),
+    /// The close frame is queued, but not yet sent. Whether it was, is asked when it is in the socket.
+    Delivering {
+        timeout: Sleep,
+        asked: bool,
+    },
     /// The client's turn.
     Answering(Sleep),
 }
@@ -114,17 +118,20 @@ impl<T: Transport> Connection<T> {
                 // A client that has closed or violated the protocol wants nothing more.
                 Closing::NotYet if self.inbound.has_closed() => self.closing = Closing::Answering(sleep(CLOSE_TIMEOUT)),
                 Closing::NotYet => {
+                    self.closing = Closing::Delivering { timeout: sleep(DELIVERY_TIMEOUT), asked: false };
+                }
+                Closing::Delivering { .. } if self.inbound.has_closed() => {
+                    self.closing = Closing::Answering(sleep(CLOSE_TIMEOUT));
+                }
+                Closing::Delivering { asked: asked @ false, .. } if self.outbound.is_flushed() => {
+                    // Not before: the room that the frame waits for would be told in the place of this.
                     self.socket.report_when_sent();
-                    self.closing = Closing::Delivering(sleep(DELIVERY_TIMEOUT));
+                    *asked = true;
                 }
-                Closing::Delivering(timeout) => {
-                    let sent = self.outbound.is_flushed() && self.socket.poll_writable(cx).is_ready();
-                    if sent || self.inbound.has_closed() {
-                        self.closing = Closing::Answering(sleep(CLOSE_TIMEOUT));
-                    } else {
-                        return timeout.as_mut().poll(cx);
-                    }
+                Closing::Delivering { asked: true, .. } if self.socket.poll_writable(cx).is_ready() => {
+                    self.closing = Closing::Answering(sleep(CLOSE_TIMEOUT));
                 }
+                Closing::Delivering { timeout, .. } => return timeout.as_mut().poll(cx),
                 Closing::Answering(timeout) => return timeout.as_mut().poll(cx),
             }
         }

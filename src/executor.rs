@@ -139,7 +139,7 @@ impl Spawn for Executor {
         let queue = Arc::clone(&self.queue);
         let schedule = WithInfo(move |runnable, info| queue.push(runnable, info));
         // A panic ends its task, and whoever awaits it would hear of it. Nothing that it leaves behind is half done: what
-        // tasks share are channels, counters and the pair table.
+        // tasks share are links, buffers that are free, counters, the pair table and the reactor's lists.
         let builder = Builder::new().propagate_panic(true).metadata(entry.key());
         let (runnable, task) = builder.spawn_local(|_| task, schedule);
         entry.insert((task, runnable.waker()));

@@ -6,7 +6,8 @@
 //! what it was last said to be ready for is remembered here.
 //!
 //! The rules of that: who was told that a socket is readable reads until less comes than there is room for; who was
-//! told that it is writable writes until less is taken. Only then the system has something new to tell.
+//! told that it is writable writes until less is taken. Only then the system has something new to tell. (A read stops at
+//! urgent data, which WebSocket does not know: what a client sends behind it may wait until it sends more.)
 
 mod bell;
 mod timers;
@@ -186,12 +187,13 @@ impl Reactor {
         let wait = if self.bell.listen() { self.timers.next().map(until) } else { Some(Duration::ZERO) };
         let timeout = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() });
         let result = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
-        self.bell.ignore();
+        self.bell.ignore(); // or each task that is woken here would ring it for a sleeper
         debug_assert!(matches!(result, Ok(_) | Err(Errno::INTR)), "nothing else can happen to a wait");
         for event in events.drain(..) {
             self.report(event);
         }
         self.timers.fire();
+        self.bell.ignore(); // the tasks have their turn now, and no other one before the next wait
     }
 
     fn report(&self, event: Event) {
@@ -232,7 +234,7 @@ impl Registration {
     }
 
     /// Ready if the socket has become so since the last time that this was said; otherwise the task is woken when it does.
-    /// One that is broken, or whose stream has ended, is always ready.
+    /// One that is broken is always ready; one whose stream has ended is, for reading.
     pub(crate) fn poll(&self, readiness: Readiness, cx: &mut Context<'_>) -> Poll<()> {
         let flag = readiness.flag();
         let mut sources = lock(&self.reactor.sources);

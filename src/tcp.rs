@@ -174,7 +174,8 @@ impl Transport for Tcp {
                 }
                 Self(Arc::new(socket.into()))
             }
-            Err(shared) => Self(shared), // it still works, by waking one thread from another
+            // Both threads would say what it is ready for, and one of them could miss it.
+            Err(_) => unreachable!("hyper has let go of it"),
         }
     }
 }

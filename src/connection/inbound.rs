@@ -2,7 +2,7 @@
 //!
 //! There is at most one buffer. Without a credit to hand it over it goes on being filled, up to [`LARGEST`] bytes, so
 //! that a client's pings and its departure are noticed while its peer is slow or not there yet. When it is full, or when
-//! what is under way is as large as a buffer and more follows, the client is not read from any more, and TCP slows it.
+//! what is under way is [large](LARGE_BATCH) and more follows, the client is not read from any more, and TCP slows it.
 
 use std::io;
 use std::rc::Rc;

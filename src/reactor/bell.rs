@@ -34,9 +34,9 @@ impl Bell {
         self.state.compare_exchange(AWAKE, ASLEEP, SeqCst, SeqCst).is_ok()
     }
 
-    /// The thread is awake, and looks at everything from here on.
+    /// The thread is awake, and looks at everything from here on. (A swap, so that it sees what a ringer did before.)
     pub(super) fn ignore(&self) {
-        self.state.store(AWAKE, SeqCst);
+        self.state.swap(AWAKE, SeqCst);
     }
 }
 

@@ -58,6 +58,8 @@ struct Stream {
     until_sent: bool,
     /// What arrives finds nobody.
     abandoned: bool,
+    /// Whether the writer was refused, and is to be told when there is room.
+    refused: bool,
     reader: Interest,
     writer: Interest,
     /// Who waits for the end.
@@ -103,12 +105,17 @@ impl Stream {
         room || self.ended
     }
 
+    /// Tells the writer of room, if it was refused: a system has no other cause to do so.
+    fn tell_writer(&mut self) {
+        if self.is_writable() && std::mem::take(&mut self.refused) {
+            self.writer.happen();
+        }
+    }
+
     /// Tells the reader that something has arrived, and the writer of the room for more.
     fn tell(&mut self) {
         self.reader.happen();
-        if self.is_writable() {
-            self.writer.happen();
-        }
+        self.tell_writer();
         if self.end_arrived {
             self.ended_watcher.happen();
         }
@@ -366,9 +373,7 @@ impl Transport for Socket {
                 *to = from;
             }
             stream.arrived -= count;
-            if stream.is_writable() {
-                stream.writer.happen();
-            }
+            stream.tell_writer();
             return Ok(count);
         }
         match error[self.side].take() {
@@ -395,6 +400,7 @@ impl Transport for Socket {
             return Ok(count);
         }
         stream.writer.has_come = false; // it comes when something has arrived
+        stream.refused = true;
         if count > 0 { Ok(count) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 
@@ -402,6 +408,7 @@ impl Transport for Socket {
         let stream = &mut self.wire.borrow_mut().streams[self.side];
         stream.until_sent = true;
         stream.writer.has_come = stream.is_writable();
+        stream.refused = !stream.writer.has_come;
     }
 
     fn shut_down(&self) -> io::Result<()> {
