@@ -457,6 +457,20 @@ mod tests {
         other.join().unwrap();
     }
 
+    /// Otherwise, each event would be followed by a wait that can only say that there was nothing.
+    #[test]
+    fn what_an_event_has_woken_does_not_keep_the_thread_from_sleeping_afterwards() {
+        let reactor = Reactor::new().unwrap();
+        let (near, mut far) = sockets();
+        let registration = reactor.register(&near).unwrap();
+        let waker = Waker::from(Arc::clone(&reactor.bell));
+        assert!(registration.poll(Readiness::Read, &mut Context::from_waker(&waker)).is_pending());
+        far.write_all(b"message").unwrap();
+        reactor.turn(&mut Vec::with_capacity(EVENTS));
+        assert!(registration.poll(Readiness::Read, &mut Context::from_waker(&waker)).is_ready());
+        assert!(reactor.bell.listen());
+    }
+
     #[test]
     fn who_wakes_itself_does_not_keep_events_from_others() {
         block_on(async {

@@ -338,13 +338,13 @@ impl Reframer {
             let (is_moved, size) = match bytes[from..] {
                 [FIN_BINARY, second @ MASKED..=MASKED_125, k0, k1, k2, k3, ..] => {
                     let (header, length) = ([FIN_BINARY, second ^ MASKED], usize::from(second ^ MASKED));
-                    let is_short = length <= limit;
-                    (is_short && move_frame(bytes, to, header, from + 6, length, [k0, k1, k2, k3]), 2 + length)
+                    let fits = length <= limit;
+                    (fits && move_frame(bytes, to, header, from + 6, length, [k0, k1, k2, k3]), 2 + length)
                 }
                 [FIN_BINARY, MASKED_16_BITS, high, low, k0, k1, k2, k3, ..] if high > 0 || low > 125 => {
                     let (header, length) = ([FIN_BINARY, 126, high, low], usize::from(u16::from_be_bytes([high, low])));
-                    let is_short = length <= limit;
-                    (is_short && move_frame(bytes, to, header, from + 8, length, [k0, k1, k2, k3]), 4 + length)
+                    let fits = length <= limit;
+                    (fits && move_frame(bytes, to, header, from + 8, length, [k0, k1, k2, k3]), 4 + length)
                 }
                 _ => break,
             };
