@@ -58,6 +58,8 @@ pub(crate) struct Surroundings {
     pub(crate) stats: Arc<Stats>,
     /// Whether they are to close. They are woken when this changes.
     pub(crate) stopping: Cell<bool>,
+    /// The executor's turn.
+    pub(crate) turn: Rc<Cell<u64>>,
 }
 
 /// A connection after its opening handshake.
@@ -148,15 +150,20 @@ impl<T: Transport> Future for Connection<T> {
         if this.surroundings.stopping.get() {
             this.inbound.leave(Farewell::Stopping);
         }
+        let mut was_closing = this.outbound.is_closing();
+        if this.inbound.streams() {
+            // What the peer has just read is written before it is driven out of the cache.
+            this.outbound.poll(cx, &this.socket);
+        }
         loop {
             if this.inbound.poll(cx, &this.socket, &mut this.outbound).is_ready() {
                 return Poll::Ready(()); // nobody is there to be told anything
             }
-            let was_closing = this.outbound.is_closing();
             this.outbound.poll(cx, &this.socket);
             if was_closing || !this.outbound.is_closing() || this.outbound.is_broken() {
                 break;
             }
+            was_closing = true;
             // The link has ended. What the client still sends has nowhere to go, but has to be read for its answer.
             this.inbound.leave(Farewell::Left);
         }

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -21,6 +22,9 @@ pub(crate) trait Spawn {
 
     /// Wakes all that there are: something has changed that concerns everybody.
     fn wake_all(&self);
+
+    /// Counts the turns: a task that has much to do does one step of it in each.
+    fn turn(&self) -> Rc<Cell<u64>>;
 }
 
 /// A task that is ready. It knows which it is.
@@ -36,6 +40,7 @@ const CHAIN: usize = 2;
 pub(crate) struct Executor {
     queue: Arc<Queue>,
     tasks: RefCell<Slab<(Task, Waker)>>,
+    turn: Rc<Cell<u64>>,
 }
 
 /// Those that are ready. Any thread may wake one.
@@ -101,6 +106,7 @@ impl Executor {
             if until.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
+            self.turn.set(self.turn.get() + 1);
             for _ in 0..self.queue.len(cx.waker()) {
                 let Some(first) = self.queue.pop() else { break };
                 RUNNING.set(Arc::as_ptr(&self.queue));
@@ -150,6 +156,10 @@ impl Spawn for Executor {
     fn wake_all(&self) {
         self.tasks.borrow().iter().for_each(|(_, (_, waker))| waker.wake_by_ref());
     }
+
+    fn turn(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.turn)
+    }
 }
 
 impl Drop for Executor {
@@ -167,7 +177,6 @@ impl Drop for Executor {
 mod tests {
     use super::*;
     use std::future::pending;
-    use std::rc::Rc;
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
     use std::task::{Context, Wake};
 

@@ -78,6 +78,7 @@ impl<T: Transport> Worker<T> {
             clock: Arc::clone(&shared.clock),
             stats: Arc::clone(&shared.stats),
             stopping: Cell::new(false),
+            turn: executor.turn(),
         });
         // One waits for the signal in the place of all, which costs each of them a flag instead of a listener.
         let stop = async {

@@ -39,6 +39,8 @@ pub(crate) struct Inbound {
     drained: bool,
     /// Whether the last batch was a large one. Then what follows it is not read before it is written.
     streams: bool,
+    /// The executor's turn at the last read.
+    turn: u64,
     /// Whether the client has closed or violated the protocol: whatever follows means nothing.
     closed: bool,
     /// Where messages go, until either side departs.
@@ -75,6 +77,7 @@ impl Inbound {
             size: 0,
             drained: true,
             streams: false,
+            turn: 0,
             closed: false,
             route: Some(Route { seat: Some(seat), outgoing }),
             surroundings,
@@ -84,6 +87,11 @@ impl Inbound {
     /// Whether the client has nothing more to say: it closed, or broke the protocol.
     pub(crate) fn has_closed(&self) -> bool {
         self.closed
+    }
+
+    /// Whether what is under way is part of a stream.
+    pub(crate) fn streams(&self) -> bool {
+        self.streams
     }
 
     /// Departs from the pair: frees the code, and lets the peer have what was read before `farewell`. Idempotent.
@@ -108,6 +116,11 @@ impl Inbound {
                 self.watch_for_departure(cx, socket, outbound);
                 return Poll::Pending; // as above
             }
+            if !self.drained && self.turn == self.surroundings.turn.get() {
+                // There is more, but others have a turn first, above all the peer that writes what was read.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if self.drained {
                 if let Err(_gone) = ready!(self.poll_readable(cx, socket)) {
                     self.leave(Farewell::Lost);
@@ -115,6 +128,7 @@ impl Inbound {
                 }
                 self.drained = false;
             }
+            self.turn = self.surroundings.turn.get();
             match self.read(capacity, socket) {
                 Ok(0) => {
                     let lost = outbound.was_reset() || self.is_mid_message();
@@ -128,12 +142,6 @@ impl Inbound {
                     self.leave(Farewell::Lost);
                     return Poll::Ready(());
                 }
-            }
-            if !self.drained {
-                // There is more, but others have a turn first, above all the peer that writes what was read.
-                self.hand_over(cx);
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
             }
         }
     }

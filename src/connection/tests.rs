@@ -23,6 +23,7 @@ use crate::link::{End, Next};
 use crate::pair_code::PairCode;
 use crate::pool::{LARGEST, SIZES, size_for};
 use crate::seats::Seats;
+use crate::stop::stop;
 
 /// A socket that is in the test's hand.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +43,8 @@ struct State {
     room: usize,
     /// What the client was sent, each write apart.
     writes: Vec<Vec<u8>>,
+    /// What was done last.
+    last: &'static str,
 }
 
 impl Transport for Tap {
@@ -58,6 +61,7 @@ impl Transport for Tap {
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.0.borrow_mut();
         state.reads.push(buffer.len());
+        state.last = "read";
         match state.failures.pop_front() {
             Some(kind) => Err(kind.into()),
             None if state.arrived.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
@@ -73,6 +77,7 @@ impl Transport for Tap {
         let mut state = self.0.borrow_mut();
         let count = bytes.len().min(state.room);
         state.room -= count;
+        state.last = "write";
         state.writes.push(bytes[..count].to_vec());
         match state.failures.pop_front() {
             Some(kind) => Err(kind.into()),
@@ -122,24 +127,45 @@ struct Side {
     outbound: Outbound,
     socket: Tap,
     peer: End<Buffer>,
-    pool: Rc<Pool>,
+    surroundings: Rc<Surroundings>,
 }
 
 impl Side {
     fn new() -> Self {
-        let (clock, pool) = (Arc::new(SystemClock), Rc::<Pool>::default());
+        let clock = Arc::new(SystemClock);
         let seats = Arc::new(Seats::new(Duration::from_secs(60), 1, clock.clone()));
         let claim = || seats.claim(PairCode::from_target("/?pair=code").unwrap(), 0).unwrap();
         let (ours, theirs) = (claim(), claim());
-        let surroundings =
-            Rc::new(Surroundings { pool: Rc::clone(&pool), clock, stats: Arc::default(), stopping: Cell::default() });
+        let surroundings = Rc::new(Surroundings {
+            pool: Rc::default(),
+            clock,
+            stats: Arc::default(),
+            stopping: Cell::default(),
+            turn: Rc::default(),
+        });
         Self {
-            inbound: Inbound::new(&[], ours.seat, ours.end.outgoing, Reframer::new(None), surroundings),
-            outbound: Outbound::new(ours.end.incoming, Rc::clone(&pool)),
+            inbound: Inbound::new(&[], ours.seat, ours.end.outgoing, Reframer::new(None), Rc::clone(&surroundings)),
+            outbound: Outbound::new(ours.end.incoming, Rc::clone(&surroundings.pool)),
             socket: Tap::default(),
             peer: theirs.end,
-            pool,
+            surroundings,
         }
+    }
+
+    /// The two ways together, and the peer's end.
+    fn connection(self) -> (Connection<Tap>, End<Buffer>) {
+        let Self { inbound, outbound, socket, peer, surroundings } = self;
+        let (alive, _) = stop();
+        let connection = Connection {
+            socket,
+            inbound,
+            outbound,
+            closing: Closing::NotYet,
+            shut_down: false,
+            surroundings,
+            _alive: alive,
+        };
+        (connection, peer)
     }
 
     fn arrive(&self, bytes: &[u8]) {
@@ -154,8 +180,14 @@ impl Side {
         self.socket.0.borrow_mut().room = room;
     }
 
-    /// Polls the way in, and returns the room of each read that it made.
+    /// Polls the way in, in a turn of its own, and returns the room of each read that it made.
     fn read(&mut self) -> Vec<usize> {
+        self.surroundings.turn.set(self.surroundings.turn.get() + 1);
+        self.read_again()
+    }
+
+    /// The same in the turn that there is.
+    fn read_again(&mut self) -> Vec<usize> {
         let poll = self.inbound.poll(&mut Context::from_waker(Waker::noop()), &self.socket, &mut self.outbound);
         assert!(poll.is_pending());
         std::mem::take(&mut self.socket.0.borrow_mut().reads)
@@ -178,7 +210,7 @@ impl Side {
 
     /// The memory of all buffers in use, in bytes.
     fn in_use(&self) -> usize {
-        allocated() - self.pool.held()
+        allocated() - self.surroundings.pool.held()
     }
 }
 
@@ -205,6 +237,55 @@ fn reads_grow_with_a_stream_and_shrink_behind_it() {
         assert!(side.take().is_some());
         side.peer.incoming.give_credit();
         assert_eq!(side.in_use(), 0, "there is nothing to keep");
+    }
+}
+
+/// A side in the middle of a stream, the rest of which has arrived.
+fn streaming() -> Side {
+    let mut side = Side::new();
+    let mut message = vec![0; 1 << 10];
+    message[..8].copy_from_slice(&[0x82, 0xFE, 0x03, 0xF8, 1, 2, 3, 4]);
+    side.arrive(&message.repeat(1 << 10));
+    for _ in SIZES {
+        assert_eq!(side.read().len(), 1);
+        assert!(side.take().is_some());
+        side.peer.incoming.give_credit();
+    }
+    assert!(side.inbound.streams());
+    side
+}
+
+#[test]
+fn a_stream_is_read_once_in_a_turn() {
+    let mut side = streaming();
+    assert!(side.read_again().is_empty(), "there was a read in this turn");
+    assert_eq!(side.read().len(), 1);
+    assert!(side.take().is_some());
+    side.peer.incoming.give_credit();
+    assert!(side.read_again().is_empty());
+    assert_eq!(side.read().len(), 1);
+}
+
+#[test]
+fn in_a_stream_both_ways_what_came_from_the_peer_is_written_before_more_is_read() {
+    for streams in [true, false] {
+        let mut side = if streams { streaming() } else { Side::new() };
+        side.arrive(&small_messages(64));
+        side.let_write(usize::MAX);
+        let mut batch = side.surroundings.pool.take(LARGEST);
+        batch.append_input(&small_messages(64));
+        let _ = Reframer::new(None).advance(&mut batch);
+        assert!(side.peer.outgoing.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+        side.peer.outgoing.send(batch);
+        side.surroundings.turn.set(u64::MAX);
+        let socket = side.socket.clone();
+        let (mut connection, _peer) = side.connection();
+        socket.0.borrow_mut().reads.clear();
+        let poll = Pin::new(&mut connection).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll.is_pending());
+        let state = socket.0.borrow();
+        assert_eq!((state.reads.len(), state.writes.len()), (1, 1));
+        assert_eq!(state.last, if streams { "read" } else { "write" });
     }
 }
 

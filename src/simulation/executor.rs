@@ -1,6 +1,6 @@
 //! A scheduler that a seed decides.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
@@ -42,6 +42,9 @@ impl Random {
     }
 }
 
+/// How many steps a turn has. A task may have none of them, or all.
+const STEPS: u64 = 4;
+
 /// What a task is, and whose.
 pub(super) type Name = (&'static str, usize);
 
@@ -56,6 +59,8 @@ pub(super) struct Executor {
     tasks: RefCell<BTreeMap<usize, Task>>,
     next: RefCell<usize>,
     runnable: Arc<Mutex<BTreeSet<usize>>>,
+    steps: Cell<u64>,
+    turn: Rc<Cell<u64>>,
 }
 
 struct TaskWaker {
@@ -89,6 +94,8 @@ impl Executor {
 
     /// Runs one of those that could, for one step.
     pub(super) fn run(&self, nth: usize) {
+        self.steps.set(self.steps.get() + 1);
+        self.turn.set(self.steps.get() / STEPS);
         let id = {
             let mut runnable = self.runnable.lock().unwrap();
             let id = *runnable.iter().nth(nth).unwrap();
@@ -127,6 +134,10 @@ impl Spawn for Tasks {
         let tasks = self.executor.tasks.borrow();
         let there = self.spawned.borrow().iter().copied().filter(|id| tasks.contains_key(id)).collect::<Vec<_>>();
         self.executor.runnable.lock().unwrap().extend(there);
+    }
+
+    fn turn(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.executor.turn)
     }
 }
 
