@@ -237,13 +237,17 @@ fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str>
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|element| !element.is_empty())
 }
 
-/// The same request with `Upgrade` and `Connection` as tungstenite looks for them: it sees a single line only, and no
-/// list in the first.
+/// What of a request tungstenite looks at, with `Upgrade` and `Connection` as it looks for them: it sees a single line
+/// only, and no list in the first.
 fn plainly(request: &Request<impl Sized>) -> Request<()> {
     let mut plain = Request::new(());
     *plain.method_mut() = request.method().clone();
     *plain.version_mut() = request.version();
-    *plain.headers_mut() = request.headers().clone();
+    for name in [header::SEC_WEBSOCKET_VERSION, header::SEC_WEBSOCKET_KEY] {
+        if let Some(value) = request.headers().get(&name) {
+            plain.headers_mut().insert(name, value.clone());
+        }
+    }
     plain.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let connection =
         elements(request.headers(), header::CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"));

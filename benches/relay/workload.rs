@@ -16,7 +16,7 @@ pub(crate) enum Workload {
     RoundTrips { pairs: usize },
     Bulk { size: usize, pairs: usize },
     Duplex { pairs: usize },
-    Opening,
+    Opening { messages: usize },
     Idle,
     StoppedReader,
     Scale { connections: usize },
@@ -60,7 +60,8 @@ impl Workload {
         let mut all: Vec<_> = bulk.map(|(size, pairs)| Self::Bulk { size, pairs }).collect();
         all.extend([1, 50].map(|pairs| Self::Duplex { pairs }));
         all.extend([1, 100].map(|pairs| Self::RoundTrips { pairs }));
-        all.extend([Self::Opening, Self::Idle, Self::StoppedReader]);
+        all.extend([1, 3].map(|messages| Self::Opening { messages }));
+        all.extend([Self::Idle, Self::StoppedReader]);
         all.extend([10, 100, 1000, 9000].map(|connections| Self::Scale { connections }));
         all.extend([0, 1, 10, 50].map(|busy| Self::Fairness { busy }));
         all
@@ -76,7 +77,7 @@ impl Workload {
     pub(crate) fn files(self) -> usize {
         64 + match self {
             Self::RoundTrips { pairs } | Self::Bulk { pairs, .. } | Self::Duplex { pairs } => 2 * pairs,
-            Self::Opening | Self::StoppedReader => 2 * OPENED_AT_ONCE,
+            Self::Opening { .. } | Self::StoppedReader => 2 * OPENED_AT_ONCE,
             Self::Idle => IDLE + 2 * WARM,
             Self::Scale { connections } => connections + 2 * WARM,
             Self::Fairness { busy } => 2 * (QUIET + busy),
@@ -118,10 +119,14 @@ impl Workload {
                 let messages = clients::round_trips(&mut sides, UNDER_WAY, &mut window)?;
                 Ok([window.figures(messages)?, vec![memory]].concat())
             }
-            Self::Opening => {
+            Self::Opening { messages } => {
                 let (mut pairs, mut window) = (0, window());
                 while pairs < OPENED && !window.is_over(pairs)? {
-                    clients::close(server.target, &open_and_exchange(0, OPENED_AT_ONCE)?)?;
+                    let mut sides = open(0, OPENED_AT_ONCE)?;
+                    for _ in 0..messages {
+                        clients::exchange(&mut sides)?;
+                    }
+                    clients::close(server.target, &sides)?;
                     pairs += OPENED_AT_ONCE as u64;
                 }
                 window.figures(pairs)
@@ -201,7 +206,8 @@ impl fmt::Display for Workload {
             Self::RoundTrips { pairs } => write!(f, "round trips, {size}, {}", several(*pairs)),
             Self::Bulk { pairs, .. } => write!(f, "bulk, {size}, {}", several(*pairs)),
             Self::Duplex { pairs } => write!(f, "duplex, {size}, {}", several(*pairs)),
-            Self::Opening => write!(f, "a pair opened and closed"),
+            Self::Opening { messages: 1 } => write!(f, "a pair opened and closed"),
+            Self::Opening { messages } => write!(f, "a pair opened and closed, {messages} messages each way"),
             Self::Idle => write!(f, "idle, {IDLE} connections"),
             Self::StoppedReader => write!(f, "a reader that stops, {size}"),
             Self::Scale { connections } => write!(f, "scale, {size}, {connections} connections"),
