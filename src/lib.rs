@@ -13,6 +13,7 @@
 
 // Floor 0: pure.
 pub mod buffer;
+mod liveness;
 mod mask;
 pub mod pair_code;
 pub mod pair_table;
@@ -23,6 +24,7 @@ mod utf8;
 mod clock;
 mod executor;
 pub mod link;
+mod occupants;
 mod pool;
 mod reactor;
 mod seats;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::acceptor::Acceptor;
 use crate::clock::{Clock, SystemClock};
+use crate::liveness::Rules;
 use crate::reactor::Reactor;
 use crate::reframe::Tally;
 use crate::seats::Seats;
@@ -20,8 +21,8 @@ use crate::tcp::Port;
 use crate::transport::Listener;
 use crate::worker::{Shared, Worker};
 
-/// The longest time to live of a waiting side. Beyond it, deadlines might not fit into an instant.
-const MAX_PAIR_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// The longest wait. Beyond it, deadlines might not fit into an instant.
+const MAX_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// How many connections may be on their way to a worker. It is a matter of one turn of its executor.
 const INBOX: usize = 64;
@@ -49,6 +50,16 @@ pub struct Config {
     pub max_message: Option<u64>,
     /// How many pair codes may be in use at a time; more are refused with 503.
     pub max_pairs: usize,
+    /// After how long a silence a client is asked whether it is still there, by a ping. If none, nobody is asked.
+    pub ping_interval: Option<Duration>,
+    /// How long it then has for any sign of life. After that it is lost, and its peer is told so.
+    pub ping_timeout: Duration,
+    /// How long a client may accept nothing of what is sent to it, and its system acknowledge nothing, before it is
+    /// lost.
+    pub write_timeout: Duration,
+    /// How long the clients of a pair have to show that they are there when a third one comes with their code. Who does
+    /// not, loses its seat to it. Zero: the third is refused at once.
+    pub probe_timeout: Duration,
     /// How many threads forward messages.
     pub workers: NonZeroUsize,
 }
@@ -63,6 +74,10 @@ impl Default for Config {
             max_message: None,
             // Far beyond the usual limit of open files, which comes first; a bound all the same.
             max_pairs: 1 << 20,
+            ping_interval: Some(Duration::from_secs(20)),
+            ping_timeout: Duration::from_secs(20),
+            write_timeout: Duration::from_secs(30),
+            probe_timeout: Duration::from_secs(2),
             workers: NonZeroUsize::MIN,
         }
     }
@@ -93,7 +108,7 @@ impl Relay {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn start(config: Config) -> io::Result<RelayHandle> {
-        let port = Port::listen(&config.host, config.port)?;
+        let port = Port::listen(&config.host, config.port, config.write_timeout)?;
         let local_addr = port.local_addr()?;
         let Parts { seats, stats, request_stop, acceptor, workers } = Parts::new(&config, port, Arc::new(SystemClock));
         let (running, ended) = stop();
@@ -124,7 +139,9 @@ pub(crate) struct Parts<L: Listener> {
 
 impl<L: Listener> Parts<L> {
     pub(crate) fn new(config: &Config, listener: L, clock: Arc<dyn Clock>) -> Self {
-        let seats = Arc::new(Seats::new(config.pair_ttl.min(MAX_PAIR_TTL), config.max_pairs, Arc::clone(&clock)));
+        let ttl = config.pair_ttl.min(MAX_WAIT);
+        let seats = Seats::new(ttl, config.max_pairs, config.probe_timeout.min(MAX_WAIT), Arc::clone(&clock));
+        let seats = Arc::new(seats);
         let stats = Arc::new(Stats::default());
         let (request_stop, stop_requested) = stop();
         let (stop_all, stopped) = stop();
@@ -136,6 +153,8 @@ impl<L: Listener> Parts<L> {
             inboxes,
             stopped,
             max_message: config.max_message,
+            beats: config.ping_interval.is_some() || !config.probe_timeout.is_zero(),
+            liveness: Rules::new(config.ping_interval.map(|interval| interval.min(MAX_WAIT)), config.ping_timeout),
             clock,
         });
         let acceptor = Acceptor { listener, shared: Arc::clone(&shared), stop_requested, stop_all };

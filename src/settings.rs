@@ -25,6 +25,18 @@ pub(crate) struct Start {
     /// longest message accepted, such as 16MiB; default none, as memory does not depend on it [ARC_RELAY_MAX_MESSAGE]
     #[argh(option, arg_name = "size")]
     max_message: Option<String>,
+    /// after how long a silence a client is pinged, 0 for never; default 20s [ARC_RELAY_PING_INTERVAL]
+    #[argh(option, arg_name = "duration")]
+    ping_interval: Option<String>,
+    /// how long it then has for any sign of life; default 20s [ARC_RELAY_PING_TIMEOUT]
+    #[argh(option, arg_name = "duration")]
+    ping_timeout: Option<String>,
+    /// how long a client may accept nothing of what is sent to it; default 30s [ARC_RELAY_WRITE_TIMEOUT]
+    #[argh(option, arg_name = "duration")]
+    write_timeout: Option<String>,
+    /// how long the clients of a pair have to show that they are there when a third one comes, 0 to refuse it at once; default 2s [ARC_RELAY_PROBE_TIMEOUT]
+    #[argh(option, arg_name = "duration")]
+    probe_timeout: Option<String>,
 }
 
 impl Start {
@@ -42,10 +54,7 @@ impl Start {
             config.port = port.parse(|port| port.parse().map_err(|_| "a number from 0 to 65535 is needed".into()))?;
         }
         if let Some(ttl) = setting("--pair-ttl", self.pair_ttl, &["ARC_RELAY_PAIR_TTL"]) {
-            config.pair_ttl = ttl.parse(|ttl| match humantime::parse_duration(ttl) {
-                Ok(Duration::ZERO) | Err(_) => Err(String::from("a duration is needed, such as 90s or 5m")),
-                Ok(ttl) => Ok(ttl),
-            })?;
+            config.pair_ttl = ttl.parse(duration)?;
         }
         if let Some(size) = setting("--max-message", self.max_message, &["ARC_RELAY_MAX_MESSAGE"]) {
             config.max_message = size.parse(|size| match size.parse() {
@@ -53,8 +62,31 @@ impl Start {
                 Ok(ByteSize(size)) => Ok(Some(size)),
             })?;
         }
+        if let Some(interval) = setting("--ping-interval", self.ping_interval, &["ARC_RELAY_PING_INTERVAL"]) {
+            config.ping_interval = Some(interval.parse(duration_or_zero)?).filter(|interval| !interval.is_zero());
+        }
+        if let Some(timeout) = setting("--ping-timeout", self.ping_timeout, &["ARC_RELAY_PING_TIMEOUT"]) {
+            config.ping_timeout = timeout.parse(duration)?;
+        }
+        if let Some(timeout) = setting("--write-timeout", self.write_timeout, &["ARC_RELAY_WRITE_TIMEOUT"]) {
+            config.write_timeout = timeout.parse(duration)?;
+        }
+        if let Some(timeout) = setting("--probe-timeout", self.probe_timeout, &["ARC_RELAY_PROBE_TIMEOUT"]) {
+            config.probe_timeout = timeout.parse(duration_or_zero)?;
+        }
         Ok(config)
     }
+}
+
+fn duration_or_zero(value: &str) -> Result<Duration, String> {
+    humantime::parse_duration(value).map_err(|_| String::from("a duration is needed, such as 90s or 5m"))
+}
+
+fn duration(value: &str) -> Result<Duration, String> {
+    duration_or_zero(value).and_then(|duration| match duration {
+        Duration::ZERO => Err(String::from("a duration is needed, such as 90s or 5m")),
+        duration => Ok(duration),
+    })
 }
 
 /// A value, and who gave it.
@@ -104,15 +136,23 @@ mod tests {
 
     #[test]
     fn flags_set_everything() {
-        let flags = ["--port", "1", "--host", "::1", "--pair-ttl", "2m 3s", "--max-message", "16MiB"];
+        let flags = "--port 1 --host ::1 --pair-ttl 2m3s --max-message 16MiB --ping-interval 7s --ping-timeout 8s \
+                     --write-timeout 9s --probe-timeout 10ms";
+        let flags: Vec<_> = flags.split_whitespace().collect();
         let expected = Config {
             port: 1,
             host: "::1".into(),
             pair_ttl: Duration::from_secs(123),
             max_message: Some(16 << 20),
+            ping_interval: Some(Duration::from_secs(7)),
+            ping_timeout: Duration::from_secs(8),
+            write_timeout: Duration::from_secs(9),
+            probe_timeout: Duration::from_millis(10),
             ..Config::default()
         };
         assert_eq!(config(&flags, &[]), Ok(expected));
+        let off = config(&["--ping-interval", "0", "--probe-timeout", "0s"], &[]).unwrap();
+        assert_eq!((off.ping_interval, off.probe_timeout), (None, Duration::ZERO));
     }
 
     #[test]
@@ -141,6 +181,10 @@ mod tests {
             ("--host", ""),
             ("--pair-ttl", "5"),
             ("--pair-ttl", "0s"),
+            ("--ping-interval", "x"),
+            ("--ping-timeout", "0"),
+            ("--write-timeout", "0s"),
+            ("--probe-timeout", "2"),
             ("--max-message", "big"),
             ("--max-message", "0"),
         ] {

@@ -52,7 +52,7 @@ fn any_path_will_do_and_other_codes_are_other_pairs() {
 
 #[test]
 fn a_third_is_refused_before_the_upgrade_and_disturbs_nobody() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(&["--probe-timeout", "0"]);
     run(async {
         let (mut a, mut b) = relay.pair("x").await;
         for _ in 0..10 {
@@ -65,7 +65,7 @@ fn a_third_is_refused_before_the_upgrade_and_disturbs_nobody() {
 
 #[test]
 fn exactly_two_of_many_that_come_at_once_are_let_in() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(&["--probe-timeout", "0"]);
     run(async {
         let attempts: Vec<_> = (0..20).map(|_| relay.try_connect("/?pair=rush")).collect();
         let mut inside = Vec::new();
