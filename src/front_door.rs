@@ -21,7 +21,7 @@ use hyper::body::Bytes;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use serde_json::json;
 use smol_hyper::rt::FuturesIo;
 
@@ -36,6 +36,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How large the head of a request may be, in bytes. Browsers with many cookies send half of it.
 const HEAD_SIZE: usize = 16 * 1024;
+
+/// How long a request line may be, in bytes: what RFC 9112, section 3, recommends, and twenty times the longest code.
+const REQUEST_LINE: usize = 8 * 1024;
 
 /// How many headers a request may have.
 const HEAD_FIELDS: usize = 100;
@@ -157,6 +160,8 @@ enum Route {
 /// Why a request is refused before it becomes a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
+    TargetTooLong,
+    Host,
     NotFound,
     Method { allow: &'static str },
     Version,
@@ -169,6 +174,8 @@ impl Refusal {
     /// The refusal as a response with a body of one line.
     fn into_answer(self) -> Answer {
         let (status, body) = match self {
+            Self::TargetTooLong => (StatusCode::URI_TOO_LONG, "request target too long"),
+            Self::Host => (StatusCode::BAD_REQUEST, "exactly one Host header required"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not found: connect to /?pair=CODE with a WebSocket"),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
             Self::Version => (StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 required"),
@@ -193,6 +200,7 @@ impl Refusal {
 
 /// Decides what a request means. It looks at nothing but the request.
 fn route(request: &Request<impl Sized>) -> Result<Route, Refusal> {
+    check_head(request)?;
     let method = request.method();
     if !asks_for_websocket(request.headers()) {
         let health = matches!(request.uri().path(), "/health" | "/health/");
@@ -212,6 +220,9 @@ fn route(request: &Request<impl Sized>) -> Result<Route, Refusal> {
         }
         _ => Refusal::Handshake("missing or invalid Sec-WebSocket-Key"),
     })?;
+    if announces_body(request.headers()) {
+        return Err(Refusal::Handshake("a body is not allowed on an upgrade"));
+    }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let code = PairCode::from_target(target).map_err(|_| Refusal::PairCode)?;
     // Browsers fail the connection if they offered subprotocols and none is chosen. The endpoints know which they
@@ -220,6 +231,33 @@ fn route(request: &Request<impl Sized>) -> Result<Route, Refusal> {
         answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     Ok(Route::Join(code, answer))
+}
+
+/// What every request has to keep to, whatever it asks for. The rest of it is hyper's.
+fn check_head(request: &Request<impl Sized>) -> Result<(), Refusal> {
+    // The method, the target without its fragment, `HTTP/1.1`, and two spaces.
+    if request.method().as_str().len() + target_length(request.uri()) + 10 > REQUEST_LINE {
+        return Err(Refusal::TargetTooLong);
+    }
+    // RFC 9112, section 3.2. HTTP/1.0 need not have one, but two are as contradictory there.
+    match request.headers().get_all(header::HOST).iter().count() {
+        1 => Ok(()),
+        0 if request.version() < Version::HTTP_11 => Ok(()),
+        _ => Err(Refusal::Host),
+    }
+}
+
+fn target_length(uri: &Uri) -> usize {
+    let scheme = uri.scheme_str().map_or(0, |scheme| scheme.len() + "://".len());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    scheme + authority + uri.path_and_query().map_or(0, |target| target.as_str().len())
+}
+
+/// Whether a body is to come. Behind an upgrade it would be taken for frames by one reader, and for a body by another.
+fn announces_body(headers: &HeaderMap) -> bool {
+    let is_zero = |length: &HeaderValue| length.to_str().is_ok_and(|length| length.trim() == "0");
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| !is_zero(length))
 }
 
 /// Whether the client wants to leave HTTP for WebSocket (RFC 6455, section 4.2.1, item 3).
@@ -238,13 +276,14 @@ fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str>
 }
 
 /// What of a request tungstenite looks at, with `Upgrade` and `Connection` as it looks for them: it sees a single line
-/// only, and no list in the first.
+/// only, and no list in the first. Of the others there must not be two (RFC 6455, section 11.3): two are as good as none.
 fn plainly(request: &Request<impl Sized>) -> Request<()> {
     let mut plain = Request::new(());
     *plain.method_mut() = request.method().clone();
     *plain.version_mut() = request.version();
     for name in [header::SEC_WEBSOCKET_VERSION, header::SEC_WEBSOCKET_KEY] {
-        if let Some(value) = request.headers().get(&name) {
+        let mut values = request.headers().get_all(&name).iter();
+        if let (Some(value), None) = (values.next(), values.next()) {
             plain.headers_mut().insert(name, value.clone());
         }
     }
@@ -294,6 +333,7 @@ mod tests {
 
     fn upgrade(target: &str) -> Request<()> {
         Request::get(target)
+            .header("Host", "x")
             .header("Connection", "keep-alive, Upgrade")
             .header("Upgrade", "WebSocket")
             .header("Sec-WebSocket-Version", "13")
