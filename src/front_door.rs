@@ -5,12 +5,13 @@
 //! itself if the handshake does not come to its end. What is admitted leaves here as an [`Admitted`], for
 //! [`connection`](crate::connection) to go on with.
 
+mod deadline;
+
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::future::pending;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_tungstenite::tungstenite::error::{Error, ProtocolError};
 use async_tungstenite::tungstenite::handshake::server::create_response_with_body;
@@ -25,14 +26,13 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use serde_json::json;
 use smol_hyper::rt::FuturesIo;
 
-use crate::clock::{Clock, Sleep};
+use crate::clock::Clock;
+use crate::handshakes::Handshakes;
 use crate::pair_code::PairCode;
 use crate::seats::{Claim, NoSeat, Seats};
 use crate::stop::Stop;
 use crate::transport::Transport;
-
-/// How long a client may take for the head of a request, counted from accept or from the end of the last response.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+use deadline::{Deadline, Timed};
 
 /// How large the head of a request may be, in bytes. Browsers with many cookies send half of it.
 const HEAD_SIZE: usize = 16 * 1024;
@@ -57,14 +57,25 @@ pub(crate) struct Admitted<T> {
     pub(crate) claim: Claim,
 }
 
+/// What the front door goes by. All workers share it.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) handshakes: Arc<Handshakes>,
+    /// How long a client may take for the head of a request, and then for its answer.
+    pub(crate) handshake_timeout: Duration,
+}
+
 /// Speaks HTTP on a new connection until it has become a WebSocket or has ended.
 pub(crate) async fn receive<T: Transport>(
     stream: T,
+    door: &Door,
     seats: &Arc<Seats>,
     worker: usize,
     mut stop: Stop,
     clock: &Arc<dyn Clock>,
 ) -> Option<Admitted<T>> {
+    let mut place = door.handshakes.enter();
+    let deadline = Deadline::new(&**clock, door.handshake_timeout);
     let claimed = RefCell::new(None);
     let service = service_fn(|request| {
         let answer = answer(&request, seats, worker).map(|(answer, claim)| {
@@ -77,62 +88,41 @@ pub(crate) async fn receive<T: Transport>(
             *answer.version_mut() = request.version();
             answer
         });
+        deadline.answer();
         async { Ok::<_, Infallible>(answer) }
     });
     let http = http1::Builder::new()
-        .timer(HttpTimer(Arc::clone(clock)))
-        .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_SIZE)
         .max_headers(HEAD_FIELDS)
         // Who ends its stream behind its request still wants the answer.
         .half_close(true)
-        .serve_connection(FuturesIo::new(stream.clone()), service)
+        .serve_connection(FuturesIo::new(Timed { stream: stream.clone(), deadline: &deadline }), service)
         .without_shutdown();
-    let stopped = async {
-        stop.wait().await;
+    let unless_claimed = async |signal: &mut Stop| {
+        signal.wait().await;
         if claimed.borrow().is_some() {
             // It is about to become a WebSocket, and can be told by a close frame.
-            std::future::pending::<()>().await;
+            pending::<()>().await;
         }
+    };
+    let ended = async { Some(http.await.ok()) };
+    let stopped = async {
+        unless_claimed(&mut stop).await;
+        Some(None)
+    };
+    let given_up = async {
+        deadline.passed().or(unless_claimed(&mut place.given_up)).await;
         None
     };
-    let parts = async { http.await.ok() }.or(stopped).await;
+    // Who is given up has had its time, and gets no moment more.
+    let parts = ended.or(stopped).or(given_up).await?;
     let (Some(parts), Some(claim)) = (parts, claimed.take()) else {
-        linger(stream, &**clock).await;
+        linger(stream, &**clock).or(place.given_up.wait()).await;
         return None;
     };
     drop(parts.io);
     Some(Admitted { socket: stream, read_ahead: parts.read_buf, claim })
 }
-
-/// The relay's clock, as hyper wants it.
-struct HttpTimer(Arc<dyn Clock>);
-
-struct HttpSleep(Sleep);
-
-impl hyper::rt::Timer for HttpTimer {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        self.sleep_until(self.0.now() + duration)
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(HttpSleep(self.0.sleep_until(deadline)))
-    }
-
-    fn now(&self) -> Instant {
-        self.0.now()
-    }
-}
-
-impl Future for HttpSleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl hyper::rt::Sleep for HttpSleep {}
 
 /// Ends our side, and gives the client's a moment to end too.
 async fn linger(mut stream: impl Transport, clock: &dyn Clock) {
@@ -330,6 +320,8 @@ mod tests {
     use super::*;
     use futures_lite::{AsyncRead, AsyncWrite};
     use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
 
     fn upgrade(target: &str) -> Request<()> {
         Request::get(target)

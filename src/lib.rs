@@ -22,6 +22,7 @@ mod utf8;
 // Floor 1: shared between tasks.
 mod clock;
 mod executor;
+mod handshakes;
 pub mod link;
 mod pool;
 mod reactor;

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use crate::acceptor::Acceptor;
 use crate::clock::{Clock, SystemClock};
+use crate::front_door::Door;
+use crate::handshakes::Handshakes;
 use crate::reactor::Reactor;
 use crate::reframe::Tally;
 use crate::seats::Seats;
@@ -20,8 +22,8 @@ use crate::tcp::Port;
 use crate::transport::Listener;
 use crate::worker::{Shared, Worker};
 
-/// The longest time to live of a waiting side. Beyond it, deadlines might not fit into an instant.
-const MAX_PAIR_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// The longest time that can be set for anything. Beyond it, deadlines might not fit into an instant.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// How many connections may be on their way to a worker. It is a matter of one turn of its executor.
 const INBOX: usize = 64;
@@ -49,6 +51,12 @@ pub struct Config {
     pub max_message: Option<u64>,
     /// How many pair codes may be in use at a time; more are refused with 503.
     pub max_pairs: usize,
+    /// How long a client may take for its request, from when it is accepted to the end of the head, and then for taking
+    /// the answer. It is the same for each request of a connection that is kept. At most a hundred years.
+    pub handshake_timeout: Duration,
+    /// How many connections may be at their request or its answer at a time, at least 1. When another one comes, the
+    /// oldest of them is closed, so that those who say nothing keep nobody out. WebSockets do not count.
+    pub max_handshakes: usize,
     /// How many threads forward messages.
     pub workers: NonZeroUsize,
 }
@@ -63,6 +71,8 @@ impl Default for Config {
             max_message: None,
             // Far beyond the usual limit of open files, which comes first; a bound all the same.
             max_pairs: 1 << 20,
+            handshake_timeout: Duration::from_secs(10),
+            max_handshakes: 1024,
             workers: NonZeroUsize::MIN,
         }
     }
@@ -124,13 +134,18 @@ pub(crate) struct Parts<L: Listener> {
 
 impl<L: Listener> Parts<L> {
     pub(crate) fn new(config: &Config, listener: L, clock: Arc<dyn Clock>) -> Self {
-        let seats = Arc::new(Seats::new(config.pair_ttl.min(MAX_PAIR_TTL), config.max_pairs, Arc::clone(&clock)));
+        let seats = Arc::new(Seats::new(config.pair_ttl.min(LONGEST), config.max_pairs, Arc::clone(&clock)));
         let stats = Arc::new(Stats::default());
         let (request_stop, stop_requested) = stop();
         let (stop_all, stopped) = stop();
         let (inboxes, inbox_ends): (Vec<_>, Vec<_>) =
             (0..config.workers.get()).map(|_| async_channel::bounded(INBOX)).unzip();
+        let door = Arc::new(Door {
+            handshakes: Arc::new(Handshakes::new(config.max_handshakes)),
+            handshake_timeout: config.handshake_timeout.min(LONGEST),
+        });
         let shared = Arc::new(Shared {
+            door,
             seats: Arc::clone(&seats),
             stats: Arc::clone(&stats),
             inboxes,

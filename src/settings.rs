@@ -25,6 +25,14 @@ pub(crate) struct Start {
     /// longest message accepted, such as 16MiB; default none, as memory does not depend on it [ARC_RELAY_MAX_MESSAGE]
     #[argh(option, arg_name = "size")]
     max_message: Option<String>,
+    /// how long a client may take for its request, and then for the answer, such as 10s; default 10s
+    /// [ARC_RELAY_HANDSHAKE_TIMEOUT]
+    #[argh(option, arg_name = "duration")]
+    handshake_timeout: Option<String>,
+    /// how many connections may be at that at a time; the oldest makes room for the next; default 1024
+    /// [ARC_RELAY_MAX_HANDSHAKES]
+    #[argh(option, arg_name = "number")]
+    max_handshakes: Option<String>,
 }
 
 impl Start {
@@ -42,10 +50,7 @@ impl Start {
             config.port = port.parse(|port| port.parse().map_err(|_| "a number from 0 to 65535 is needed".into()))?;
         }
         if let Some(ttl) = setting("--pair-ttl", self.pair_ttl, &["ARC_RELAY_PAIR_TTL"]) {
-            config.pair_ttl = ttl.parse(|ttl| match humantime::parse_duration(ttl) {
-                Ok(Duration::ZERO) | Err(_) => Err(String::from("a duration is needed, such as 90s or 5m")),
-                Ok(ttl) => Ok(ttl),
-            })?;
+            config.pair_ttl = ttl.parse(duration)?;
         }
         if let Some(size) = setting("--max-message", self.max_message, &["ARC_RELAY_MAX_MESSAGE"]) {
             config.max_message = size.parse(|size| match size.parse() {
@@ -53,7 +58,24 @@ impl Start {
                 Ok(ByteSize(size)) => Ok(Some(size)),
             })?;
         }
+        let timeout = setting("--handshake-timeout", self.handshake_timeout, &["ARC_RELAY_HANDSHAKE_TIMEOUT"]);
+        if let Some(timeout) = timeout {
+            config.handshake_timeout = timeout.parse(duration)?;
+        }
+        if let Some(limit) = setting("--max-handshakes", self.max_handshakes, &["ARC_RELAY_MAX_HANDSHAKES"]) {
+            config.max_handshakes = limit.parse(|limit| match limit.parse() {
+                Ok(0) | Err(_) => Err(String::from("a number from 1 is needed")),
+                Ok(limit) => Ok(limit),
+            })?;
+        }
         Ok(config)
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) | Err(_) => Err(String::from("a duration is needed, such as 90s or 5m")),
+        Ok(duration) => Ok(duration),
     }
 }
 
@@ -104,15 +126,24 @@ mod tests {
 
     #[test]
     fn flags_set_everything() {
-        let flags = ["--port", "1", "--host", "::1", "--pair-ttl", "2m 3s", "--max-message", "16MiB"];
+        let flags = [
+            ["--port", "1"],
+            ["--host", "::1"],
+            ["--pair-ttl", "2m 3s"],
+            ["--max-message", "16MiB"],
+            ["--handshake-timeout", "3s"],
+            ["--max-handshakes", "9"],
+        ];
         let expected = Config {
             port: 1,
             host: "::1".into(),
             pair_ttl: Duration::from_secs(123),
             max_message: Some(16 << 20),
+            handshake_timeout: Duration::from_secs(3),
+            max_handshakes: 9,
             ..Config::default()
         };
-        assert_eq!(config(&flags, &[]), Ok(expected));
+        assert_eq!(config(flags.as_flattened(), &[]), Ok(expected));
     }
 
     #[test]
@@ -125,6 +156,13 @@ mod tests {
         assert_eq!(config(&[], &environment).unwrap().host, "h");
         assert_eq!(config(&[], &environment).unwrap().pair_ttl, Duration::from_secs(7));
         assert_eq!(config(&[], &[("ARC_RELAY_MAX_MESSAGE", "5k")]).unwrap().max_message, Some(5000));
+    }
+
+    #[test]
+    fn the_limits_of_handshakes_can_come_from_the_environment() {
+        let environment = [("ARC_RELAY_HANDSHAKE_TIMEOUT", "1m"), ("ARC_RELAY_MAX_HANDSHAKES", "7")];
+        let config = config(&[], &environment).unwrap();
+        assert_eq!((config.handshake_timeout, config.max_handshakes), (Duration::from_secs(60), 7));
     }
 
     #[test]
@@ -143,6 +181,10 @@ mod tests {
             ("--pair-ttl", "0s"),
             ("--max-message", "big"),
             ("--max-message", "0"),
+            ("--handshake-timeout", "0s"),
+            ("--handshake-timeout", "10"),
+            ("--max-handshakes", "0"),
+            ("--max-handshakes", "many"),
         ] {
             let error = config(&[flag, bad], &[]).unwrap_err();
             assert!(error.contains(flag) && error.contains(&format!("{bad:?}")), "{error}");
