@@ -29,6 +29,7 @@ use smol_hyper::rt::FuturesIo;
 use crate::clock::Clock;
 use crate::handshakes::Handshakes;
 use crate::pair_code::PairCode;
+use crate::policy::{Denial, Policy};
 use crate::seats::{Claim, NoSeat, Seats};
 use crate::stop::Stop;
 use crate::transport::Transport;
@@ -63,6 +64,7 @@ pub(crate) struct Door {
     pub(crate) handshakes: Arc<Handshakes>,
     /// How long a client may take for the head of a request, and then for its answer.
     pub(crate) handshake_timeout: Duration,
+    pub(crate) policy: Policy,
 }
 
 /// Speaks HTTP on a new connection until it has become a WebSocket or has ended.
@@ -78,7 +80,7 @@ pub(crate) async fn receive<T: Transport>(
     let deadline = Deadline::new(&**clock, door.handshake_timeout);
     let claimed = RefCell::new(None);
     let service = service_fn(|request| {
-        let answer = answer(&request, seats, worker).map(|(answer, claim)| {
+        let answer = answer(&request, door, seats, worker).map(|(answer, claim)| {
             *claimed.borrow_mut() = claim;
             answer
         });
@@ -156,7 +158,7 @@ enum Refusal {
     Method { allow: &'static str },
     Version,
     Handshake(&'static str),
-    PairCode,
+    Denied(Denial),
     NoSeat(NoSeat),
 }
 
@@ -170,7 +172,8 @@ impl Refusal {
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
             Self::Version => (StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 required"),
             Self::Handshake(reason) => (StatusCode::BAD_REQUEST, reason),
-            Self::PairCode => (StatusCode::BAD_REQUEST, "missing or invalid pair code"),
+            Self::Denied(Denial::Origin) => (StatusCode::FORBIDDEN, "origin not allowed"),
+            Self::Denied(Denial::PairCode) => (StatusCode::BAD_REQUEST, "missing or invalid pair code"),
             Self::NoSeat(NoSeat::Occupied) => (StatusCode::CONFLICT, "pair is full"),
             Self::NoSeat(NoSeat::Full) => (StatusCode::SERVICE_UNAVAILABLE, "relay is full"),
             Self::NoSeat(NoSeat::Stopping) => (StatusCode::SERVICE_UNAVAILABLE, "relay stopping"),
@@ -188,8 +191,8 @@ impl Refusal {
     }
 }
 
-/// Decides what a request means. It looks at nothing but the request.
-fn route(request: &Request<impl Sized>) -> Result<Route, Refusal> {
+/// Decides what a request means. It looks at nothing but the request and the operator's policy.
+fn route(request: &Request<impl Sized>, policy: &Policy) -> Result<Route, Refusal> {
     check_head(request)?;
     let method = request.method();
     if !asks_for_websocket(request.headers()) {
@@ -214,7 +217,7 @@ fn route(request: &Request<impl Sized>) -> Result<Route, Refusal> {
         return Err(Refusal::Handshake("a body is not allowed on an upgrade"));
     }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let code = PairCode::from_target(target).map_err(|_| Refusal::PairCode)?;
+    let code = policy.admit(target, request.headers()).map_err(Refusal::Denied)?;
     // Browsers fail the connection if they offered subprotocols and none is chosen. The endpoints know which they
     // speak; the relay takes the first.
     if let Some(protocol) = first_protocol(request.headers()) {
@@ -289,10 +292,11 @@ fn plainly(request: &Request<impl Sized>) -> Request<()> {
 /// Makes the answer to a request, and takes the seat that goes with it.
 fn answer(
     request: &Request<impl Sized>,
+    door: &Door,
     seats: &Arc<Seats>,
     worker: usize,
 ) -> Result<(Answer, Option<Claim>), Refusal> {
-    match route(request)? {
+    match route(request, &door.policy)? {
         Route::Join(code, answer) => {
             let claim = seats.claim(code, worker).map_err(Refusal::NoSeat)?;
             Ok((answer, Some(claim)))
@@ -334,8 +338,13 @@ mod tests {
             .unwrap()
     }
 
+    fn door() -> Door {
+        let handshakes = Arc::new(Handshakes::new(1));
+        Door { handshakes, handshake_timeout: Duration::from_secs(1), policy: Policy::default() }
+    }
+
     fn status(seats: &Arc<Seats>, target: &str) -> (u16, bool) {
-        match answer(&upgrade(target), seats, 0) {
+        match answer(&upgrade(target), &door(), seats, 0) {
             Ok((answer, claim)) => (answer.status().as_u16(), claim.is_some()),
             Err(refusal) => (refusal.into_answer().status().as_u16(), false),
         }
@@ -422,7 +431,7 @@ mod tests {
     fn a_relay_that_stops_refuses_and_says_when_to_come_back() {
         let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Arc::new(crate::clock::SystemClock)));
         seats.close();
-        let refusal = answer(&upgrade("/?pair=x"), &seats, 0).unwrap_err();
+        let refusal = answer(&upgrade("/?pair=x"), &door(), &seats, 0).unwrap_err();
         assert_eq!(refusal, Refusal::NoSeat(NoSeat::Stopping));
         let answer = refusal.into_answer();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -14,8 +14,10 @@
 // Floor 0: pure.
 pub mod buffer;
 mod mask;
+mod origin;
 pub mod pair_code;
 pub mod pair_table;
+mod query;
 pub mod reframe;
 mod utf8;
 
@@ -35,6 +37,7 @@ mod transport;
 // Floor 2: a connection's life.
 mod connection;
 mod front_door;
+mod policy;
 
 // Floor 3: all of them.
 mod acceptor;
@@ -49,4 +52,5 @@ mod simulation;
 #[cfg(all(fuzzing, not(test)))]
 pub use simulation::respond;
 
+pub use origin::{InvalidOrigin, Origin};
 pub use relay::{Config, Relay, RelayHandle};

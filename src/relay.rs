@@ -13,6 +13,8 @@ use crate::acceptor::Acceptor;
 use crate::clock::{Clock, SystemClock};
 use crate::front_door::Door;
 use crate::handshakes::Handshakes;
+use crate::origin::Origin;
+use crate::policy::Policy;
 use crate::reactor::Reactor;
 use crate::reframe::Tally;
 use crate::seats::Seats;
@@ -57,6 +59,11 @@ pub struct Config {
     /// How many connections may be at their request or its answer at a time, at least 1. When another one comes, the
     /// oldest of them is closed, so that those who say nothing keep nobody out. WebSockets do not count.
     pub max_handshakes: usize,
+    /// Which sites' scripts may join, by the `Origin` that browsers send; others are refused with 403. All may if there
+    /// are none here, and clients that send no origin always may, since they are no browsers.
+    pub allowed_origins: Vec<Origin>,
+    /// The shortest pair code that is accepted, in characters; shorter ones are refused with 400.
+    pub min_code_length: usize,
     /// How many threads forward messages.
     pub workers: NonZeroUsize,
 }
@@ -73,6 +80,8 @@ impl Default for Config {
             max_pairs: 1 << 20,
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1024,
+            allowed_origins: Vec::new(),
+            min_code_length: 1,
             workers: NonZeroUsize::MIN,
         }
     }
@@ -143,6 +152,7 @@ impl<L: Listener> Parts<L> {
         let door = Arc::new(Door {
             handshakes: Arc::new(Handshakes::new(config.max_handshakes)),
             handshake_timeout: config.handshake_timeout.min(LONGEST),
+            policy: Policy { allowed_origins: config.allowed_origins.clone(), min_code_length: config.min_code_length },
         });
         let shared = Arc::new(Shared {
             door,

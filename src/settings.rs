@@ -4,7 +4,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use arc_relay::Config;
+use arc_relay::pair_code::MAX_CHARACTERS;
+use arc_relay::{Config, InvalidOrigin};
 use argh::FromArgs;
 use bytesize::ByteSize;
 
@@ -33,6 +34,13 @@ pub(crate) struct Start {
     /// [ARC_RELAY_MAX_HANDSHAKES]
     #[argh(option, arg_name = "number")]
     max_handshakes: Option<String>,
+    /// sites whose scripts may join, such as https://example.org,null; default all. Clients that are no browsers always
+    /// may [ARC_RELAY_ALLOW_ORIGIN]
+    #[argh(option, arg_name = "origins")]
+    allow_origin: Option<String>,
+    /// shortest pair code accepted, in characters, up to 256; default 1 [ARC_RELAY_MIN_CODE_LENGTH]
+    #[argh(option, arg_name = "number")]
+    min_code_length: Option<String>,
 }
 
 impl Start {
@@ -66,6 +74,18 @@ impl Start {
             config.max_handshakes = limit.parse(|limit| match limit.parse() {
                 Ok(0) | Err(_) => Err(String::from("a number from 1 is needed")),
                 Ok(limit) => Ok(limit),
+            })?;
+        }
+        if let Some(origins) = setting("--allow-origin", self.allow_origin, &["ARC_RELAY_ALLOW_ORIGIN"]) {
+            config.allowed_origins = origins.parse(|list| {
+                let origins: Result<_, InvalidOrigin> = list.split(',').map(|origin| origin.trim().parse()).collect();
+                origins.map_err(|needed| needed.to_string())
+            })?;
+        }
+        if let Some(length) = setting("--min-code-length", self.min_code_length, &["ARC_RELAY_MIN_CODE_LENGTH"]) {
+            config.min_code_length = length.parse(|length| match length.parse() {
+                Ok(length @ 1..=MAX_CHARACTERS) => Ok(length),
+                _ => Err(format!("a number from 1 to {MAX_CHARACTERS} is needed")),
             })?;
         }
         Ok(config)
@@ -133,6 +153,8 @@ mod tests {
             ["--max-message", "16MiB"],
             ["--handshake-timeout", "3s"],
             ["--max-handshakes", "9"],
+            ["--allow-origin", "https://a.test, null"],
+            ["--min-code-length", "22"],
         ];
         let expected = Config {
             port: 1,
@@ -141,6 +163,8 @@ mod tests {
             max_message: Some(16 << 20),
             handshake_timeout: Duration::from_secs(3),
             max_handshakes: 9,
+            allowed_origins: vec!["https://a.test".parse().unwrap(), "null".parse().unwrap()],
+            min_code_length: 22,
             ..Config::default()
         };
         assert_eq!(config(flags.as_flattened(), &[]), Ok(expected));
@@ -166,6 +190,13 @@ mod tests {
     }
 
     #[test]
+    fn who_may_join_can_come_from_the_environment() {
+        let environment = [("ARC_RELAY_ALLOW_ORIGIN", "https://a.test"), ("ARC_RELAY_MIN_CODE_LENGTH", "256")];
+        let config = config(&[], &environment).unwrap();
+        assert_eq!((config.allowed_origins.len(), config.min_code_length), (1, 256));
+    }
+
+    #[test]
     fn an_empty_variable_is_none() {
         assert_eq!(config(&[], &[("ARC_RELAY_PORT", ""), ("RELAY_PORT", "4")]).unwrap().port, 4);
     }
@@ -185,6 +216,12 @@ mod tests {
             ("--handshake-timeout", "10"),
             ("--max-handshakes", "0"),
             ("--max-handshakes", "many"),
+            ("--allow-origin", ""),
+            ("--allow-origin", "*"),
+            ("--allow-origin", "https://a.test,"),
+            ("--allow-origin", "https://a.test/"),
+            ("--min-code-length", "0"),
+            ("--min-code-length", "257"),
         ] {
             let error = config(&[flag, bad], &[]).unwrap_err();
             assert!(error.contains(flag) && error.contains(&format!("{bad:?}")), "{error}");

@@ -57,6 +57,8 @@ fn refusals_are_those_in_the_table() {
     support::raw::open(&mut a, "/?pair=x", b"");
     support::raw::open(&mut b, "/?pair=x", b"");
     seen.insert(refusal(&relay, &whole));
+    let strict = Relay::start(&["--allow-origin", "https://app.test"]);
+    seen.insert(refusal(&strict, &upgrade("/?pair=x", "Origin: https://evil.test\r\n")));
 
     let listed: BTreeSet<_> =
         table("| status | body |").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();

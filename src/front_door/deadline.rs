@@ -30,11 +30,11 @@ impl<'a> Deadline<'a> {
         Self { clock, timeout, at: Cell::new(clock.now() + timeout), answering: Cell::new(false) }
     }
 
-    /// The head of a request is there. Who sends requests and takes no answers gains no time by it.
+    /// The head of a request is there. hyper reads no other one before the answer is written, so who sends requests and
+    /// takes no answers gains no time by it.
     pub(super) fn answer(&self) {
-        if !self.answering.replace(true) {
-            self.restart();
-        }
+        self.answering.set(true);
+        self.restart();
     }
 
     /// Everything is written that was to be written.
