@@ -1,16 +1,22 @@
 //! Accepts connections until the relay is to stop, and then sees to its end.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::FutureExt;
+use rustix::io::Errno;
 
+use crate::handshakes::Handshakes;
 use crate::stop::{Stop, StopOnDrop, stop};
 use crate::transport::Listener;
 use crate::worker::{Job, Shared, Stage};
 
 /// How long to wait after a failed accept, most likely for want of file descriptors: trying again at once would spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// How long those who were given up, to have file descriptors again, may take to go.
+const ROOM_IS_MADE: Duration = Duration::from_millis(10);
 
 /// How long a graceful stop may take: a closing handshake, and a little for the way to it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(6);
@@ -53,7 +59,10 @@ async fn accept<L: Listener>(listener: L, shared: &Shared<L::Socket>, alive: Sto
             match listener.accept().await {
                 Ok(socket) => break socket,
                 // Whatever it is, the next one may be better.
-                Err(_) => shared.clock.sleep_until(shared.clock.now() + ACCEPT_BACKOFF).await,
+                Err(error) => {
+                    let pause = pause(&error, &shared.door.handshakes);
+                    shared.clock.sleep_until(shared.clock.now() + pause).await;
+                }
             }
         };
         let job = Job { alive: alive.clone(), stage: Stage::Handshake(socket) };
@@ -61,4 +70,11 @@ async fn accept<L: Listener>(listener: L, shared: &Shared<L::Socket>, alive: Sto
             return;
         }
     }
+}
+
+/// How long to wait after a failed accept. If file descriptors are short, and handshakes have many of them, the limit of
+/// handshakes is too high for this system's; but they must not keep others out for that.
+fn pause(error: &io::Error, handshakes: &Handshakes) -> Duration {
+    let want_files = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
+    if want_files && handshakes.make_room() { ROOM_IS_MADE } else { ACCEPT_BACKOFF }
 }

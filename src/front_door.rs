@@ -5,12 +5,13 @@
 //! itself if the handshake does not come to its end. What is admitted leaves here as an [`Admitted`], for
 //! [`connection`](crate::connection) to go on with.
 
+mod deadline;
+
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::future::pending;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_tungstenite::tungstenite::error::{Error, ProtocolError};
 use async_tungstenite::tungstenite::handshake::server::create_response_with_body;
@@ -21,21 +22,24 @@ use hyper::body::Bytes;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use serde_json::json;
 use smol_hyper::rt::FuturesIo;
 
-use crate::clock::{Clock, Sleep};
+use crate::clock::Clock;
+use crate::handshakes::Handshakes;
 use crate::pair_code::PairCode;
+use crate::policy::{Denial, Policy};
 use crate::seats::{Claim, NoSeat, Seats};
 use crate::stop::Stop;
 use crate::transport::Transport;
-
-/// How long a client may take for the head of a request, counted from accept or from the end of the last response.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+use deadline::{Deadline, Timed};
 
 /// How large the head of a request may be, in bytes. Browsers with many cookies send half of it.
 const HEAD_SIZE: usize = 16 * 1024;
+
+/// How long a request line may be, in bytes: what RFC 9112, section 3, recommends, and twenty times the longest code.
+const REQUEST_LINE: usize = 8 * 1024;
 
 /// How many headers a request may have.
 const HEAD_FIELDS: usize = 100;
@@ -54,18 +58,30 @@ pub(crate) struct Admitted<T> {
     pub(crate) claim: Claim,
 }
 
+/// What the front door goes by. All workers share it.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) handshakes: Arc<Handshakes>,
+    /// How long a client may take for the head of a request, and then for its answer.
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) policy: Policy,
+}
+
 /// Speaks HTTP on a new connection until it has become a WebSocket or has ended.
 pub(crate) async fn receive<T: Transport>(
     stream: T,
+    door: &Door,
     seats: &Arc<Seats>,
     worker: usize,
     mut stop: Stop,
     clock: &Arc<dyn Clock>,
 ) -> Option<Admitted<T>> {
+    let mut place = door.handshakes.enter();
+    let deadline = Deadline::new(&**clock, door.handshake_timeout);
     let claimed = RefCell::new(None);
-    let claimed_by = &claimed;
+    let (claimed_by, deadline_of) = (&claimed, &deadline);
     let service = service_fn(|request| async move {
-        let answer = answer(&request, seats, worker).await.map(|(answer, claim)| {
+        let answer = answer(&request, door, seats, worker).await.map(|(answer, claim)| {
             *claimed_by.borrow_mut() = claim;
             answer
         });
@@ -75,62 +91,41 @@ pub(crate) async fn receive<T: Transport>(
             *answer.version_mut() = request.version();
             answer
         });
+        deadline_of.answer();
         Ok::<_, Infallible>(answer)
     });
     let http = http1::Builder::new()
-        .timer(HttpTimer(Arc::clone(clock)))
-        .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_SIZE)
         .max_headers(HEAD_FIELDS)
         // Who ends its stream behind its request still wants the answer.
         .half_close(true)
-        .serve_connection(FuturesIo::new(stream.clone()), service)
+        .serve_connection(FuturesIo::new(Timed { stream: stream.clone(), deadline: &deadline }), service)
         .without_shutdown();
-    let stopped = async {
-        stop.wait().await;
+    let unless_claimed = async |signal: &mut Stop| {
+        signal.wait().await;
         if claimed.borrow().is_some() {
             // It is about to become a WebSocket, and can be told by a close frame.
-            std::future::pending::<()>().await;
+            pending::<()>().await;
         }
+    };
+    let ended = async { Some(http.await.ok()) };
+    let stopped = async {
+        unless_claimed(&mut stop).await;
+        Some(None)
+    };
+    let given_up = async {
+        deadline.passed().or(unless_claimed(&mut place.given_up)).await;
         None
     };
-    let parts = async { http.await.ok() }.or(stopped).await;
+    // Who is given up has had its time, and gets no moment more.
+    let parts = ended.or(stopped).or(given_up).await?;
     let (Some(parts), Some(claim)) = (parts, claimed.take()) else {
-        linger(stream, &**clock).await;
+        linger(stream, &**clock).or(place.given_up.wait()).await;
         return None;
     };
     drop(parts.io);
     Some(Admitted { socket: stream, read_ahead: parts.read_buf, claim })
 }
-
-/// The relay's clock, as hyper wants it.
-struct HttpTimer(Arc<dyn Clock>);
-
-struct HttpSleep(Sleep);
-
-impl hyper::rt::Timer for HttpTimer {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        self.sleep_until(self.0.now() + duration)
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(HttpSleep(self.0.sleep_until(deadline)))
-    }
-
-    fn now(&self) -> Instant {
-        self.0.now()
-    }
-}
-
-impl Future for HttpSleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl hyper::rt::Sleep for HttpSleep {}
 
 /// Ends our side, and gives the client's a moment to end too.
 async fn linger(mut stream: impl Transport, clock: &dyn Clock) {
@@ -158,11 +153,13 @@ enum Route {
 /// Why a request is refused before it becomes a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
+    TargetTooLong,
+    Host,
     NotFound,
     Method { allow: &'static str },
     Version,
     Handshake(&'static str),
-    PairCode,
+    Denied(Denial),
     NoSeat(NoSeat),
 }
 
@@ -170,11 +167,14 @@ impl Refusal {
     /// The refusal as a response with a body of one line.
     fn into_answer(self) -> Answer {
         let (status, body) = match self {
+            Self::TargetTooLong => (StatusCode::URI_TOO_LONG, "request target too long"),
+            Self::Host => (StatusCode::BAD_REQUEST, "exactly one Host header required"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not found: connect to /?pair=CODE with a WebSocket"),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
             Self::Version => (StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 required"),
             Self::Handshake(reason) => (StatusCode::BAD_REQUEST, reason),
-            Self::PairCode => (StatusCode::BAD_REQUEST, "missing or invalid pair code"),
+            Self::Denied(Denial::Origin) => (StatusCode::FORBIDDEN, "origin not allowed"),
+            Self::Denied(Denial::PairCode) => (StatusCode::BAD_REQUEST, "missing or invalid pair code"),
             Self::NoSeat(NoSeat::Occupied(_)) => (StatusCode::CONFLICT, "pair is full"),
             Self::NoSeat(NoSeat::Full) => (StatusCode::SERVICE_UNAVAILABLE, "relay is full"),
             Self::NoSeat(NoSeat::Stopping) => (StatusCode::SERVICE_UNAVAILABLE, "relay stopping"),
@@ -192,8 +192,9 @@ impl Refusal {
     }
 }
 
-/// Decides what a request means. It looks at nothing but the request.
-fn route(request: &Request<impl Sized>) -> Result<Route, Refusal> {
+/// Decides what a request means. It looks at nothing but the request and the operator's policy.
+fn route(request: &Request<impl Sized>, policy: &Policy) -> Result<Route, Refusal> {
+    check_head(request)?;
     let method = request.method();
     if !asks_for_websocket(request.headers()) {
         let health = matches!(request.uri().path(), "/health" | "/health/");
@@ -213,14 +214,44 @@ fn route(request: &Request<impl Sized>) -> Result<Route, Refusal> {
         }
         _ => Refusal::Handshake("missing or invalid Sec-WebSocket-Key"),
     })?;
+    if announces_body(request.headers()) {
+        return Err(Refusal::Handshake("a body is not allowed on an upgrade"));
+    }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let code = PairCode::from_target(target).map_err(|_| Refusal::PairCode)?;
+    let code = policy.admit(target, request.headers()).map_err(Refusal::Denied)?;
     // Browsers fail the connection if they offered subprotocols and none is chosen. The endpoints know which they
     // speak; the relay takes the first.
     if let Some(protocol) = first_protocol(request.headers()) {
         answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     Ok(Route::Join(code, answer))
+}
+
+/// What every request has to keep to, whatever it asks for. The rest of it is hyper's.
+fn check_head(request: &Request<impl Sized>) -> Result<(), Refusal> {
+    // The method, the target without its fragment, `HTTP/1.1`, and two spaces.
+    if request.method().as_str().len() + target_length(request.uri()) + 10 > REQUEST_LINE {
+        return Err(Refusal::TargetTooLong);
+    }
+    // RFC 9112, section 3.2. HTTP/1.0 need not have one, but two are as contradictory there.
+    match request.headers().get_all(header::HOST).iter().count() {
+        1 => Ok(()),
+        0 if request.version() < Version::HTTP_11 => Ok(()),
+        _ => Err(Refusal::Host),
+    }
+}
+
+fn target_length(uri: &Uri) -> usize {
+    let scheme = uri.scheme_str().map_or(0, |scheme| scheme.len() + "://".len());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    scheme + authority + uri.path_and_query().map_or(0, |target| target.as_str().len())
+}
+
+/// Whether a body is to come. Behind an upgrade it would be taken for frames by one reader, and for a body by another.
+fn announces_body(headers: &HeaderMap) -> bool {
+    let is_zero = |length: &HeaderValue| length.to_str().is_ok_and(|length| length.trim() == "0");
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| !is_zero(length))
 }
 
 /// Whether the client wants to leave HTTP for WebSocket (RFC 6455, section 4.2.1, item 3).
@@ -239,13 +270,14 @@ fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str>
 }
 
 /// What of a request tungstenite looks at, with `Upgrade` and `Connection` as it looks for them: it sees a single line
-/// only, and no list in the first.
+/// only, and no list in the first. Of the others there must not be two (RFC 6455, section 11.3): two are as good as none.
 fn plainly(request: &Request<impl Sized>) -> Request<()> {
     let mut plain = Request::new(());
     *plain.method_mut() = request.method().clone();
     *plain.version_mut() = request.version();
     for name in [header::SEC_WEBSOCKET_VERSION, header::SEC_WEBSOCKET_KEY] {
-        if let Some(value) = request.headers().get(&name) {
+        let mut values = request.headers().get_all(&name).iter();
+        if let (Some(value), None) = (values.next(), values.next()) {
             plain.headers_mut().insert(name, value.clone());
         }
     }
@@ -261,10 +293,11 @@ fn plainly(request: &Request<impl Sized>) -> Request<()> {
 /// Makes the answer to a request, and takes the seat that goes with it.
 async fn answer(
     request: &Request<impl Sized>,
+    door: &Door,
     seats: &Arc<Seats>,
     worker: usize,
 ) -> Result<(Answer, Option<Claim>), Refusal> {
-    match route(request)? {
+    match route(request, &door.policy)? {
         Route::Join(code, answer) => {
             let claim = seats.join(code, worker).await.map_err(Refusal::NoSeat)?;
             Ok((answer, Some(claim)))
@@ -293,9 +326,12 @@ mod tests {
     use futures_lite::future::block_on;
     use futures_lite::{AsyncRead, AsyncWrite};
     use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
 
     fn upgrade(target: &str) -> Request<()> {
         Request::get(target)
+            .header("Host", "x")
             .header("Connection", "keep-alive, Upgrade")
             .header("Upgrade", "WebSocket")
             .header("Sec-WebSocket-Version", "13")
@@ -304,8 +340,13 @@ mod tests {
             .unwrap()
     }
 
+    fn door() -> Door {
+        let handshakes = Arc::new(Handshakes::new(1));
+        Door { handshakes, handshake_timeout: Duration::from_secs(1), policy: Policy::default() }
+    }
+
     fn status(seats: &Arc<Seats>, target: &str) -> (u16, bool) {
-        match block_on(answer(&upgrade(target), seats, 0)) {
+        match block_on(answer(&upgrade(target), &door(), seats, 0)) {
             Ok((answer, claim)) => (answer.status().as_u16(), claim.is_some()),
             Err(refusal) => (refusal.into_answer().status().as_u16(), false),
         }
@@ -395,7 +436,7 @@ mod tests {
         let seats =
             Arc::new(Seats::new(Duration::from_secs(1), 10, Duration::ZERO, Arc::new(crate::clock::SystemClock)));
         seats.close();
-        let refusal = block_on(answer(&upgrade("/?pair=x"), &seats, 0)).unwrap_err();
+        let refusal = block_on(answer(&upgrade("/?pair=x"), &door(), &seats, 0)).unwrap_err();
         assert_eq!(refusal, Refusal::NoSeat(NoSeat::Stopping));
         let answer = refusal.into_answer();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -15,14 +15,17 @@
 pub mod buffer;
 mod liveness;
 mod mask;
+mod origin;
 pub mod pair_code;
 pub mod pair_table;
+mod query;
 pub mod reframe;
 mod utf8;
 
 // Floor 1: shared between tasks.
 mod clock;
 mod executor;
+mod handshakes;
 pub mod link;
 mod occupants;
 mod pool;
@@ -36,6 +39,7 @@ mod transport;
 // Floor 2: a connection's life.
 mod connection;
 mod front_door;
+mod policy;
 
 // Floor 3: all of them.
 mod acceptor;
@@ -50,4 +54,5 @@ mod simulation;
 #[cfg(all(fuzzing, not(test)))]
 pub use simulation::respond;
 
+pub use origin::{InvalidOrigin, Origin};
 pub use relay::{Config, Relay, RelayHandle};

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use percent_encoding::percent_decode;
+use crate::query;
 
 /// The longest pair code that is accepted, in characters (Unicode scalar values) after decoding.
 pub const MAX_CHARACTERS: usize = 256;
@@ -45,19 +45,26 @@ impl PairCode {
     ///
     /// [URL Standard, section 5.1]: https://url.spec.whatwg.org/#urlencoded-parsing
     pub fn from_target(target: &str) -> Result<Self, InvalidPairCode> {
-        let (_, query) = target.split_once('?').ok_or(InvalidPairCode)?;
-        // A fragment is not part of a request target, but nothing stops a client from sending one.
-        let query = query.split_once('#').map_or(query, |(query, _)| query);
-        let code = query
-            .split('&')
-            .map(|field| field.split_once('=').unwrap_or((field, "")))
-            .find_map(|(name, value)| (form_decode(name) == b"pair").then(|| form_decode(value)))
-            .ok_or(InvalidPairCode)?;
+        let code = query::first(target, "pair").ok_or(InvalidPairCode)?;
         let code = String::from_utf8(code).map_err(|_| InvalidPairCode)?;
         match code.chars().take(MAX_CHARACTERS + 1).count() {
             1..=MAX_CHARACTERS => Ok(Self(code.into())),
             _ => Err(InvalidPairCode),
         }
+    }
+
+    /// How long it is, in characters (Unicode scalar values).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use arc_relay::pair_code::PairCode;
+    ///
+    /// assert_eq!(PairCode::from_target("/?pair=%F0%9F%90%8B")?.characters(), 1);
+    /// # Ok::<(), arc_relay::pair_code::InvalidPairCode>(())
+    /// ```
+    pub fn characters(&self) -> usize {
+        self.0.chars().count()
     }
 }
 
@@ -78,12 +85,6 @@ impl fmt::Display for InvalidPairCode {
 }
 
 impl std::error::Error for InvalidPairCode {}
-
-/// Decodes one name or value. `+` goes first, so that `%2B` remains a plus sign.
-fn form_decode(field: &str) -> Vec<u8> {
-    let spaced = field.replace('+', " ");
-    percent_decode(spaced.as_bytes()).collect()
-}
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,11 @@ use std::time::Duration;
 
 use crate::acceptor::Acceptor;
 use crate::clock::{Clock, SystemClock};
+use crate::front_door::Door;
+use crate::handshakes::Handshakes;
 use crate::liveness::Rules;
+use crate::origin::Origin;
+use crate::policy::Policy;
 use crate::reactor::Reactor;
 use crate::reframe::Tally;
 use crate::seats::Seats;
@@ -21,8 +25,8 @@ use crate::tcp::Port;
 use crate::transport::Listener;
 use crate::worker::{Shared, Worker};
 
-/// The longest wait. Beyond it, deadlines might not fit into an instant.
-const MAX_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// The longest time that can be set for anything. Beyond it, deadlines might not fit into an instant.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// How many connections may be on their way to a worker. It is a matter of one turn of its executor.
 const INBOX: usize = 64;
@@ -60,6 +64,17 @@ pub struct Config {
     /// How long the clients of a pair have to show that they are there when a third one comes with their code. Who does
     /// not, loses its seat to it. Zero: the third is refused at once.
     pub probe_timeout: Duration,
+    /// How long a client may take for its request, from when it is accepted to the end of the head, and then for taking
+    /// the answer. It is the same for each request of a connection that is kept. At most a hundred years.
+    pub handshake_timeout: Duration,
+    /// How many connections may be at their request or its answer at a time, at least 1. When another one comes, the
+    /// oldest of them is closed, so that those who say nothing keep nobody out. WebSockets do not count.
+    pub max_handshakes: usize,
+    /// Which sites' scripts may join, by the `Origin` that browsers send; others are refused with 403. All may if there
+    /// are none here, and clients that send no origin always may, since they are no browsers.
+    pub allowed_origins: Vec<Origin>,
+    /// The shortest pair code that is accepted, in characters; shorter ones are refused with 400.
+    pub min_code_length: usize,
     /// How many threads forward messages.
     pub workers: NonZeroUsize,
 }
@@ -78,6 +93,10 @@ impl Default for Config {
             ping_timeout: Duration::from_secs(20),
             write_timeout: Duration::from_secs(30),
             probe_timeout: Duration::from_secs(2),
+            handshake_timeout: Duration::from_secs(10),
+            max_handshakes: 1024,
+            allowed_origins: Vec::new(),
+            min_code_length: 1,
             workers: NonZeroUsize::MIN,
         }
     }
@@ -139,22 +158,28 @@ pub(crate) struct Parts<L: Listener> {
 
 impl<L: Listener> Parts<L> {
     pub(crate) fn new(config: &Config, listener: L, clock: Arc<dyn Clock>) -> Self {
-        let ttl = config.pair_ttl.min(MAX_WAIT);
-        let seats = Seats::new(ttl, config.max_pairs, config.probe_timeout.min(MAX_WAIT), Arc::clone(&clock));
+        let ttl = config.pair_ttl.min(LONGEST);
+        let seats = Seats::new(ttl, config.max_pairs, config.probe_timeout.min(LONGEST), Arc::clone(&clock));
         let seats = Arc::new(seats);
         let stats = Arc::new(Stats::default());
         let (request_stop, stop_requested) = stop();
         let (stop_all, stopped) = stop();
         let (inboxes, inbox_ends): (Vec<_>, Vec<_>) =
             (0..config.workers.get()).map(|_| async_channel::bounded(INBOX)).unzip();
+        let door = Arc::new(Door {
+            handshakes: Arc::new(Handshakes::new(config.max_handshakes)),
+            handshake_timeout: config.handshake_timeout.min(LONGEST),
+            policy: Policy { allowed_origins: config.allowed_origins.clone(), min_code_length: config.min_code_length },
+        });
         let shared = Arc::new(Shared {
+            door,
             seats: Arc::clone(&seats),
             stats: Arc::clone(&stats),
             inboxes,
             stopped,
             max_message: config.max_message,
             beats: config.ping_interval.is_some() || !config.probe_timeout.is_zero(),
-            liveness: Rules::new(config.ping_interval.map(|interval| interval.min(MAX_WAIT)), config.ping_timeout),
+            liveness: Rules::new(config.ping_interval.map(|interval| interval.min(LONGEST)), config.ping_timeout),
             clock,
         });
         let acceptor = Acceptor { listener, shared: Arc::clone(&shared), stop_requested, stop_all };

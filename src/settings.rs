@@ -4,7 +4,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use arc_relay::Config;
+use arc_relay::pair_code::MAX_CHARACTERS;
+use arc_relay::{Config, InvalidOrigin};
 use argh::FromArgs;
 use bytesize::ByteSize;
 
@@ -37,6 +38,21 @@ pub(crate) struct Start {
     /// how long the clients of a pair have to show that they are there when a third one comes, 0 to refuse it at once; default 2s [ARC_RELAY_PROBE_TIMEOUT]
     #[argh(option, arg_name = "duration")]
     probe_timeout: Option<String>,
+    /// how long a client may take for its request, and then for the answer, such as 10s; default 10s
+    /// [ARC_RELAY_HANDSHAKE_TIMEOUT]
+    #[argh(option, arg_name = "duration")]
+    handshake_timeout: Option<String>,
+    /// how many connections may be at that at a time; the oldest makes room for the next; default 1024
+    /// [ARC_RELAY_MAX_HANDSHAKES]
+    #[argh(option, arg_name = "number")]
+    max_handshakes: Option<String>,
+    /// sites whose scripts may join, such as https://example.org,null; default all. Clients that are no browsers always
+    /// may [ARC_RELAY_ALLOW_ORIGIN]
+    #[argh(option, arg_name = "origins")]
+    allow_origin: Option<String>,
+    /// shortest pair code accepted, in characters, up to 256; default 1 [ARC_RELAY_MIN_CODE_LENGTH]
+    #[argh(option, arg_name = "number")]
+    min_code_length: Option<String>,
 }
 
 impl Start {
@@ -74,19 +90,41 @@ impl Start {
         if let Some(timeout) = setting("--probe-timeout", self.probe_timeout, &["ARC_RELAY_PROBE_TIMEOUT"]) {
             config.probe_timeout = timeout.parse(duration_or_zero)?;
         }
+        let timeout = setting("--handshake-timeout", self.handshake_timeout, &["ARC_RELAY_HANDSHAKE_TIMEOUT"]);
+        if let Some(timeout) = timeout {
+            config.handshake_timeout = timeout.parse(duration)?;
+        }
+        if let Some(limit) = setting("--max-handshakes", self.max_handshakes, &["ARC_RELAY_MAX_HANDSHAKES"]) {
+            config.max_handshakes = limit.parse(|limit| match limit.parse() {
+                Ok(0) | Err(_) => Err(String::from("a number from 1 is needed")),
+                Ok(limit) => Ok(limit),
+            })?;
+        }
+        if let Some(origins) = setting("--allow-origin", self.allow_origin, &["ARC_RELAY_ALLOW_ORIGIN"]) {
+            config.allowed_origins = origins.parse(|list| {
+                let origins: Result<_, InvalidOrigin> = list.split(',').map(|origin| origin.trim().parse()).collect();
+                origins.map_err(|needed| needed.to_string())
+            })?;
+        }
+        if let Some(length) = setting("--min-code-length", self.min_code_length, &["ARC_RELAY_MIN_CODE_LENGTH"]) {
+            config.min_code_length = length.parse(|length| match length.parse() {
+                Ok(length @ 1..=MAX_CHARACTERS) => Ok(length),
+                _ => Err(format!("a number from 1 to {MAX_CHARACTERS} is needed")),
+            })?;
+        }
         Ok(config)
     }
 }
 
-fn duration_or_zero(value: &str) -> Result<Duration, String> {
-    humantime::parse_duration(value).map_err(|_| String::from("a duration is needed, such as 90s or 5m"))
+fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| String::from("a duration is needed, such as 90s or 5m"))
 }
 
-fn duration(value: &str) -> Result<Duration, String> {
-    duration_or_zero(value).and_then(|duration| match duration {
-        Duration::ZERO => Err(String::from("a duration is needed, such as 90s or 5m")),
-        duration => Ok(duration),
-    })
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) | Err(_) => Err(String::from("a duration is needed, such as 90s or 5m")),
+        Ok(duration) => Ok(duration),
+    }
 }
 
 /// A value, and who gave it.
@@ -136,9 +174,20 @@ mod tests {
 
     #[test]
     fn flags_set_everything() {
-        let flags = "--port 1 --host ::1 --pair-ttl 2m3s --max-message 16MiB --ping-interval 7s --ping-timeout 8s \
-                     --write-timeout 9s --probe-timeout 10ms";
-        let flags: Vec<_> = flags.split_whitespace().collect();
+        let flags = [
+            ["--port", "1"],
+            ["--host", "::1"],
+            ["--pair-ttl", "2m 3s"],
+            ["--max-message", "16MiB"],
+            ["--ping-interval", "7s"],
+            ["--ping-timeout", "8s"],
+            ["--write-timeout", "9s"],
+            ["--probe-timeout", "10ms"],
+            ["--handshake-timeout", "3s"],
+            ["--max-handshakes", "9"],
+            ["--allow-origin", "https://a.test, null"],
+            ["--min-code-length", "22"],
+        ];
         let expected = Config {
             port: 1,
             host: "::1".into(),
@@ -148,9 +197,17 @@ mod tests {
             ping_timeout: Duration::from_secs(8),
             write_timeout: Duration::from_secs(9),
             probe_timeout: Duration::from_millis(10),
+            handshake_timeout: Duration::from_secs(3),
+            max_handshakes: 9,
+            allowed_origins: vec!["https://a.test".parse().unwrap(), "null".parse().unwrap()],
+            min_code_length: 22,
             ..Config::default()
         };
-        assert_eq!(config(&flags, &[]), Ok(expected));
+        assert_eq!(config(flags.as_flattened(), &[]), Ok(expected));
+    }
+
+    #[test]
+    fn zero_turns_questions_off() {
         let off = config(&["--ping-interval", "0", "--probe-timeout", "0s"], &[]).unwrap();
         assert_eq!((off.ping_interval, off.probe_timeout), (None, Duration::ZERO));
     }
@@ -165,6 +222,20 @@ mod tests {
         assert_eq!(config(&[], &environment).unwrap().host, "h");
         assert_eq!(config(&[], &environment).unwrap().pair_ttl, Duration::from_secs(7));
         assert_eq!(config(&[], &[("ARC_RELAY_MAX_MESSAGE", "5k")]).unwrap().max_message, Some(5000));
+    }
+
+    #[test]
+    fn the_limits_of_handshakes_can_come_from_the_environment() {
+        let environment = [("ARC_RELAY_HANDSHAKE_TIMEOUT", "1m"), ("ARC_RELAY_MAX_HANDSHAKES", "7")];
+        let config = config(&[], &environment).unwrap();
+        assert_eq!((config.handshake_timeout, config.max_handshakes), (Duration::from_secs(60), 7));
+    }
+
+    #[test]
+    fn who_may_join_can_come_from_the_environment() {
+        let environment = [("ARC_RELAY_ALLOW_ORIGIN", "https://a.test"), ("ARC_RELAY_MIN_CODE_LENGTH", "256")];
+        let config = config(&[], &environment).unwrap();
+        assert_eq!((config.allowed_origins.len(), config.min_code_length), (1, 256));
     }
 
     #[test]
@@ -187,6 +258,16 @@ mod tests {
             ("--probe-timeout", "2"),
             ("--max-message", "big"),
             ("--max-message", "0"),
+            ("--handshake-timeout", "0s"),
+            ("--handshake-timeout", "10"),
+            ("--max-handshakes", "0"),
+            ("--max-handshakes", "many"),
+            ("--allow-origin", ""),
+            ("--allow-origin", "*"),
+            ("--allow-origin", "https://a.test,"),
+            ("--allow-origin", "https://a.test/"),
+            ("--min-code-length", "0"),
+            ("--min-code-length", "257"),
         ] {
             let error = config(&[flag, bad], &[]).unwrap_err();
             assert!(error.contains(flag) && error.contains(&format!("{bad:?}")), "{error}");

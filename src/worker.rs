@@ -15,7 +15,7 @@ use futures_lite::FutureExt;
 use crate::clock::Clock;
 use crate::connection::{Connection, Surroundings};
 use crate::executor::{Executor, Spawn};
-use crate::front_door::{self, Admitted};
+use crate::front_door::{self, Admitted, Door};
 use crate::liveness::Rules;
 use crate::pool::Pool;
 use crate::reactor::Reactor;
@@ -31,6 +31,7 @@ const SHARES: usize = 4;
 /// What all workers share.
 #[derive(Debug)]
 pub(crate) struct Shared<T> {
+    pub(crate) door: Arc<Door>,
     pub(crate) seats: Arc<Seats>,
     pub(crate) stats: Arc<Stats>,
     /// The way to each worker.
@@ -134,7 +135,8 @@ impl<T: Transport> Worker<T> {
 }
 
 async fn handshake<T: Transport>(alive: StopOnDrop, socket: T, index: usize, shared: Arc<Shared<T>>) {
-    let admitted = front_door::receive(socket, &shared.seats, index, shared.stopped.clone(), &shared.clock).await;
+    let Shared { door, seats, stopped, clock, .. } = &*shared;
+    let admitted = front_door::receive(socket, door, seats, index, stopped.clone(), clock).await;
     if let Some(mut admitted) = admitted {
         let worker = admitted.claim.worker;
         if worker != index {

@@ -10,10 +10,11 @@ use support::{Relay, run};
 
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
-    for variable in
-        ["ARC_RELAY_PORT", "ARC_RELAY_HOST", "ARC_RELAY_PAIR_TTL", "ARC_RELAY_MAX_MESSAGE", "RELAY_PORT", "RELAY_HOST"]
-    {
-        command.env_remove(variable);
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        if name.starts_with("ARC_RELAY_") || name.starts_with("RELAY_") {
+            command.env_remove(variable);
+        }
     }
     command
 }

@@ -48,12 +48,17 @@ fn refusals_are_those_in_the_table() {
         String::from("GET / HTTP/1.1\r\nHost: t\r\n\r\n"),
         String::from("POST / HTTP/1.1\r\nHost: t\r\n\r\n"),
         whole.replace("Version: 13", "Version: 12"),
+        whole.replace("Host: test\r\n", ""),
+        upgrade("/?pair=x", "Content-Length: 1\r\n"),
+        upgrade(&format!("/?pair=x&{}", "y".repeat(8192)), ""),
     ];
     let mut seen: BTreeSet<_> = requests.iter().map(|request| refusal(&relay, request)).collect();
     let (mut a, mut b) = (relay.socket(), relay.socket());
     support::raw::open(&mut a, "/?pair=x", b"");
     support::raw::open(&mut b, "/?pair=x", b"");
     seen.insert(refusal(&relay, &whole));
+    let strict = Relay::start(&["--allow-origin", "https://app.test"]);
+    seen.insert(refusal(&strict, &upgrade("/?pair=x", "Origin: https://evil.test\r\n")));
 
     let listed: BTreeSet<_> =
         table("| status | body |").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();

@@ -115,6 +115,67 @@ fn refusals_have_their_status_one_line_and_an_end() {
 }
 
 #[test]
+fn a_request_line_of_8_kib_is_read_and_a_longer_one_is_not() {
+    let relay = Relay::start(&[]);
+    let request = |length: usize| {
+        let room = length - "GET /health? HTTP/1.1".len();
+        format!("GET /health?{} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n", "x".repeat(room))
+    };
+    assert!(relay.http(&request(8192)).starts_with("HTTP/1.1 200 "));
+    let response = relay.http(&request(8193));
+    let (status, headers, body) = split(&response);
+    assert_eq!((status, body), ("HTTP/1.1 414 URI Too Long", "request target too long\n"));
+    assert!(headers.contains("connection: close\r\n"), "{headers}");
+    let absolute = format!("http://{}/?pair=x", "h".repeat(8192));
+    assert!(relay.http(&upgrade(&absolute, "")).starts_with("HTTP/1.1 414 "));
+}
+
+#[test]
+fn exactly_one_host_is_required_whatever_is_asked_for() {
+    let relay = Relay::start(&[]);
+    for request in [String::from("GET /health HTTP/1.1\r\nHost: test\r\n\r\n"), upgrade("/?pair=x", "")] {
+        for hosts in ["", "Host: test\r\nHost: test\r\n", "Host: a\r\nX: y\r\nhost: b\r\n"] {
+            let response = relay.http(&request.replace("Host: test\r\n", hosts));
+            let (status, _, body) = split(&response);
+            assert_eq!((status, body), ("HTTP/1.1 400 Bad Request", "exactly one Host header required\n"), "{hosts}");
+        }
+    }
+    assert!(relay.http("GET /health HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200 "));
+    let response = relay.http("GET /health HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.0 400 "), "{response}");
+}
+
+#[test]
+fn an_upgrade_has_no_body() {
+    let relay = Relay::start(&[]);
+    for field in ["Content-Length: 5", "Transfer-Encoding: chunked", "Content-Length: 1\r\nExpect: 100-continue"] {
+        let response = relay.http(&upgrade("/?pair=x", &format!("{field}\r\n")));
+        let (status, _, body) = split(&response);
+        assert_eq!((status, body), ("HTTP/1.1 400 Bad Request", "a body is not allowed on an upgrade\n"), "{field}");
+    }
+    assert_eq!(relay.pairs(), 0);
+    let mut socket = relay.socket();
+    socket.write_all(upgrade("/?pair=x", "Content-Length: 0\r\n").as_bytes()).unwrap();
+    support::raw::expect(&mut socket, b"HTTP/1.1 101 ");
+}
+
+#[test]
+fn the_key_and_the_version_are_given_once() {
+    let relay = Relay::start(&[]);
+    for (field, status, told) in [
+        ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", 400, "missing or invalid Sec-WebSocket-Key\n"),
+        ("Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", 400, "missing or invalid Sec-WebSocket-Key\n"),
+        ("Sec-WebSocket-Version: 8", 426, "WebSocket version 13 required\n"),
+        ("Sec-WebSocket-Version: 13", 426, "WebSocket version 13 required\n"),
+    ] {
+        let response = relay.http(&upgrade("/?pair=x", &format!("{field}\r\n")));
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{field}: {response}");
+        assert_eq!(split(&response).2, told, "{field}");
+    }
+    assert_eq!(relay.pairs(), 0);
+}
+
+#[test]
 fn a_refusal_in_http_1_0_ends_the_connection_whatever_is_asked_for() {
     let relay = Relay::start(&[]);
     for connection in ["Upgrade", "keep-alive, Upgrade"] {

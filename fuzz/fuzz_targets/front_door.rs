@@ -75,15 +75,32 @@ impl Expected {
             let mut elements = lines.flat_map(|line| std::str::from_utf8(line).unwrap().split(','));
             elements.any(|found| found.trim().eq_ignore_ascii_case(element))
         };
+        let only = |name| {
+            let mut values = values(name);
+            values.next().filter(|_| values.next().is_none())
+        };
         let mut statuses = Vec::new();
         let mut accept = None;
+        let hosts = values("host").count();
+        if hosts > 1 || (hosts == 0 && request.version == Some(1)) {
+            statuses.push(400);
+        }
+        // A fragment does not count, nor what an absolute target has before its path if that is missing.
+        let target_length = target.split('#').next().unwrap_or_default().len();
+        let too_long = method.len() + target_length + " HTTP/1.1 ".len() > 8192;
+        if too_long {
+            statuses.push(414);
+        }
         if lists("upgrade", "websocket") {
-            let key = values("sec-websocket-key").next();
+            let key = only("sec-websocket-key");
             if method != "GET" {
                 statuses.push(405);
             }
-            if values("sec-websocket-version").next() != Some(b"13") {
+            if only("sec-websocket-version") != Some(b"13") {
                 statuses.push(426);
+            }
+            if values("transfer-encoding").next().is_some() || values("content-length").any(|length| length != b"0") {
+                statuses.push(400);
             }
             if request.version != Some(1) || !lists("connection", "upgrade") || !key.is_some_and(is_key) {
                 statuses.push(400);
@@ -97,7 +114,7 @@ impl Expected {
                 statuses.push(101);
                 accept = Some(derive_accept_key(key));
             }
-        } else {
+        } else if statuses.is_empty() {
             let is_health = matches!(uri.path(), "/health" | "/health/");
             statuses.push(match method {
                 "GET" | "HEAD" if is_health => 200,

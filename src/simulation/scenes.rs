@@ -190,6 +190,47 @@ fn a_reader_that_does_not_read_costs_two_buffers() {
     }
 }
 
+/// Who joins and does not take the answer kept its seat for as long as its system acknowledged anything.
+#[test]
+fn a_seat_is_free_again_when_its_answer_is_not_taken_in_time() {
+    for seed in 0..20 {
+        let mut stage = Stage::new(Random::new(seed), Config::default());
+        // Less room than the answer needs.
+        let (socket, cable) = stage.socket(0, 60);
+        cable.hold_steady();
+        let mut client = Actor(socket);
+        for part in JOIN.as_bytes().chunks(30) {
+            client.send(part);
+            stage.settle();
+        }
+        assert_eq!(stage.relay.seats.pairs(), 1, "seed {seed}");
+        stage.pass(Duration::from_secs(10));
+        assert_eq!(stage.relay.seats.pairs(), 0, "seed {seed}");
+        drop(client);
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
+/// Whoever asks again before the answer is taken would have the whole time again.
+#[test]
+fn asking_again_gives_no_more_time_to_take_the_first_answer() {
+    for seed in 0..20 {
+        let mut stage = Stage::new(Random::new(seed), Config::default());
+        let (socket, cable) = stage.socket(0, 60);
+        cable.hold_steady();
+        let mut client = Actor(socket);
+        for _ in 0..2 {
+            client.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+            stage.pass(Duration::from_secs(6));
+        }
+        assert!(cable.is_closed_by_relay(), "seed {seed}");
+        drop(client);
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
 /// Whatever time to live is asked for, a deadline fits into an instant, and it is a hundred years at most.
 #[test]
 fn the_longest_time_to_live_is_a_hundred_years() {

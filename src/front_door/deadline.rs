@@ -1,0 +1,88 @@
+//! How long a client that speaks HTTP may take for its next step.
+//!
+//! There are two of them in turn: to send the head of a request, and to take the answer. Each has the same time, and it
+//! begins when the step does; nothing that is sent or taken meanwhile extends it. hyper has a timeout for the first step
+//! only.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures_lite::{AsyncRead, AsyncWrite};
+
+use crate::clock::Clock;
+
+/// The deadline of a connection's present step.
+#[derive(Debug)]
+pub(super) struct Deadline<'a> {
+    clock: &'a dyn Clock,
+    timeout: Duration,
+    at: Cell<Instant>,
+    /// Whether the step is to take an answer.
+    answering: Cell<bool>,
+}
+
+impl<'a> Deadline<'a> {
+    /// Begins with the head of the first request.
+    pub(super) fn new(clock: &'a dyn Clock, timeout: Duration) -> Self {
+        Self { clock, timeout, at: Cell::new(clock.now() + timeout), answering: Cell::new(false) }
+    }
+
+    /// The head of a request is there. hyper reads no other one before the answer is written, so who sends requests and
+    /// takes no answers gains no time by it.
+    pub(super) fn answer(&self) {
+        self.answering.set(true);
+        self.restart();
+    }
+
+    /// Everything is written that was to be written.
+    fn written(&self) {
+        if self.answering.replace(false) {
+            self.restart();
+        }
+    }
+
+    fn restart(&self) {
+        self.at.set(self.clock.now() + self.timeout);
+    }
+
+    /// Ready when a step has taken too long.
+    pub(super) async fn passed(&self) {
+        // It may move while it is waited for, but only to a later time.
+        while self.clock.now() < self.at.get() {
+            self.clock.sleep_until(self.at.get()).await;
+        }
+    }
+}
+
+/// A stream that tells the deadline when everything is written.
+#[derive(Debug)]
+pub(super) struct Timed<'a, T> {
+    pub(super) stream: T,
+    pub(super) deadline: &'a Deadline<'a>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Timed<'_, T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<'_, T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    // hyper does it when all it had to write has been taken.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.deadline.written();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}

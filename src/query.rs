@@ -1,0 +1,26 @@
+//! The query of a request target, and its fields.
+
+use percent_encoding::percent_decode;
+
+/// The value of the first field of this name, if there is one.
+///
+/// The query is decoded as `application/x-www-form-urlencoded` ([URL Standard, section 5.1]): `%xx` stands for a byte
+/// and `+` for a space, in names as in values, and a `%` that no two hexadecimal digits follow stands for itself. Unlike
+/// in that standard, bytes that are not UTF-8 are not replaced.
+///
+/// [URL Standard, section 5.1]: https://url.spec.whatwg.org/#urlencoded-parsing
+pub(crate) fn first(target: &str, name: &str) -> Option<Vec<u8>> {
+    let (_, query) = target.split_once('?')?;
+    // A fragment is not part of a request target, but nothing stops a client from sending one.
+    let query = query.split_once('#').map_or(query, |(query, _)| query);
+    query
+        .split('&')
+        .map(|field| field.split_once('=').unwrap_or((field, "")))
+        .find_map(|(found, value)| (form_decode(found) == name.as_bytes()).then(|| form_decode(value)))
+}
+
+/// Decodes one name or value. `+` goes first, so that `%2B` remains a plus sign.
+fn form_decode(field: &str) -> Vec<u8> {
+    let spaced = field.replace('+', " ");
+    percent_decode(spaced.as_bytes()).collect()
+}
