@@ -75,6 +75,8 @@ pub struct Config {
     pub allowed_origins: Vec<Origin>,
     /// The shortest pair code that is accepted, in characters; shorter ones are refused with 400.
     pub min_code_length: usize,
+    /// How long pairs may go on after the relay was told to stop, before they are closed.
+    pub drain_timeout: Duration,
     /// How many threads forward messages.
     pub workers: NonZeroUsize,
 }
@@ -97,6 +99,7 @@ impl Default for Config {
             max_handshakes: 1024,
             allowed_origins: Vec::new(),
             min_code_length: 1,
+            drain_timeout: Duration::ZERO,
             workers: NonZeroUsize::MIN,
         }
     }
@@ -163,6 +166,7 @@ impl<L: Listener> Parts<L> {
         let seats = Arc::new(seats);
         let stats = Arc::new(Stats::default());
         let (request_stop, stop_requested) = stop();
+        let (close_door, door_closed) = stop();
         let (stop_all, stopped) = stop();
         let (inboxes, inbox_ends): (Vec<_>, Vec<_>) =
             (0..config.workers.get()).map(|_| async_channel::bounded(INBOX)).unzip();
@@ -176,13 +180,21 @@ impl<L: Listener> Parts<L> {
             seats: Arc::clone(&seats),
             stats: Arc::clone(&stats),
             inboxes,
+            door_closed,
             stopped,
             max_message: config.max_message,
             beats: config.ping_interval.is_some() || !config.probe_timeout.is_zero(),
             liveness: Rules::new(config.ping_interval.map(|interval| interval.min(LONGEST)), config.ping_timeout),
             clock,
         });
-        let acceptor = Acceptor { listener, shared: Arc::clone(&shared), stop_requested, stop_all };
+        let acceptor = Acceptor {
+            listener,
+            shared: Arc::clone(&shared),
+            stop_requested,
+            close_door,
+            stop_all,
+            drain_timeout: config.drain_timeout.min(LONGEST),
+        };
         let workers = inbox_ends
             .into_iter()
             .enumerate()
@@ -218,8 +230,9 @@ impl RelayHandle {
         self.stats.tally()
     }
 
-    /// Stops gracefully: accepts nobody any more, sends every client 1001 `relay stopping` after what was received
-    /// for it, and waits for their answers, but not longer than 6 seconds.
+    /// Stops gracefully: listens no more, tells those who wait for a peer 1001 `relay stopping`, lets pairs go on until
+    /// they end or for [`Config::drain_timeout`], sends them 1001 `relay stopping` after what was received for them, and
+    /// waits for their answers, but no longer than 2 seconds.
     pub async fn stop(self) {
         let Self { request_stop, mut ended, .. } = self;
         drop(request_stop);

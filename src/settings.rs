@@ -38,6 +38,9 @@ pub(crate) struct Start {
     /// how long the clients of a pair have to show that they are there when a third one comes, 0 to refuse it at once; default 2s [ARC_RELAY_PROBE_TIMEOUT]
     #[argh(option, arg_name = "duration")]
     probe_timeout: Option<String>,
+    /// how long pairs may go on after a signal to stop; default 0 [ARC_RELAY_DRAIN_TIMEOUT]
+    #[argh(option, arg_name = "duration")]
+    drain_timeout: Option<String>,
     /// how long a client may take for its request, and then for the answer, such as 10s; default 10s
     /// [ARC_RELAY_HANDSHAKE_TIMEOUT]
     #[argh(option, arg_name = "duration")]
@@ -89,6 +92,9 @@ impl Start {
         }
         if let Some(timeout) = setting("--probe-timeout", self.probe_timeout, &["ARC_RELAY_PROBE_TIMEOUT"]) {
             config.probe_timeout = timeout.parse(duration_or_zero)?;
+        }
+        if let Some(timeout) = setting("--drain-timeout", self.drain_timeout, &["ARC_RELAY_DRAIN_TIMEOUT"]) {
+            config.drain_timeout = timeout.parse(duration_or_zero)?;
         }
         let timeout = setting("--handshake-timeout", self.handshake_timeout, &["ARC_RELAY_HANDSHAKE_TIMEOUT"]);
         if let Some(timeout) = timeout {
@@ -183,6 +189,7 @@ mod tests {
             ["--ping-timeout", "8s"],
             ["--write-timeout", "9s"],
             ["--probe-timeout", "10ms"],
+            ["--drain-timeout", "1h"],
             ["--handshake-timeout", "3s"],
             ["--max-handshakes", "9"],
             ["--allow-origin", "https://a.test, null"],
@@ -197,6 +204,7 @@ mod tests {
             ping_timeout: Duration::from_secs(8),
             write_timeout: Duration::from_secs(9),
             probe_timeout: Duration::from_millis(10),
+            drain_timeout: Duration::from_secs(3600),
             handshake_timeout: Duration::from_secs(3),
             max_handshakes: 9,
             allowed_origins: vec!["https://a.test".parse().unwrap(), "null".parse().unwrap()],
@@ -256,6 +264,7 @@ mod tests {
             ("--ping-timeout", "0"),
             ("--write-timeout", "0s"),
             ("--probe-timeout", "2"),
+            ("--drain-timeout", "x"),
             ("--max-message", "big"),
             ("--max-message", "0"),
             ("--handshake-timeout", "0s"),

@@ -36,6 +36,8 @@ pub(crate) struct Shared<T> {
     pub(crate) stats: Arc<Stats>,
     /// The way to each worker.
     pub(crate) inboxes: Vec<Sender<Job<T>>>,
+    /// Tells those at the front door that nobody comes in any more.
+    pub(crate) door_closed: Stop,
     /// Tells connections to close.
     pub(crate) stopped: Stop,
     pub(crate) max_message: Option<u64>,
@@ -135,8 +137,8 @@ impl<T: Transport> Worker<T> {
 }
 
 async fn handshake<T: Transport>(alive: StopOnDrop, socket: T, index: usize, shared: Arc<Shared<T>>) {
-    let Shared { door, seats, stopped, clock, .. } = &*shared;
-    let admitted = front_door::receive(socket, door, seats, index, stopped.clone(), clock).await;
+    let Shared { door, seats, door_closed, clock, .. } = &*shared;
+    let admitted = front_door::receive(socket, door, seats, index, door_closed.clone(), clock).await;
     if let Some(mut admitted) = admitted {
         let worker = admitted.claim.worker;
         if worker != index {

@@ -48,7 +48,9 @@ impl World {
 
     /// When nothing can run and nothing is under way, nobody waits without a cause.
     pub(super) fn check_rest(&self) {
-        if self.relay_stopped_at.is_some_and(|at| self.stage.clock.now() > at + Duration::from_secs(7)) {
+        let drain = self.stage.config.drain_timeout;
+        let is_after = |time: Duration| self.relay_stopped_at.is_some_and(|at| self.stage.clock.now() > at + time);
+        if is_after(drain + Duration::from_secs(3)) {
             let are_closed = self.stage.cables.iter().all(Cable::is_closed_by_relay);
             assert!(are_closed, "the relay takes too long to stop");
         }
@@ -63,7 +65,7 @@ impl World {
             let has_ended = client.ending == Ending::End && client.departed_at.is_some();
             let lingers = has_ended && client.peer().is_some_and(|peer| !is_delivered(peer));
             if client.is_there() && client.ending != Ending::Vanish && !lingers {
-                let told = !self.stage.relay.is_stopped() || client.pausing || handle.cable.is_stalled();
+                let told = !is_after(drain) || client.pausing || handle.cable.is_stalled();
                 assert!(told, "the relay has stopped, but client {number} was not told");
                 there.entry(client.code).or_default().push((number, client));
             }

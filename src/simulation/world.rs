@@ -34,6 +34,7 @@ impl World {
             pair_ttl: PAIR_TTL,
             max_message: Some(MAX_MESSAGE as u64),
             max_pairs: if random.once_in(6) { 1 + random.below(2) } else { 100 },
+            drain_timeout: Duration::from_secs(random.below(2) as u64 * random.below(20) as u64),
             workers: NonZeroUsize::MIN.saturating_add(random.below(3)),
             ..Config::default()
         };
