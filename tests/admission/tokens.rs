@@ -125,7 +125,6 @@ fn tokens_that_cannot_be_read_again_leave_the_old_ones() {
 fn sighup_does_no_harm_without_a_file() {
     let relay = Relay::start(&[]);
     relay.signal(Signal::HUP);
-    // Signals of the same kind may become one, so the next is another.
     run(async {
         let (mut a, mut b) = relay.pair("x").await;
         a.send("still there").await;
