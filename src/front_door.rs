@@ -174,6 +174,7 @@ impl Refusal {
             Self::Version => (StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 required"),
             Self::Handshake(reason) => (StatusCode::BAD_REQUEST, reason),
             Self::Denied(Denial::Origin) => (StatusCode::FORBIDDEN, "origin not allowed"),
+            Self::Denied(Denial::Token) => (StatusCode::UNAUTHORIZED, "access token required"),
             Self::Denied(Denial::PairCode) => (StatusCode::BAD_REQUEST, "missing or invalid pair code"),
             Self::NoSeat(NoSeat::Occupied(_)) => (StatusCode::CONFLICT, "pair is full"),
             Self::NoSeat(NoSeat::Full) => (StatusCode::SERVICE_UNAVAILABLE, "relay is full"),
@@ -184,6 +185,7 @@ impl Refusal {
         set(header::CONNECTION, "close");
         match self {
             Self::Method { allow } => set(header::ALLOW, allow),
+            Self::Denied(Denial::Token) => set(header::WWW_AUTHENTICATE, "Bearer"),
             Self::Version => set(header::SEC_WEBSOCKET_VERSION, "13"),
             Self::NoSeat(NoSeat::Full | NoSeat::Stopping) => set(header::RETRY_AFTER, "5"),
             _ => None,

@@ -12,6 +12,7 @@
 //! A module uses only modules of the floors above it in this file, and of its own; see `ARCHITECTURE.md` for the map.
 
 // Floor 0: pure.
+mod access_tokens;
 pub mod buffer;
 mod liveness;
 mod mask;
@@ -54,5 +55,6 @@ mod simulation;
 #[cfg(all(fuzzing, not(test)))]
 pub use simulation::respond;
 
+pub use access_tokens::{AccessTokens, NoAccessToken};
 pub use origin::{InvalidOrigin, Origin};
 pub use relay::{Config, Relay, RelayHandle};

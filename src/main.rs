@@ -3,15 +3,17 @@
 mod settings;
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
-use arc_relay::{Config, Relay};
+use arc_relay::{AccessTokens, Relay, RelayHandle};
 use argh::{EarlyExit, FromArgs};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt};
 
-use settings::Start;
+use settings::{Settings, Start};
 
 /// Joins two WebSocket endpoints that know the same pair code, and forwards binary messages between them, unread.
 #[derive(FromArgs)]
@@ -43,9 +45,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         None => fail(USAGE, "a command is missing: arc-relay start (see arc-relay --help)"),
-        Some(Command::Start(start)) => match start.into_config(|variable| std::env::var_os(variable)) {
+        Some(Command::Start(start)) => match start.into_settings(|variable| std::env::var_os(variable)) {
             Err(error) => fail(USAGE, &error),
-            Ok(config) => run(config),
+            Ok(settings) => run(settings),
         },
     }
 }
@@ -67,12 +69,19 @@ fn arguments(given: impl Iterator<Item = OsString>) -> Result<Arguments, ExitCod
 }
 
 /// Runs a relay until a signal ends it.
-fn run(config: Config) -> ExitCode {
+fn run(settings: Settings) -> ExitCode {
     // Before anything else, so that no signal is missed.
-    let mut signals = match Signals::new([Signal::Term, Signal::Int]) {
+    let mut signals = match Signals::new([Signal::Term, Signal::Int, Signal::Hup]) {
         Ok(signals) => signals,
         Err(error) => return fail(1, &format!("cannot receive signals: {error}")),
     };
+    let Settings { mut config, access_token_file } = settings;
+    if let Some(path) = &access_token_file {
+        match read_access_tokens(path) {
+            Ok(tokens) => config.access_tokens = Some(tokens),
+            Err(error) => return fail(1, &error),
+        }
+    }
     let place = if config.host.contains(':') && !config.host.starts_with('[') {
         format!("[{}]:{}", config.host, config.port)
     } else {
@@ -84,18 +93,47 @@ fn run(config: Config) -> ExitCode {
     };
     say(&format!("arc-relay listening on ws://{} (health at /health)", relay.local_addr()));
     smol::block_on(async {
-        signals.next().await;
+        // Without a file there is nothing to read again, and that is no reason to end.
+        let read_again = || access_token_file.iter().for_each(|path| exchange_access_tokens(&relay, path));
+        end_requested(&mut signals, read_again).await;
         let stopped = async {
             relay.stop().await;
             ExitCode::SUCCESS
         };
         let second_signal = async {
             // As a shell would report it if the first had not been caught.
-            let number = signals.next().await.and_then(Result::ok).map_or(1, |signal| signal as u8);
-            ExitCode::from(128 + number)
+            ExitCode::from(128 + end_requested(&mut signals, || {}).await)
         };
         stopped.or(second_signal).await
     })
+}
+
+/// Waits for a signal to end, and returns its number. For each SIGHUP that comes before, `read_again` is called.
+async fn end_requested(signals: &mut Signals, read_again: impl Fn()) -> u8 {
+    loop {
+        match signals.next().await {
+            Some(Ok(Signal::Hup)) => read_again(),
+            other => return other.and_then(Result::ok).map_or(1, |signal| signal as u8),
+        }
+    }
+}
+
+/// Reads the access tokens again. If they cannot be had, the relay keeps those it has: neither everybody nor nobody may
+/// get in because a file is being edited.
+fn exchange_access_tokens(relay: &RelayHandle, path: &Path) {
+    match read_access_tokens(path) {
+        Ok(tokens) => {
+            say(&format!("arc-relay has read the access tokens again: {}", tokens.count()));
+            relay.set_access_tokens(tokens);
+        }
+        Err(error) => complain(&format!("{error}; the old access tokens stay")),
+    }
+}
+
+/// The error names the file, and nothing that is in it.
+fn read_access_tokens(path: &Path) -> Result<AccessTokens, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot read access tokens from {path:?}: {error}"))?;
+    text.parse().map_err(|error| format!("cannot read access tokens from {path:?}: {error}"))
 }
 
 /// One line on standard output. If nobody reads it, so be it.
@@ -105,6 +143,11 @@ fn say(line: &str) {
 
 /// One line on standard error, and the exit code.
 fn fail(code: u8, error: &str) -> ExitCode {
-    let _ = writeln!(io::stderr(), "arc-relay: {error}");
+    complain(error);
     ExitCode::from(code)
+}
+
+/// One line on standard error.
+fn complain(error: &str) {
+    let _ = writeln!(io::stderr(), "arc-relay: {error}");
 }

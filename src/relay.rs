@@ -5,11 +5,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::Duration;
 
 use crate::acceptor::Acceptor;
+use crate::access_tokens::AccessTokens;
 use crate::clock::{Clock, SystemClock};
 use crate::front_door::Door;
 use crate::handshakes::Handshakes;
@@ -73,6 +74,9 @@ pub struct Config {
     /// Which sites' scripts may join, by the `Origin` that browsers send; others are refused with 403. All may if there
     /// are none here, and clients that send no origin always may, since they are no browsers.
     pub allowed_origins: Vec<Origin>,
+    /// The access tokens of which a client needs one to join, or is refused with 401. Without a list here none is needed.
+    /// They can be [exchanged](RelayHandle::set_access_tokens) while the relay runs.
+    pub access_tokens: Option<AccessTokens>,
     /// The shortest pair code that is accepted, in characters; shorter ones are refused with 400.
     pub min_code_length: usize,
     /// How long pairs may go on after the relay was told to stop, before they are closed.
@@ -98,6 +102,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1024,
             allowed_origins: Vec::new(),
+            access_tokens: None,
             min_code_length: 1,
             drain_timeout: Duration::ZERO,
             workers: NonZeroUsize::MIN,
@@ -132,7 +137,8 @@ impl Relay {
     pub fn start(config: Config) -> io::Result<RelayHandle> {
         let port = Port::listen(&config.host, config.port, config.write_timeout)?;
         let local_addr = port.local_addr()?;
-        let Parts { seats, stats, request_stop, acceptor, workers } = Parts::new(&config, port, Arc::new(SystemClock));
+        let Parts { seats, stats, door, request_stop, acceptor, workers } =
+            Parts::new(&config, port, Arc::new(SystemClock));
         let (running, ended) = stop();
         let mut acceptor = Some(acceptor);
         for worker in workers {
@@ -145,7 +151,7 @@ impl Relay {
                 drop(running);
             })?;
         }
-        Ok(RelayHandle { local_addr, seats, stats, request_stop, ended })
+        Ok(RelayHandle { local_addr, seats, stats, door, request_stop, ended })
     }
 }
 
@@ -153,6 +159,7 @@ impl Relay {
 pub(crate) struct Parts<L: Listener> {
     pub(crate) seats: Arc<Seats>,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) door: Arc<Door>,
     /// Its drop stops the relay.
     pub(crate) request_stop: StopOnDrop,
     pub(crate) acceptor: Acceptor<L>,
@@ -173,10 +180,14 @@ impl<L: Listener> Parts<L> {
         let door = Arc::new(Door {
             handshakes: Arc::new(Handshakes::new(config.max_handshakes)),
             handshake_timeout: config.handshake_timeout.min(LONGEST),
-            policy: Policy { allowed_origins: config.allowed_origins.clone(), min_code_length: config.min_code_length },
+            policy: Policy {
+                allowed_origins: config.allowed_origins.clone(),
+                access_tokens: RwLock::new(config.access_tokens.clone()),
+                min_code_length: config.min_code_length,
+            },
         });
         let shared = Arc::new(Shared {
-            door,
+            door: Arc::clone(&door),
             seats: Arc::clone(&seats),
             stats: Arc::clone(&stats),
             inboxes,
@@ -200,7 +211,7 @@ impl<L: Listener> Parts<L> {
             .enumerate()
             .map(|(index, inbox)| Worker { index, inbox, shared: Arc::clone(&shared) })
             .collect();
-        Self { seats, stats, request_stop, acceptor, workers }
+        Self { seats, stats, door, request_stop, acceptor, workers }
     }
 }
 
@@ -210,6 +221,7 @@ pub struct RelayHandle {
     local_addr: SocketAddr,
     seats: Arc<Seats>,
     stats: Arc<Stats>,
+    door: Arc<Door>,
     request_stop: StopOnDrop,
     ended: Stop,
 }
@@ -228,6 +240,23 @@ impl RelayHandle {
     /// How many messages were forwarded, and dropped for being text, since the start.
     pub fn tally(&self) -> Tally {
         self.stats.tally()
+    }
+
+    /// Lets those join from now on who have one of these access tokens, and nobody else, whatever was asked for before.
+    /// Whoever has joined already stays.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use arc_relay::{Config, Relay};
+    ///
+    /// let config = Config { port: 0, access_tokens: Some("old".parse()?), ..Config::default() };
+    /// let relay = Relay::start(config)?;
+    /// relay.set_access_tokens("old\nnew".parse()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_access_tokens(&self, tokens: AccessTokens) {
+        self.door.policy.set_access_tokens(tokens);
     }
 
     /// Stops gracefully: listens no more, tells those who wait for a peer 1001 `relay stopping`, lets pairs go on until

@@ -2,6 +2,7 @@
 //! the default. An empty variable counts as none, so that a compose file can pass on what is not set.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use arc_relay::pair_code::MAX_CHARACTERS;
@@ -53,14 +54,27 @@ pub(crate) struct Start {
     /// may [ARC_RELAY_ALLOW_ORIGIN]
     #[argh(option, arg_name = "origins")]
     allow_origin: Option<String>,
+    /// file of access tokens, one a line, of which a client needs one to join; read again on SIGHUP; default none is
+    /// needed [ARC_RELAY_ACCESS_TOKEN_FILE]
+    #[argh(option, arg_name = "path")]
+    access_token_file: Option<String>,
     /// shortest pair code accepted, in characters, up to 256; default 1 [ARC_RELAY_MIN_CODE_LENGTH]
     #[argh(option, arg_name = "number")]
     min_code_length: Option<String>,
 }
 
+/// What the command line and the environment ask for.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Settings {
+    /// All but the access tokens.
+    pub(crate) config: Config,
+    /// Where the access tokens are.
+    pub(crate) access_token_file: Option<PathBuf>,
+}
+
 impl Start {
     /// What the flags, the environment and the defaults say together.
-    pub(crate) fn into_config(self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Config, String> {
+    pub(crate) fn into_settings(self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Settings, String> {
         let setting = |flag, given, variables| Setting::find(flag, given, variables, &environment);
         let mut config = Config::default();
         if let Some(host) = setting("--host", self.host, &["ARC_RELAY_HOST", "RELAY_HOST"]) {
@@ -118,7 +132,12 @@ impl Start {
                 _ => Err(format!("a number from 1 to {MAX_CHARACTERS} is needed")),
             })?;
         }
-        Ok(config)
+        let file = setting("--access-token-file", self.access_token_file, &["ARC_RELAY_ACCESS_TOKEN_FILE"]);
+        let access_token_file = match file {
+            Some(file) if file.value.is_empty() => Some(file.parse(|_| Err(String::from("a path is needed")))?),
+            file => file.map(|file| PathBuf::from(file.value)),
+        };
+        Ok(Settings { config, access_token_file })
     }
 }
 
@@ -165,12 +184,16 @@ impl Setting {
 mod tests {
     use super::*;
 
-    fn config(flags: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
+    fn settings(flags: &[&str], environment: &[(&str, &str)]) -> Result<Settings, String> {
         let start = Start::from_args(&["arc-relay", "start"], flags).map_err(|exit| exit.output)?;
-        start.into_config(|name| {
+        start.into_settings(|name| {
             let value = environment.iter().find(|(variable, _)| *variable == name)?.1;
             Some(value.into())
         })
+    }
+
+    fn config(flags: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
+        settings(flags, environment).map(|settings| settings.config)
     }
 
     #[test]
@@ -247,6 +270,15 @@ mod tests {
     }
 
     #[test]
+    fn the_access_tokens_file_is_named_by_flag_or_variable() {
+        let environment = [("ARC_RELAY_ACCESS_TOKEN_FILE", "/b")];
+        let file = |flags, environment| settings(flags, environment).unwrap().access_token_file;
+        assert_eq!(file(&[], &[]), None);
+        assert_eq!(file(&[], &environment), Some("/b".into()));
+        assert_eq!(file(&["--access-token-file", "/a"], &environment), Some("/a".into()));
+    }
+
+    #[test]
     fn an_empty_variable_is_none() {
         assert_eq!(config(&[], &[("ARC_RELAY_PORT", ""), ("RELAY_PORT", "4")]).unwrap().port, 4);
     }
@@ -275,6 +307,7 @@ mod tests {
             ("--allow-origin", "*"),
             ("--allow-origin", "https://a.test,"),
             ("--allow-origin", "https://a.test/"),
+            ("--access-token-file", ""),
             ("--min-code-length", "0"),
             ("--min-code-length", "257"),
         ] {

@@ -73,6 +73,21 @@ fn what_cannot_be_listened_on_is_one_line_and_exit_1() {
 }
 
 #[test]
+fn access_tokens_that_cannot_be_had_are_one_line_and_exit_1() {
+    let empty = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli-no-access-tokens");
+    std::fs::write(&empty, "\n# secret\n").unwrap();
+    for (path, reason) in [(empty.to_str().unwrap(), "there is no access token"), ("/nowhere", "No such file")] {
+        let (code, stdout, stderr) = output(command().args(["start", "--port", "0", "--access-token-file", path]));
+        assert_eq!((code, &*stdout), (Some(1), ""));
+        assert!(
+            stderr.starts_with(&format!("arc-relay: cannot read access tokens from {path:?}: {reason}")),
+            "{stderr}"
+        );
+        assert!(stderr.lines().count() == 1 && !stderr.contains("secret"), "{stderr}");
+    }
+}
+
+#[test]
 fn the_environment_is_used_and_flags_win_over_it() {
     let mut from_environment = command();
     from_environment

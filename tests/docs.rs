@@ -57,8 +57,11 @@ fn refusals_are_those_in_the_table() {
     support::raw::open(&mut a, "/?pair=x", b"");
     support::raw::open(&mut b, "/?pair=x", b"");
     seen.insert(refusal(&relay, &whole));
-    let strict = Relay::start(&["--allow-origin", "https://app.test"]);
+    let tokens = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs-access-tokens");
+    std::fs::write(&tokens, "blue").unwrap();
+    let strict = Relay::start(&["--allow-origin", "https://app.test", "--access-token-file", tokens.to_str().unwrap()]);
     seen.insert(refusal(&strict, &upgrade("/?pair=x", "Origin: https://evil.test\r\n")));
+    seen.insert(refusal(&strict, &whole));
 
     let listed: BTreeSet<_> =
         table("| status | body |").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
@@ -66,6 +69,30 @@ fn refusals_are_those_in_the_table() {
     let others = ["`relay is full`", "`relay stopping`"].map(|body| (String::from("503"), body.to_owned()));
     seen.extend(others);
     assert_eq!(seen, listed);
+}
+
+#[test]
+fn the_limits_of_handshakes_are_those_in_the_table() {
+    let config = arc_relay::Config::default();
+    let bounds: Vec<_> = table("| what | bound |").into_iter().map(|row| row[1].clone()).collect();
+    for bound in [
+        format!("`--handshake-timeout` ({}s)", config.handshake_timeout.as_secs()),
+        format!("`--max-handshakes` ({})", config.max_handshakes),
+    ] {
+        assert!(bounds.iter().any(|listed| listed.starts_with(&bound)), "{bound}");
+    }
+}
+
+#[test]
+fn what_is_asked_of_those_who_join_is_in_the_table() {
+    let rows = table("| asked for by |");
+    let flags: Vec<_> = rows.iter().skip(1).map(|row| row[0].trim_matches('`')).collect();
+    assert_eq!(flags, ["--allow-origin", "--access-token-file", "--min-code-length"]);
+    let refusals = table("| status | body |");
+    let known = |status: &str| refusals.iter().any(|row| row[0] == status);
+    for row in &rows {
+        assert!(row[2].split(", ").all(known), "{row:?}");
+    }
 }
 
 fn refusal(relay: &Relay, request: &str) -> (String, String) {

@@ -47,6 +47,21 @@ fn pairs_meet_whatever_worker_they_came_to() {
 }
 
 #[test]
+fn access_tokens_can_be_exchanged_and_are_never_shown() {
+    let config = Config { access_tokens: Some("hush-1".parse().unwrap()), ..config() };
+    assert!(!format!("{config:?}").contains("hush"));
+    let relay = Relay::start(config).unwrap();
+    assert!(!format!("{relay:?}").contains("hush"));
+    connect(&relay, "/?pair=x&token=hush-1");
+    relay.set_access_tokens("hush-2".parse().unwrap());
+    connect(&relay, "/?pair=x&token=hush-2");
+    let mut refused = TcpStream::connect(relay.local_addr()).unwrap();
+    refused.write_all(support::raw::upgrade("/?pair=x&token=hush-1", "").as_bytes()).unwrap();
+    expect(&mut refused, b"HTTP/1.1 401 ");
+    smol::block_on(relay.stop());
+}
+
+#[test]
 fn it_runs_beside_any_executor() {
     let relay = Relay::start(config()).unwrap();
     let mut a = connect(&relay, "/?pair=x");

@@ -6,3 +6,4 @@ mod handshakes;
 mod policy;
 #[path = "../support/mod.rs"]
 mod support;
+mod tokens;

@@ -1,4 +1,6 @@
-//! What the operator asks of those who join.
+//! What the operator asks of those who join, but for tokens.
+
+use std::io::{Read, Write};
 
 use crate::support::Relay;
 use crate::support::raw::upgrade;
@@ -7,8 +9,7 @@ const CODE: &str = "missing or invalid pair code\n";
 const ORIGIN: &str = "origin not allowed\n";
 
 /// The status with which somebody who wants to join is answered, and the body if it is not 101.
-fn join(relay: &Relay, target: &str, extra: &str) -> (u16, String) {
-    use std::io::{Read, Write};
+pub(crate) fn join(relay: &Relay, target: &str, extra: &str) -> (u16, String) {
     let mut socket = relay.socket();
     socket.write_all(upgrade(target, extra).as_bytes()).unwrap();
     let mut start = [0; 12];
@@ -21,11 +22,11 @@ fn join(relay: &Relay, target: &str, extra: &str) -> (u16, String) {
     (status, rest.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned())
 }
 
-fn refused(status: u16, body: &str) -> (u16, String) {
+pub(crate) fn refused(status: u16, body: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
-const LET_IN: (u16, String) = (101, String::new());
+pub(crate) const LET_IN: (u16, String) = (101, String::new());
 
 #[test]
 fn only_the_origins_that_are_listed_may_join() {

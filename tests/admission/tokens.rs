@@ -1,0 +1,147 @@
+//! Access tokens: who has one, and what happens when their file changes.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::policy::{LET_IN, join, refused};
+use crate::support::raw::upgrade;
+use crate::support::{Relay, eventually, run};
+
+const TOKEN: &str = "access token required\n";
+
+/// A file of a test's own.
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn start(tokens: &Path) -> Relay {
+    Relay::start(&["--access-token-file", tokens.to_str().unwrap()])
+}
+
+#[test]
+fn a_token_in_the_header_or_in_the_query_lets_in() {
+    let relay = start(&file("lets-in", "# the phones\nred+green fish\n\n  blue  \n"));
+    let header = |value: &str| format!("Authorization: {value}\r\n");
+    let none = || refused(401, TOKEN);
+    for (code, (target, extra, answer)) in [
+        ("&token=blue", String::new(), LET_IN),
+        ("&token=red%2Bgreen+fish", String::new(), LET_IN),
+        ("&t%6Fken=bl%75e&token=wrong", String::new(), LET_IN),
+        ("", header("Bearer blue"), LET_IN),
+        ("", header("bearer  blue"), LET_IN),
+        ("&token=wrong", header("Bearer blue"), LET_IN),
+        ("&token=blue", header("Basic eDp5"), LET_IN),
+        ("", String::new(), none()),
+        ("&token", String::new(), none()),
+        ("&token=", String::new(), none()),
+        ("&token=Blue", String::new(), none()),
+        ("&token=blue%00", String::new(), none()),
+        ("&token=blu", String::new(), none()),
+        ("&token=bluer", String::new(), none()),
+        ("&token=%23+the+phones", String::new(), none()),
+        ("&token=wrong&token=blue", String::new(), none()),
+        ("", header("Bearer"), none()),
+        ("", header("Bearer wrong"), none()),
+        ("", header("Bearerblue"), none()),
+        ("", header("Basic blue"), none()),
+        ("", header("blue"), none()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(join(&relay, &format!("/?pair={code}{target}"), &extra), answer, "{target} {extra}");
+    }
+}
+
+#[test]
+fn a_refusal_for_want_of_a_token_says_how_to_give_one() {
+    let relay = start(&file("how", "blue"));
+    let response = relay.http(&upgrade("/?pair=x", "")).to_lowercase();
+    assert!(response.contains("\r\nwww-authenticate: bearer\r\n"), "{response}");
+}
+
+#[test]
+fn health_needs_no_token() {
+    let relay = start(&file("health", "blue"));
+    assert_eq!(relay.pairs(), 0);
+}
+
+#[test]
+fn the_origin_is_judged_before_the_token_and_that_before_the_code() {
+    let tokens = file("order", "blue");
+    let relay = Relay::start(&["--access-token-file", tokens.to_str().unwrap(), "--allow-origin", "https://app.test"]);
+    assert_eq!(join(&relay, "/", "Origin: https://evil.test\r\n").0, 403);
+    assert_eq!(join(&relay, "/", ""), refused(401, TOKEN));
+    assert_eq!(join(&relay, "/?token=blue", "").0, 400);
+}
+
+#[test]
+fn sighup_exchanges_the_tokens_and_whoever_has_joined_stays() {
+    let tokens = file("exchange", "old");
+    let relay = start(&tokens);
+    run(async {
+        let mut a = relay.try_connect("/?pair=x&token=old").await.unwrap();
+        fs::write(&tokens, "new").unwrap();
+        relay.signal(Signal::HUP);
+        eventually("the new token lets in", || join(&relay, "/?pair=y&token=new", "").0 == 101);
+        assert_eq!(join(&relay, "/?pair=y&token=old", ""), refused(401, TOKEN));
+        let mut b = relay.try_connect("/?pair=x&token=new").await.unwrap();
+        a.send("still there").await;
+        assert_eq!(b.receive().await, b"still there");
+    });
+}
+
+#[test]
+fn tokens_that_cannot_be_read_again_leave_the_old_ones() {
+    let tokens = file("stay", "old-secret");
+    let errors = file("stay-errors", "");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    command.args(["start", "--host", "127.0.0.1", "--port", "0", "--access-token-file", tokens.to_str().unwrap()]);
+    command.stderr(File::create(&errors).unwrap());
+    let relay = Relay::spawn(command);
+    let lines = || fs::read_to_string(&errors).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+
+    fs::write(&tokens, "# new-secret").unwrap();
+    relay.signal(Signal::HUP);
+    eventually("an empty list is complained of", || lines().len() == 1);
+    fs::remove_file(&tokens).unwrap();
+    relay.signal(Signal::HUP);
+    eventually("a missing file is complained of", || lines().len() == 2);
+    assert_eq!(join(&relay, "/?pair=x&token=old-secret", ""), LET_IN);
+    assert_eq!(join(&relay, "/?pair=y", ""), refused(401, TOKEN));
+    for line in lines() {
+        let told = line.starts_with("arc-relay: cannot read access tokens from ")
+            && line.ends_with("; the old access tokens stay");
+        assert!(told && !line.contains("secret"), "{line}");
+    }
+}
+
+#[test]
+fn sighup_does_no_harm_without_a_file() {
+    let relay = Relay::start(&[]);
+    relay.signal(Signal::HUP);
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        a.send("still there").await;
+        assert_eq!(b.receive().await, b"still there");
+    });
+}
+
+#[test]
+fn sighup_does_not_hurry_a_graceful_stop() {
+    let mut relay = Relay::start(&[]);
+    run(async {
+        let mut client = relay.connect("x").await;
+        relay.signal(Signal::TERM);
+        // The relay waits for the client's close frame now.
+        let close = client.next().await;
+        assert!(close.is_close());
+        relay.signal(Signal::HUP);
+    });
+    assert_eq!(relay.wait().code(), Some(0));
+}
