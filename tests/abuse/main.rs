@@ -7,6 +7,7 @@ mod aftermath;
 mod crowds;
 mod floods;
 mod frames;
+mod network;
 mod process;
 #[path = "../support/mod.rs"]
 mod support;

@@ -164,15 +164,13 @@ fn stall(relay: &Relay) -> (TcpStream, TcpStream) {
 
 #[test]
 fn a_reader_that_stalls_does_not_keep_it_from_stopping() {
-    for signal in [Signal::TERM, Signal::INT] {
-        let mut relay = Relay::start(&[]);
-        let stalled = stall(&relay);
-        let start = Instant::now();
-        relay.signal(signal);
-        assert_eq!(relay.wait().code(), Some(0));
-        assert!(start.elapsed() < STOP, "it took {:?}", start.elapsed());
-        drop(stalled);
-    }
+    let mut relay = Relay::start(&[]);
+    let stalled = stall(&relay);
+    let start = Instant::now();
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    assert!(start.elapsed() < STOP, "it took {:?}", start.elapsed());
+    drop(stalled);
 }
 
 #[test]
