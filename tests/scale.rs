@@ -197,8 +197,8 @@ fn without_file_descriptors_the_relay_waits_for_some() {
     ]);
     let relay = Relay::spawn(command);
     let crowd: Vec<_> = (0..60).map(|_| relay.socket()).collect();
-    eventually("its files are used up", || relay.files() >= 39);
-    // Those in the queue are served as soon as others leave.
+    // A quarter of those who say nothing has to go each time that there are none left.
+    eventually("its files are used up", || relay.files() >= 25);
     drop(crowd);
     assert_eq!(relay.pairs(), 0);
     let (mut a, mut b) = pair(&relay);
