@@ -40,6 +40,7 @@ use crate::reframe::Reframer;
 use crate::seats::Claim;
 use crate::stats::Stats;
 use crate::stop::StopOnDrop;
+use crate::tickets::Ticket;
 use crate::transport::Transport;
 
 use inbound::Inbound;
@@ -84,6 +85,7 @@ pub(crate) struct Connection<T> {
     /// Whether its seat knows whom to wake.
     attends: bool,
     surroundings: Rc<Surroundings>,
+    _ticket: Ticket,
     /// Tells by its end that the connection has ended.
     _alive: StopOnDrop,
 }
@@ -99,7 +101,7 @@ impl<T: Transport> Connection<T> {
         surroundings: Rc<Surroundings>,
         alive: StopOnDrop,
     ) -> Self {
-        let Claim { seat, end, .. } = claim;
+        let Claim { seat, end, ticket, .. } = claim;
         Self {
             socket,
             inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, Rc::clone(&surroundings)),
@@ -110,6 +112,7 @@ impl<T: Transport> Connection<T> {
             asked: false,
             attends: false,
             surroundings,
+            _ticket: ticket,
             _alive: alive,
         }
     }

@@ -24,6 +24,7 @@ pub mod reframe;
 mod utf8;
 
 // Floor 1: shared between tasks.
+mod capacity;
 mod clock;
 mod executor;
 mod handshakes;
@@ -35,6 +36,7 @@ mod seats;
 mod stats;
 mod stop;
 mod tcp;
+mod tickets;
 mod transport;
 
 // Floor 2: a connection's life.

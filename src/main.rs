@@ -12,6 +12,7 @@ use arc_relay::{AccessTokens, Relay, RelayHandle};
 use argh::{EarlyExit, FromArgs};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use settings::{Settings, Start};
 
@@ -68,6 +69,14 @@ fn arguments(given: impl Iterator<Item = OsString>) -> Result<Arguments, ExitCod
     })
 }
 
+/// Raises the limit of open files as far as is allowed: it bounds the number of connections. If that fails, what there is
+/// has to do.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
 /// Runs a relay until a signal ends it.
 fn run(settings: Settings) -> ExitCode {
     // Before anything else, so that no signal is missed.
@@ -75,6 +84,7 @@ fn run(settings: Settings) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(1, &format!("cannot receive signals: {error}")),
     };
+    raise_file_limit();
     let Settings { mut config, access_token_file } = settings;
     if let Some(path) = &access_token_file {
         match read_access_tokens(path) {

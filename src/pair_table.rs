@@ -11,7 +11,7 @@
 //! | free              | waiting; `Waiting`          | free; `Absent`                | free                     | free           |
 //! | waiting           | paired; `Paired`, takes `H` | free; `Waiting`, returns `H`  | free; returns `H`        | free; returns `H` |
 //! | paired            | paired; `Occupied`          | free; `Paired`                | paired                   | paired         |
-//! | free, table full  | free; `Full`                |                               |                          |                |
+//! | free, no room     | free; `Full`                |                               |                          |                |
 //!
 //! Either side of a pair frees the code when it departs; its peer is then no longer known to the table, and the
 //! peer's own `disconnect` finds it `Absent`.
@@ -66,7 +66,8 @@ pub enum Refusal<H> {
         /// What the refused connection had offered.
         offered: H,
     },
-    /// The table already holds as many codes as it may.
+    /// The table already holds as many codes as it may, or as many with one side waiting. Whoever comes to somebody who
+    /// waits is never refused so.
     Full {
         /// What the refused connection had offered.
         offered: H,
@@ -95,6 +96,15 @@ enum Slot<H> {
     Paired { a: ConnId, b: ConnId },
 }
 
+/// How much a table may hold at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Codes in use, those with one side waiting included.
+    pub codes: usize,
+    /// Codes with one side waiting.
+    pub waiting: usize,
+}
+
 /// The codes in use and the connections that use them.
 ///
 /// # Examples
@@ -102,9 +112,9 @@ enum Slot<H> {
 /// ```
 /// use std::time::{Duration, Instant};
 /// use arc_relay::pair_code::PairCode;
-/// use arc_relay::pair_table::{Admission, Departure, PairTable};
+/// use arc_relay::pair_table::{Admission, Capacity, Departure, PairTable};
 ///
-/// let mut table = PairTable::new(Duration::from_secs(300), 1000);
+/// let mut table = PairTable::new(Duration::from_secs(300), Capacity { codes: 1000, waiting: 500 });
 /// let code = PairCode::from_target("/?pair=abc").unwrap();
 /// let now = Instant::now();
 ///
@@ -127,12 +137,12 @@ pub struct PairTable<H> {
     deadlines: BTreeSet<(Instant, ConnId)>,
     next_id: u64,
     ttl: Duration,
-    capacity: usize,
+    capacity: Capacity,
 }
 
 impl<H> PairTable<H> {
-    /// An empty table, in which a side may wait alone for `ttl`, and which holds up to `capacity` codes.
-    pub fn new(ttl: Duration, capacity: usize) -> Self {
+    /// An empty table, in which a side may wait alone for `ttl`.
+    pub fn new(ttl: Duration, capacity: Capacity) -> Self {
         Self { slots: HashMap::new(), codes: HashMap::new(), deadlines: BTreeSet::new(), next_id: 0, ttl, capacity }
     }
 
@@ -148,7 +158,7 @@ impl<H> PairTable<H> {
     ///
     /// If `now` plus the time to live is beyond what an [`Instant`] can hold (on Linux, billions of years).
     pub fn connect(&mut self, code: PairCode, offered: H, now: Instant) -> Result<Admission<H>, Refusal<H>> {
-        let full = self.slots.len() >= self.capacity;
+        let full = self.slots.len() >= self.capacity.codes || self.deadlines.len() >= self.capacity.waiting;
         let id = ConnId(self.next_id);
         let admission = match self.slots.entry(code.clone()) {
             Entry::Vacant(_) if full => return Err(Refusal::Full { offered }),
@@ -259,7 +269,7 @@ mod tests {
     }
 
     fn table() -> (PairTable<&'static str>, Instant) {
-        (PairTable::new(TTL, 2), Instant::now())
+        (PairTable::new(TTL, Capacity { codes: 2, waiting: 2 }), Instant::now())
     }
 
     fn waiting(table: &mut PairTable<&'static str>, name: &str, now: Instant) -> ConnId {
@@ -347,6 +357,16 @@ mod tests {
         let early = waiting(&mut table, "y", now);
         assert_eq!(table.drain(), [(early, "parked"), (late, "parked")]);
         assert!(table.is_empty());
+    }
+
+    #[test]
+    fn when_as_many_wait_as_may_another_one_is_refused_but_not_a_second_side() {
+        let mut table = PairTable::new(TTL, Capacity { codes: 9, waiting: 1 });
+        let now = Instant::now();
+        waiting(&mut table, "x", now);
+        assert_eq!(table.connect(code("y"), "no room", now), Err(Refusal::Full { offered: "no room" }));
+        assert!(matches!(table.connect(code("x"), "second", now), Ok(Admission::Paired { .. })));
+        waiting(&mut table, "y", now);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::acceptor::Acceptor;
 use crate::access_tokens::AccessTokens;
+use crate::capacity::{Capacity, Wish};
 use crate::clock::{Clock, SystemClock};
 use crate::front_door::Door;
 use crate::handshakes::Handshakes;
@@ -56,6 +57,12 @@ pub struct Config {
     pub pair_ttl: Duration,
     /// The longest message in bytes, if there is to be a limit. Memory does not depend on it.
     pub max_message: Option<u64>,
+    /// How many WebSockets there may be at a time; more are refused with 503. If it is not said, as many as the limit of
+    /// open files has room for at the start, behind the handshakes and a reserve of 64.
+    pub max_connections: Option<usize>,
+    /// How many sides may wait alone at a time; more are refused with 503, but never whoever comes to one of them. If it
+    /// is not said, half as many as there may be connections.
+    pub max_waiting: Option<usize>,
     /// How many pair codes may be in use at a time; more are refused with 503.
     pub max_pairs: usize,
     /// After how long a silence a client is asked whether it is still there, by a ping. If none, nobody is asked.
@@ -98,6 +105,8 @@ impl Default for Config {
             max_message: None,
             // Far beyond the usual limit of open files, which comes first; a bound all the same.
             max_pairs: 1 << 20,
+            max_connections: None,
+            max_waiting: None,
             ping_interval: Some(Duration::from_secs(20)),
             ping_timeout: Duration::from_secs(20),
             write_timeout: Duration::from_secs(30),
@@ -180,7 +189,14 @@ pub(crate) struct Parts<L: Listener> {
 impl<L: Listener> Parts<L> {
     pub(crate) fn new(config: &Config, listener: L, clock: Arc<dyn Clock>) -> Self {
         let ttl = config.pair_ttl.min(LONGEST);
-        let seats = Seats::new(ttl, config.max_pairs, config.probe_timeout.min(LONGEST), Arc::clone(&clock));
+        let capacity = Capacity::of_system(Wish {
+            connections: config.max_connections,
+            waiting: config.max_waiting,
+            pairs: config.max_pairs,
+            handshakes: config.max_handshakes,
+            workers: config.workers.get(),
+        });
+        let seats = Seats::new(ttl, capacity, config.probe_timeout.min(LONGEST), Arc::clone(&clock));
         let seats = Arc::new(seats);
         let stats = Arc::new(Stats::default());
         let (request_stop, stop_requested) = stop();
@@ -189,7 +205,7 @@ impl<L: Listener> Parts<L> {
         let (inboxes, inbox_ends): (Vec<_>, Vec<_>) =
             (0..config.workers.get()).map(|_| async_channel::bounded(INBOX)).unzip();
         let door = Arc::new(Door {
-            handshakes: Arc::new(Handshakes::new(config.max_handshakes)),
+            handshakes: Arc::new(Handshakes::new(capacity.handshakes)),
             handshake_timeout: config.handshake_timeout.min(LONGEST),
             policy: Policy {
                 allowed_origins: config.allowed_origins.clone(),

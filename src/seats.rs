@@ -13,12 +13,14 @@ use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt;
 
 use crate::buffer::Buffer;
+use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::link::{End, Farewell, link};
 use crate::occupants::{Asked, Occupants, Question};
 use crate::pair_code::PairCode;
 use crate::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
 use crate::stop::Stop;
+use crate::tickets::{Ticket, Tickets};
 
 /// What the first side leaves for the second.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub(crate) struct Seats {
     first_waits: (Sender<()>, Receiver<()>),
     /// Counts what occupants were asked or told, so that most of the time they need not look.
     questions: AtomicU32,
+    tickets: Arc<Tickets>,
     /// How long they have for an answer. If none, nobody is asked.
     probe_timeout: Duration,
     clock: Arc<dyn Clock>,
@@ -56,6 +59,8 @@ pub(crate) struct Claim {
     pub(crate) end: End<Buffer>,
     /// The worker that the connection is to run on.
     pub(crate) worker: usize,
+    /// Counts the connection, for as long as it lives.
+    pub(crate) ticket: Ticket,
 }
 
 /// Why no seat could be had.
@@ -63,7 +68,7 @@ pub(crate) struct Claim {
 pub(crate) enum NoSeat {
     /// Both seats of this code are taken, by these.
     Occupied([ConnId; 2]),
-    /// No more codes are accepted.
+    /// There are as many connections, codes or waiting sides as there may be.
     Full,
     /// The relay stops.
     Stopping,
@@ -118,12 +123,13 @@ impl Drop for Seat {
 }
 
 impl Seats {
-    pub(crate) fn new(pair_ttl: Duration, max_pairs: usize, probe_timeout: Duration, clock: Arc<dyn Clock>) -> Self {
-        let table = PairTable::new(pair_ttl, max_pairs);
+    pub(crate) fn new(pair_ttl: Duration, capacity: Capacity, probe_timeout: Duration, clock: Arc<dyn Clock>) -> Self {
+        let table = PairTable::new(pair_ttl, capacity.table);
         Self {
             state: Mutex::new(State { table, occupants: Occupants::default(), open: true }),
             first_waits: async_channel::bounded(1),
             questions: AtomicU32::default(),
+            tickets: Tickets::new(capacity.connections),
             probe_timeout,
             clock,
         }
@@ -146,10 +152,12 @@ impl Seats {
     /// Takes a seat at `code` for a connection that is being admitted on `worker`.
     pub(crate) fn claim(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, NoSeat> {
         let (near, far) = link();
+        let ticket = self.tickets.take();
         let mut state = self.lock();
         if !state.open {
             return Err(NoSeat::Stopping);
         }
+        let ticket = ticket.ok_or(NoSeat::Full)?;
         let admission = state.table.connect(code, Box::new(Parked { far, worker }), self.clock.now());
         if let Ok(Admission::Waiting { id, .. } | Admission::Paired { id, .. }) = admission {
             state.occupants.come(id);
@@ -161,11 +169,11 @@ impl Seats {
                 if first_waits {
                     let _ = self.first_waits.0.try_send(()); // full: it is told already
                 }
-                Ok(Claim { seat: self.seat(id), end: near, worker })
+                Ok(Claim { seat: self.seat(id), end: near, worker, ticket })
             }
             Ok(Admission::Paired { id, handle, .. }) => {
                 let Parked { far, worker } = *handle;
-                Ok(Claim { seat: self.seat(id), end: far, worker })
+                Ok(Claim { seat: self.seat(id), end: far, worker, ticket })
             }
             Err(Refusal::Occupied { sides, .. }) => Err(NoSeat::Occupied(sides)),
             Err(Refusal::Full { .. }) => Err(NoSeat::Full),

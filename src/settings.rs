@@ -46,6 +46,13 @@ pub(crate) struct Start {
     /// [ARC_RELAY_HANDSHAKE_TIMEOUT]
     #[argh(option, arg_name = "duration")]
     handshake_timeout: Option<String>,
+    /// how many WebSockets there may be at a time; default as many as the limit of open files allows
+    /// [ARC_RELAY_MAX_CONNECTIONS]
+    #[argh(option, arg_name = "number")]
+    max_connections: Option<String>,
+    /// how many sides may wait alone at a time; default half of the connections [ARC_RELAY_MAX_WAITING]
+    #[argh(option, arg_name = "number")]
+    max_waiting: Option<String>,
     /// how many connections may be at that at a time; the oldest makes room for the next; default 1024
     /// [ARC_RELAY_MAX_HANDSHAKES]
     #[argh(option, arg_name = "number")]
@@ -115,10 +122,13 @@ impl Start {
             config.handshake_timeout = timeout.parse(duration)?;
         }
         if let Some(limit) = setting("--max-handshakes", self.max_handshakes, &["ARC_RELAY_MAX_HANDSHAKES"]) {
-            config.max_handshakes = limit.parse(|limit| match limit.parse() {
-                Ok(0) | Err(_) => Err(String::from("a number from 1 is needed")),
-                Ok(limit) => Ok(limit),
-            })?;
+            config.max_handshakes = limit.parse(count)?;
+        }
+        if let Some(limit) = setting("--max-connections", self.max_connections, &["ARC_RELAY_MAX_CONNECTIONS"]) {
+            config.max_connections = Some(limit.parse(count)?);
+        }
+        if let Some(limit) = setting("--max-waiting", self.max_waiting, &["ARC_RELAY_MAX_WAITING"]) {
+            config.max_waiting = Some(limit.parse(count)?);
         }
         if let Some(origins) = setting("--allow-origin", self.allow_origin, &["ARC_RELAY_ALLOW_ORIGIN"]) {
             config.allowed_origins = origins.parse(|list| {
@@ -138,6 +148,13 @@ impl Start {
             file => file.map(|file| PathBuf::from(file.value)),
         };
         Ok(Settings { config, access_token_file })
+    }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(String::from("a number from 1 is needed")),
+        Ok(count) => Ok(count),
     }
 }
 
@@ -215,6 +232,8 @@ mod tests {
             ["--drain-timeout", "1h"],
             ["--handshake-timeout", "3s"],
             ["--max-handshakes", "9"],
+            ["--max-connections", "99"],
+            ["--max-waiting", "33"],
             ["--allow-origin", "https://a.test, null"],
             ["--min-code-length", "22"],
         ];
@@ -230,6 +249,8 @@ mod tests {
             drain_timeout: Duration::from_secs(3600),
             handshake_timeout: Duration::from_secs(3),
             max_handshakes: 9,
+            max_connections: Some(99),
+            max_waiting: Some(33),
             allowed_origins: vec!["https://a.test".parse().unwrap(), "null".parse().unwrap()],
             min_code_length: 22,
             ..Config::default()
@@ -297,6 +318,8 @@ mod tests {
             ("--write-timeout", "0s"),
             ("--probe-timeout", "2"),
             ("--drain-timeout", "x"),
+            ("--max-connections", "0"),
+            ("--max-waiting", "some"),
             ("--max-message", "big"),
             ("--max-message", "0"),
             ("--handshake-timeout", "0s"),

@@ -6,7 +6,6 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -189,13 +188,8 @@ fn a_stalled_reader_costs_less_than_a_mebibyte() {
 
 #[test]
 fn without_file_descriptors_the_relay_waits_for_some() {
-    let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        "ulimit -n 40 && exec \"$0\" start --host 127.0.0.1 --port 0",
-        env!("CARGO_BIN_EXE_arc-relay"),
-    ]);
-    let relay = Relay::spawn(command);
+    let relay = Relay::start(&[]);
+    relay.limit_files(40); // which it could not know at its start
     let crowd: Vec<_> = (0..60).map(|_| relay.socket()).collect();
     // A quarter of those who say nothing has to go each time that there are none left.
     eventually("its files are used up", || relay.files() >= 25);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use arc_relay::buffer::Buffer;
 use arc_relay::pair_code::PairCode;
-use arc_relay::pair_table::{Admission, ConnId, Departure, PairTable};
+use arc_relay::pair_table::{Admission, Capacity, ConnId, Departure, PairTable};
 use arc_relay::reframe::{Event, Reframer};
 use frame::{MASK, frame};
 
@@ -116,7 +116,7 @@ fn rewrite(buffer: &mut Buffer) {
 
 /// A table in which each of this many codes has one side waiting.
 fn table(codes: usize) -> Table {
-    let mut table = PairTable::new(Duration::from_secs(300), usize::MAX);
+    let mut table = PairTable::new(Duration::from_secs(300), Capacity { codes: usize::MAX, waiting: usize::MAX });
     let now = Instant::now();
     for nth in 0..codes {
         let _waiting = table.connect(code(nth), (), now).expect("there is room");

@@ -18,12 +18,14 @@ use super::inbound::{Inbound, LARGE_BATCH, LEAST_READ, SPARSE};
 use super::outbound::{Outbound, PONG_BACKLOG};
 use super::*;
 use crate::buffer::{Buffer, HEADROOM, allocated};
+use crate::capacity::Capacity;
 use crate::clock::SystemClock;
 use crate::link::{End, Next};
 use crate::pair_code::PairCode;
 use crate::pool::{LARGEST, SIZES, size_for};
 use crate::seats::Seats;
 use crate::stop::stop;
+use crate::tickets::Tickets;
 
 /// A socket that is in the test's hand.
 #[derive(Clone, Debug, Default)]
@@ -135,7 +137,7 @@ struct Side {
 impl Side {
     fn new() -> Self {
         let clock = Arc::new(SystemClock);
-        let seats = Arc::new(Seats::new(Duration::from_secs(60), 1, Duration::ZERO, clock.clone()));
+        let seats = Arc::new(Seats::new(Duration::from_secs(60), Capacity::ROOMY, Duration::ZERO, clock.clone()));
         let claim = || seats.claim(PairCode::from_target("/?pair=code").unwrap(), 0).unwrap();
         let (ours, theirs) = (claim(), claim());
         let surroundings = Rc::new(Surroundings {
@@ -159,7 +161,7 @@ impl Side {
     /// The two ways together, and the peer's end.
     fn connection(self) -> (Connection<Tap>, End<Buffer>) {
         let Self { inbound, outbound, socket, peer, surroundings } = self;
-        let (alive, _) = stop();
+        let ((alive, _), tickets) = (stop(), Tickets::new(1));
         let connection = Connection {
             socket,
             inbound,
@@ -170,6 +172,7 @@ impl Side {
             asked: false,
             attends: false,
             surroundings,
+            _ticket: tickets.take().unwrap(),
             _alive: alive,
         };
         (connection, peer)

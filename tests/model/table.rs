@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use arc_relay::link::{End, Farewell, Next, link};
 use arc_relay::pair_code::PairCode;
-use arc_relay::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
+use arc_relay::pair_table::{Admission, Capacity, ConnId, Departure, PairTable, Refusal};
 
 /// Short, so that a sequence of small steps in time reaches it.
 const TTL: Duration = Duration::from_millis(100);
 
-/// Few codes make many meetings; one less seat than there are codes makes the table full now and then.
+/// Few codes make many meetings; less room than there are codes makes the table full now and then.
 const CODES: u8 = 5;
-const CAPACITY: usize = 4;
+const CAPACITY: Capacity = Capacity { codes: 4, waiting: 3 };
 
 /// Something that happens to the relay. Targets are picked by `nth % count`, so that every sequence is legal.
 #[derive(Clone, Copy, Debug)]
@@ -67,15 +67,15 @@ pub fn run(operations: impl IntoIterator<Item = Operation>) {
     world.end();
 }
 
-/// Runs every sequence of `length` operations on two codes and up to four connections, in a table with room for
-/// `capacity` codes, on all processors, and returns how many there are. What cannot make a difference is left out: what
+/// Runs every sequence of `length` operations on two codes and up to four connections, in a table with this
+/// capacity, on all processors, and returns how many there are. What cannot make a difference is left out: what
 /// departed connections do but depart again, a tick without waiting for it, and sequences that differ only in which code
 /// is called the first.
 ///
 /// # Panics
 ///
 /// If the table and the model differ.
-pub fn run_all(length: usize, capacity: usize) -> u64 {
+pub fn run_all(length: usize, capacity: Capacity) -> u64 {
     let mut begun = Vec::new();
     extend(&mut Vec::new(), length.min(3), capacity, &mut |_, sequence| begun.push(sequence.to_vec()));
     let (next, count) = (AtomicUsize::new(0), AtomicU64::new(0));
@@ -95,7 +95,12 @@ pub fn run_all(length: usize, capacity: usize) -> u64 {
 }
 
 /// Visits every continuation of a sequence that makes it `length` operations long. Each world on the way is checked once.
-fn extend(sequence: &mut Vec<Operation>, length: usize, capacity: usize, visit: &mut impl FnMut(World, &[Operation])) {
+fn extend(
+    sequence: &mut Vec<Operation>,
+    length: usize,
+    capacity: Capacity,
+    visit: &mut impl FnMut(World, &[Operation]),
+) {
     let mut world = World::new(capacity);
     sequence.iter().for_each(|&operation| world.apply(operation));
     world.check();
@@ -142,7 +147,7 @@ struct Side {
 struct World {
     table: PairTable<Handle>,
     /// How many codes there may be.
-    capacity: usize,
+    capacity: Capacity,
     now: Instant,
     seats: Vec<Seat>,
     sides: Vec<Side>,
@@ -160,7 +165,7 @@ fn context() -> Context<'static> {
 }
 
 impl World {
-    fn new(capacity: usize) -> Self {
+    fn new(capacity: Capacity) -> Self {
         Self {
             table: PairTable::new(TTL, capacity),
             capacity,
@@ -228,14 +233,15 @@ impl World {
         let new = self.sides.len();
         let there: Vec<_> = self.seats.iter().filter(|seat| seat.code == number).copied().collect();
         let codes = self.waiting().len() + (self.seats.len() - self.waiting().len()) / 2;
+        let has_room = codes < self.capacity.codes && self.waiting().len() < self.capacity.waiting;
         let result = self.table.connect(code(number), Handle { owner: new }, self.now);
         let (id, peer) = match (result, &there[..]) {
-            (Err(Refusal::Full { offered }), []) if codes == self.capacity => return assert_eq!(offered.owner, new),
+            (Err(Refusal::Full { offered }), []) if !has_room => return assert_eq!(offered.owner, new),
             (Err(Refusal::Occupied { sides, offered }), [a, b]) => {
                 assert_eq!(sides, [a, b].map(|seat| self.sides[seat.side].id));
                 return assert_eq!(offered.owner, new);
             }
-            (Ok(Admission::Waiting { id, deadline }), []) if codes < self.capacity => {
+            (Ok(Admission::Waiting { id, deadline }), []) if has_room => {
                 assert_eq!(deadline, self.now + TTL);
                 (id, None)
             }
@@ -421,7 +427,7 @@ impl World {
         assert_eq!(self.table.len(), waiting.len() + pairs);
         assert_eq!(self.table.is_empty(), self.seats.is_empty());
         assert_eq!(self.table.connections(), waiting.len() + 2 * pairs);
-        assert!(self.table.len() <= self.capacity);
+        assert!(self.table.len() <= self.capacity.codes && self.table.waiting() <= self.capacity.waiting);
         assert_eq!(self.table.next_deadline(), waiting.first().map(|seat| seat.deadline));
         for (at, side) in self.sides.iter().enumerate() {
             let seat = self.seats.iter().find(|seat| seat.side == at);

@@ -15,7 +15,7 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{self, Message};
 use async_tungstenite::{WebSocketStream, client_async_with_config};
 use futures_lite::{FutureExt, StreamExt};
-use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 use smol::{Async, Timer};
 
 /// The bound of every wait: long enough for the slowest machine, short enough to be noticed.
@@ -153,6 +153,12 @@ impl Relay {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let value = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':')).expect("there is such a line");
         value.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// From now on it may have no more open files than this.
+    pub fn limit_files(&self, files: u64) {
+        let limit = Rlimit { current: Some(files), maximum: Some(files) };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("a limit can be lowered");
     }
 
     /// User and system time of the process so far.
