@@ -18,8 +18,8 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How long those who were given up, to have file descriptors again, may take to go.
 const ROOM_IS_MADE: Duration = Duration::from_millis(10);
 
-/// How long a graceful stop may take: a closing handshake, and a little for the way to it.
-const STOP_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long closing may take: a round trip on a bad line. Who does not read is not waited for.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The one task that knows the listener.
 pub(crate) struct Acceptor<L: Listener> {
@@ -27,25 +27,31 @@ pub(crate) struct Acceptor<L: Listener> {
     pub(crate) shared: Arc<Shared<L::Socket>>,
     /// Tells it to stop the relay.
     pub(crate) stop_requested: Stop,
+    /// Its drop tells everybody who is at the front door that nobody comes in any more.
+    pub(crate) close_door: StopOnDrop,
     /// Its drop tells every connection to close.
     pub(crate) stop_all: StopOnDrop,
+    /// How long pairs may go on after it was told to stop.
+    pub(crate) drain_timeout: Duration,
 }
 
 impl<L: Listener> Acceptor<L> {
     /// Runs until the relay has stopped.
     pub(crate) async fn run(self) {
-        let Self { listener, shared, mut stop_requested, stop_all } = self;
+        let Self { listener, shared, mut stop_requested, close_door, stop_all, drain_timeout } = self;
         // Each connection holds a clone of the one, so that the other tells when all have ended.
         let (alive, mut all_ended) = stop();
         let expire = async { shared.seats.expire().await };
         let accept = accept(listener, &shared, alive);
         accept.or(expire).or(stop_requested.wait()).await;
 
-        // In this order: who waits for a peer hears from the table why none will come, before its seat is gone.
+        // Nobody listens any more. Who waits for a peer hears that none will come; pairs may finish what they are at.
         shared.seats.close();
+        drop(close_door);
+        let after = |time| shared.clock.sleep_until(shared.clock.now() + time);
+        all_ended.wait().or(after(drain_timeout)).await;
         drop(stop_all);
-        let timeout = shared.clock.sleep_until(shared.clock.now() + STOP_TIMEOUT);
-        all_ended.wait().or(timeout).await;
+        all_ended.wait().or(after(STOP_TIMEOUT)).await;
         for inbox in &shared.inboxes {
             inbox.close();
         }

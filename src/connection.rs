@@ -9,6 +9,7 @@
 //! | its stream ends between two messages  | 1000 `peer disconnected`                |                           |
 //! | ... within a message, or is reset     | 1011 `peer connection lost`             |                           |
 //! | it violates the protocol              | 1011 `peer connection lost`             | the violation's code      |
+//! | it does not answer in time            | 1011 `peer connection lost`             | 1011 `ping timeout`       |
 //! | the relay stops                       | 1001 `relay stopping`                   | (its peer's end says so)  |
 //! | the link ends with a farewell         |                                         | the farewell's code       |
 //!
@@ -32,6 +33,8 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Sleep};
 use crate::link::Farewell;
+use crate::liveness::{Liveness, Rules, Verdict};
+use crate::occupants::Question;
 use crate::pool::Pool;
 use crate::reframe::Reframer;
 use crate::seats::Claim;
@@ -50,6 +53,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// hold megabytes that its peer has sent. Enough for 4 MiB at half a megabit in a second.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(70);
 
+/// What a client is told that has not answered, should it still listen.
+const PING_TIMEOUT: (u16, &str) = (1011, "ping timeout");
+
 /// What all connections of a worker share.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
@@ -60,6 +66,9 @@ pub(crate) struct Surroundings {
     pub(crate) stopping: Cell<bool>,
     /// The executor's turn.
     pub(crate) turn: Rc<Cell<u64>>,
+    /// Counts the beats, at which some of the connections are woken to look at their clients.
+    pub(crate) beat: Cell<u32>,
+    pub(crate) liveness: Rules,
 }
 
 /// A connection after its opening handshake.
@@ -69,6 +78,11 @@ pub(crate) struct Connection<T> {
     outbound: Outbound,
     closing: Closing,
     shut_down: bool,
+    liveness: Liveness,
+    /// Whether its seat owes an answer.
+    asked: bool,
+    /// Whether its seat knows whom to wake.
+    attends: bool,
     surroundings: Rc<Surroundings>,
     /// Tells by its end that the connection has ended.
     _alive: StopOnDrop,
@@ -92,6 +106,9 @@ impl<T: Transport> Connection<T> {
             outbound: Outbound::new(end.incoming, Rc::clone(&surroundings.pool)),
             closing: Closing::NotYet,
             shut_down: false,
+            liveness: Liveness::new(surroundings.beat.get()),
+            asked: false,
+            attends: false,
             surroundings,
             _alive: alive,
         }
@@ -111,6 +128,57 @@ enum Closing {
 }
 
 impl<T: Transport> Connection<T> {
+    /// Asks the client whether it is there, if it is time to. True if it is lost.
+    fn is_lost(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.outbound.is_closing() {
+            return false; // which has timeouts of its own
+        }
+        let (beat, rules) = (self.surroundings.beat.get(), &self.surroundings.liveness);
+        if self.liveness.is_due(beat) {
+            let heard = self.inbound.forget_heard() || self.is_excused();
+            match self.liveness.look(beat, heard, self.outbound.take_written(), rules) {
+                Verdict::Wait => {}
+                Verdict::Ping => self.outbound.ping(),
+                Verdict::Lost => return true,
+            }
+        }
+        let Some(seat) = self.inbound.seat() else { return false };
+        if !std::mem::replace(&mut self.attends, true) {
+            seat.attend(cx.waker().clone());
+        }
+        match seat.question() {
+            Some(Question::Lost) => return true,
+            Some(Question::IsThere) if !self.asked => {
+                self.asked = true;
+                let written = self.outbound.take_written();
+                let heard = self.inbound.forget_heard();
+                let _ = self.liveness.look(beat, heard, written, rules);
+                if self.liveness.is_near(rules) {
+                    self.outbound.ping();
+                } else {
+                    // The answer would not come in time, and a client that lives never loses its seat.
+                    self.answer();
+                }
+            }
+            Some(Question::IsThere) | None => {}
+        }
+        false
+    }
+
+    /// Whether the client is not to blame for its silence: it is not read from, or what it was sent before is on its way
+    /// (and if it takes nothing of that, the system gives it up).
+    fn is_excused(&self) -> bool {
+        self.inbound.is_held() || self.outbound.is_blocked()
+    }
+
+    /// Tells who asked that the client is there.
+    fn answer(&mut self) {
+        self.asked = false;
+        if let Some(seat) = self.inbound.seat() {
+            seat.answer();
+        }
+    }
+
     /// Ready when the closing handshake has taken too long.
     fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let clock = &self.surroundings.clock;
@@ -150,6 +218,13 @@ impl<T: Transport> Future for Connection<T> {
         if this.surroundings.stopping.get() {
             this.inbound.leave(Farewell::Stopping);
         }
+        if this.is_lost(cx) {
+            let (code, reason) = PING_TIMEOUT;
+            this.outbound.close(Some(code), reason);
+            this.outbound.poll(cx, &this.socket);
+            this.inbound.leave(Farewell::Lost);
+            return Poll::Ready(());
+        }
         let mut was_closing = this.outbound.is_closing();
         if this.inbound.streams() {
             // What the peer has just read is written before it is driven out of the cache.
@@ -166,6 +241,9 @@ impl<T: Transport> Future for Connection<T> {
             was_closing = true;
             // The link has ended. What the client still sends has nowhere to go, but has to be read for its answer.
             this.inbound.leave(Farewell::Left);
+        }
+        if this.asked && (this.inbound.has_heard() || this.is_excused()) {
+            this.answer();
         }
         if this.outbound.is_closing() && !this.outbound.is_broken() {
             if this.poll_timeout(cx).is_ready() {

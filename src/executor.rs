@@ -20,8 +20,8 @@ pub(crate) trait Spawn {
     /// Runs this one, too, until it ends or all are dropped.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
 
-    /// Wakes all that there are: something has changed that concerns everybody.
-    fn wake_all(&self);
+    /// Wakes those of this share, when all are divided into so many shares: something has changed that concerns them.
+    fn wake(&self, share: usize, shares: usize);
 
     /// Counts the turns: a task that has much to do does one step of it in each.
     fn turn(&self) -> Rc<Cell<u64>>;
@@ -153,8 +153,9 @@ impl Spawn for Executor {
         runnable.schedule();
     }
 
-    fn wake_all(&self) {
-        self.tasks.borrow().iter().for_each(|(_, (_, waker))| waker.wake_by_ref());
+    fn wake(&self, share: usize, shares: usize) {
+        let tasks = self.tasks.borrow();
+        tasks.iter().filter(|(which, _)| which % shares == share).for_each(|(_, (_, waker))| waker.wake_by_ref());
     }
 
     fn turn(&self) -> Rc<Cell<u64>> {
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn all_are_woken_once() {
+    fn all_of_a_share_are_woken_once() {
         let (executor, log) = (Executor::default(), Log::default());
         for name in ["a", "b"] {
             let log = Rc::clone(&log);
@@ -267,10 +268,13 @@ mod tests {
             }));
         }
         run(&executor, 1);
-        executor.wake_all();
-        executor.wake_all();
+        executor.wake(0, 1);
+        executor.wake(0, 1);
         run(&executor, 2);
         assert_eq!(log.borrow()[..], ["a", "b", "a", "b"]);
+        executor.wake(1, 2);
+        run(&executor, 2);
+        assert_eq!(log.borrow()[4..], ["b"]);
     }
 
     #[test]

@@ -79,9 +79,12 @@ pub(crate) async fn receive<T: Transport>(
     let mut place = door.handshakes.enter();
     let deadline = Deadline::new(&**clock, door.handshake_timeout);
     let claimed = RefCell::new(None);
-    let service = service_fn(|request| {
-        let answer = answer(&request, door, seats, worker).map(|(answer, claim)| {
-            *claimed.borrow_mut() = claim;
+    let (claimed_by, deadline_of) = (&claimed, &deadline);
+    let service = service_fn(|request| async move {
+        // To answer can take a while, and whoever was slow to ask is not cut off for that.
+        deadline_of.restart();
+        let answer = answer(&request, door, seats, worker).await.map(|(answer, claim)| {
+            *claimed_by.borrow_mut() = claim;
             answer
         });
         let answer = answer.unwrap_or_else(|refusal| {
@@ -90,8 +93,8 @@ pub(crate) async fn receive<T: Transport>(
             *answer.version_mut() = request.version();
             answer
         });
-        deadline.answer();
-        async { Ok::<_, Infallible>(answer) }
+        deadline_of.answer();
+        Ok::<_, Infallible>(answer)
     });
     let http = http1::Builder::new()
         .max_buf_size(HEAD_SIZE)
@@ -175,7 +178,7 @@ impl Refusal {
             Self::Denied(Denial::Origin) => (StatusCode::FORBIDDEN, "origin not allowed"),
             Self::Denied(Denial::Token) => (StatusCode::UNAUTHORIZED, "access token required"),
             Self::Denied(Denial::PairCode) => (StatusCode::BAD_REQUEST, "missing or invalid pair code"),
-            Self::NoSeat(NoSeat::Occupied) => (StatusCode::CONFLICT, "pair is full"),
+            Self::NoSeat(NoSeat::Occupied(_)) => (StatusCode::CONFLICT, "pair is full"),
             Self::NoSeat(NoSeat::Full) => (StatusCode::SERVICE_UNAVAILABLE, "relay is full"),
             Self::NoSeat(NoSeat::Stopping) => (StatusCode::SERVICE_UNAVAILABLE, "relay stopping"),
         };
@@ -292,7 +295,7 @@ fn plainly(request: &Request<impl Sized>) -> Request<()> {
 }
 
 /// Makes the answer to a request, and takes the seat that goes with it.
-fn answer(
+async fn answer(
     request: &Request<impl Sized>,
     door: &Door,
     seats: &Arc<Seats>,
@@ -300,7 +303,7 @@ fn answer(
 ) -> Result<(Answer, Option<Claim>), Refusal> {
     match route(request, &door.policy)? {
         Route::Join(code, answer) => {
-            let claim = seats.claim(code, worker).map_err(Refusal::NoSeat)?;
+            let claim = seats.join(code, worker).await.map_err(Refusal::NoSeat)?;
             Ok((answer, Some(claim)))
         }
         Route::Health => {
@@ -324,6 +327,7 @@ mod tests {
     //! What cannot be brought about from outside; the rest is in `tests/http.rs`.
 
     use super::*;
+    use futures_lite::future::block_on;
     use futures_lite::{AsyncRead, AsyncWrite};
     use std::io;
     use std::pin::Pin;
@@ -346,7 +350,7 @@ mod tests {
     }
 
     fn status(seats: &Arc<Seats>, target: &str) -> (u16, bool) {
-        match answer(&upgrade(target), &door(), seats, 0) {
+        match block_on(answer(&upgrade(target), &door(), seats, 0)) {
             Ok((answer, claim)) => (answer.status().as_u16(), claim.is_some()),
             Err(refusal) => (refusal.into_answer().status().as_u16(), false),
         }
@@ -417,23 +421,26 @@ mod tests {
 
     #[test]
     fn a_seat_that_was_claimed_is_free_when_the_claim_is_dropped() {
-        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Arc::new(crate::clock::SystemClock)));
+        let seats =
+            Arc::new(Seats::new(Duration::from_secs(1), 10, Duration::ZERO, Arc::new(crate::clock::SystemClock)));
         assert_eq!(status(&seats, "/?pair=x"), (101, true));
         assert_eq!(seats.pairs(), 0);
     }
 
     #[test]
     fn a_refused_request_claims_nothing() {
-        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Arc::new(crate::clock::SystemClock)));
+        let seats =
+            Arc::new(Seats::new(Duration::from_secs(1), 10, Duration::ZERO, Arc::new(crate::clock::SystemClock)));
         assert_eq!(status(&seats, "/"), (400, false));
         assert_eq!(seats.pairs(), 0);
     }
 
     #[test]
     fn a_relay_that_stops_refuses_and_says_when_to_come_back() {
-        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Arc::new(crate::clock::SystemClock)));
+        let seats =
+            Arc::new(Seats::new(Duration::from_secs(1), 10, Duration::ZERO, Arc::new(crate::clock::SystemClock)));
         seats.close();
-        let refusal = answer(&upgrade("/?pair=x"), &door(), &seats, 0).unwrap_err();
+        let refusal = block_on(answer(&upgrade("/?pair=x"), &door(), &seats, 0)).unwrap_err();
         assert_eq!(refusal, Refusal::NoSeat(NoSeat::Stopping));
         let answer = refusal.into_answer();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);

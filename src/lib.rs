@@ -14,6 +14,7 @@
 // Floor 0: pure.
 mod access_tokens;
 pub mod buffer;
+mod liveness;
 mod mask;
 mod origin;
 pub mod pair_code;
@@ -27,6 +28,7 @@ mod clock;
 mod executor;
 mod handshakes;
 pub mod link;
+mod occupants;
 mod pool;
 mod reactor;
 mod seats;

@@ -61,6 +61,8 @@ pub enum Admission<H> {
 pub enum Refusal<H> {
     /// Both seats of this code are taken.
     Occupied {
+        /// Who has them, the first one first.
+        sides: [ConnId; 2],
         /// What the refused connection had offered.
         offered: H,
     },
@@ -157,8 +159,9 @@ impl<H> PairTable<H> {
                 Admission::Waiting { id, deadline }
             }
             Entry::Occupied(mut slot) => {
-                let Slot::Waiting { id: peer, deadline, .. } = *slot.get() else {
-                    return Err(Refusal::Occupied { offered });
+                let (peer, deadline) = match *slot.get() {
+                    Slot::Waiting { id, deadline, .. } => (id, deadline),
+                    Slot::Paired { a, b } => return Err(Refusal::Occupied { sides: [a, b], offered }),
                 };
                 let Slot::Waiting { handle, .. } = slot.insert(Slot::Paired { a: peer, b: id }) else {
                     unreachable!("it was waiting a line ago");
@@ -350,7 +353,7 @@ mod tests {
     fn paired_connect_is_occupied_and_changes_nothing() {
         let (mut table, now) = table();
         let (a, b) = paired(&mut table, "x", now);
-        assert_eq!(table.connect(code("x"), "third", now), Err(Refusal::Occupied { offered: "third" }));
+        assert_eq!(table.connect(code("x"), "third", now), Err(Refusal::Occupied { sides: [a, b], offered: "third" }));
         assert_eq!((table.peer(a), table.peer(b), table.connections()), (Some(b), Some(a), 2));
         let _ = table.disconnect(a);
         assert_eq!(waiting(&mut table, "x", now), ConnId(2)); // the refused one took no identity

@@ -14,6 +14,7 @@ use crate::access_tokens::AccessTokens;
 use crate::clock::{Clock, SystemClock};
 use crate::front_door::Door;
 use crate::handshakes::Handshakes;
+use crate::liveness::Rules;
 use crate::origin::Origin;
 use crate::policy::Policy;
 use crate::reactor::Reactor;
@@ -54,6 +55,16 @@ pub struct Config {
     pub max_message: Option<u64>,
     /// How many pair codes may be in use at a time; more are refused with 503.
     pub max_pairs: usize,
+    /// After how long a silence a client is asked whether it is still there, by a ping. If none, nobody is asked.
+    pub ping_interval: Option<Duration>,
+    /// How long it then has for any sign of life. After that it is lost, and its peer is told so.
+    pub ping_timeout: Duration,
+    /// How long a client may accept nothing of what is sent to it, and its system acknowledge nothing, before it is
+    /// lost.
+    pub write_timeout: Duration,
+    /// How long the clients of a pair have to show that they are there when a third one comes with their code. Who does
+    /// not, loses its seat to it. Zero: the third is refused at once.
+    pub probe_timeout: Duration,
     /// How long a client may take for its request, from when it is accepted to the end of the head, and then for taking
     /// the answer. It is the same for each request of a connection that is kept. At most a hundred years.
     pub handshake_timeout: Duration,
@@ -68,6 +79,8 @@ pub struct Config {
     pub access_tokens: Option<AccessTokens>,
     /// The shortest pair code that is accepted, in characters; shorter ones are refused with 400.
     pub min_code_length: usize,
+    /// How long pairs may go on after the relay was told to stop, before they are closed.
+    pub drain_timeout: Duration,
     /// How many threads forward messages.
     pub workers: NonZeroUsize,
 }
@@ -82,11 +95,16 @@ impl Default for Config {
             max_message: None,
             // Far beyond the usual limit of open files, which comes first; a bound all the same.
             max_pairs: 1 << 20,
+            ping_interval: Some(Duration::from_secs(20)),
+            ping_timeout: Duration::from_secs(20),
+            write_timeout: Duration::from_secs(30),
+            probe_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1024,
             allowed_origins: Vec::new(),
             access_tokens: None,
             min_code_length: 1,
+            drain_timeout: Duration::ZERO,
             workers: NonZeroUsize::MIN,
         }
     }
@@ -117,7 +135,7 @@ impl Relay {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn start(config: Config) -> io::Result<RelayHandle> {
-        let port = Port::listen(&config.host, config.port)?;
+        let port = Port::listen(&config.host, config.port, config.write_timeout)?;
         let local_addr = port.local_addr()?;
         let Parts { seats, stats, door, request_stop, acceptor, workers } =
             Parts::new(&config, port, Arc::new(SystemClock));
@@ -150,9 +168,12 @@ pub(crate) struct Parts<L: Listener> {
 
 impl<L: Listener> Parts<L> {
     pub(crate) fn new(config: &Config, listener: L, clock: Arc<dyn Clock>) -> Self {
-        let seats = Arc::new(Seats::new(config.pair_ttl.min(LONGEST), config.max_pairs, Arc::clone(&clock)));
+        let ttl = config.pair_ttl.min(LONGEST);
+        let seats = Seats::new(ttl, config.max_pairs, config.probe_timeout.min(LONGEST), Arc::clone(&clock));
+        let seats = Arc::new(seats);
         let stats = Arc::new(Stats::default());
         let (request_stop, stop_requested) = stop();
+        let (close_door, door_closed) = stop();
         let (stop_all, stopped) = stop();
         let (inboxes, inbox_ends): (Vec<_>, Vec<_>) =
             (0..config.workers.get()).map(|_| async_channel::bounded(INBOX)).unzip();
@@ -170,11 +191,21 @@ impl<L: Listener> Parts<L> {
             seats: Arc::clone(&seats),
             stats: Arc::clone(&stats),
             inboxes,
+            door_closed,
             stopped,
             max_message: config.max_message,
+            beats: config.ping_interval.is_some() || !config.probe_timeout.is_zero(),
+            liveness: Rules::new(config.ping_interval.map(|interval| interval.min(LONGEST)), config.ping_timeout),
             clock,
         });
-        let acceptor = Acceptor { listener, shared: Arc::clone(&shared), stop_requested, stop_all };
+        let acceptor = Acceptor {
+            listener,
+            shared: Arc::clone(&shared),
+            stop_requested,
+            close_door,
+            stop_all,
+            drain_timeout: config.drain_timeout.min(LONGEST),
+        };
         let workers = inbox_ends
             .into_iter()
             .enumerate()
@@ -228,8 +259,9 @@ impl RelayHandle {
         self.door.policy.set_access_tokens(tokens);
     }
 
-    /// Stops gracefully: accepts nobody any more, sends every client 1001 `relay stopping` after what was received
-    /// for it, and waits for their answers, but not longer than 6 seconds.
+    /// Stops gracefully: listens no more, tells those who wait for a peer 1001 `relay stopping`, lets pairs go on until
+    /// they end or for [`Config::drain_timeout`], sends them 1001 `relay stopping` after what was received for them, and
+    /// waits for their answers, but no longer than 2 seconds.
     pub async fn stop(self) {
         let Self { request_stop, mut ended, .. } = self;
         drop(request_stop);

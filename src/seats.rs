@@ -4,16 +4,21 @@
 //! is dropped, so that no path out of a connection can forget it. The mutex is a plain one: it is held for a table
 //! operation on connect, on departure and on expiry, never for a message and never across an await.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
+use futures_lite::FutureExt;
 
 use crate::buffer::Buffer;
 use crate::clock::Clock;
 use crate::link::{End, Farewell, link};
+use crate::occupants::{Asked, Occupants, Question};
 use crate::pair_code::PairCode;
 use crate::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
+use crate::stop::Stop;
 
 /// What the first side leaves for the second.
 #[derive(Debug)]
@@ -27,6 +32,7 @@ struct Parked {
 struct State {
     // Boxed, as a slot is as large as what it may hold, and most hold nothing.
     table: PairTable<Box<Parked>>,
+    occupants: Occupants,
     open: bool,
 }
 
@@ -36,6 +42,10 @@ pub(crate) struct Seats {
     state: Mutex<State>,
     /// Tells [`expire`](Self::expire) that somebody waits after nobody did.
     first_waits: (Sender<()>, Receiver<()>),
+    /// Counts what occupants were asked or told, so that most of the time they need not look.
+    questions: AtomicU32,
+    /// How long they have for an answer. If none, nobody is asked.
+    probe_timeout: Duration,
     clock: Arc<dyn Clock>,
 }
 
@@ -51,8 +61,8 @@ pub(crate) struct Claim {
 /// Why no seat could be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoSeat {
-    /// Both seats of this code are taken.
-    Occupied,
+    /// Both seats of this code are taken, by these.
+    Occupied([ConnId; 2]),
     /// No more codes are accepted.
     Full,
     /// The relay stops.
@@ -64,11 +74,40 @@ pub(crate) enum NoSeat {
 pub(crate) struct Seat {
     seats: Arc<Seats>,
     id: ConnId,
+    /// How many of the questions it has looked at.
+    seen: u32,
+}
+
+impl Seat {
+    /// Says what wakes the connection that has this seat.
+    pub(crate) fn attend(&self, task: Waker) {
+        self.seats.lock().occupants.attend(self.id, task);
+    }
+
+    /// What the connection was asked or told since the last time, if anything.
+    pub(crate) fn question(&mut self) -> Option<Question> {
+        let questions = self.seats.questions.load(Ordering::Acquire);
+        if self.seen == questions {
+            return None;
+        }
+        self.seen = questions;
+        self.seats.lock().occupants.question(self.id)
+    }
+
+    /// Its client is there.
+    pub(crate) fn answer(&self) {
+        let asked = self.seats.lock().occupants.answer(self.id);
+        drop(asked); // when nothing is locked any more
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let departure = self.seats.lock().table.disconnect(self.id);
+        let mut state = self.seats.lock();
+        let departure = state.table.disconnect(self.id);
+        let occupant = state.occupants.go(self.id);
+        drop(state);
+        drop(occupant);
         match departure {
             // It leads back to the connection that departs, which will not listen any more.
             Departure::Waiting(_) => {}
@@ -79,9 +118,29 @@ impl Drop for Seat {
 }
 
 impl Seats {
-    pub(crate) fn new(pair_ttl: Duration, max_pairs: usize, clock: Arc<dyn Clock>) -> Self {
-        let state = State { table: PairTable::new(pair_ttl, max_pairs), open: true };
-        Self { state: Mutex::new(state), first_waits: async_channel::bounded(1), clock }
+    pub(crate) fn new(pair_ttl: Duration, max_pairs: usize, probe_timeout: Duration, clock: Arc<dyn Clock>) -> Self {
+        let table = PairTable::new(pair_ttl, max_pairs);
+        Self {
+            state: Mutex::new(State { table, occupants: Occupants::default(), open: true }),
+            first_waits: async_channel::bounded(1),
+            questions: AtomicU32::default(),
+            probe_timeout,
+            clock,
+        }
+    }
+
+    /// Takes a seat at `code`. If both are taken, their clients are asked whether they are still there, and whoever does
+    /// not answer in time loses it. So the owner of a code whose connection has silently died need not wait until that
+    /// is noticed.
+    pub(crate) async fn join(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, NoSeat> {
+        match self.claim(code.clone(), worker) {
+            Err(occupied @ NoSeat::Occupied(sides)) => {
+                let Some(probe) = self.probe(sides) else { return Err(occupied) };
+                probe.settle().await;
+                self.claim(code, worker)
+            }
+            result => result,
+        }
     }
 
     /// Takes a seat at `code` for a connection that is being admitted on `worker`.
@@ -92,6 +151,9 @@ impl Seats {
             return Err(NoSeat::Stopping);
         }
         let admission = state.table.connect(code, Box::new(Parked { far, worker }), self.clock.now());
+        if let Ok(Admission::Waiting { id, .. } | Admission::Paired { id, .. }) = admission {
+            state.occupants.come(id);
+        }
         let first_waits = state.table.waiting() == 1;
         drop(state);
         match admission {
@@ -105,7 +167,7 @@ impl Seats {
                 let Parked { far, worker } = *handle;
                 Ok(Claim { seat: self.seat(id), end: far, worker })
             }
-            Err(Refusal::Occupied { .. }) => Err(NoSeat::Occupied),
+            Err(Refusal::Occupied { sides, .. }) => Err(NoSeat::Occupied(sides)),
             Err(Refusal::Full { .. }) => Err(NoSeat::Full),
         }
     }
@@ -146,12 +208,60 @@ impl Seats {
         }
     }
 
+    /// Asks both sides of a pair, unless that is not to be done, or done already, or being done too often.
+    fn probe(self: &Arc<Self>, sides: [ConnId; 2]) -> Option<Probe> {
+        if self.probe_timeout.is_zero() {
+            return None;
+        }
+        let (asked, answered, tasks) = self.lock().occupants.ask(sides)?;
+        self.tell(tasks);
+        Some(Probe { seats: Arc::clone(self), asked, answered })
+    }
+
+    /// Has these tasks look what they are asked.
+    fn tell(&self, tasks: impl IntoIterator<Item = Waker>) {
+        self.questions.fetch_add(1, Ordering::Release);
+        tasks.into_iter().for_each(Waker::wake);
+    }
+
     fn seat(self: &Arc<Self>, id: ConnId) -> Seat {
-        Seat { seats: Arc::clone(self), id }
+        // It may have been asked already: it looks once.
+        Seat { seats: Arc::clone(self), id, seen: self.questions.load(Ordering::Acquire).wrapping_sub(1) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // The table has no half-done states to protect from: a panic in it leaves it total.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A question to both sides of a pair, for as long as somebody waits for their answers.
+struct Probe {
+    seats: Arc<Seats>,
+    asked: Asked,
+    answered: Stop,
+}
+
+impl Probe {
+    /// Waits until both have answered or departed. Whoever has done neither in time has no seat any more.
+    async fn settle(mut self) {
+        let clock = &self.seats.clock;
+        let timeout = clock.sleep_until(clock.now() + self.seats.probe_timeout);
+        self.answered.wait().or(timeout).await;
+        let mut state = self.seats.lock();
+        let lost = state.occupants.give_up(&self.asked);
+        let departures: Vec<_> = lost.iter().map(|&(id, _)| state.table.disconnect(id)).collect();
+        drop(state);
+        drop(departures);
+        if !lost.is_empty() {
+            self.seats.tell(lost.into_iter().filter_map(|(_, task)| task));
+        }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let unanswered = self.seats.lock().occupants.end(&self.asked);
+        drop(unanswered); // when nothing is locked any more
     }
 }

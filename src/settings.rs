@@ -27,6 +27,21 @@ pub(crate) struct Start {
     /// longest message accepted, such as 16MiB; default none, as memory does not depend on it [ARC_RELAY_MAX_MESSAGE]
     #[argh(option, arg_name = "size")]
     max_message: Option<String>,
+    /// after how long a silence a client is pinged, 0 for never; default 20s [ARC_RELAY_PING_INTERVAL]
+    #[argh(option, arg_name = "duration")]
+    ping_interval: Option<String>,
+    /// how long it then has for any sign of life; default 20s [ARC_RELAY_PING_TIMEOUT]
+    #[argh(option, arg_name = "duration")]
+    ping_timeout: Option<String>,
+    /// how long a client may accept nothing of what is sent to it; default 30s [ARC_RELAY_WRITE_TIMEOUT]
+    #[argh(option, arg_name = "duration")]
+    write_timeout: Option<String>,
+    /// how long the clients of a pair have to show that they are there when a third one comes, 0 to refuse it at once; default 2s [ARC_RELAY_PROBE_TIMEOUT]
+    #[argh(option, arg_name = "duration")]
+    probe_timeout: Option<String>,
+    /// how long pairs may go on after a signal to stop; default 0 [ARC_RELAY_DRAIN_TIMEOUT]
+    #[argh(option, arg_name = "duration")]
+    drain_timeout: Option<String>,
     /// how long a client may take for its request, and then for the answer, such as 10s; default 10s
     /// [ARC_RELAY_HANDSHAKE_TIMEOUT]
     #[argh(option, arg_name = "duration")]
@@ -80,6 +95,21 @@ impl Start {
                 Ok(ByteSize(size)) => Ok(Some(size)),
             })?;
         }
+        if let Some(interval) = setting("--ping-interval", self.ping_interval, &["ARC_RELAY_PING_INTERVAL"]) {
+            config.ping_interval = Some(interval.parse(duration_or_zero)?).filter(|interval| !interval.is_zero());
+        }
+        if let Some(timeout) = setting("--ping-timeout", self.ping_timeout, &["ARC_RELAY_PING_TIMEOUT"]) {
+            config.ping_timeout = timeout.parse(duration)?;
+        }
+        if let Some(timeout) = setting("--write-timeout", self.write_timeout, &["ARC_RELAY_WRITE_TIMEOUT"]) {
+            config.write_timeout = timeout.parse(duration)?;
+        }
+        if let Some(timeout) = setting("--probe-timeout", self.probe_timeout, &["ARC_RELAY_PROBE_TIMEOUT"]) {
+            config.probe_timeout = timeout.parse(duration_or_zero)?;
+        }
+        if let Some(timeout) = setting("--drain-timeout", self.drain_timeout, &["ARC_RELAY_DRAIN_TIMEOUT"]) {
+            config.drain_timeout = timeout.parse(duration_or_zero)?;
+        }
         let timeout = setting("--handshake-timeout", self.handshake_timeout, &["ARC_RELAY_HANDSHAKE_TIMEOUT"]);
         if let Some(timeout) = timeout {
             config.handshake_timeout = timeout.parse(duration)?;
@@ -109,6 +139,10 @@ impl Start {
         };
         Ok(Settings { config, access_token_file })
     }
+}
+
+fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| String::from("a duration is needed, such as 90s or 5m"))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -174,6 +208,11 @@ mod tests {
             ["--host", "::1"],
             ["--pair-ttl", "2m 3s"],
             ["--max-message", "16MiB"],
+            ["--ping-interval", "7s"],
+            ["--ping-timeout", "8s"],
+            ["--write-timeout", "9s"],
+            ["--probe-timeout", "10ms"],
+            ["--drain-timeout", "1h"],
             ["--handshake-timeout", "3s"],
             ["--max-handshakes", "9"],
             ["--allow-origin", "https://a.test, null"],
@@ -184,6 +223,11 @@ mod tests {
             host: "::1".into(),
             pair_ttl: Duration::from_secs(123),
             max_message: Some(16 << 20),
+            ping_interval: Some(Duration::from_secs(7)),
+            ping_timeout: Duration::from_secs(8),
+            write_timeout: Duration::from_secs(9),
+            probe_timeout: Duration::from_millis(10),
+            drain_timeout: Duration::from_secs(3600),
             handshake_timeout: Duration::from_secs(3),
             max_handshakes: 9,
             allowed_origins: vec!["https://a.test".parse().unwrap(), "null".parse().unwrap()],
@@ -191,6 +235,12 @@ mod tests {
             ..Config::default()
         };
         assert_eq!(config(flags.as_flattened(), &[]), Ok(expected));
+    }
+
+    #[test]
+    fn zero_turns_questions_off() {
+        let off = config(&["--ping-interval", "0", "--probe-timeout", "0s"], &[]).unwrap();
+        assert_eq!((off.ping_interval, off.probe_timeout), (None, Duration::ZERO));
     }
 
     #[test]
@@ -242,6 +292,11 @@ mod tests {
             ("--host", ""),
             ("--pair-ttl", "5"),
             ("--pair-ttl", "0s"),
+            ("--ping-interval", "x"),
+            ("--ping-timeout", "0"),
+            ("--write-timeout", "0s"),
+            ("--probe-timeout", "2"),
+            ("--drain-timeout", "x"),
             ("--max-message", "big"),
             ("--max-message", "0"),
             ("--handshake-timeout", "0s"),

@@ -24,22 +24,19 @@ const BACKLOG: i32 = 4096;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 
-/// How long the system waits for a client to acknowledge or to accept anything: beyond it, the client is dead. Longer
-/// than a phone takes between two networks, or a stopped process to be started again.
-const DEAD_AFTER: Duration = Duration::from_secs(90);
-
 /// A port that is listened on.
 #[derive(Debug)]
 pub(crate) struct Port(Source<TcpListener>);
 
 impl Port {
-    /// Listens on the first address of `host` that can be listened on.
-    pub(crate) fn listen(host: &str, port: u16) -> io::Result<Self> {
+    /// Listens on the first address of `host` that can be listened on. A client that acknowledges or accepts nothing for
+    /// `write_timeout` is dead.
+    pub(crate) fn listen(host: &str, port: u16, write_timeout: Duration) -> io::Result<Self> {
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "no address of that name");
         // Brackets are customary around an IPv6 address that a port follows.
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         for address in (host, port).to_socket_addrs()? {
-            match listen_on(address) {
+            match listen_on(address, write_timeout) {
                 Ok(listener) => return Ok(Self(listener.into())),
                 Err(error) => failure = error,
             }
@@ -53,21 +50,21 @@ impl Port {
     }
 }
 
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen_on(address: SocketAddr, write_timeout: Duration) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of an earlier relay that are still closing must not keep a new one from its port.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    configure(&socket)?;
+    configure(&socket, write_timeout)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
 /// Sets what every connection has in common: an accepted socket inherits it.
-fn configure(socket: &Socket) -> io::Result<()> {
+fn configure(socket: &Socket, write_timeout: Duration) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     // Batches are written whole: there is nothing to be gained from waiting for more.
     socket.set_tcp_nodelay(true)?;
@@ -75,7 +72,9 @@ fn configure(socket: &Socket) -> io::Result<()> {
     // not answer, or who let what is sent to them lie.
     let probes = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
     socket.set_tcp_keepalive(&probes)?;
-    socket.set_tcp_user_timeout(Some(DEAD_AFTER))
+    // The system counts in milliseconds, and takes none for its own much longer time.
+    let bounds = (Duration::from_millis(1), Duration::from_millis(i32::MAX as u64));
+    socket.set_tcp_user_timeout(Some(write_timeout.clamp(bounds.0, bounds.1)))
 }
 
 impl Listener for Port {

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::connection::{Connection, Surroundings};
 use crate::executor::{Executor, Spawn};
 use crate::front_door::{self, Admitted, Door};
+use crate::liveness::Rules;
 use crate::pool::Pool;
 use crate::reactor::Reactor;
 use crate::reframe::Reframer;
@@ -23,6 +24,9 @@ use crate::seats::Seats;
 use crate::stats::Stats;
 use crate::stop::{Stop, StopOnDrop};
 use crate::transport::Transport;
+
+/// At a beat, one in so many connections looks at its client: none waits for all the others.
+const SHARES: usize = 4;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -32,9 +36,14 @@ pub(crate) struct Shared<T> {
     pub(crate) stats: Arc<Stats>,
     /// The way to each worker.
     pub(crate) inboxes: Vec<Sender<Job<T>>>,
+    /// Tells those at the front door that nobody comes in any more.
+    pub(crate) door_closed: Stop,
     /// Tells connections to close.
     pub(crate) stopped: Stop,
     pub(crate) max_message: Option<u64>,
+    pub(crate) liveness: Rules,
+    /// Whether there are beats: somebody is asked whether it is there, at some time.
+    pub(crate) beats: bool,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -80,13 +89,31 @@ impl<T: Transport> Worker<T> {
             stats: Arc::clone(&shared.stats),
             stopping: Cell::new(false),
             turn: executor.turn(),
+            beat: Cell::new(0),
+            liveness: shared.liveness,
         });
         // One waits for the signal in the place of all, which costs each of them a flag instead of a listener.
         let stop = async {
             shared.stopped.clone().wait().await;
             surroundings.stopping.set(true);
-            executor.wake_all();
+            executor.wake(0, 1);
             pending::<()>().await;
+        };
+        let (came, comes) = async_channel::bounded(1);
+        let beats = async {
+            if !shared.beats {
+                pending::<()>().await;
+            }
+            loop {
+                if Rc::strong_count(&surroundings) == 1 {
+                    // All connections are gone, and the thread may sleep until there is one.
+                    let _ = comes.recv().await;
+                }
+                shared.clock.sleep_until(shared.clock.now() + shared.liveness.beat).await;
+                let beat = surroundings.beat.get().wrapping_add(1);
+                surroundings.beat.set(beat);
+                executor.wake(beat as usize % SHARES, SHARES);
+            }
         };
         let serve = async {
             while let Ok(Job { alive, stage }) = inbox.recv().await {
@@ -100,17 +127,18 @@ impl<T: Transport> Worker<T> {
                         let surroundings = Rc::clone(&surroundings);
                         let reframer = Reframer::new(shared.max_message);
                         executor.spawn(Connection::new(socket, &read_ahead, claim, reframer, surroundings, alive));
+                        let _ = came.try_send(()); // full: it is told already
                     }
                 }
             }
         };
-        serve.or(stop).await;
+        serve.or(stop).or(beats).await;
     }
 }
 
 async fn handshake<T: Transport>(alive: StopOnDrop, socket: T, index: usize, shared: Arc<Shared<T>>) {
-    let Shared { door, seats, stopped, clock, .. } = &*shared;
-    let admitted = front_door::receive(socket, door, seats, index, stopped.clone(), clock).await;
+    let Shared { door, seats, door_closed, clock, .. } = &*shared;
+    let admitted = front_door::receive(socket, door, seats, index, door_closed.clone(), clock).await;
     if let Some(mut admitted) = admitted {
         let worker = admitted.claim.worker;
         if worker != index {

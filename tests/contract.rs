@@ -4,9 +4,12 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::protocol::frame::Frame;
 use async_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use futures_lite::FutureExt;
 use futures_lite::future::zip;
 use rustix::process::Signal;
 use support::{Relay, pattern, run};
@@ -52,7 +55,7 @@ fn any_path_will_do_and_other_codes_are_other_pairs() {
 
 #[test]
 fn a_third_is_refused_before_the_upgrade_and_disturbs_nobody() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(&["--probe-timeout", "0"]);
     run(async {
         let (mut a, mut b) = relay.pair("x").await;
         for _ in 0..10 {
@@ -65,7 +68,7 @@ fn a_third_is_refused_before_the_upgrade_and_disturbs_nobody() {
 
 #[test]
 fn exactly_two_of_many_that_come_at_once_are_let_in() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(&["--probe-timeout", "0"]);
     run(async {
         let attempts: Vec<_> = (0..20).map(|_| relay.try_connect("/?pair=rush")).collect();
         let mut inside = Vec::new();
@@ -284,6 +287,50 @@ fn a_signal_closes_everyone_with_1001_after_what_was_received() {
         });
         assert_eq!(relay.wait().code(), Some(0));
     }
+}
+
+#[test]
+fn pairs_may_finish_when_the_relay_is_told_to_stop_and_nobody_else_comes_in() {
+    let mut relay = Relay::start(&["--drain-timeout", "1h"]);
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        let mut alone = relay.connect("y").await;
+        relay.signal(Signal::TERM);
+        assert_eq!(alone.closed().await, (1001, "relay stopping".into()));
+        assert!(std::net::TcpStream::connect(relay.address).is_err(), "it listens");
+        a.send("still here").await;
+        assert_eq!(b.receive().await, b"still here");
+        assert_eq!(a.close(4000, "").await, (4000, String::new()));
+        assert_eq!(b.closed().await, (1000, "peer disconnected".into()));
+    });
+    assert_eq!(relay.wait().code(), Some(0), "not before the last pair, and not an hour later");
+}
+
+#[test]
+fn pairs_that_go_on_for_too_long_are_told_and_who_does_not_read_is_not_waited_for() {
+    let mut relay = Relay::start(&["--drain-timeout", "1s"]);
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        let (mut sender, _stalled) = relay.pair("y").await;
+        let full = async {
+            loop {
+                sender.send(vec![0; 1 << 20]).await;
+            }
+        };
+        let _ = full
+            .or(async {
+                smol::Timer::after(Duration::from_millis(500)).await;
+            })
+            .await;
+        let begin = Instant::now();
+        relay.signal(Signal::TERM);
+        for client in [&mut a, &mut b] {
+            assert_eq!(client.closed().await, (1001, "relay stopping".into()));
+        }
+        assert!(begin.elapsed() >= Duration::from_secs(1));
+        assert_eq!(relay.wait().code(), Some(0));
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    });
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures_lite::future::zip;
-use support::raw::{frame, open, server_frame};
+use support::raw::{frame, open, server_frame, upgrade};
 use support::{Relay, eventually, pattern, raise_file_limit};
 
 const GIB: usize = 1 << 30;
@@ -196,11 +196,18 @@ fn without_file_descriptors_the_relay_waits_for_some() {
         env!("CARGO_BIN_EXE_arc-relay"),
     ]);
     let relay = Relay::spawn(command);
-    let crowd: Vec<_> = (0..60).map(|_| relay.socket()).collect();
+    // They join, as those who are silent would have to make room.
+    let crowd: Vec<_> = (0..60)
+        .map(|code| {
+            let mut socket = relay.socket();
+            socket.write_all(upgrade(&format!("/?pair={code}"), "").as_bytes()).unwrap();
+            socket
+        })
+        .collect();
     eventually("its files are used up", || relay.files() >= 39);
     // Those in the queue are served as soon as others leave.
     drop(crowd);
-    assert_eq!(relay.pairs(), 0);
+    eventually("they are gone", || relay.pairs() == 0);
     let (mut a, mut b) = pair(&relay);
     a.write_all(&frame(0x82, b"served")).unwrap();
     support::raw::expect(&mut b, &server_frame(0x82, b"served"));

@@ -65,6 +65,8 @@ impl Server {
             Target::Arc | Target::Before => {
                 let other = before.filter(|_| target == Target::Before);
                 let path = other.unwrap_or(Path::new(env!("CARGO_BIN_EXE_arc-relay")));
+                // The clients answer no pings.
+                command.env("ARC_RELAY_PING_INTERVAL", "0");
                 command.arg(path).args(["start", "--host", "127.0.0.1", "--port", "0"])
             }
             Target::Raw => command.arg(this).arg("--raw-relay"),

@@ -41,6 +41,10 @@ pub(crate) struct Inbound {
     streams: bool,
     /// The executor's turn at the last read.
     turn: u64,
+    /// Whether something was read since this was asked last.
+    heard: bool,
+    /// Whether the client is not read from for the sake of its peer.
+    held: bool,
     /// Whether the client has closed or violated the protocol: whatever follows means nothing.
     closed: bool,
     /// Where messages go, until either side departs.
@@ -78,6 +82,8 @@ impl Inbound {
             drained: true,
             streams: false,
             turn: 0,
+            heard: false,
+            held: false,
             closed: false,
             route: Some(Route { seat: Some(seat), outgoing }),
             surroundings,
@@ -92,6 +98,26 @@ impl Inbound {
     /// Whether what is under way is part of a stream.
     pub(crate) fn streams(&self) -> bool {
         self.streams
+    }
+
+    /// Whether the client is not read from until its peer takes more: its silence means nothing.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Whether something of the client was read since this was [forgotten](Self::forget_heard).
+    pub(crate) fn has_heard(&self) -> bool {
+        self.heard
+    }
+
+    /// From now on, only what is still to come counts.
+    pub(crate) fn forget_heard(&mut self) -> bool {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// The client's seat, unless it has left it.
+    pub(crate) fn seat(&mut self) -> Option<&mut Seat> {
+        self.route.as_mut()?.seat.as_mut()
     }
 
     /// Departs from the pair: frees the code, and lets the peer have what was read before `farewell`. Idempotent.
@@ -149,6 +175,7 @@ impl Inbound {
     /// While the socket is not read from, what it left unread hides the end of its stream and a reset: watches for them.
     /// The code of a client that is gone is free at once; what it left behind still goes to its peer, if it has one.
     fn watch_for_departure(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &mut Outbound) {
+        self.held = true;
         let Some(Route { seat: seat @ Some(_), .. }) = &mut self.route else { return };
         if socket.poll_ended(cx).is_ready() {
             *seat = None;
@@ -174,6 +201,8 @@ impl Inbound {
         debug_assert!(room > 0, "a read into nothing looks like the end of the stream");
         let count = socket.receive(spare)?;
         buffer.fill(count);
+        self.heard = true;
+        self.held = false;
         self.drained = count < room;
         if !self.drained && self.size + 1 < SIZES.len() {
             self.size += 1;

@@ -15,6 +15,7 @@ use crate::transport::Transport;
 pub(super) const PONG_BACKLOG: usize = 4096;
 
 const FIN_CLOSE: u8 = 0x88;
+const FIN_PING: u8 = 0x89;
 const FIN_PONG: u8 = 0x8A;
 
 pub(crate) struct Outbound {
@@ -23,7 +24,9 @@ pub(crate) struct Outbound {
     writing: Writing,
     /// Whether the last write took less than it was given. Then the next one waits until the socket is writable.
     blocked: bool,
-    /// The relay's own frames that are next: pongs, and at last a close frame.
+    /// How many bytes were written since this was asked last.
+    written: u64,
+    /// The relay's own frames that are next: pongs and pings, and at last a close frame.
     control: Vec<u8>,
     /// Why nothing can be written any more, once that is so.
     broken: Option<io::ErrorKind>,
@@ -43,6 +46,7 @@ impl Outbound {
             incoming: Some(incoming),
             writing: Writing::Nothing,
             blocked: false,
+            written: 0,
             control: Vec::new(),
             broken: None,
             pool,
@@ -58,6 +62,23 @@ impl Outbound {
             self.control.clear();
         }
         self.queue(FIN_PONG, &[data]);
+    }
+
+    /// Queues a ping. It has no payload: whatever comes of the client is an answer.
+    pub(crate) fn ping(&mut self) {
+        if !self.is_closing() {
+            self.queue(FIN_PING, &[]);
+        }
+    }
+
+    /// Whether the client has to take something before it is sent more.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked && !matches!(self.writing, Writing::Nothing)
+    }
+
+    /// How many bytes were written since the last time.
+    pub(crate) fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
     }
 
     /// Queues a close frame, as the last frame this client gets. What the peer has sent but is not being written yet
@@ -141,6 +162,7 @@ impl Outbound {
             match socket.send(bytes) {
                 Ok(count) => {
                     self.blocked = count < bytes.len();
+                    self.written += count as u64;
                     self.advance(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,

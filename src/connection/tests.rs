@@ -133,7 +133,7 @@ struct Side {
 impl Side {
     fn new() -> Self {
         let clock = Arc::new(SystemClock);
-        let seats = Arc::new(Seats::new(Duration::from_secs(60), 1, clock.clone()));
+        let seats = Arc::new(Seats::new(Duration::from_secs(60), 1, Duration::ZERO, clock.clone()));
         let claim = || seats.claim(PairCode::from_target("/?pair=code").unwrap(), 0).unwrap();
         let (ours, theirs) = (claim(), claim());
         let surroundings = Rc::new(Surroundings {
@@ -142,6 +142,8 @@ impl Side {
             stats: Arc::default(),
             stopping: Cell::default(),
             turn: Rc::default(),
+            beat: Cell::default(),
+            liveness: Rules::new(None, Duration::MAX),
         });
         Self {
             inbound: Inbound::new(&[], ours.seat, ours.end.outgoing, Reframer::new(None), Rc::clone(&surroundings)),
@@ -162,6 +164,9 @@ impl Side {
             outbound,
             closing: Closing::NotYet,
             shut_down: false,
+            liveness: Liveness::new(0),
+            asked: false,
+            attends: false,
             surroundings,
             _alive: alive,
         };

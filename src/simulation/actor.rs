@@ -11,6 +11,10 @@ use super::stage::Stage;
 pub(super) const JOIN: &str = "GET /?pair=x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
+/// What the relay asks, and what a client answers.
+pub(super) const PING: [u8; 2] = [0x89, 0];
+pub(super) const PONG: [u8; 6] = [0x8A, 0x80, 0, 0, 0, 0];
+
 /// A binary message with a mask of zeros.
 pub(super) fn message(payload: &[u8]) -> Vec<u8> {
     let mut frame = match payload.len() {

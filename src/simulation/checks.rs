@@ -48,7 +48,9 @@ impl World {
 
     /// When nothing can run and nothing is under way, nobody waits without a cause.
     pub(super) fn check_rest(&self) {
-        if self.relay_stopped_at.is_some_and(|at| self.stage.clock.now() > at + Duration::from_secs(7)) {
+        let drain = self.stage.config.drain_timeout;
+        let is_after = |time: Duration| self.relay_stopped_at.is_some_and(|at| self.stage.clock.now() > at + time);
+        if is_after(drain + Duration::from_secs(3)) {
             let are_closed = self.stage.cables.iter().all(Cable::is_closed_by_relay);
             assert!(are_closed, "the relay takes too long to stop");
         }
@@ -63,7 +65,7 @@ impl World {
             let has_ended = client.ending == Ending::End && client.departed_at.is_some();
             let lingers = has_ended && client.peer().is_some_and(|peer| !is_delivered(peer));
             if client.is_there() && client.ending != Ending::Vanish && !lingers {
-                let told = !self.stage.relay.is_stopped() || client.pausing || handle.cable.is_stalled();
+                let told = !is_after(drain) || client.pausing || handle.cable.is_stalled();
                 assert!(told, "the relay has stopped, but client {number} was not told");
                 there.entry(client.code).or_default().push((number, client));
             }
@@ -143,7 +145,8 @@ impl World {
             Some(_) => self.check_close(number, client, stalls),
             None => {
                 let leaves_so = matches!(client.ending, Ending::Reset | Ending::End | Ending::CutOff | Ending::Vanish);
-                let unfriendly = client.departs && leaves_so || handle.cable.was_broken();
+                let given_up = may_be_given_up(client, &handle.cable);
+                let unfriendly = given_up || client.departs && leaves_so || handle.cable.was_broken();
                 // Who has left by itself and is slow is not waited for, nor is anybody when the relay stops.
                 let is_slow = client.slow || stalls > Duration::from_secs(1);
                 let gave_up = is_slow && (client.departed_at.is_some() || self.relay_stopped_at.is_some());
@@ -211,14 +214,20 @@ impl World {
                 caused(&|peer, cable| match peer.ending {
                     // Its handshake did not come to its end, or nothing of it came any more.
                     _ if peer.status.is_none() || cable.was_broken() => true,
+                    // Somebody else came in its place.
+                    _ if same_code().count() > 1 && may_be_given_up(peer, cable) => true,
                     // What was whole before it went wrong has come.
                     Ending::CutOff | Ending::Violation(_) if peer.departs => peer.sent == client.received.len(),
                     Ending::Reset | Ending::Vanish if peer.departs => true,
+                    _ if may_be_given_up(peer, cable) => true,
                     // The end of a stream while a message is written, or a reset for what was not read.
                     _ => peer.end.is_some_and(|end| end.is_err()) || peer.deaf || peer.sent < peer.messages.len(),
                 }),
                 "client {number} got 1011, but its peer is not lost, or not all of it has come"
             ),
+            (Some(1011), "ping timeout") => {
+                assert!(may_be_given_up(client, &self.clients[number].cable), "client {number} was there");
+            }
             (Some(1001), "pair expired") => {
                 assert_eq!(peer, None, "client {number} had a peer and expired");
                 let waited = client.closed_at.unwrap() - client.requested_at.unwrap();
@@ -247,4 +256,9 @@ impl World {
             other => panic!("client {number} got {other:?}"),
         }
     }
+}
+
+/// Whether a client may be slower to answer a ping than the relay waits for it.
+fn may_be_given_up(client: &Client, cable: &Cable) -> bool {
+    client.slow || client.ending == Ending::Vanish || cable.stalled_for() > Duration::from_millis(100)
 }

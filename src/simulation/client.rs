@@ -1,13 +1,14 @@
 //! A client that knows exactly what it sends and what it may receive: one task that writes, and one that reads.
 
 use std::cell::RefCell;
+use std::future::pending;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
 
 use super::executor::Random;
 use super::network::{Cable, Socket};
@@ -63,6 +64,8 @@ pub(super) struct Client {
     /// How many of these are known to be right.
     pub(super) checked: usize,
     pub(super) pongs: Vec<Vec<u8>>,
+    /// The relay's pings that it has not answered yet.
+    pub(super) owed: Vec<Vec<u8>>,
     pub(super) close: Option<(Option<u16>, String)>,
     pub(super) closed_at: Option<Instant>,
     /// Its stream has ended, in order or by a reset.
@@ -70,7 +73,8 @@ pub(super) struct Client {
     /// When both it and the relay had closed, and when the connection ended.
     pub(super) answered_at: Option<Instant>,
     pub(super) ended_at: Option<Instant>,
-    /// Whether its reader may pause for longer than the relay waits for who has closed by itself.
+    /// Whether its reader may pause for longer than the relay waits for who has closed by itself, or for who is asked
+    /// whether it is there.
     pub(super) slow: bool,
     /// Whether it takes its time between two messages, and so may still talk when its peer has long left.
     pub(super) dreamy: bool,
@@ -124,6 +128,7 @@ impl Client {
             received: Vec::new(),
             checked: 0,
             pongs: Vec::new(),
+            owed: Vec::new(),
             close: None,
             closed_at: None,
             end: None,
@@ -218,7 +223,7 @@ impl Writer {
     }
 
     async fn write_all(&mut self) -> io::Result<()> {
-        self.pause().await;
+        self.pause().await?;
         let code = self.state.borrow().code;
         let request = format!(
             "GET /?pair={code} HTTP/1.1\r\nHost: simulation\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -231,7 +236,7 @@ impl Writer {
         }
         let messages = self.state.borrow().messages.clone();
         for message in messages {
-            self.pause().await;
+            self.pause().await?;
             if !self.send(&message).await? {
                 return self.answer().await;
             }
@@ -269,6 +274,7 @@ impl Writer {
             Ending::Stay => {
                 while !self.state.borrow().is_over() && self.state.borrow().ending == Ending::Stay {
                     self.nudged().await;
+                    self.pong().await?;
                 }
                 if self.state.borrow().is_over() {
                     return self.answer().await;
@@ -289,6 +295,7 @@ impl Writer {
             if self.state.borrow().close.is_some() {
                 return Ok(false);
             }
+            self.pong().await?;
             if self.random.once_in(6) {
                 let number = self.state.borrow().pings.len() as u8;
                 let data = vec![number; self.random.below(126)];
@@ -344,15 +351,43 @@ impl Writer {
         result
     }
 
-    async fn pause(&mut self) {
+    async fn pause(&mut self) -> io::Result<()> {
         let (odds, longest) = if self.state.borrow().dreamy { (2, 10_000) } else { (5, 2000) };
         if self.random.once_in(odds) {
-            sleep(&self.clock, Duration::from_millis(self.random.below(longest) as u64)).await;
+            let end = self.clock.now() + Duration::from_millis(self.random.below(longest) as u64);
+            self.pong().await?; // it may have been nudged before
+            while self.is_nudged_before(end).await {
+                self.pong().await?;
+            }
         }
+        Ok(())
+    }
+
+    async fn is_nudged_before(&self, end: Instant) -> bool {
+        let slept = async {
+            self.clock.sleep_until(end).await;
+            false
+        };
+        let nudged = async {
+            if self.nudged.recv().await.is_err() {
+                pending::<()>().await; // its stream has ended
+            }
+            true
+        };
+        slept.or(nudged).await
     }
 
     async fn nudged(&self) {
         let _ = self.nudged.recv().await;
+    }
+
+    /// Answers the relay's pings.
+    async fn pong(&mut self) -> io::Result<()> {
+        let owed = std::mem::take(&mut self.state.borrow_mut().owed);
+        for payload in owed {
+            self.frame(0x8A, &payload).await?;
+        }
+        Ok(())
     }
 }
 
@@ -398,6 +433,11 @@ impl Reader {
             assert!(self.state.borrow().close.is_none(), "something comes behind a close frame");
             let payload = self.payload().await?;
             match (first, &mut message) {
+                (0x89, _) => {
+                    trace(|| format!("client {}: is pinged", self.number));
+                    self.state.borrow_mut().owed.push(payload);
+                    let _ = self.nudge.try_send(());
+                }
                 (0x8A, _) => self.state.borrow_mut().pongs.push(payload),
                 (0x88, _) => {
                     let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
@@ -434,7 +474,7 @@ impl Reader {
         if self.pauses < 4 && self.random.once_in(8) {
             self.pauses += 1;
             self.state.borrow_mut().pausing = true;
-            let longest = if self.state.borrow().slow { 15_000 } else { 1000 };
+            let longest = if self.state.borrow().slow && self.pauses == 1 { 15_000 } else { 400 };
             sleep(&self.clock, Duration::from_millis(self.random.below(longest) as u64)).await;
             self.state.borrow_mut().pausing = false;
         }

@@ -130,9 +130,10 @@ impl Spawn for Tasks {
         self.spawned.borrow_mut().push(id);
     }
 
-    fn wake_all(&self) {
+    fn wake(&self, share: usize, shares: usize) {
         let tasks = self.executor.tasks.borrow();
-        let there = self.spawned.borrow().iter().copied().filter(|id| tasks.contains_key(id)).collect::<Vec<_>>();
+        let is_meant = |id: &usize| id % shares == share && tasks.contains_key(id);
+        let there = self.spawned.borrow().iter().copied().filter(is_meant).collect::<Vec<_>>();
         self.executor.runnable.lock().unwrap().extend(there);
     }
 

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use super::actor::{Actor, JOIN, message};
+use super::actor::{Actor, JOIN, PING, PONG, message};
 use super::executor::Random;
+use super::network::Cable;
 use super::stage::Stage;
 use crate::pool::LARGEST;
 use crate::relay::Config;
@@ -55,6 +56,97 @@ fn who_ends_its_stream_alone_is_not_told_of_a_loss() {
     }
 }
 
+/// Who has vanished is given up when it has not answered for as long as it may, and its peer is told; who answers is not.
+#[test]
+fn a_client_that_has_vanished_is_given_up_in_time() {
+    let mut stage = Stage::new(Random::new(0), Config::default());
+    let vanished = Actor::enter(&mut stage, 0, 10_000);
+    vanished.0.cut();
+    let mut peer = Actor::enter(&mut stage, 1, 10_000);
+    let mut waited = Duration::ZERO;
+    let mut received = Vec::new();
+    while received.len() <= 4 {
+        stage.pass(Duration::from_millis(100));
+        waited += Duration::from_millis(100);
+        let more = peer.receive();
+        if more == PING {
+            peer.send(&PONG);
+        }
+        received.extend(more);
+    }
+    assert_eq!(received[..4], [&PING[..], &[0x88, 22]].concat());
+    assert_eq!(received[4..6], 1011_u16.to_be_bytes());
+    // The vanished one came six seconds earlier, and each is looked at every two and a half.
+    assert!(waited >= Duration::from_secs(34) && waited < Duration::from_secs(40), "{waited:?}");
+    drop((vanished, peer));
+    stage.stop();
+    stage.check_empty();
+}
+
+/// What is on its way to a client on a slow line gives it more time, and keeps its seat.
+#[test]
+fn who_has_much_on_its_way_has_more_time() {
+    // It came six seconds earlier, and is asked after twenty. By then, fourteen seconds' worth of what it was sent has come.
+    for (bytes, expected) in [(0, 40 - 6), (3_000_000, 40 - 6 + 3_000_000 / 65_536 - 14)] {
+        let mut stage = Stage::new(Random::new(0), Config::default());
+        let mut silent = Actor::enter(&mut stage, 0, 4_000_000);
+        let mut sender = Actor::enter(&mut stage, 1, 4_000_000);
+        for _ in 0..bytes / 30_000 {
+            sender.send(&message(&[7; 30_000]));
+            stage.settle();
+            silent.receive();
+        }
+        let mut seconds = 0;
+        while stage.relay.seats.pairs() > 0 {
+            stage.pass(Duration::from_secs(1));
+            seconds += 1;
+            silent.receive();
+            if sender.receive().ends_with(&PING) {
+                sender.send(&PONG);
+            }
+        }
+        assert!((expected..expected + 6).contains(&seconds), "{bytes} bytes: {seconds} s");
+        drop((silent, sender));
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
+/// Two questions to the same pair, the second of which comes between the answers to the first and its end: the first one
+/// once took both for lost.
+#[test]
+fn whoever_has_answered_one_question_has_time_for_the_next() {
+    for seed in 0..200 {
+        let mut stage = Stage::new(Random::new(seed), Config::default());
+        let mut pair = [0, 1].map(|number| Actor::enter(&mut stage, number, 10_000));
+        stage.cables.iter().for_each(Cable::hold_steady);
+        let mut others: Vec<_> = (2..5)
+            .map(|number| {
+                let (socket, cable) = stage.socket(number, 10_000);
+                cable.hold_steady();
+                let mut other = Actor(socket);
+                other.send(JOIN.as_bytes());
+                other
+            })
+            .collect();
+        while stage.step() {
+            for side in &mut pair {
+                for _ in side.receive().into_iter().filter(|&byte| byte == PING[0]) {
+                    side.send(&PONG);
+                }
+            }
+        }
+        stage.pass(Duration::from_secs(1));
+        for other in &mut others {
+            let response = String::from_utf8(other.receive()).unwrap();
+            assert!(response.starts_with("HTTP/1.1 409"), "seed {seed}: {response:?}");
+        }
+        drop((pair, others));
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
 /// Whoever asks again at once while there are no file descriptors takes the processor, and gets none.
 #[test]
 fn after_an_accept_that_fails_there_is_a_pause() {
@@ -88,6 +180,7 @@ fn a_reader_that_does_not_read_costs_two_buffers() {
             while stage.step() {
                 most = most.max(stage.relay.memory());
             }
+            stage.pass(Duration::from_millis(100)); // the network may stall
         }
         // A buffer has room for a header before what is read into it.
         assert!(most > LARGEST && most <= 2 * LARGEST + 4096, "seed {seed}: {most} bytes");
@@ -138,11 +231,32 @@ fn asking_again_gives_no_more_time_to_take_the_first_answer() {
     }
 }
 
+/// While a third one waits until the relay has asked the two, the time for its request is not running.
+#[test]
+fn a_third_one_that_was_slow_to_ask_is_not_cut_off_while_it_waits() {
+    let mut stage = Stage::new(Random::new(0), Config::default());
+    let silent = [0, 1].map(|number| Actor::enter(&mut stage, number, 10_000));
+    let (socket, cable) = stage.socket(2, 10_000);
+    cable.hold_steady();
+    let mut third = Actor(socket);
+    let (most, rest) = JOIN.as_bytes().split_at(JOIN.len() - 1);
+    third.send(most);
+    stage.pass(Duration::from_secs(9));
+    third.send(rest);
+    stage.pass(Duration::from_secs(3));
+    assert!(third.receive().starts_with(b"HTTP/1.1 "));
+    drop((silent, third));
+    stage.stop();
+    stage.check_empty();
+}
+
 /// Whatever time to live is asked for, a deadline fits into an instant, and it is a hundred years at most.
 #[test]
 fn the_longest_time_to_live_is_a_hundred_years() {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    let mut stage = Stage::new(Random::new(0), Config { pair_ttl: Duration::MAX, ..Config::default() });
+    let config =
+        Config { pair_ttl: Duration::MAX, ping_interval: None, probe_timeout: Duration::ZERO, ..Config::default() };
+    let mut stage = Stage::new(Random::new(0), config);
     let mut alone = Actor::enter(&mut stage, 0, 10_000);
     stage.pass(99 * YEAR);
     assert_eq!(alone.receive(), b"");

@@ -55,10 +55,6 @@ impl Relay {
         let _ = self.arrivals.try_send(Err(io::Error::other("out of file descriptors")));
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
-        self.running.is_none()
-    }
-
     /// The memory, in bytes, in buffers that are not free.
     pub(super) fn memory(&self) -> usize {
         buffer::allocated() - self.pools.iter().map(|pool| pool.held()).sum::<usize>()

@@ -9,13 +9,14 @@ use crate::relay::Config;
 use crate::transport::Transport;
 
 /// Sends bytes to a relay in memory, in pieces that follow from the seed, and then the end of the stream. Returns all
-/// that came back before that. Both seats of the code `x` are taken.
+/// that came back before that. Both seats of the code `x` are taken, by clients
+/// that are not asked whether they are there.
 ///
 /// # Panics
 ///
 /// If anything is left of it afterwards.
 pub fn respond(bytes: &[u8], seed: u64) -> Vec<u8> {
-    let config = Config { max_message: Some(10_000), ..Config::default() };
+    let config = Config { max_message: Some(10_000), probe_timeout: Duration::ZERO, ..Config::default() };
     let mut stage = Stage::new(Random::new(seed), config);
     let pair = [0, 1].map(|number| Actor::enter(&mut stage, number, 1_000_000));
     let (socket, cable) = stage.socket(2, 1_000_000);

@@ -34,6 +34,7 @@ impl World {
             pair_ttl: PAIR_TTL,
             max_message: Some(MAX_MESSAGE as u64),
             max_pairs: if random.once_in(6) { 1 + random.below(2) } else { 100 },
+            drain_timeout: Duration::from_secs(random.below(2) as u64 * random.below(20) as u64),
             workers: NonZeroUsize::MIN.saturating_add(random.below(3)),
             ..Config::default()
         };
@@ -107,17 +108,22 @@ impl World {
                 self.relay_stopped_at = Some(self.stage.clock.now());
             }
             self.settle();
-            if self.clients.len() < clients || self.stage.clock.advance(Duration::from_secs(3)) {
+            if self.clients.len() < clients {
                 continue;
             }
-            // Time does not help soon, so somebody who stays decides to leave; if nobody does, time has to help.
+            // There is a beat in every second until all are gone, but only now and then it is time to go.
+            let time_helps = self.stage.clock.advance(Duration::from_secs(3));
+            if time_helps && !self.stage.random.once_in(60) {
+                continue;
+            }
+            // Somebody who stays decides to leave; if nobody does, time has to help.
             let staying = self.clients.iter().find(|handle| {
                 let client = handle.state.borrow();
                 client.ending == Ending::Stay && client.end.is_none() && client.status == Some(101)
             });
             match staying {
                 Some(handle) if self.stage.random.once_in(2) => handle.leave(),
-                _ if self.stage.clock.advance(Duration::from_secs(120)) => {}
+                _ if time_helps || self.stage.clock.advance(Duration::from_secs(120)) => {}
                 Some(handle) => handle.leave(),
                 None => break,
             }

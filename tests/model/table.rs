@@ -231,7 +231,10 @@ impl World {
         let result = self.table.connect(code(number), Handle { owner: new }, self.now);
         let (id, peer) = match (result, &there[..]) {
             (Err(Refusal::Full { offered }), []) if codes == self.capacity => return assert_eq!(offered.owner, new),
-            (Err(Refusal::Occupied { offered }), [_, _]) => return assert_eq!(offered.owner, new),
+            (Err(Refusal::Occupied { sides, offered }), [a, b]) => {
+                assert_eq!(sides, [a, b].map(|seat| self.sides[seat.side].id));
+                return assert_eq!(offered.owner, new);
+            }
             (Ok(Admission::Waiting { id, deadline }), []) if codes < self.capacity => {
                 assert_eq!(deadline, self.now + TTL);
                 (id, None)

@@ -1,0 +1,216 @@
+//! Whether a client is still there: when it is asked, and when it is given up.
+//!
+//! It is asked by a ping when it has been quiet for a while. Any byte is an answer. What was written to it before the
+//! ping arrives before the ping, which takes its time on a slow line, so a client has as much more time as that takes
+//! at [half a megabit in a second](SLOWEST).
+//!
+//! Time is counted in beats, of which all connections of a worker have the same, so that none needs a timer.
+
+use std::time::Duration;
+
+/// How many bytes a client takes in a second at least that is not given up: half a megabit.
+const SLOWEST: u64 = 64 * 1024;
+
+/// What may be on its way to a client at most, in bytes: as much as a socket of Linux holds by default (`tcp_wmem`).
+const MOST_ON_ITS_WAY: u64 = 4 << 20;
+
+/// How many beats there are in the time that a client may be quiet.
+const BEATS: u32 = 32;
+
+/// The length of a beat, if nobody asks for another.
+const BEAT: Duration = Duration::from_millis(625);
+
+/// No beat is shorter: looking at everybody has its price.
+const SHORTEST_BEAT: Duration = Duration::from_millis(5);
+
+/// No wait is longer, in beats.
+const LONGEST: u32 = u32::MAX / 4;
+
+/// What holds for all clients, in beats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// How long a beat is.
+    pub(crate) beat: Duration,
+    /// After how many quiet beats a client is asked, if ever.
+    interval: Option<u32>,
+    /// How many beats it has for an answer.
+    timeout: u32,
+    /// How many bytes the slowest client takes in a beat.
+    takes: u64,
+}
+
+impl Rules {
+    /// A client is asked after it has been quiet for `interval`, if ever, and has `timeout` to answer.
+    pub(crate) fn new(interval: Option<Duration>, timeout: Duration) -> Self {
+        let beat = interval.map_or(BEAT, |interval| (interval / BEATS).max(SHORTEST_BEAT));
+        // A quarter of what a count holds is years, and leaves no doubt which of two comes first.
+        let beats =
+            |time: Duration| u32::try_from(time.as_nanos().div_ceil(beat.as_nanos())).unwrap_or(LONGEST).min(LONGEST);
+        let takes = (u128::from(SLOWEST) * beat.as_nanos() / 1_000_000_000).max(1);
+        Self {
+            beat,
+            interval: interval.map(beats),
+            timeout: beats(timeout).max(1),
+            takes: u64::try_from(takes).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// What is to be done about a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing.
+    Wait,
+    /// It is asked.
+    Ping,
+    /// It is given up.
+    Lost,
+}
+
+/// What is known of a client.
+#[derive(Debug, Default)]
+pub(crate) struct Liveness {
+    looked: u32,
+    /// The beat at which something of it was seen for the last time.
+    heard: u32,
+    /// The beat at which it is given up, if it was asked.
+    deadline: Option<u32>,
+    /// How many bytes are on their way to it at most.
+    on_its_way: u64,
+}
+
+impl Liveness {
+    /// Of a client that comes at this beat.
+    pub(crate) fn new(now: u32) -> Self {
+        Self { looked: now, heard: now, ..Self::default() }
+    }
+
+    /// Whether this beat has not been looked at.
+    pub(crate) fn is_due(&self, now: u32) -> bool {
+        self.looked != now
+    }
+
+    /// Looks at a client: whether something came of it since the last look, and how many bytes were written to it.
+    pub(crate) fn look(&mut self, now: u32, heard: bool, written: u64, rules: &Rules) -> Verdict {
+        let beats = now.wrapping_sub(self.looked);
+        self.looked = now;
+        let taken = rules.takes.saturating_mul(beats.into());
+        self.on_its_way = self.on_its_way.saturating_sub(taken).saturating_add(written).min(MOST_ON_ITS_WAY);
+        if heard {
+            self.heard = now;
+            self.deadline = None;
+        }
+        match (self.deadline, rules.interval) {
+            (Some(deadline), _) if now.wrapping_sub(deadline) < u32::MAX / 2 => Verdict::Lost,
+            (None, Some(interval)) if now.wrapping_sub(self.heard) >= interval => {
+                let way = u32::try_from(self.on_its_way / rules.takes).unwrap_or(LONGEST);
+                self.deadline = Some(now.wrapping_add(rules.timeout).wrapping_add(way));
+                Verdict::Ping
+            }
+            _ => Verdict::Wait,
+        }
+    }
+
+    /// Whether a ping would get to it within about a beat.
+    pub(crate) fn is_near(&self, rules: &Rules) -> bool {
+        self.on_its_way <= rules.takes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A beat is a second, and takes 64 KiB.
+    fn rules() -> Rules {
+        let rules = Rules::new(Some(BEATS * SECOND), 20 * SECOND);
+        assert_eq!((rules.beat, rules.interval, rules.timeout, rules.takes), (SECOND, Some(BEATS), 20, SLOWEST));
+        rules
+    }
+
+    /// The beats at which a client is asked and given up that is silent from the beginning.
+    fn silent(written: u64) -> (u32, u32) {
+        let (rules, mut liveness, mut asked) = (rules(), Liveness::new(7), None);
+        for beat in 8.. {
+            match liveness.look(beat, false, if asked.is_none() { written } else { 0 }, &rules) {
+                Verdict::Wait => {}
+                Verdict::Ping => assert_eq!(asked.replace(beat - 7), None, "it is asked once"),
+                Verdict::Lost => return (asked.unwrap(), beat - 7),
+            }
+        }
+        unreachable!("it is never given up");
+    }
+
+    #[test]
+    fn who_is_silent_is_asked_and_then_given_up() {
+        assert_eq!(silent(0), (32, 52));
+    }
+
+    #[test]
+    fn what_is_on_its_way_gives_more_time() {
+        assert_eq!(silent(SLOWEST), (32, 53), "what was written at the beat of the ping");
+        assert_eq!(silent(SLOWEST + 10 * 1024), (32, 52 + 5 + 1));
+        assert_eq!(silent(u64::MAX), (32, 52 + 64), "no more than a socket holds");
+    }
+
+    #[test]
+    fn who_is_never_asked_is_never_given_up() {
+        let rules = Rules::new(None, SECOND);
+        let mut liveness = Liveness::new(0);
+        assert!((1..10_000).all(|beat| liveness.look(beat, false, 0, &rules) == Verdict::Wait));
+    }
+
+    #[test]
+    fn beats_are_never_too_short_and_counts_never_too_large() {
+        let rules = Rules::new(Some(Duration::from_nanos(1)), Duration::MAX);
+        assert_eq!((rules.beat, rules.interval, rules.takes), (SHORTEST_BEAT, Some(1), SLOWEST / 200));
+        assert_eq!(rules.timeout, LONGEST);
+        assert!(Rules::new(Some(Duration::MAX), SECOND).takes > 1 << 60);
+    }
+
+    #[test]
+    fn near_is_who_has_little_on_its_way() {
+        let (rules, mut liveness) = (rules(), Liveness::new(0));
+        assert!(liveness.is_near(&rules));
+        let _ = liveness.look(1, true, SLOWEST + 1, &rules);
+        assert!(!liveness.is_near(&rules));
+        let _ = liveness.look(2, true, 0, &rules);
+        assert!(liveness.is_near(&rules));
+    }
+
+    proptest! {
+        /// Whatever happens, also when the count of beats begins anew: nobody is given up who was heard in time or was
+        /// not asked, and everybody is who was not.
+        #[test]
+        fn only_the_silent_are_given_up(
+            begin in prop_oneof![Just(0), Just(u32::MAX - 50), any::<u32>()],
+            looks in prop::collection::vec((1..6_u32, prop::bool::weighted(0.1), 0..100_000_u64), 1..200),
+        ) {
+            let (rules, mut liveness) = (rules(), Liveness::new(begin));
+            let (mut time, mut heard, mut asked) = (0_u32, 0_u32, None);
+            for (beats, hears, written) in looks {
+                time += beats;
+                if hears {
+                    (heard, asked) = (time, None);
+                }
+                match liveness.look(begin.wrapping_add(time), hears, written, &rules) {
+                    Verdict::Wait => {
+                        prop_assert!(asked.is_some() || time - heard < BEATS);
+                        prop_assert!(asked.is_none_or(|asked| time - asked < 20 + 64));
+                    }
+                    Verdict::Ping => {
+                        prop_assert!(asked.is_none() && time - heard >= BEATS);
+                        asked = Some(time);
+                    }
+                    Verdict::Lost => {
+                        prop_assert!(asked.is_some_and(|asked| time - asked >= 20));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}

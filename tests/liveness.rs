@@ -1,0 +1,260 @@
+//! Who is there and who is not: pings, clients that accept nothing, and what happens when a third one comes.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures_lite::FutureExt;
+use smol::Timer;
+use support::raw::{expect, expect_end, frame, open, server_close, server_frame, upgrade};
+use support::{Client, PATIENCE, Relay, run};
+
+const LOST: (u16, &str) = (1011, "peer connection lost");
+const TIMEOUT: (u16, &str) = (1011, "ping timeout");
+
+/// A client that answers nothing but when it is told to.
+fn enter(relay: &Relay, target: &str) -> TcpStream {
+    let mut socket = relay.socket();
+    open(&mut socket, target, b"");
+    socket
+}
+
+/// Both sides of a pair.
+fn pair(relay: &Relay) -> (TcpStream, TcpStream) {
+    (enter(relay, "/?pair=x"), enter(relay, "/?pair=x"))
+}
+
+/// Answers pings until nothing has come for a while, and returns how many there were.
+fn answer(socket: &mut TcpStream, time: Duration) -> usize {
+    let (end, mut pings) = (Instant::now() + time, 0);
+    while let left @ 1.. = end.saturating_duration_since(Instant::now()).as_millis() {
+        socket.set_read_timeout(Some(Duration::from_millis(left as u64))).unwrap();
+        let mut ping = [0; 2];
+        match socket.read_exact(&mut ping) {
+            Ok(()) => assert_eq!(ping, [0x89, 0], "an empty ping"),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) => panic!("{error}"),
+        }
+        pings += 1;
+        socket.write_all(&frame(0x8A, b"")).unwrap();
+    }
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    pings
+}
+
+fn status(relay: &Relay) -> String {
+    let response = relay.http(&upgrade("/?pair=x", ""));
+    response.split(' ').nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn who_is_quiet_is_pinged_and_who_answers_stays() {
+    let relay = Relay::start(&["--ping-interval", "200ms", "--ping-timeout", "10s"]);
+    let (mut a, mut b) = pair(&relay);
+    let pings = answer(&mut a, Duration::from_secs(2));
+    assert!((2..=10).contains(&pings), "{pings} pings in two seconds");
+    a.write_all(&frame(0x82, b"still there")).unwrap();
+    // The other one has answered nothing yet, but one ping is enough.
+    expect(&mut b, &[0x89, 0]);
+    expect(&mut b, &server_frame(0x82, b"still there"));
+}
+
+#[test]
+fn who_does_not_answer_is_lost_and_its_peer_is_told() {
+    let relay = Relay::start(&["--ping-interval", "2s", "--ping-timeout", "300ms"]);
+    let (mut silent, mut peer) = pair(&relay);
+    let begin = Instant::now();
+    loop {
+        let mut byte = [0];
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer.read_exact(&mut byte).unwrap();
+        if byte == [0x88] {
+            break;
+        }
+        let mut rest = [0];
+        peer.read_exact(&mut rest).unwrap();
+        peer.write_all(&frame(0x8A, b"")).unwrap();
+    }
+    assert!(begin.elapsed() >= Duration::from_secs(2), "it was given up before it was asked");
+    expect(&mut peer, &server_close(LOST.0, LOST.1)[1..]);
+    peer.write_all(&frame(0x88, &1000_u16.to_be_bytes())).unwrap();
+    expect(&mut silent, &[0x89, 0]);
+    expect(&mut silent, &server_close(TIMEOUT.0, TIMEOUT.1));
+    expect_end(&mut silent);
+    assert_eq!(relay.pairs(), 0);
+}
+
+#[test]
+fn who_waits_alone_and_does_not_answer_has_no_seat_any_more() {
+    let relay = Relay::start(&["--ping-interval", "100ms", "--ping-timeout", "100ms"]);
+    let mut silent = enter(&relay, "/?pair=x");
+    expect(&mut silent, &[0x89, 0]);
+    expect(&mut silent, &server_close(TIMEOUT.0, TIMEOUT.1));
+    assert_eq!(relay.pairs(), 0);
+}
+
+#[test]
+fn without_an_interval_nobody_is_asked() {
+    let relay = Relay::start(&["--ping-interval", "0", "--ping-timeout", "100ms"]);
+    let (mut a, _b) = pair(&relay);
+    assert_eq!(answer(&mut a, Duration::from_secs(1)), 0);
+    assert_eq!(relay.pairs(), 1);
+}
+
+/// Sends until nothing is accepted any more, and returns how many messages were.
+fn fill(socket: &mut TcpStream, message: &[u8]) -> usize {
+    socket.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut sent = 0;
+    loop {
+        let mut rest = message;
+        while !rest.is_empty() {
+            match socket.write(rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(_) if rest.len() == message.len() => return sent,
+                Err(_) => return sent, // a message is cut off, which only matters if it goes on
+            }
+        }
+        sent += 1;
+    }
+}
+
+#[test]
+fn who_is_not_read_from_or_reads_slowly_is_not_blamed_for_its_silence() {
+    let relay = Relay::start(&["--ping-interval", "200ms", "--ping-timeout", "200ms"]);
+    let (mut sender, mut slow) = pair(&relay);
+    let message = frame(0x82, &[7; 60_000]);
+    let sent = fill(&mut sender, &message);
+    assert!(sent > 0);
+    thread::sleep(Duration::from_secs(2)); // neither answers anything
+    assert_eq!(relay.pairs(), 1);
+    let mut payload = 0;
+    while payload < sent * 60_000 {
+        let mut head = [0; 2];
+        slow.read_exact(&mut head).unwrap();
+        match head {
+            [0x89, 0] => slow.write_all(&frame(0x8A, b"")).unwrap(),
+            [0x82, 126] => {
+                let mut length = [0; 2];
+                slow.read_exact(&mut length).unwrap();
+                let mut bytes = vec![0; u16::from_be_bytes(length).into()];
+                slow.read_exact(&mut bytes).unwrap();
+                assert!(bytes.iter().all(|&byte| byte == 7));
+                payload += bytes.len();
+            }
+            other => panic!("unexpected: {other:x?}"),
+        }
+    }
+}
+
+#[test]
+fn who_accepts_nothing_for_long_is_given_up() {
+    let relay = Relay::start(&["--write-timeout", "2s"]);
+    let (mut sender, _stalled) = pair(&relay);
+    let begin = Instant::now();
+    fill(&mut sender, &frame(0x82, &[7; 60_000]));
+    expect(&mut sender, &server_close(LOST.0, LOST.1));
+    assert!(begin.elapsed() >= Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert_eq!(relay.pairs(), 0);
+}
+
+#[test]
+fn a_third_comes_in_the_place_of_who_does_not_answer() {
+    let relay = Relay::start(&["--probe-timeout", "300ms"]);
+    let (mut dead, mut peer) = pair(&relay);
+    let asked = thread::scope(|scope| {
+        let peer = scope.spawn(|| {
+            expect(&mut peer, &[0x89, 0]);
+            peer.write_all(&frame(0x8A, b"")).unwrap();
+            expect(&mut peer, &server_close(LOST.0, LOST.1));
+        });
+        let begin = Instant::now();
+        let mut third = enter(&relay, "/?pair=x");
+        let asked = begin.elapsed();
+        peer.join().unwrap();
+        let mut fourth = enter(&relay, "/?pair=x");
+        third.write_all(&frame(0x82, b"a new pair")).unwrap();
+        expect(&mut fourth, &server_frame(0x82, b"a new pair"));
+        asked
+    });
+    assert!(asked >= Duration::from_millis(300), "{asked:?}");
+    expect(&mut dead, &[0x89, 0]);
+    expect(&mut dead, &server_close(TIMEOUT.0, TIMEOUT.1));
+}
+
+#[test]
+fn a_pair_that_is_there_keeps_its_seats() {
+    let relay = Relay::start(&["--probe-timeout", "1m"]);
+    let (mut a, mut b) = pair(&relay);
+    for _ in 0..10 {
+        let answers = [&mut a, &mut b].map(|side| {
+            let mut side = side.try_clone().unwrap();
+            thread::spawn(move || {
+                expect(&mut side, &[0x89, 0]);
+                // Any byte is a sign of life.
+                side.write_all(&frame(0x82, b"here")[..3]).unwrap();
+                side.write_all(&frame(0x82, b"here")[3..]).unwrap();
+            })
+        });
+        assert_eq!(status(&relay), "409", "as soon as both have answered");
+        answers.into_iter().for_each(|answer| answer.join().unwrap());
+        expect(&mut a, &server_frame(0x82, b"here"));
+        expect(&mut b, &server_frame(0x82, b"here"));
+    }
+}
+
+#[test]
+fn a_pair_is_asked_for_one_at_a_time() {
+    let relay = Relay::start(&["--probe-timeout", "2s"]);
+    let (mut dead, _dead) = pair(&relay);
+    thread::scope(|scope| {
+        scope.spawn(|| enter(&relay, "/?pair=x"));
+        expect(&mut dead, &[0x89, 0]);
+        let begin = Instant::now();
+        assert_eq!(status(&relay), "409");
+        assert!(begin.elapsed() < Duration::from_millis(1500), "it waited for somebody else's question");
+    });
+}
+
+#[test]
+fn without_a_probe_timeout_a_third_is_refused_at_once() {
+    let relay = Relay::start(&["--probe-timeout", "0"]);
+    let (_a, _b) = pair(&relay);
+    assert_eq!(status(&relay), "409");
+}
+
+#[test]
+fn a_slow_reader_in_a_stream_keeps_its_seat() {
+    let relay = Relay::start(&["--probe-timeout", "200ms"]);
+    let (mut sender, mut slow) = pair(&relay);
+    fill(&mut sender, &frame(0x82, &[7; 60_000]));
+    assert_eq!(status(&relay), "409", "neither can answer in time");
+    let mut head = [0; 4];
+    slow.read_exact(&mut head).unwrap();
+    assert_eq!(head[..2], [0x82, 126]);
+}
+
+/// Receives nothing but pings, which the library answers.
+async fn idle<T>(client: &mut Client) -> T {
+    loop {
+        let message = client.next().await;
+        assert!(message.is_ping(), "{message:?}");
+    }
+}
+
+#[test]
+fn clients_of_a_library_answer_by_themselves() {
+    let relay = Relay::start(&["--ping-interval", "100ms", "--ping-timeout", "5s", "--probe-timeout", "20s"]);
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        let third = async {
+            Timer::after(Duration::from_millis(500)).await;
+            relay.refusal("/?pair=x").await
+        };
+        assert_eq!(idle(&mut a).or(idle(&mut b)).or(third).await, (409, "pair is full\n".into()));
+    });
+}
