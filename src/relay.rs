@@ -2,6 +2,9 @@
 //!
 //! What the threads do is in [`worker`](crate::worker).
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -137,22 +140,30 @@ impl Relay {
     pub fn start(config: Config) -> io::Result<RelayHandle> {
         let port = Port::listen(&config.host, config.port, config.write_timeout)?;
         let local_addr = port.local_addr()?;
-        let Parts { seats, stats, door, request_stop, acceptor, workers } =
-            Parts::new(&config, port, Arc::new(SystemClock));
-        let (running, ended) = stop();
-        let mut acceptor = Some(acceptor);
-        for worker in workers {
-            // The first worker accepts, too.
-            let acceptor = acceptor.take();
-            let running = running.clone();
-            let reactor = Reactor::new()?;
-            thread::Builder::new().name(format!("relay-{}", worker.index)).spawn(move || {
-                worker.run(&reactor, acceptor.map(Acceptor::run));
-                drop(running);
-            })?;
-        }
-        Ok(RelayHandle { local_addr, seats, stats, door, request_stop, ended })
+        start(&config, port, local_addr)
     }
+}
+
+/// Starts the threads of a relay whose listener is there.
+fn start<L>(config: &Config, listener: L, local_addr: SocketAddr) -> io::Result<RelayHandle>
+where
+    L: Listener<Socket: Send> + Send + 'static,
+{
+    let Parts { seats, stats, door, request_stop, acceptor, workers } =
+        Parts::new(config, listener, Arc::new(SystemClock));
+    let (running, ended) = stop();
+    let mut acceptor = Some(acceptor);
+    for worker in workers {
+        // The first worker accepts, too.
+        let acceptor = acceptor.take();
+        let running = running.clone();
+        let reactor = Reactor::new()?;
+        thread::Builder::new().name(format!("relay-{}", worker.index)).spawn(move || {
+            worker.run(&reactor, acceptor.map(Acceptor::run));
+            drop(running);
+        })?;
+    }
+    Ok(RelayHandle { local_addr, seats, stats, door, request_stop, ended })
 }
 
 /// All that a relay consists of, before any of it runs. What runs it is threads, or a simulation.

@@ -178,10 +178,11 @@ pub(super) fn origin(message: &[u8]) -> (usize, usize) {
     (message[0].into(), message[1].into())
 }
 
-/// Makes a client and returns its two tasks.
+/// Makes a client and returns its two tasks. It may be asked whether it is there, or not.
 pub(super) fn client(
     number: usize,
     (socket, cable): (Socket, Cable),
+    is_asked: bool,
     random: &mut Random,
     clock: &Arc<dyn Clock>,
 ) -> (Handle, impl Future<Output = ()> + 'static, impl Future<Output = ()> + 'static) {
@@ -198,6 +199,7 @@ pub(super) fn client(
     let reader = Reader {
         number,
         socket,
+        is_asked,
         pauses: 0,
         state: Rc::clone(&state),
         nudge: nudge.clone(),
@@ -273,8 +275,8 @@ impl Writer {
             }
             Ending::Stay => {
                 while !self.state.borrow().is_over() && self.state.borrow().ending == Ending::Stay {
-                    self.nudged().await;
                     self.pong().await?;
+                    self.nudged().await;
                 }
                 if self.state.borrow().is_over() {
                     return self.answer().await;
@@ -394,6 +396,7 @@ impl Writer {
 struct Reader {
     number: usize,
     socket: Socket,
+    is_asked: bool,
     pauses: usize,
     state: Rc<RefCell<Client>>,
     nudge: Sender<()>,
@@ -474,7 +477,13 @@ impl Reader {
         if self.pauses < 4 && self.random.once_in(8) {
             self.pauses += 1;
             self.state.borrow_mut().pausing = true;
-            let longest = if self.state.borrow().slow && self.pauses == 1 { 15_000 } else { 400 };
+            // All of them together are less than the relay waits for an answer, unless it is slow.
+            let longest = match (self.state.borrow().slow, self.is_asked) {
+                (true, false) => 15_000,
+                (true, true) if self.pauses == 1 => 15_000,
+                (false, false) => 1000,
+                _ => 400,
+            };
             sleep(&self.clock, Duration::from_millis(self.random.below(longest) as u64)).await;
             self.state.borrow_mut().pausing = false;
         }

@@ -11,6 +11,47 @@ use crate::pool::LARGEST;
 use crate::relay::Config;
 use crate::transport::Transport;
 
+/// The connection of a client that is reset ends at once, and not only when it has not answered a ping.
+#[test]
+fn a_client_that_is_reset_is_gone_at_once() {
+    for seed in 0..20 {
+        let mut stage = Stage::new(Random::new(seed), Config::default());
+        let mut pair = [0, 1].map(|number| Actor::enter(&mut stage, number, 10_000));
+        pair[0].send(&message(b"the last"));
+        stage.pass(Duration::from_secs(3)); // the network may stall
+        pair[0].0.reset();
+        stage.pass(Duration::from_secs(3));
+        assert!(stage.cables[0].is_closed_by_relay(), "seed {seed}");
+        assert_eq!(pair[1].receive_close(&mut stage).1, 1011, "seed {seed}");
+        drop(pair);
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
+/// A slow reader that still talks gets everything after its peer has left: the time for its answer begins when the close
+/// frame is sent, and not when it is queued.
+#[test]
+fn a_slow_reader_has_time_to_get_everything() {
+    for seed in 0..20 {
+        let mut stage = Stage::new(Random::new(seed), Config::default());
+        let mut reader = Actor::enter(&mut stage, 0, 100_000);
+        let mut sender = Actor::enter(&mut stage, 1, 1_000_000);
+        for _ in 0..9 {
+            sender.send(&message(&[7; 10_000]));
+        }
+        sender.send(&[0x88, 0x80, 0, 0, 0, 0]);
+        stage.pass(Duration::from_secs(12)); // more than an answer may take, and what the network may stall
+        reader.send(&message(b"to somebody who has left"));
+        stage.pass(Duration::from_secs(3));
+        let (received, code) = reader.receive_close(&mut stage);
+        assert_eq!((received.len(), code), (9 * (10_000 + 4), 1000), "seed {seed}");
+        drop((reader, sender));
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
 /// A reset that was found by a write, while the client could not be read from, was told as an orderly departure.
 #[test]
 fn a_reset_that_a_write_has_found_is_told_as_a_loss() {

@@ -30,13 +30,18 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
+        // Half of the relays ask nobody whether they are there: then clients may take their time.
+        let asks = random.once_in(2);
+        let defaults = Config::default();
         let config = Config {
+            ping_interval: defaults.ping_interval.filter(|_| asks),
+            probe_timeout: if asks { defaults.probe_timeout } else { Duration::ZERO },
             pair_ttl: PAIR_TTL,
             max_message: Some(MAX_MESSAGE as u64),
             max_pairs: if random.once_in(6) { 1 + random.below(2) } else { 100 },
             drain_timeout: Duration::from_secs(random.below(2) as u64 * random.below(20) as u64),
             workers: NonZeroUsize::MIN.saturating_add(random.below(3)),
-            ..Config::default()
+            ..defaults
         };
         let stage = Stage::new(random, config);
         Self { stage, clients: vec![], visitors: vec![], relay_stopped_at: None, full_at: None }
@@ -54,7 +59,8 @@ impl World {
         let number = self.clients.len();
         let socket = self.socket(number);
         let clock = self.stage.shared_clock();
-        let (handle, writer, reader) = client(number, socket, &mut self.stage.random, &clock);
+        let asks = self.stage.config.ping_interval.is_some();
+        let (handle, writer, reader) = client(number, socket, asks, &mut self.stage.random, &clock);
         trace(|| {
             let client = handle.state.borrow();
             let lengths: Vec<_> = client.messages.iter().map(Vec::len).collect();

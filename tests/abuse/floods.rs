@@ -1,0 +1,345 @@
+//! One client sends a million of something, or what is no protocol at all.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use arc_relay::Config;
+use socket2::{Domain, Socket, Type};
+
+use crate::aftermath::{A_PAIR, unharmed};
+use crate::frames::{Frames, pair, parse_close};
+use crate::support::raw::{expect, expect_end, frame, open, server_close, server_frame};
+use crate::support::{PATIENCE, Relay, eventually, pattern};
+
+const MILLION: usize = 1_000_000;
+
+/// Bytes to write at once, of frames that are much smaller.
+const CHUNK: usize = 1 << 18;
+
+const PEER_LOST: (u16, &str) = (1011, "peer connection lost");
+
+/// A client whose own system takes next to nothing for it, so that what it does not read stays with the relay.
+fn small_reader(relay: &Relay) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&relay.address.into()).unwrap();
+    let socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Writes what is given until all is written or nothing has moved for a while; returns how much was written.
+fn write_until_stuck(mut socket: &TcpStream, bytes: &[u8]) -> usize {
+    socket.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut written = 0;
+    while written < bytes.len() {
+        match socket.write(&bytes[written..]) {
+            Ok(count) => written += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    written
+}
+
+#[test]
+fn of_a_million_pings_that_are_sent_without_reading_the_newest_is_answered() {
+    let relay = Relay::start(&[]);
+    unharmed(&relay, A_PAIR, |relay| {
+        let mut flooder = small_reader(relay);
+        open(&mut flooder, "/?pair=x", b"");
+        let mut peer = relay.socket();
+        open(&mut peer, "/?pair=x", b"");
+        let payload = |number: usize| [&number.to_be_bytes()[..], &[7; 24]].concat();
+        let pings: Vec<_> = (0..MILLION).flat_map(|number| frame(0x89, &payload(number))).collect();
+        // All of them are read, though none of the answers is.
+        flooder.write_all(&pings).unwrap();
+        flooder.write_all(&frame(0x82, b"behind them")).unwrap();
+        expect(&mut peer, &server_frame(0x82, b"behind them"));
+        peer.write_all(&frame(0x82, b"for the flooder")).unwrap();
+
+        let (mut answers, mut newest, mut messages) = (0, None, 0);
+        let mut frames = Frames::of(&flooder);
+        while newest != Some(MILLION - 1) || messages == 0 {
+            match frames.next() {
+                (0x8A, data) => {
+                    let number = usize::from_be_bytes(data[..8].try_into().unwrap());
+                    assert_eq!(data, payload(number));
+                    assert!(newest < Some(number), "{number} behind {newest:?}");
+                    newest = Some(number);
+                    answers += 1;
+                }
+                (0x82, message) => {
+                    assert_eq!(message, b"for the flooder");
+                    messages += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!((1..MILLION / 2).contains(&answers), "{answers} answers");
+        // It is a client like any other again.
+        (&flooder).write_all(&frame(0x89, b"one more")).unwrap();
+        assert_eq!(frames.next(), (0x8A, b"one more".to_vec()));
+    });
+}
+
+#[test]
+fn a_million_empty_messages_arrive_at_a_peer_that_reads() {
+    const EACH: usize = 10_000;
+    let relay = Relay::start(&[]);
+    unharmed(&relay, A_PAIR, |relay| {
+        let (mut from, mut to) = pair(relay, "x");
+        let empty = frame(0x82, b"").repeat(EACH);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..MILLION / EACH {
+                    from.write_all(&empty).unwrap();
+                    from.write_all(&frame(0x82, &number.to_be_bytes())).unwrap();
+                }
+            });
+            // A number behind each ten thousand shows where one is missing.
+            for number in 0..MILLION / EACH {
+                let expected = [[0x82, 0].repeat(EACH), server_frame(0x82, &number.to_be_bytes())].concat();
+                expect(&mut to, &expected);
+            }
+        });
+    });
+}
+
+#[test]
+fn a_flood_of_empty_messages_waits_for_a_peer_that_does_not_read() {
+    let relay = Relay::start(&[]);
+    unharmed(&relay, A_PAIR, |relay| {
+        let mut to = small_reader(relay);
+        open(&mut to, "/?pair=x", b"");
+        let mut from = relay.socket();
+        open(&mut from, "/?pair=x", b"");
+        let empty = frame(0x82, b"");
+        // More than a million, so that it does get stuck: what leaves the relay is a third of what comes.
+        let flood = empty.repeat(8 * MILLION);
+        let sent = write_until_stuck(&from, &flood);
+        assert!((6 * MILLION..flood.len()).contains(&sent), "{sent} bytes");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                from.write_all(&flood[sent..sent.next_multiple_of(empty.len())]).unwrap();
+                from.write_all(&frame(0x82, b"the last")).unwrap();
+            });
+            let mut rest = sent.div_ceil(empty.len());
+            while rest > 0 {
+                let count = rest.min(CHUNK);
+                expect(&mut to, &[0x82, 0].repeat(count));
+                rest -= count;
+            }
+            expect(&mut to, &server_frame(0x82, b"the last"));
+        });
+    });
+}
+
+#[test]
+fn a_message_in_a_million_fragments_of_a_byte_arrives_whole() {
+    let relay = Relay::start(&[]);
+    unharmed(&relay, A_PAIR, |relay| {
+        let (mut from, to) = pair(relay, "x");
+        let message = pattern(MILLION, 2);
+        let mut fragments = Vec::with_capacity(7 * MILLION);
+        for (nth, byte) in message.iter().enumerate() {
+            let fin = if nth + 1 == MILLION { 0x80 } else { 0 };
+            fragments.extend(frame(fin | if nth == 0 { 2 } else { 0 }, &[*byte]));
+        }
+        thread::scope(|scope| {
+            scope.spawn(|| from.write_all(&fragments).unwrap());
+            let (opcode, received) = Frames::of(&to).message();
+            assert!(opcode == 2 && received == message);
+        });
+    });
+}
+
+#[test]
+fn a_million_texts_are_dropped() {
+    let relay = Relay::start(&[]);
+    unharmed(&relay, A_PAIR, |relay| {
+        let (mut from, mut to) = pair(relay, "x");
+        from.write_all(&frame(0x81, "dröpped".as_bytes()).repeat(MILLION)).unwrap();
+        from.write_all(&frame(0x82, b"not dropped")).unwrap();
+        expect(&mut to, &server_frame(0x82, b"not dropped"));
+    });
+}
+
+#[test]
+fn a_million_dropped_texts_are_counted() {
+    let config = Config { host: String::from("127.0.0.1"), port: 0, ..Config::default() };
+    let relay = arc_relay::Relay::start(config).unwrap();
+    let mut client = TcpStream::connect(relay.local_addr()).unwrap();
+    open(&mut client, "/?pair=x", b"");
+    client.write_all(&frame(0x81, b"text").repeat(MILLION)).unwrap();
+    client.write_all(&frame(0x89, b"")).unwrap();
+    expect(&mut client, &[0x8A, 0]);
+    assert_eq!(relay.tally().dropped, MILLION as u64);
+    smol::block_on(relay.stop());
+}
+
+#[test]
+fn a_late_fragment_that_is_no_utf8_is_found() {
+    let relay = Relay::start(&[]);
+    unharmed(&relay, A_PAIR, |relay| {
+        let (mut from, to) = pair(relay, "x");
+        // Fragments may end within a character; the last one has half a character that nothing continues.
+        let euro = "€".as_bytes();
+        let good = [frame(0x00, &euro[1..]), frame(0x00, &euro[..1])].concat().repeat(100_000);
+        let text = [frame(0x01, &euro[..1]), good, frame(0x80, b"(")].concat();
+        from.write_all(&text).unwrap();
+        assert_eq!(Frames::of(&from).closed(), (1007, String::from("invalid UTF-8")));
+        assert_eq!(Frames::of(&to).closed(), (PEER_LOST.0, PEER_LOST.1.to_owned()));
+    });
+}
+
+#[test]
+fn what_follows_a_close_frame_for_ever_is_ignored_and_ended() {
+    let relay = Relay::start(&[]);
+    unharmed(&relay, A_PAIR, |relay| {
+        let (mut from, to) = pair(relay, "x");
+        from.write_all(&frame(0x88, &1000_u16.to_be_bytes())).unwrap();
+        let flood = [frame(0x82, b"late"), frame(0x89, b"late"), frame(0x00, b""), vec![0xFF; 9]].concat();
+        let flood = flood.repeat(1000);
+        // Until the relay has had enough of it: it ends by itself.
+        let error = loop {
+            if let Err(error) = from.write_all(&flood) {
+                break error;
+            }
+        };
+        assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+        assert_eq!(Frames::of(&to).closed(), (1000, String::from("peer disconnected")));
+    });
+}
+
+#[test]
+fn garbage_behind_the_opening_handshake_is_told_what_it_is() {
+    let relay = Relay::start(&[]);
+    unharmed(&relay, A_PAIR, |relay| {
+        let mut violations = 0;
+        for seed in 0..200 {
+            let (mut from, to) = pair(relay, "x");
+            let garbage = pattern(2000, 1000 + seed);
+            from.write_all(&garbage).unwrap();
+            // What the first two bytes say is enough for most of them. Others may be a part of a long frame, or a whole
+            // one with more garbage behind it.
+            let (reserved, opcode, masked) = (garbage[0] & 0x70 != 0, garbage[0] & 0x0F, garbage[1] & 0x80 != 0);
+            if reserved || !masked || matches!(opcode, 0 | 3..=7 | 11..) {
+                violations += 1;
+                assert_eq!(Frames::of(&from).closed().0, 1002, "seed {seed}");
+                assert_eq!(Frames::of(&to).closed(), (PEER_LOST.0, PEER_LOST.1.to_owned()), "seed {seed}");
+            } else {
+                from.shutdown(Shutdown::Write).unwrap();
+                let mut frames = Frames::of(&to);
+                let (code, _) = loop {
+                    if let (0x88, payload) = frames.next() {
+                        break parse_close(&payload);
+                    }
+                };
+                assert!([1000, 1011].contains(&code), "seed {seed}: {code}");
+            }
+            drop((from, to));
+            eventually("the code is free", || relay.pairs() == 0);
+        }
+        assert!(violations > 150, "{violations}");
+    });
+}
+
+#[test]
+fn garbage_before_the_opening_handshake_is_refused_at_once() {
+    // The beginning of a real one: record, handshake, version, and what is random in it.
+    let client_hello = [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xFC\x03\x03"[..], &pattern(506, 3)].concat();
+    let garbage = [
+        client_hello,
+        b"SSH-2.0-OpenSSH_9.6\r\n".to_vec(),
+        b"\x05\x01\x00".to_vec(),
+        vec![0; 1000],
+        vec![b'A'; 1 << 20],
+        [&b"GET /?pair="[..], &[b'A'; 1 << 20]].concat(),
+        [&b"GET / HTTP/1.1\r\n"[..], &b"a: b\r\n".repeat(10_000)].concat(),
+        frame(0x82, b"a frame"),
+    ];
+    let relay = Relay::start(&[]);
+    unharmed(&relay, A_PAIR, |relay| {
+        for bytes in &garbage {
+            let mut socket = relay.socket();
+            // It may be closed before all is written.
+            let _ = socket.write_all(bytes);
+            let mut response = Vec::new();
+            let _ = socket.read_to_end(&mut response);
+            // A head that is not finished within 10 s has no answer: whoever gets one has not waited for that.
+            let start = String::from_utf8_lossy(&response[..response.len().min(13)]).into_owned();
+            let expected = ["HTTP/1.1 400 ", "HTTP/1.1 414 ", "HTTP/1.1 431 "];
+            assert!(expected.contains(&&*start), "{start:?} to {:x?}", &bytes[..bytes.len().min(20)]);
+        }
+        // HTTP/2 is closed without an answer, as it could not be one that its client understands.
+        expect_end(&mut {
+            let mut socket = relay.socket();
+            socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+            socket
+        });
+        // Whatever it is, it is not let in, and does not stay.
+        for seed in 0..200 {
+            let mut socket = relay.socket();
+            let _ = socket.write_all(&pattern(2000, 2000 + seed));
+            let _ = socket.shutdown(Shutdown::Write);
+            let mut response = Vec::new();
+            let _ = socket.read_to_end(&mut response);
+            assert!(response.is_empty() || response.starts_with(b"HTTP/1.1 400 "), "seed {seed}: {response:x?}");
+        }
+    });
+}
+
+#[test]
+fn a_thousand_violators_leave_nothing_behind() {
+    let length_of = |length: u64| [&[0x82, 0xFF][..], &length.to_be_bytes(), &[1, 2, 3, 4]].concat();
+    let violations = [
+        (frame(0xC2, b"x"), "reserved bit set"),
+        (frame(0xA2, b"x"), "reserved bit set"),
+        (frame(0x92, b"x"), "reserved bit set"),
+        (server_frame(0x82, b"x"), "unmasked frame"),
+        (frame(0x89, &[0; 126]), "control frame over 125 bytes"),
+        (frame(0x88, &[0; 70_000]), "control frame over 125 bytes"),
+        (frame(0x09, b"x"), "fragmented control frame"),
+        (frame(0x08, b""), "fragmented control frame"),
+        (length_of(1 << 63), "length over 63 bits"),
+        (length_of(u64::MAX), "length over 63 bits"),
+    ];
+    let relay = Relay::start(&[]);
+    unharmed(&relay, A_PAIR, |relay| {
+        for _ in 0..100 {
+            for (bytes, reason) in &violations {
+                let (mut from, mut to) = pair(relay, "x");
+                from.write_all(bytes).unwrap();
+                expect(&mut to, &server_close(PEER_LOST.0, PEER_LOST.1));
+                expect(&mut from, &server_close(1002, reason));
+                drop(to);
+                expect_end(&mut from);
+                drop(from);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_frame_that_is_announced_as_the_longest_there_can_be_takes_no_room() {
+    let relay = Relay::start(&[]);
+    unharmed(&relay, A_PAIR, |relay| {
+        let (mut from, to) = pair(relay, "x");
+        let header = [&[0x82, 0xFF][..], &(u64::MAX >> 1).to_be_bytes(), &[0; 4]].concat();
+        from.write_all(&[header, vec![7; 1000]].concat()).unwrap();
+        let mut frames = Frames::of(&to);
+        let mut received = 0;
+        while received < 1000 {
+            let (first, payload) = frames.next();
+            assert_eq!(first, if received == 0 { 2 } else { 0 });
+            received += payload.len();
+        }
+        from.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(frames.closed(), (PEER_LOST.0, PEER_LOST.1.to_owned()));
+    });
+}

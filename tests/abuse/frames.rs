@@ -1,0 +1,81 @@
+//! A relay's frames, read one by one, and pairs of raw sockets.
+
+use std::io::{BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+use crate::support::raw::{frame, open};
+use crate::support::{PATIENCE, Relay};
+
+/// Two raw clients that are joined. None of their waits is for ever, as a test that fails waits for all its threads.
+pub(crate) fn pair(relay: &Relay, code: &str) -> (TcpStream, TcpStream) {
+    let (mut a, mut b) = (relay.socket(), relay.socket());
+    for socket in [&a, &b] {
+        socket.set_write_timeout(Some(PATIENCE)).expect("a socket takes options");
+    }
+    open(&mut a, &format!("/?pair={code}"), b"");
+    open(&mut b, &format!("/?pair={code}"), b"");
+    (a, b)
+}
+
+/// What a client receives.
+pub(crate) struct Frames<'a>(BufReader<&'a TcpStream>);
+
+impl<'a> Frames<'a> {
+    pub(crate) fn of(socket: &'a TcpStream) -> Self {
+        Self(BufReader::with_capacity(64 * 1024, socket))
+    }
+
+    /// The next frame: its first byte and its payload.
+    pub(crate) fn next(&mut self) -> (u8, Vec<u8>) {
+        let mut header = [0; 2];
+        self.0.read_exact(&mut header).expect("there is a frame");
+        let size = match header[1] {
+            126 => 2,
+            127 => 8,
+            short => {
+                assert!(short < 126, "masked");
+                0
+            }
+        };
+        let mut extended = [0; 8];
+        self.0.read_exact(&mut extended[8 - size..]).expect("a header is whole");
+        let length = if size == 0 { header[1].into() } else { u64::from_be_bytes(extended) as usize };
+        let mut payload = vec![0; length];
+        self.0.read_exact(&mut payload).expect("a frame is whole");
+        (header[0], payload)
+    }
+
+    /// The next message, put together from its fragments, or control frame: its opcode and its payload.
+    pub(crate) fn message(&mut self) -> (u8, Vec<u8>) {
+        let (mut first, mut message) = self.next();
+        let opcode = first & 0x7F;
+        while first & 0x80 == 0 {
+            let (next, fragment) = self.next();
+            assert_eq!(next & 0x7F, 0, "a fragment");
+            first = next;
+            message.extend(fragment);
+        }
+        (opcode, message)
+    }
+
+    /// The close frame, which must come next, and the end of the stream behind it. It is answered, as otherwise the
+    /// relay would wait for that.
+    pub(crate) fn closed(&mut self) -> (u16, String) {
+        let (first, payload) = self.next();
+        assert_eq!(first, 0x88, "{payload:x?}");
+        let mut socket: &TcpStream = self.0.get_ref();
+        let _ = socket.write_all(&frame(0x88, &payload[..2.min(payload.len())]));
+        match self.0.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("behind the close frame: {other:?}"),
+        }
+        parse_close(&payload)
+    }
+}
+
+/// The code (1005 if there is none) and the reason.
+pub(crate) fn parse_close(payload: &[u8]) -> (u16, String) {
+    let Some((code, reason)) = payload.split_first_chunk() else { return (1005, String::new()) };
+    (u16::from_be_bytes(*code), String::from_utf8(reason.to_vec()).expect("a reason is text"))
+}

@@ -1,0 +1,13 @@
+//! What hostile, broken and unlucky clients, hosts and networks do to a relay, and that it is unharmed afterwards. Each
+//! case is real sockets against the real binary, and ends with the same check, [`aftermath`].
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod aftermath;
+mod crowds;
+mod floods;
+mod frames;
+mod network;
+mod process;
+#[path = "../support/mod.rs"]
+mod support;

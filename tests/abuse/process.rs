@@ -1,0 +1,189 @@
+//! What its host does to the relay: signals, closed outputs, stops and restarts.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::aftermath::{A_PAIR, round_trip, unharmed};
+use crate::frames::{Frames, pair};
+use crate::support::raw::{expect, frame, open, server_frame};
+use crate::support::{PATIENCE, Relay, eventually, pattern};
+
+/// How long a graceful stop may take (README), and something for a slow machine.
+const STOP: Duration = Duration::from_secs(6 + 6);
+
+const STOPPING: (u16, &str) = (1001, "relay stopping");
+
+/// A port that was free a moment ago.
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The arguments that make a relay listen there.
+fn start_on(address: SocketAddr) -> [String; 5] {
+    ["start", "--host", "127.0.0.1", "--port", &address.port().to_string()].map(String::from)
+}
+
+/// A relay that cannot say where it is.
+fn mute(redirection: &str) -> (Child, SocketAddr) {
+    let address = free_port();
+    let relay = Command::new("sh")
+        .args(["-c", &format!("exec \"$0\" \"$@\" {redirection}"), env!("CARGO_BIN_EXE_arc-relay")])
+        .args(start_on(address))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("it listens", || TcpStream::connect(address).is_ok());
+    (relay, address)
+}
+
+/// A message each way, with nothing but an address.
+fn joins_two(address: SocketAddr) -> (TcpStream, TcpStream) {
+    let [mut a, mut b] = [0, 1].map(|_| {
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        open(&mut socket, "/?pair=x", b"");
+        socket
+    });
+    round_trip(&mut a, &mut b);
+    (a, b)
+}
+
+#[test]
+fn closed_outputs_do_it_no_harm() {
+    for redirection in [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"] {
+        let (mut relay, address) = mute(redirection);
+        drop(joins_two(address));
+        drop(joins_two(address));
+        kill_process(Pid::from_child(&relay), Signal::TERM).unwrap();
+        assert_eq!(relay.wait().unwrap().code(), Some(0), "{redirection}");
+    }
+}
+
+#[test]
+fn pipes_that_nobody_reads_do_it_no_harm() {
+    let address = free_port();
+    let mut relay = Command::new(env!("CARGO_BIN_EXE_arc-relay"))
+        .args(start_on(address))
+        .stdout(std::io::pipe().unwrap().1)
+        .stderr(std::io::pipe().unwrap().1)
+        .spawn()
+        .unwrap();
+    eventually("it listens", || TcpStream::connect(address).is_ok());
+    drop(joins_two(address));
+    kill_process(Pid::from_child(&relay), Signal::TERM).unwrap();
+    assert_eq!(relay.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_sigpipe_has_no_effect() {
+    let relay = Relay::start(&[]);
+    unharmed(&relay, A_PAIR, |relay| {
+        let (mut a, mut b) = pair(relay, "x");
+        for _ in 0..100 {
+            relay.signal(Signal::PIPE);
+            round_trip(&mut a, &mut b);
+        }
+    });
+}
+
+#[test]
+fn a_stopped_relay_goes_on_where_it_was() {
+    let relay = Relay::start(&[]);
+    unharmed(&relay, A_PAIR, |relay| {
+        let (mut a, mut b) = pair(relay, "x");
+        let (mut leaver, stayer) = pair(relay, "y");
+        round_trip(&mut a, &mut b);
+        relay.signal(Signal::STOP);
+        // Its system goes on: it takes what is sent, connections, and what ends.
+        a.write_all(&frame(0x82, b"meanwhile")).unwrap();
+        b.write_all(&frame(0x82, &pattern(100_000, 1))).unwrap();
+        leaver.write_all(&frame(0x82, b"last words")).unwrap();
+        drop(leaver);
+        let mut late = relay.socket();
+        late.write_all(b"GET /health HTTP/1.1\r\nHost: late\r\nConnection: close\r\n\r\n").unwrap();
+        thread::sleep(Duration::from_secs(4));
+        relay.signal(Signal::CONT);
+        expect(&mut b, &server_frame(0x82, b"meanwhile"));
+        // (It may be in fragments.)
+        assert!(Frames::of(&a).message().1 == pattern(100_000, 1));
+        let mut frames = Frames::of(&stayer);
+        assert_eq!(frames.next(), (0x82, b"last words".to_vec()));
+        assert_eq!(frames.closed(), (1000, String::from("peer disconnected")));
+        expect(&mut late, b"HTTP/1.1 200 OK\r\n");
+        round_trip(&mut a, &mut b);
+    });
+}
+
+#[test]
+fn a_restarted_relay_has_its_port_at_once() {
+    let address = free_port();
+    let start = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+        command.args(start_on(address));
+        Relay::spawn(command)
+    };
+    let mut held = Vec::new();
+    for signal in [Signal::TERM, Signal::KILL, Signal::INT, Signal::TERM] {
+        let mut relay = start();
+        let (mut a, mut b) = pair(&relay, "x");
+        round_trip(&mut a, &mut b);
+        // One end of this one is closed by the relay first, and so remains with its system for a minute (TIME_WAIT).
+        let (mut closer, other) = pair(&relay, "y");
+        closer.write_all(&frame(0x88, b"")).unwrap();
+        expect(&mut closer, &[0x88, 0]);
+        drop((closer, other));
+        relay.signal(signal);
+        if signal == Signal::KILL {
+            relay.wait();
+        } else {
+            for socket in [&a, &b] {
+                assert_eq!(Frames::of(socket).closed(), (STOPPING.0, STOPPING.1.to_owned()));
+            }
+            assert_eq!(relay.wait().code(), Some(0));
+        }
+        // These clients still hold their sockets while the next one starts.
+        held.push((a, b));
+    }
+    let relay = start();
+    unharmed(&relay, A_PAIR, |relay| drop(pair(relay, "x")));
+}
+
+/// A pair, and a message that is too long for a reader that does not read.
+fn stall(relay: &Relay) -> (TcpStream, TcpStream) {
+    let (mut a, b) = pair(relay, "x");
+    a.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let message = frame(0x82, &pattern(1 << 20, 1));
+    while a.write_all(&message).is_ok() {}
+    (a, b)
+}
+
+#[test]
+fn a_reader_that_stalls_does_not_keep_it_from_stopping() {
+    let mut relay = Relay::start(&[]);
+    let stalled = stall(&relay);
+    let start = Instant::now();
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    assert!(start.elapsed() < STOP, "it took {:?}", start.elapsed());
+    drop(stalled);
+}
+
+#[test]
+fn a_second_signal_stops_it_at_once() {
+    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)] {
+        let mut relay = Relay::start(&[]);
+        let stalled = stall(&relay);
+        relay.signal(first);
+        // Two that come at once may be one.
+        eventually("it listens no more", || TcpStream::connect(relay.address).is_err());
+        relay.signal(second);
+        // If it had come to its end by itself, this would be 0.
+        assert_eq!(relay.wait().code(), Some(128 + second.as_raw()), "{first:?}, then {second:?}");
+        drop(stalled);
+    }
+}
