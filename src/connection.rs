@@ -232,7 +232,11 @@ impl<T: Transport> Future for Connection<T> {
         }
         loop {
             if this.inbound.poll(cx, &this.socket, &mut this.outbound).is_ready() {
-                return Poll::Ready(()); // nobody is there to be told anything
+                if this.outbound.is_closing() {
+                    // Its stream ended right behind what is answered by this, but it may still listen.
+                    this.outbound.poll(cx, &this.socket);
+                }
+                return Poll::Ready(()); // and there is nobody to wait for
             }
             this.outbound.poll(cx, &this.socket);
             if was_closing || !this.outbound.is_closing() || this.outbound.is_broken() {

@@ -9,7 +9,7 @@ mod deadline;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use serde_json::json;
 use smol_hyper::rt::FuturesIo;
 
 use crate::clock::Clock;
-use crate::handshakes::Handshakes;
+use crate::handshakes::{Handshakes, Place};
 use crate::pair_code::PairCode;
 use crate::policy::{Denial, Policy};
 use crate::seats::{Claim, NoSeat, Seats};
@@ -78,6 +78,29 @@ pub(crate) async fn receive<T: Transport>(
 ) -> Option<Admitted<T>> {
     let mut place = door.handshakes.enter();
     let deadline = Deadline::new(&**clock, door.handshake_timeout);
+    let speaks = async { poll_fn(|cx| stream.poll_readable(cx)).await.is_ok() };
+    let given_up = async {
+        deadline.passed().or(place.given_up.wait()).or(stop.wait()).await;
+        false
+    };
+    if !speaks.or(given_up).await {
+        return None;
+    }
+    stream.leave_unread();
+    // Only now, and in a box: a connection that says nothing is to cost next to nothing.
+    Box::pin(speak(stream, door, (place, deadline), seats, worker, stop, clock)).await
+}
+
+/// Speaks HTTP with a client that has begun to.
+async fn speak<T: Transport>(
+    stream: T,
+    door: &Door,
+    (mut place, deadline): (Place, Deadline<'_>),
+    seats: &Arc<Seats>,
+    worker: usize,
+    mut stop: Stop,
+    clock: &Arc<dyn Clock>,
+) -> Option<Admitted<T>> {
     let claimed = RefCell::new(None);
     let (claimed_by, deadline_of) = (&claimed, &deadline);
     let service = service_fn(|request| async move {
@@ -367,6 +390,7 @@ mod tests {
         fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
+        fn leave_unread(&self) {}
         fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
             Ok(buffer.len())
         }

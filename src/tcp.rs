@@ -134,6 +134,12 @@ impl Transport for Tcp {
         self.0.poll(Readiness::End, cx)
     }
 
+    fn leave_unread(&self) {
+        if let Some(registration) = self.0.registration.get() {
+            registration.set_ready(Readiness::Read);
+        }
+    }
+
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         (&self.0.socket).read(buffer)
     }
@@ -186,9 +192,8 @@ impl AsyncRead for Tcp {
             match self.receive(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
-                    let drained = result.as_ref().is_ok_and(|&count| count < buffer.len());
-                    if let (false, Some(registration)) = (drained, self.0.registration.get()) {
-                        registration.set_ready(Readiness::Read);
+                    if result.as_ref().is_ok_and(|&count| count == buffer.len()) || result.is_err() {
+                        self.leave_unread();
                     }
                     return Poll::Ready(result);
                 }

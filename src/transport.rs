@@ -31,6 +31,9 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Clone + Debug + Unpin + 'st
     /// Ready when the other side's stream is known to have ended or been reset, though there may be more to receive.
     fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Says that what [readable](Self::poll_readable) told is still so: somebody else is going to receive it.
+    fn leave_unread(&self);
+
     /// Receives what is there, or fails with [`io::ErrorKind::WouldBlock`]. Zero is the end of the stream.
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize>;
 

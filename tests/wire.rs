@@ -74,6 +74,24 @@ fn a_close_frame_without_a_code_is_answered_without_one() {
 }
 
 #[test]
+fn who_ends_its_stream_right_behind_its_last_frame_still_gets_the_answer() {
+    let relay = Relay::start(&[]);
+    for (bytes, answer) in [
+        (frame(0x88, &[0x0F, 0xA0]), server_close(4000, "")),
+        (vec![0xC2, 0x80], server_close(1002, "reserved bit set")),
+    ] {
+        for _ in 0..20 {
+            let mut socket = relay.socket();
+            open(&mut socket, "/?pair=x", b"");
+            socket.write_all(&bytes).unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
+            expect(&mut socket, &answer);
+            expect_end(&mut socket);
+        }
+    }
+}
+
+#[test]
 fn a_ping_behind_other_frames_is_answered_between_whole_frames() {
     let relay = Relay::start(&[]);
     let bytes = [frame(0x89, b"one"), frame(0x8A, b"unasked"), frame(0x89, b""), frame(0x88, b"")].concat();

@@ -363,6 +363,10 @@ impl Transport for Socket {
         stream.ended_watcher.poll(cx, stream.end_arrived)
     }
 
+    fn leave_unread(&self) {
+        self.wire.borrow_mut().streams[1 - self.side].reader.has_come = true;
+    }
+
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Wire { streams, error, .. } = &mut *self.wire.borrow_mut();
         let stream = &mut streams[1 - self.side];
@@ -429,7 +433,7 @@ impl AsyncRead for Socket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
                     if !result.as_ref().is_ok_and(|&count| count < buffer.len()) {
-                        self.wire.borrow_mut().streams[1 - self.side].reader.has_come = true;
+                        self.leave_unread();
                     }
                     return Poll::Ready(result);
                 }

@@ -7,7 +7,7 @@ use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::aftermath::{ALLOWANCE, Bounds, assert_empty_within, round_trip, unharmed};
+use crate::aftermath::{Bounds, assert_empty_within, round_trip, unharmed};
 use crate::frames::pair;
 use crate::support::raw::{frame, open, upgrade};
 use crate::support::{Relay, eventually, raise_file_limit};
@@ -27,6 +27,10 @@ const RECOVERY: Duration = Duration::from_secs(5);
 /// must not cost more.
 const A_CROWD: Bounds =
     Bounds { memory: 8 * 1024 + CROWD * 32, left: 8 * 1024 + CROWD * 32, cpu: Duration::from_secs(20) };
+
+/// Who says nothing costs 4 KiB: a socket, a task, and a place in some tables.
+const A_SILENT_CROWD: Bounds =
+    Bounds { memory: 8 * 1024 + CROWD * 4, left: 8 * 1024 + CROWD * 4, cpu: Duration::from_secs(20) };
 
 /// What the third crowd of the same kind may cost more than the second, in KiB: it does not find the same gaps. (The
 /// second finds fewer than the first, and takes up to 17 MiB more.)
@@ -58,10 +62,10 @@ fn pair_goes_on(relay: &Relay, a: &mut TcpStream, b: &mut TcpStream) {
 }
 
 /// A crowd in which each sends these bytes and then nothing; a pair was there before it. Then the same twice again.
-fn among(bytes: impl Fn(usize) -> Vec<u8>) {
+fn among(bounds: Bounds, bytes: impl Fn(usize) -> Vec<u8>) {
     let size = crowd();
-    let relay = Relay::start(&[]);
-    unharmed(&relay, A_CROWD, |relay| {
+    let relay = Relay::start(&["--max-handshakes", "100000"]);
+    unharmed(&relay, bounds, |relay| {
         let mut took = Vec::new();
         for _ in 0..3 {
             let (mut a, mut b) = pair(relay, "pair");
@@ -88,18 +92,18 @@ fn among(bytes: impl Fn(usize) -> Vec<u8>) {
 
 #[test]
 fn a_pair_goes_on_among_thousands_that_say_nothing() {
-    among(|_| Vec::new());
+    among(A_SILENT_CROWD, |_| Vec::new());
 }
 
 #[test]
 fn a_pair_goes_on_among_thousands_with_half_a_head() {
     let head = upgrade("/?pair=half", "");
-    among(|number| head.as_bytes()[..1 + number % (head.len() - 3)].to_vec());
+    among(A_CROWD, |number| head.as_bytes()[..1 + number % (head.len() - 3)].to_vec());
 }
 
 #[test]
 fn a_pair_goes_on_among_thousands_that_are_alone() {
-    among(|number| upgrade(&format!("/?pair={number}"), "").into_bytes());
+    among(A_SILENT_CROWD, |number| upgrade(&format!("/?pair={number}"), "").into_bytes());
 }
 
 #[test]
@@ -135,7 +139,8 @@ fn without_file_descriptors_a_pair_goes_on() {
     unharmed(&relay, A_CROWD, |relay| {
         let (mut a, mut b) = pair(relay, "pair");
         let crowd: Vec<_> = (0..200).map(|_| relay.socket()).collect();
-        eventually("its files are used up", || relay.files() >= 63);
+        // When they are, the oldest have to go, and the others get their places.
+        eventually("its files are used up", || relay.files() >= 40);
         pair_goes_on(relay, &mut a, &mut b);
         drop(crowd);
         assert_empty_but_for(relay, 1);
@@ -164,18 +169,4 @@ fn assert_empty_but_for(relay: &Relay, pairs: usize) {
     let start = Instant::now();
     eventually("the others are gone", || relay.pairs() == pairs);
     assert!(start.elapsed() < RECOVERY, "it took {:?}", start.elapsed());
-}
-
-#[test]
-#[ignore = "known: what a crowd took stays resident (75 MiB of 5000 silent connections), though it is free"]
-fn what_a_crowd_took_is_given_back_to_the_system() {
-    let size = crowd();
-    let relay = Relay::start(&[]);
-    unharmed(&relay, Bounds { left: ALLOWANCE, ..A_CROWD }, |relay| {
-        let before = relay.files();
-        let crowd: Vec<_> = (0..size).map(|_| relay.socket()).collect();
-        eventually("all of them are in", || relay.files() >= before + size);
-        drop(crowd);
-        assert_empty_within(relay, RECOVERY);
-    });
 }
