@@ -104,6 +104,8 @@ async fn speak<T: Transport>(
     let claimed = RefCell::new(None);
     let (claimed_by, deadline_of) = (&claimed, &deadline);
     let service = service_fn(|request| async move {
+        // To answer can take a while, and whoever was slow to ask is not cut off for that.
+        deadline_of.restart();
         let answer = answer(&request, door, seats, worker).await.map(|(answer, claim)| {
             *claimed_by.borrow_mut() = claim;
             answer

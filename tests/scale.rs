@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures_lite::future::zip;
-use support::raw::{frame, open, server_frame};
+use support::raw::{frame, open, server_frame, upgrade};
 use support::{Relay, eventually, pattern, raise_file_limit};
 
 const GIB: usize = 1 << 30;
@@ -190,11 +190,18 @@ fn a_stalled_reader_costs_less_than_a_mebibyte() {
 fn without_file_descriptors_the_relay_waits_for_some() {
     let relay = Relay::start(&[]);
     relay.limit_files(40); // which it could not know at its start
-    let crowd: Vec<_> = (0..60).map(|_| relay.socket()).collect();
-    // A quarter of those who say nothing has to go each time that there are none left.
-    eventually("its files are used up", || relay.files() >= 25);
+    // They join, as those who are silent would have to make room.
+    let crowd: Vec<_> = (0..60)
+        .map(|code| {
+            let mut socket = relay.socket();
+            socket.write_all(upgrade(&format!("/?pair={code}"), "").as_bytes()).unwrap();
+            socket
+        })
+        .collect();
+    eventually("its files are used up", || relay.files() >= 39);
+    // Those in the queue are served as soon as others leave.
     drop(crowd);
-    assert_eq!(relay.pairs(), 0);
+    eventually("they are gone", || relay.pairs() == 0);
     let (mut a, mut b) = pair(&relay);
     a.write_all(&frame(0x82, b"served")).unwrap();
     support::raw::expect(&mut b, &server_frame(0x82, b"served"));

@@ -30,8 +30,8 @@ impl<'a> Deadline<'a> {
         Self { clock, timeout, at: Cell::new(clock.now() + timeout), answering: Cell::new(false) }
     }
 
-    /// The head of a request is there. hyper reads no other one before the answer is written, so who sends requests and
-    /// takes no answers gains no time by it.
+    /// There is an answer to take. hyper reads no other request before it is written, so who sends requests and takes no
+    /// answers gains no time by it.
     pub(super) fn answer(&self) {
         self.answering.set(true);
         self.restart();
@@ -44,7 +44,8 @@ impl<'a> Deadline<'a> {
         }
     }
 
-    fn restart(&self) {
+    /// Begins the step anew: the head is there, and what follows is not the client's time.
+    pub(super) fn restart(&self) {
         self.at.set(self.clock.now() + self.timeout);
     }
 

@@ -272,6 +272,25 @@ fn asking_again_gives_no_more_time_to_take_the_first_answer() {
     }
 }
 
+/// While a third one waits until the relay has asked the two, the time for its request is not running.
+#[test]
+fn a_third_one_that_was_slow_to_ask_is_not_cut_off_while_it_waits() {
+    let mut stage = Stage::new(Random::new(0), Config::default());
+    let silent = [0, 1].map(|number| Actor::enter(&mut stage, number, 10_000));
+    let (socket, cable) = stage.socket(2, 10_000);
+    cable.hold_steady();
+    let mut third = Actor(socket);
+    let (most, rest) = JOIN.as_bytes().split_at(JOIN.len() - 1);
+    third.send(most);
+    stage.pass(Duration::from_secs(9));
+    third.send(rest);
+    stage.pass(Duration::from_secs(3));
+    assert!(third.receive().starts_with(b"HTTP/1.1 "));
+    drop((silent, third));
+    stage.stop();
+    stage.check_empty();
+}
+
 /// Whatever time to live is asked for, a deadline fits into an instant, and it is a hundred years at most.
 #[test]
 fn the_longest_time_to_live_is_a_hundred_years() {
