@@ -12,6 +12,7 @@ use support::Relay;
 use support::raw::upgrade;
 
 const README: &str = include_str!("../README.md");
+const LIMITS: &str = include_str!("../docs/limits.md");
 
 /// The rows of the table whose heading begins like this, as the text of their cells.
 fn table(heading: &str) -> Vec<Vec<String>> {
@@ -71,15 +72,26 @@ fn refusals_are_those_in_the_table() {
     assert_eq!(seen, listed);
 }
 
+/// The defaults that `docs/limits.md` says are those that the help says, and no flag for a limit is missing there.
 #[test]
-fn the_limits_of_handshakes_are_those_in_the_table() {
-    let config = arc_relay::Config::default();
-    let bounds: Vec<_> = table("| what | bound |").into_iter().map(|row| row[1].clone()).collect();
-    for bound in [
-        format!("`--handshake-timeout` ({}s)", config.handshake_timeout.as_secs()),
-        format!("`--max-handshakes` ({})", config.max_handshakes),
-    ] {
-        assert!(bounds.iter().any(|listed| listed.starts_with(&bound)), "{bound}");
+fn limits_are_those_of_the_help() {
+    let output = Command::new(env!("CARGO_BIN_EXE_arc-relay")).args(["start", "--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut listed = BTreeSet::new();
+    for row in LIMITS.lines().filter(|line| line.starts_with('|')) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let Some(flag) = cells.get(2).and_then(|cell| cell.strip_prefix("`--")?.strip_suffix('`')) else { continue };
+        let about = help.split(" --").find_map(|part| part.strip_prefix(flag)?.strip_prefix(' ')).expect(flag);
+        let default = cells[1].split(" to ").next().unwrap();
+        assert!(
+            about.contains(&format!("default {default}")) || about.contains("default as many"),
+            "{flag}: {default}"
+        );
+        listed.insert(flag.to_owned());
+    }
+    let is_limit = |flag: &&str| flag.starts_with("max-") || flag.ends_with("-timeout") || flag.ends_with("-ttl");
+    for flag in help.split(" --").filter_map(|part| part.split_once(' ')).map(|(flag, _)| flag).filter(is_limit) {
+        assert!(listed.contains(flag) || LIMITS.contains(&format!("`--{flag}`")), "{flag} is not in docs/limits.md");
     }
 }
 

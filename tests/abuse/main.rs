@@ -11,3 +11,4 @@ mod network;
 mod process;
 #[path = "../support/mod.rs"]
 mod support;
+mod worst;
