@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::client_limits::Presence;
 use crate::clock::{Clock, Sleep};
 use crate::link::Farewell;
 use crate::liveness::{Liveness, Rules, Verdict};
@@ -84,6 +85,8 @@ pub(crate) struct Connection<T> {
     /// Whether its seat knows whom to wake.
     attends: bool,
     surroundings: Rc<Surroundings>,
+    /// Counts it among its client's.
+    _presence: Option<Presence>,
     /// Tells by its end that the connection has ended.
     _alive: StopOnDrop,
 }
@@ -97,6 +100,7 @@ impl<T: Transport> Connection<T> {
         claim: Claim,
         reframer: Reframer,
         surroundings: Rc<Surroundings>,
+        presence: Option<Presence>,
         alive: StopOnDrop,
     ) -> Self {
         let Claim { seat, end, .. } = claim;
@@ -110,6 +114,7 @@ impl<T: Transport> Connection<T> {
             asked: false,
             attends: false,
             surroundings,
+            _presence: presence,
             _alive: alive,
         }
     }

@@ -5,11 +5,13 @@
 //! itself if the handshake does not come to its end. What is admitted leaves here as an [`Admitted`], for
 //! [`connection`](crate::connection) to go on with.
 
+mod caller;
 mod deadline;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::pending;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use serde_json::json;
 use smol_hyper::rt::FuturesIo;
 
+use crate::client_limits::{ClientLimits, Presence};
+use crate::clients::Excess;
 use crate::clock::Clock;
 use crate::handshakes::Handshakes;
 use crate::pair_code::PairCode;
@@ -33,6 +37,7 @@ use crate::policy::{Denial, Policy};
 use crate::seats::{Claim, NoSeat, Seats};
 use crate::stop::Stop;
 use crate::transport::Transport;
+use caller::Caller;
 use deadline::{Deadline, Timed};
 
 /// How large the head of a request may be, in bytes. Browsers with many cookies send half of it.
@@ -56,6 +61,8 @@ pub(crate) struct Admitted<T> {
     /// What the client sent behind its opening handshake.
     pub(crate) read_ahead: Bytes,
     pub(crate) claim: Claim,
+    /// Counts it among its client's connections, if they are counted.
+    pub(crate) presence: Option<Presence>,
 }
 
 /// What the front door goes by. All workers share it.
@@ -65,11 +72,13 @@ pub(crate) struct Door {
     /// How long a client may take for the head of a request, and then for its answer.
     pub(crate) handshake_timeout: Duration,
     pub(crate) policy: Policy,
+    pub(crate) client_limits: Arc<ClientLimits>,
 }
 
-/// Speaks HTTP on a new connection until it has become a WebSocket or has ended.
+/// Speaks HTTP on a new connection from `peer` until it has become a WebSocket or has ended.
 pub(crate) async fn receive<T: Transport>(
     stream: T,
+    peer: IpAddr,
     door: &Door,
     seats: &Arc<Seats>,
     worker: usize,
@@ -78,10 +87,11 @@ pub(crate) async fn receive<T: Transport>(
 ) -> Option<Admitted<T>> {
     let mut place = door.handshakes.enter();
     let deadline = Deadline::new(&**clock, door.handshake_timeout);
+    let caller = Caller::new(&door.client_limits, peer);
     let claimed = RefCell::new(None);
-    let (claimed_by, deadline_of) = (&claimed, &deadline);
+    let (claimed_by, deadline_of, caller_is) = (&claimed, &deadline, &caller);
     let service = service_fn(|request| async move {
-        let answer = answer(&request, door, seats, worker).await.map(|(answer, claim)| {
+        let answer = answer(&request, caller_is, door, seats, worker).await.map(|(answer, claim)| {
             *claimed_by.borrow_mut() = claim;
             answer
         });
@@ -124,7 +134,7 @@ pub(crate) async fn receive<T: Transport>(
         return None;
     };
     drop(parts.io);
-    Some(Admitted { socket: stream, read_ahead: parts.read_buf, claim })
+    Some(Admitted { socket: stream, read_ahead: parts.read_buf, claim, presence: caller.into_presence() })
 }
 
 /// Ends our side, and gives the client's a moment to end too.
@@ -159,6 +169,7 @@ enum Refusal {
     Method { allow: &'static str },
     Version,
     Handshake(&'static str),
+    Excess(Excess),
     Denied(Denial),
     NoSeat(NoSeat),
 }
@@ -173,6 +184,8 @@ impl Refusal {
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
             Self::Version => (StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 required"),
             Self::Handshake(reason) => (StatusCode::BAD_REQUEST, reason),
+            Self::Excess(Excess::Connections) => (StatusCode::TOO_MANY_REQUESTS, "too many connections"),
+            Self::Excess(Excess::Joins { .. }) => (StatusCode::TOO_MANY_REQUESTS, "too many requests"),
             Self::Denied(Denial::Origin) => (StatusCode::FORBIDDEN, "origin not allowed"),
             Self::Denied(Denial::PairCode) => (StatusCode::BAD_REQUEST, "missing or invalid pair code"),
             Self::NoSeat(NoSeat::Occupied(_)) => (StatusCode::CONFLICT, "pair is full"),
@@ -180,16 +193,25 @@ impl Refusal {
             Self::NoSeat(NoSeat::Stopping) => (StatusCode::SERVICE_UNAVAILABLE, "relay stopping"),
         };
         let mut answer = plain(status, "text/plain; charset=utf-8", format!("{body}\n"));
-        let mut set = |name: HeaderName, value| answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        let mut put = |name: HeaderName, value| answer.headers_mut().insert(name, value);
+        let mut set = |name, value| put(name, HeaderValue::from_static(value));
         set(header::CONNECTION, "close");
         match self {
             Self::Method { allow } => set(header::ALLOW, allow),
             Self::Version => set(header::SEC_WEBSOCKET_VERSION, "13"),
-            Self::NoSeat(NoSeat::Full | NoSeat::Stopping) => set(header::RETRY_AFTER, "5"),
+            Self::NoSeat(NoSeat::Full | NoSeat::Stopping) | Self::Excess(Excess::Connections) => {
+                set(header::RETRY_AFTER, "5")
+            }
+            Self::Excess(Excess::Joins { wait }) => put(header::RETRY_AFTER, whole_seconds(wait).into()),
             _ => None,
         };
         answer
     }
+}
+
+/// Rounded up, so that who comes back then is not too early.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 /// Decides what a request means. It looks at nothing but the request and the operator's policy.
@@ -293,10 +315,15 @@ fn plainly(request: &Request<impl Sized>) -> Request<()> {
 /// Makes the answer to a request, and takes the seat that goes with it.
 async fn answer(
     request: &Request<impl Sized>,
+    caller: &Caller<'_>,
     door: &Door,
     seats: &Arc<Seats>,
     worker: usize,
 ) -> Result<(Answer, Option<Claim>), Refusal> {
+    if asks_for_websocket(request.headers()) {
+        // Before anything else: whoever tries codes or tokens is refused most of the time.
+        caller.ask().map_err(Refusal::Excess)?;
+    }
     match route(request, &door.policy)? {
         Route::Join(code, answer) => {
             let claim = seats.join(code, worker).await.map_err(Refusal::NoSeat)?;
@@ -323,9 +350,12 @@ mod tests {
     //! What cannot be brought about from outside; the rest is in `tests/http.rs`.
 
     use super::*;
+    use crate::clients::Limits;
+    use crate::clock::SystemClock;
     use futures_lite::future::block_on;
     use futures_lite::{AsyncRead, AsyncWrite};
     use std::io;
+    use std::net::Ipv4Addr;
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
@@ -342,14 +372,21 @@ mod tests {
 
     fn door() -> Door {
         let handshakes = Arc::new(Handshakes::new(1));
-        Door { handshakes, handshake_timeout: Duration::from_secs(1), policy: Policy::default() }
+        let client_limits = Arc::new(ClientLimits::new(Limits::default(), Arc::new(SystemClock)));
+        Door { handshakes, handshake_timeout: Duration::from_secs(1), policy: Policy::default(), client_limits }
     }
 
     fn status(seats: &Arc<Seats>, target: &str) -> (u16, bool) {
-        match block_on(answer(&upgrade(target), &door(), seats, 0)) {
+        match ask(seats, target) {
             Ok((answer, claim)) => (answer.status().as_u16(), claim.is_some()),
             Err(refusal) => (refusal.into_answer().status().as_u16(), false),
         }
+    }
+
+    fn ask(seats: &Arc<Seats>, target: &str) -> Result<(Answer, Option<Claim>), Refusal> {
+        let door = door();
+        let caller = Caller::new(&door.client_limits, Ipv4Addr::LOCALHOST.into());
+        block_on(answer(&upgrade(target), &caller, &door, seats, 0))
     }
 
     /// A client that sends faster than anybody can read.
@@ -407,7 +444,7 @@ mod tests {
             let others = async {
                 others_ran = true;
             };
-            let lingering = linger(Flood, &crate::clock::SystemClock);
+            let lingering = linger(Flood, &SystemClock);
             crate::reactor::Reactor::new().unwrap().block_on(futures_lite::future::zip(lingering, others));
             let _ = ended.send(others_ran);
         });
@@ -417,26 +454,30 @@ mod tests {
 
     #[test]
     fn a_seat_that_was_claimed_is_free_when_the_claim_is_dropped() {
-        let seats =
-            Arc::new(Seats::new(Duration::from_secs(1), 10, Duration::ZERO, Arc::new(crate::clock::SystemClock)));
+        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Duration::ZERO, Arc::new(SystemClock)));
         assert_eq!(status(&seats, "/?pair=x"), (101, true));
         assert_eq!(seats.pairs(), 0);
     }
 
     #[test]
+    fn who_comes_back_when_told_to_is_not_too_early() {
+        for (wait, seconds) in [(1, 1), (999_999_999, 1), (1_000_000_000, 1), (1_000_000_001, 2)] {
+            assert_eq!(whole_seconds(Duration::from_nanos(wait)), seconds);
+        }
+    }
+
+    #[test]
     fn a_refused_request_claims_nothing() {
-        let seats =
-            Arc::new(Seats::new(Duration::from_secs(1), 10, Duration::ZERO, Arc::new(crate::clock::SystemClock)));
+        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Duration::ZERO, Arc::new(SystemClock)));
         assert_eq!(status(&seats, "/"), (400, false));
         assert_eq!(seats.pairs(), 0);
     }
 
     #[test]
     fn a_relay_that_stops_refuses_and_says_when_to_come_back() {
-        let seats =
-            Arc::new(Seats::new(Duration::from_secs(1), 10, Duration::ZERO, Arc::new(crate::clock::SystemClock)));
+        let seats = Arc::new(Seats::new(Duration::from_secs(1), 10, Duration::ZERO, Arc::new(SystemClock)));
         seats.close();
-        let refusal = block_on(answer(&upgrade("/?pair=x"), &door(), &seats, 0)).unwrap_err();
+        let refusal = ask(&seats, "/?pair=x").unwrap_err();
         assert_eq!(refusal, Refusal::NoSeat(NoSeat::Stopping));
         let answer = refusal.into_answer();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -13,6 +13,7 @@
 
 // Floor 0: pure.
 pub mod buffer;
+mod clients;
 mod liveness;
 mod mask;
 mod origin;
@@ -23,6 +24,7 @@ pub mod reframe;
 mod utf8;
 
 // Floor 1: shared between tasks.
+mod client_limits;
 mod clock;
 mod executor;
 mod handshakes;

@@ -10,6 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::acceptor::Acceptor;
+use crate::client_limits::ClientLimits;
+use crate::clients::Limits;
 use crate::clock::{Clock, SystemClock};
 use crate::front_door::Door;
 use crate::handshakes::Handshakes;
@@ -75,6 +77,12 @@ pub struct Config {
     pub allowed_origins: Vec<Origin>,
     /// The shortest pair code that is accepted, in characters; shorter ones are refused with 400.
     pub min_code_length: usize,
+    /// How many connections a client may have at a time, from when it is accepted to the end of its WebSocket; more are
+    /// refused with 429. Zero: as many as it likes. A client is an IPv4 address, or the /64 of an IPv6 address.
+    pub max_connections_per_client: usize,
+    /// How many times in a minute a client may ask to join, refusals included: so many at once, and then one after the
+    /// other, evenly. More are refused with 429. Zero: as often as it likes. At most 60,000.
+    pub max_joins_per_minute: u32,
     /// How many threads forward messages.
     pub workers: NonZeroUsize,
 }
@@ -97,6 +105,8 @@ impl Default for Config {
             max_handshakes: 1024,
             allowed_origins: Vec::new(),
             min_code_length: 1,
+            max_connections_per_client: 0,
+            max_joins_per_minute: 0,
             workers: NonZeroUsize::MIN,
         }
     }
@@ -166,10 +176,13 @@ impl<L: Listener> Parts<L> {
         let (stop_all, stopped) = stop();
         let (inboxes, inbox_ends): (Vec<_>, Vec<_>) =
             (0..config.workers.get()).map(|_| async_channel::bounded(INBOX)).unzip();
+        let client_limits =
+            Limits { connections: config.max_connections_per_client, joins_per_minute: config.max_joins_per_minute };
         let door = Arc::new(Door {
             handshakes: Arc::new(Handshakes::new(config.max_handshakes)),
             handshake_timeout: config.handshake_timeout.min(LONGEST),
             policy: Policy { allowed_origins: config.allowed_origins.clone(), min_code_length: config.min_code_length },
+            client_limits: Arc::new(ClientLimits::new(client_limits, Arc::clone(&clock))),
         });
         let shared = Arc::new(Shared {
             door,

@@ -53,6 +53,14 @@ pub(crate) struct Start {
     /// shortest pair code accepted, in characters, up to 256; default 1 [ARC_RELAY_MIN_CODE_LENGTH]
     #[argh(option, arg_name = "number")]
     min_code_length: Option<String>,
+    /// how many connections a client may have at a time, 0 for any number; default 0. A client is an IPv4 address or an
+    /// IPv6 /64 [ARC_RELAY_MAX_CONNECTIONS_PER_CLIENT]
+    #[argh(option, arg_name = "number")]
+    max_connections_per_client: Option<String>,
+    /// how many times in a minute a client may ask to join, up to 60000, 0 for any number; default 0
+    /// [ARC_RELAY_MAX_JOINS_PER_MINUTE]
+    #[argh(option, arg_name = "number")]
+    max_joins_per_minute: Option<String>,
 }
 
 impl Start {
@@ -110,6 +118,22 @@ impl Start {
             config.min_code_length = length.parse(|length| match length.parse() {
                 Ok(length @ 1..=MAX_CHARACTERS) => Ok(length),
                 _ => Err(format!("a number from 1 to {MAX_CHARACTERS} is needed")),
+            })?;
+        }
+        let limit = setting(
+            "--max-connections-per-client",
+            self.max_connections_per_client,
+            &["ARC_RELAY_MAX_CONNECTIONS_PER_CLIENT"],
+        );
+        if let Some(limit) = limit {
+            config.max_connections_per_client =
+                limit.parse(|limit| limit.parse().map_err(|_| "a number from 0 is needed".into()))?;
+        }
+        let limit = setting("--max-joins-per-minute", self.max_joins_per_minute, &["ARC_RELAY_MAX_JOINS_PER_MINUTE"]);
+        if let Some(limit) = limit {
+            config.max_joins_per_minute = limit.parse(|limit| match limit.parse() {
+                Ok(limit @ 0..=60_000) => Ok(limit),
+                _ => Err(String::from("a number from 0 to 60000 is needed")),
             })?;
         }
         Ok(config)
@@ -187,6 +211,8 @@ mod tests {
             ["--max-handshakes", "9"],
             ["--allow-origin", "https://a.test, null"],
             ["--min-code-length", "22"],
+            ["--max-connections-per-client", "6"],
+            ["--max-joins-per-minute", "60000"],
         ];
         let expected = Config {
             port: 1,
@@ -201,6 +227,8 @@ mod tests {
             max_handshakes: 9,
             allowed_origins: vec!["https://a.test".parse().unwrap(), "null".parse().unwrap()],
             min_code_length: 22,
+            max_connections_per_client: 6,
+            max_joins_per_minute: 60_000,
             ..Config::default()
         };
         assert_eq!(config(flags.as_flattened(), &[]), Ok(expected));
@@ -239,6 +267,13 @@ mod tests {
     }
 
     #[test]
+    fn what_a_client_may_do_can_come_from_the_environment() {
+        let environment = [("ARC_RELAY_MAX_CONNECTIONS_PER_CLIENT", "7"), ("ARC_RELAY_MAX_JOINS_PER_MINUTE", "0")];
+        let config = config(&[], &environment).unwrap();
+        assert_eq!((config.max_connections_per_client, config.max_joins_per_minute), (7, 0));
+    }
+
+    #[test]
     fn an_empty_variable_is_none() {
         assert_eq!(config(&[], &[("ARC_RELAY_PORT", ""), ("RELAY_PORT", "4")]).unwrap().port, 4);
     }
@@ -268,6 +303,10 @@ mod tests {
             ("--allow-origin", "https://a.test/"),
             ("--min-code-length", "0"),
             ("--min-code-length", "257"),
+            ("--max-connections-per-client", "-1"),
+            ("--max-connections-per-client", "few"),
+            ("--max-joins-per-minute", "60001"),
+            ("--max-joins-per-minute", "1/s"),
         ] {
             let error = config(&[flag, bad], &[]).unwrap_err();
             assert!(error.contains(flag) && error.contains(&format!("{bad:?}")), "{error}");

@@ -60,6 +60,13 @@ fn refusals_are_those_in_the_table() {
     let strict = Relay::start(&["--allow-origin", "https://app.test"]);
     seen.insert(refusal(&strict, &upgrade("/?pair=x", "Origin: https://evil.test\r\n")));
 
+    let once = Relay::start(&["--max-joins-per-minute", "1"]);
+    once.http(&upgrade("/", ""));
+    seen.insert(refusal(&once, &whole));
+    let single = Relay::start(&["--max-connections-per-client", "1"]);
+    let _silent = single.socket();
+    seen.insert(refusal(&single, &whole));
+
     let listed: BTreeSet<_> =
         table("| status | body |").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     // These two have tests of their own, as they need a relay in another state.

@@ -168,6 +168,7 @@ impl Side {
             asked: false,
             attends: false,
             surroundings,
+            _presence: None,
             _alive: alive,
         };
         (connection, peer)

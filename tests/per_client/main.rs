@@ -1,0 +1,8 @@
+//! Who the client is, and what one client may do.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod client;
+mod limits;
+#[path = "../support/mod.rs"]
+mod support;
