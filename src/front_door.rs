@@ -32,6 +32,7 @@ use crate::client_limits::{ClientLimits, Presence};
 use crate::clients::Excess;
 use crate::clock::Clock;
 use crate::handshakes::Handshakes;
+use crate::network::Network;
 use crate::pair_code::PairCode;
 use crate::policy::{Denial, Policy};
 use crate::seats::{Claim, NoSeat, Seats};
@@ -73,6 +74,8 @@ pub(crate) struct Door {
     pub(crate) handshake_timeout: Duration,
     pub(crate) policy: Policy,
     pub(crate) client_limits: Arc<ClientLimits>,
+    /// Whose word counts for whom they ask.
+    pub(crate) trusted_proxies: Vec<Network>,
 }
 
 /// Speaks HTTP on a new connection from `peer` until it has become a WebSocket or has ended.
@@ -87,7 +90,7 @@ pub(crate) async fn receive<T: Transport>(
 ) -> Option<Admitted<T>> {
     let mut place = door.handshakes.enter();
     let deadline = Deadline::new(&**clock, door.handshake_timeout);
-    let caller = Caller::new(&door.client_limits, peer);
+    let caller = Caller::new(door, peer);
     let claimed = RefCell::new(None);
     let (claimed_by, deadline_of, caller_is) = (&claimed, &deadline, &caller);
     let service = service_fn(|request| async move {
@@ -322,7 +325,7 @@ async fn answer(
 ) -> Result<(Answer, Option<Claim>), Refusal> {
     if asks_for_websocket(request.headers()) {
         // Before anything else: whoever tries codes or tokens is refused most of the time.
-        caller.ask().map_err(Refusal::Excess)?;
+        caller.ask(request.headers()).map_err(Refusal::Excess)?;
     }
     match route(request, &door.policy)? {
         Route::Join(code, answer) => {
@@ -373,7 +376,13 @@ mod tests {
     fn door() -> Door {
         let handshakes = Arc::new(Handshakes::new(1));
         let client_limits = Arc::new(ClientLimits::new(Limits::default(), Arc::new(SystemClock)));
-        Door { handshakes, handshake_timeout: Duration::from_secs(1), policy: Policy::default(), client_limits }
+        Door {
+            handshakes,
+            handshake_timeout: Duration::from_secs(1),
+            policy: Policy::default(),
+            client_limits,
+            trusted_proxies: vec![],
+        }
     }
 
     fn status(seats: &Arc<Seats>, target: &str) -> (u16, bool) {
@@ -385,7 +394,7 @@ mod tests {
 
     fn ask(seats: &Arc<Seats>, target: &str) -> Result<(Answer, Option<Claim>), Refusal> {
         let door = door();
-        let caller = Caller::new(&door.client_limits, Ipv4Addr::LOCALHOST.into());
+        let caller = Caller::new(&door, Ipv4Addr::LOCALHOST.into());
         block_on(answer(&upgrade(target), &caller, &door, seats, 0))
     }
 

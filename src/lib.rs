@@ -16,6 +16,7 @@ pub mod buffer;
 mod clients;
 mod liveness;
 mod mask;
+mod network;
 mod origin;
 pub mod pair_code;
 pub mod pair_table;
@@ -56,5 +57,6 @@ mod simulation;
 #[cfg(all(fuzzing, not(test)))]
 pub use simulation::respond;
 
+pub use network::{InvalidNetwork, Network};
 pub use origin::{InvalidOrigin, Origin};
 pub use relay::{Config, Relay, RelayHandle};

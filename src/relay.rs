@@ -16,6 +16,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::front_door::Door;
 use crate::handshakes::Handshakes;
 use crate::liveness::Rules;
+use crate::network::Network;
 use crate::origin::Origin;
 use crate::policy::Policy;
 use crate::reactor::Reactor;
@@ -77,6 +78,9 @@ pub struct Config {
     pub allowed_origins: Vec<Origin>,
     /// The shortest pair code that is accepted, in characters; shorter ones are refused with 400.
     pub min_code_length: usize,
+    /// Proxies that are believed, by the last entries of `X-Forwarded-For`, for whom they ask. None: the client is whoever
+    /// is connected.
+    pub trusted_proxies: Vec<Network>,
     /// How many connections a client may have at a time, from when it is accepted to the end of its WebSocket; more are
     /// refused with 429. Zero: as many as it likes. A client is an IPv4 address, or the /64 of an IPv6 address.
     pub max_connections_per_client: usize,
@@ -105,6 +109,7 @@ impl Default for Config {
             max_handshakes: 1024,
             allowed_origins: Vec::new(),
             min_code_length: 1,
+            trusted_proxies: Vec::new(),
             max_connections_per_client: 0,
             max_joins_per_minute: 0,
             workers: NonZeroUsize::MIN,
@@ -183,6 +188,7 @@ impl<L: Listener> Parts<L> {
             handshake_timeout: config.handshake_timeout.min(LONGEST),
             policy: Policy { allowed_origins: config.allowed_origins.clone(), min_code_length: config.min_code_length },
             client_limits: Arc::new(ClientLimits::new(client_limits, Arc::clone(&clock))),
+            trusted_proxies: config.trusted_proxies.clone(),
         });
         let shared = Arc::new(Shared {
             door,

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use arc_relay::pair_code::MAX_CHARACTERS;
-use arc_relay::{Config, InvalidOrigin};
+use arc_relay::{Config, InvalidNetwork, InvalidOrigin};
 use argh::FromArgs;
 use bytesize::ByteSize;
 
@@ -53,6 +53,10 @@ pub(crate) struct Start {
     /// shortest pair code accepted, in characters, up to 256; default 1 [ARC_RELAY_MIN_CODE_LENGTH]
     #[argh(option, arg_name = "number")]
     min_code_length: Option<String>,
+    /// proxies that say in X-Forwarded-For for whom they ask, such as 127.0.0.1,10.0.0.0/8; default none: the client is
+    /// whoever is connected [ARC_RELAY_TRUSTED_PROXIES]
+    #[argh(option, arg_name = "networks")]
+    trusted_proxies: Option<String>,
     /// how many connections a client may have at a time, 0 for any number; default 0. A client is an IPv4 address or an
     /// IPv6 /64 [ARC_RELAY_MAX_CONNECTIONS_PER_CLIENT]
     #[argh(option, arg_name = "number")]
@@ -118,6 +122,13 @@ impl Start {
             config.min_code_length = length.parse(|length| match length.parse() {
                 Ok(length @ 1..=MAX_CHARACTERS) => Ok(length),
                 _ => Err(format!("a number from 1 to {MAX_CHARACTERS} is needed")),
+            })?;
+        }
+        if let Some(networks) = setting("--trusted-proxies", self.trusted_proxies, &["ARC_RELAY_TRUSTED_PROXIES"]) {
+            config.trusted_proxies = networks.parse(|list| {
+                let networks: Result<_, InvalidNetwork> =
+                    list.split(',').map(|network| network.trim().parse()).collect();
+                networks.map_err(|needed| needed.to_string())
             })?;
         }
         let limit = setting(
@@ -211,6 +222,7 @@ mod tests {
             ["--max-handshakes", "9"],
             ["--allow-origin", "https://a.test, null"],
             ["--min-code-length", "22"],
+            ["--trusted-proxies", "10.0.0.0/8, ::1"],
             ["--max-connections-per-client", "6"],
             ["--max-joins-per-minute", "60000"],
         ];
@@ -227,6 +239,7 @@ mod tests {
             max_handshakes: 9,
             allowed_origins: vec!["https://a.test".parse().unwrap(), "null".parse().unwrap()],
             min_code_length: 22,
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
             max_connections_per_client: 6,
             max_joins_per_minute: 60_000,
             ..Config::default()
@@ -274,6 +287,12 @@ mod tests {
     }
 
     #[test]
+    fn who_is_to_be_believed_can_come_from_the_environment() {
+        let config = config(&[], &[("ARC_RELAY_TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.1")]).unwrap();
+        assert_eq!(config.trusted_proxies.len(), 2);
+    }
+
+    #[test]
     fn an_empty_variable_is_none() {
         assert_eq!(config(&[], &[("ARC_RELAY_PORT", ""), ("RELAY_PORT", "4")]).unwrap().port, 4);
     }
@@ -303,6 +322,10 @@ mod tests {
             ("--allow-origin", "https://a.test/"),
             ("--min-code-length", "0"),
             ("--min-code-length", "257"),
+            ("--trusted-proxies", ""),
+            ("--trusted-proxies", "10.0.0.0/33"),
+            ("--trusted-proxies", "10.0.0.1,proxy.test"),
+            ("--trusted-proxies", "10.0.0.1,"),
             ("--max-connections-per-client", "-1"),
             ("--max-connections-per-client", "few"),
             ("--max-joins-per-minute", "60001"),

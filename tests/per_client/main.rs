@@ -4,5 +4,6 @@
 
 mod client;
 mod limits;
+mod proxies;
 #[path = "../support/mod.rs"]
 mod support;
