@@ -7,6 +7,7 @@
 
 mod caller;
 mod deadline;
+mod proxy_header;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -32,7 +33,7 @@ use crate::client_limits::{ClientLimits, Presence};
 use crate::clients::Excess;
 use crate::clock::Clock;
 use crate::handshakes::Handshakes;
-use crate::network::Network;
+use crate::network::{Network, is_trusted};
 use crate::pair_code::PairCode;
 use crate::policy::{Denial, Policy};
 use crate::seats::{Claim, NoSeat, Seats};
@@ -40,6 +41,7 @@ use crate::stop::Stop;
 use crate::transport::Transport;
 use caller::Caller;
 use deadline::{Deadline, Timed};
+use proxy_header::Preamble;
 
 /// How large the head of a request may be, in bytes. Browsers with many cookies send half of it.
 const HEAD_SIZE: usize = 16 * 1024;
@@ -76,6 +78,8 @@ pub(crate) struct Door {
     pub(crate) client_limits: Arc<ClientLimits>,
     /// Whose word counts for whom they ask.
     pub(crate) trusted_proxies: Vec<Network>,
+    /// Whether every connection has to begin with a header of the PROXY protocol.
+    pub(crate) proxy_protocol: bool,
 }
 
 /// Speaks HTTP on a new connection from `peer` until it has become a WebSocket or has ended.
@@ -90,6 +94,11 @@ pub(crate) async fn receive<T: Transport>(
 ) -> Option<Admitted<T>> {
     let mut place = door.handshakes.enter();
     let deadline = Deadline::new(&**clock, door.handshake_timeout);
+    let over = async {
+        deadline.passed().or(place.given_up.wait()).or(stop.wait()).await;
+        None
+    };
+    let (peer, read_ahead) = introduce(stream.clone(), peer, door).or(over).await?;
     let caller = Caller::new(door, peer);
     let claimed = RefCell::new(None);
     let (claimed_by, deadline_of, caller_is) = (&claimed, &deadline, &caller);
@@ -112,7 +121,7 @@ pub(crate) async fn receive<T: Transport>(
         .max_headers(HEAD_FIELDS)
         // Who ends its stream behind its request still wants the answer.
         .half_close(true)
-        .serve_connection(FuturesIo::new(Timed { stream: stream.clone(), deadline: &deadline }), service)
+        .serve_connection(FuturesIo::new(Timed { read_ahead, stream: stream.clone(), deadline: &deadline }), service)
         .without_shutdown();
     let unless_claimed = async |signal: &mut Stop| {
         signal.wait().await;
@@ -136,8 +145,22 @@ pub(crate) async fn receive<T: Transport>(
         linger(stream, &**clock).or(place.given_up.wait()).await;
         return None;
     };
-    drop(parts.io);
-    Some(Admitted { socket: stream, read_ahead: parts.read_buf, claim, presence: caller.into_presence() })
+    // hyper has read all there was at once; but that is its affair.
+    let Timed { read_ahead, .. } = parts.io.into_inner();
+    let read_ahead = if read_ahead.is_empty() { parts.read_buf } else { [parts.read_buf, read_ahead].concat().into() };
+    Some(Admitted { socket: stream, read_ahead, claim, presence: caller.into_presence() })
+}
+
+/// Whose connection it is, and what was read of it for that. None if it is to be closed without a word.
+async fn introduce(stream: impl Transport, peer: IpAddr, door: &Door) -> Option<(IpAddr, Bytes)> {
+    if !door.proxy_protocol {
+        return Some((peer, Bytes::new()));
+    }
+    if !door.trusted_proxies.is_empty() && !is_trusted(peer, &door.trusted_proxies) {
+        return None;
+    }
+    let Preamble { source, read_ahead } = proxy_header::read(stream).await?;
+    Some((source.unwrap_or(peer), read_ahead))
 }
 
 /// Ends our side, and gives the client's a moment to end too.
@@ -382,6 +405,7 @@ mod tests {
             policy: Policy::default(),
             client_limits,
             trusted_proxies: vec![],
+            proxy_protocol: false,
         }
     }
 

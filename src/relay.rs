@@ -81,6 +81,9 @@ pub struct Config {
     /// Proxies that are believed, by the last entries of `X-Forwarded-For`, for whom they ask. None: the client is whoever
     /// is connected.
     pub trusted_proxies: Vec<Network>,
+    /// Whether every connection has to begin with a header of the PROXY protocol (version 1 or 2), which says for whom a
+    /// proxy is connected; those that do not are closed. If there are trusted proxies, others are closed, too.
+    pub proxy_protocol: bool,
     /// How many connections a client may have at a time, from when it is accepted to the end of its WebSocket; more are
     /// refused with 429. Zero: as many as it likes. A client is an IPv4 address, or the /64 of an IPv6 address.
     pub max_connections_per_client: usize,
@@ -110,6 +113,7 @@ impl Default for Config {
             allowed_origins: Vec::new(),
             min_code_length: 1,
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             max_connections_per_client: 0,
             max_joins_per_minute: 0,
             workers: NonZeroUsize::MIN,
@@ -189,6 +193,7 @@ impl<L: Listener> Parts<L> {
             policy: Policy { allowed_origins: config.allowed_origins.clone(), min_code_length: config.min_code_length },
             client_limits: Arc::new(ClientLimits::new(client_limits, Arc::clone(&clock))),
             trusted_proxies: config.trusted_proxies.clone(),
+            proxy_protocol: config.proxy_protocol,
         });
         let shared = Arc::new(Shared {
             door,

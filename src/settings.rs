@@ -57,6 +57,10 @@ pub(crate) struct Start {
     /// whoever is connected [ARC_RELAY_TRUSTED_PROXIES]
     #[argh(option, arg_name = "networks")]
     trusted_proxies: Option<String>,
+    /// every connection has to begin with a header of the PROXY protocol, version 1 or 2, as HAProxy sends it; only from
+    /// the trusted proxies, if there are any [ARC_RELAY_PROXY_PROTOCOL=true]
+    #[argh(switch)]
+    proxy_protocol: bool,
     /// how many connections a client may have at a time, 0 for any number; default 0. A client is an IPv4 address or an
     /// IPv6 /64 [ARC_RELAY_MAX_CONNECTIONS_PER_CLIENT]
     #[argh(option, arg_name = "number")]
@@ -129,6 +133,14 @@ impl Start {
                 let networks: Result<_, InvalidNetwork> =
                     list.split(',').map(|network| network.trim().parse()).collect();
                 networks.map_err(|needed| needed.to_string())
+            })?;
+        }
+        let switch = self.proxy_protocol.then(|| String::from("true"));
+        if let Some(switch) = setting("--proxy-protocol", switch, &["ARC_RELAY_PROXY_PROTOCOL"]) {
+            config.proxy_protocol = switch.parse(|switch| match switch {
+                "true" | "1" => Ok(true),
+                "false" | "0" => Ok(false),
+                _ => Err(String::from("true or false is needed")),
             })?;
         }
         let limit = setting(
@@ -226,6 +238,7 @@ mod tests {
             ["--max-connections-per-client", "6"],
             ["--max-joins-per-minute", "60000"],
         ];
+        let flags = [flags.as_flattened(), &["--proxy-protocol"]].concat();
         let expected = Config {
             port: 1,
             host: "::1".into(),
@@ -240,11 +253,12 @@ mod tests {
             allowed_origins: vec!["https://a.test".parse().unwrap(), "null".parse().unwrap()],
             min_code_length: 22,
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
+            proxy_protocol: true,
             max_connections_per_client: 6,
             max_joins_per_minute: 60_000,
             ..Config::default()
         };
-        assert_eq!(config(flags.as_flattened(), &[]), Ok(expected));
+        assert_eq!(config(&flags, &[]), Ok(expected));
     }
 
     #[test]
@@ -290,6 +304,19 @@ mod tests {
     fn who_is_to_be_believed_can_come_from_the_environment() {
         let config = config(&[], &[("ARC_RELAY_TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.1")]).unwrap();
         assert_eq!(config.trusted_proxies.len(), 2);
+    }
+
+    #[test]
+    fn a_switch_can_come_from_the_environment() {
+        for (value, is_on) in
+            [("true", Ok(true)), ("1", Ok(true)), ("false", Ok(false)), ("0", Ok(false)), ("", Ok(false))]
+        {
+            let config = config(&[], &[("ARC_RELAY_PROXY_PROTOCOL", value)]);
+            assert_eq!(config.map(|config| config.proxy_protocol), is_on, "{value}");
+        }
+        assert!(config(&["--proxy-protocol"], &[("ARC_RELAY_PROXY_PROTOCOL", "0")]).unwrap().proxy_protocol);
+        let error = config(&[], &[("ARC_RELAY_PROXY_PROTOCOL", "on")]).unwrap_err();
+        assert_eq!(error, "ARC_RELAY_PROXY_PROTOCOL: invalid value \"on\": true or false is needed");
     }
 
     #[test]

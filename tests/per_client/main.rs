@@ -5,5 +5,6 @@
 mod client;
 mod limits;
 mod proxies;
+mod proxy_protocol;
 #[path = "../support/mod.rs"]
 mod support;
