@@ -39,6 +39,12 @@ impl ClientLimits {
         Ok(is_counted.then(|| Presence { limits: Arc::clone(self), client }))
     }
 
+    /// How many connections are counted.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn connections(&self) -> usize {
+        self.lock().connections()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Clients> {
         // Each step leaves it whole.
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)

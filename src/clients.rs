@@ -132,6 +132,12 @@ impl Clients {
         self.rest(client, now);
     }
 
+    /// How many connections are counted.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn connections(&self) -> usize {
+        self.entries.values().map(|entry| entry.connections).sum()
+    }
+
     /// What is remembered of this client, who is seen now: for the moment it cannot be forgotten. If there is room for
     /// nobody else, since all have connections, whoever is new is not counted. To turn it away would let a stranger with
     /// that many addresses, whom these limits do not bind anyway, keep everybody out.

@@ -34,6 +34,8 @@ impl World {
             pair_ttl: PAIR_TTL,
             max_message: Some(MAX_MESSAGE as u64),
             max_pairs: if random.once_in(6) { 1 + random.below(2) } else { 100 },
+            // None of them has so many: that they are counted no more at the end is what is checked.
+            max_connections_per_client: 100,
             workers: NonZeroUsize::MIN.saturating_add(random.below(3)),
             ..Config::default()
         };
