@@ -61,9 +61,9 @@ impl<L: Listener> Acceptor<L> {
 /// Hands each connection to the next worker, in turn.
 async fn accept<L: Listener>(listener: L, shared: &Shared<L::Socket>, alive: StopOnDrop) {
     for worker in (0..shared.inboxes.len()).cycle() {
-        let socket = loop {
+        let (socket, peer) = loop {
             match listener.accept().await {
-                Ok(socket) => break socket,
+                Ok(accepted) => break accepted,
                 // Whatever it is, the next one may be better.
                 Err(error) => {
                     let pause = pause(&error, &shared.door.handshakes);
@@ -71,7 +71,7 @@ async fn accept<L: Listener>(listener: L, shared: &Shared<L::Socket>, alive: Sto
                 }
             }
         };
-        let job = Job { alive: alive.clone(), stage: Stage::Handshake(socket) };
+        let job = Job { alive: alive.clone(), stage: Stage::Handshake(socket, peer) };
         if shared.inboxes[worker].send(job).await.is_err() {
             return;
         }

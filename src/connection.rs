@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::client_limits::Presence;
 use crate::clock::{Clock, Sleep};
 use crate::link::Farewell;
 use crate::liveness::{Liveness, Rules, Verdict};
@@ -86,6 +87,8 @@ pub(crate) struct Connection<T> {
     attends: bool,
     surroundings: Rc<Surroundings>,
     _ticket: Ticket,
+    /// Counts it among its client's.
+    _presence: Option<Presence>,
     /// Tells by its end that the connection has ended.
     _alive: StopOnDrop,
 }
@@ -99,6 +102,7 @@ impl<T: Transport> Connection<T> {
         claim: Claim,
         reframer: Reframer,
         surroundings: Rc<Surroundings>,
+        presence: Option<Presence>,
         alive: StopOnDrop,
     ) -> Self {
         let Claim { seat, end, ticket, .. } = claim;
@@ -113,6 +117,7 @@ impl<T: Transport> Connection<T> {
             attends: false,
             surroundings,
             _ticket: ticket,
+            _presence: presence,
             _alive: alive,
         }
     }

@@ -5,11 +5,14 @@
 //! itself if the handshake does not come to its end. What is admitted leaves here as an [`Admitted`], for
 //! [`connection`](crate::connection) to go on with.
 
+mod caller;
 mod deadline;
+mod proxy_header;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,14 +29,19 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use serde_json::json;
 use smol_hyper::rt::FuturesIo;
 
+use crate::client_limits::{ClientLimits, Presence};
+use crate::clients::Excess;
 use crate::clock::Clock;
 use crate::handshakes::{Handshakes, Place};
+use crate::network::{Network, is_trusted};
 use crate::pair_code::PairCode;
 use crate::policy::{Denial, Policy};
 use crate::seats::{Claim, NoSeat, Seats};
 use crate::stop::Stop;
 use crate::transport::Transport;
+use caller::Caller;
 use deadline::{Deadline, Timed};
+use proxy_header::Preamble;
 
 /// How large the head of a request may be, in bytes. Browsers with many cookies send half of it.
 const HEAD_SIZE: usize = 16 * 1024;
@@ -56,6 +64,8 @@ pub(crate) struct Admitted<T> {
     /// What the client sent behind its opening handshake.
     pub(crate) read_ahead: Bytes,
     pub(crate) claim: Claim,
+    /// Counts it among its client's connections, if they are counted.
+    pub(crate) presence: Option<Presence>,
 }
 
 /// What the front door goes by. All workers share it.
@@ -65,11 +75,17 @@ pub(crate) struct Door {
     /// How long a client may take for the head of a request, and then for its answer.
     pub(crate) handshake_timeout: Duration,
     pub(crate) policy: Policy,
+    pub(crate) client_limits: Arc<ClientLimits>,
+    /// Whose word counts for whom they ask.
+    pub(crate) trusted_proxies: Vec<Network>,
+    /// Whether every connection has to begin with a header of the PROXY protocol.
+    pub(crate) proxy_protocol: bool,
 }
 
-/// Speaks HTTP on a new connection until it has become a WebSocket or has ended.
+/// Speaks HTTP on a new connection from `peer` until it has become a WebSocket or has ended.
 pub(crate) async fn receive<T: Transport>(
     stream: T,
+    peer: IpAddr,
     door: &Door,
     seats: &Arc<Seats>,
     worker: usize,
@@ -78,35 +94,51 @@ pub(crate) async fn receive<T: Transport>(
 ) -> Option<Admitted<T>> {
     let mut place = door.handshakes.enter();
     let deadline = Deadline::new(&**clock, door.handshake_timeout);
-    let speaks = async { poll_fn(|cx| stream.poll_readable(cx)).await.is_ok() };
-    let given_up = async {
-        deadline.passed().or(place.given_up.wait()).or(stop.wait()).await;
-        false
+    let known = (!door.proxy_protocol).then(|| Caller::new(door, peer));
+    let begun = async {
+        poll_fn(|cx| stream.poll_readable(cx)).await.ok()?;
+        stream.leave_unread();
+        match known {
+            Some(caller) => Some((caller, Bytes::new())),
+            None => introduce(stream.clone(), peer, door).await,
+        }
     };
-    if !speaks.or(given_up).await {
-        return None;
-    }
-    stream.leave_unread();
+    let over = async {
+        deadline.passed().or(place.given_up.wait()).or(stop.wait()).await;
+        None
+    };
+    let (caller, read_ahead) = begun.or(over).await?;
     // Only now, and in a box: a connection that says nothing is to cost next to nothing.
-    Box::pin(speak(stream, door, (place, deadline), seats, worker, stop, clock)).await
+    let visit = Visit { stream, read_ahead, caller, place, deadline };
+    Box::pin(speak(visit, door, seats, worker, stop, clock)).await
+}
+
+/// A client that has begun to speak.
+struct Visit<'a, T> {
+    stream: T,
+    /// What was read of it already.
+    read_ahead: Bytes,
+    caller: Caller<'a>,
+    place: Place,
+    deadline: Deadline<'a>,
 }
 
 /// Speaks HTTP with a client that has begun to.
 async fn speak<T: Transport>(
-    stream: T,
+    visit: Visit<'_, T>,
     door: &Door,
-    (mut place, deadline): (Place, Deadline<'_>),
     seats: &Arc<Seats>,
     worker: usize,
     mut stop: Stop,
     clock: &Arc<dyn Clock>,
 ) -> Option<Admitted<T>> {
+    let Visit { stream, read_ahead, caller, mut place, deadline } = visit;
     let claimed = RefCell::new(None);
-    let (claimed_by, deadline_of) = (&claimed, &deadline);
+    let (claimed_by, deadline_of, caller_is) = (&claimed, &deadline, &caller);
     let service = service_fn(|request| async move {
         // To answer can take a while, and whoever was slow to ask is not cut off for that.
         deadline_of.restart();
-        let answer = answer(&request, door, seats, worker).await.map(|(answer, claim)| {
+        let answer = answer(&request, caller_is, door, seats, worker).await.map(|(answer, claim)| {
             *claimed_by.borrow_mut() = claim;
             answer
         });
@@ -124,7 +156,7 @@ async fn speak<T: Transport>(
         .max_headers(HEAD_FIELDS)
         // Who ends its stream behind its request still wants the answer.
         .half_close(true)
-        .serve_connection(FuturesIo::new(Timed { stream: stream.clone(), deadline: &deadline }), service)
+        .serve_connection(FuturesIo::new(Timed { read_ahead, stream: stream.clone(), deadline: &deadline }), service)
         .without_shutdown();
     let unless_claimed = async |signal: &mut Stop| {
         signal.wait().await;
@@ -148,8 +180,19 @@ async fn speak<T: Transport>(
         linger(stream, &**clock).or(place.given_up.wait()).await;
         return None;
     };
-    drop(parts.io);
-    Some(Admitted { socket: stream, read_ahead: parts.read_buf, claim })
+    // hyper has read all there was at once; but that is its affair.
+    let Timed { read_ahead, .. } = parts.io.into_inner();
+    let read_ahead = if read_ahead.is_empty() { parts.read_buf } else { [parts.read_buf, read_ahead].concat().into() };
+    Some(Admitted { socket: stream, read_ahead, claim, presence: caller.into_presence() })
+}
+
+/// Whose connection it is, as a proxy says, and what was read behind that. None if it is to be closed without a word.
+async fn introduce(stream: impl Transport, peer: IpAddr, door: &Door) -> Option<(Caller<'_>, Bytes)> {
+    if !door.trusted_proxies.is_empty() && !is_trusted(peer, &door.trusted_proxies) {
+        return None;
+    }
+    let Preamble { source, read_ahead } = proxy_header::read(stream).await?;
+    Some((Caller::new(door, source.unwrap_or(peer)), read_ahead))
 }
 
 /// Ends our side, and gives the client's a moment to end too.
@@ -184,6 +227,7 @@ enum Refusal {
     Method { allow: &'static str },
     Version,
     Handshake(&'static str),
+    Excess(Excess),
     Denied(Denial),
     NoSeat(NoSeat),
 }
@@ -198,6 +242,8 @@ impl Refusal {
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
             Self::Version => (StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 required"),
             Self::Handshake(reason) => (StatusCode::BAD_REQUEST, reason),
+            Self::Excess(Excess::Connections) => (StatusCode::TOO_MANY_REQUESTS, "too many connections"),
+            Self::Excess(Excess::Joins { .. }) => (StatusCode::TOO_MANY_REQUESTS, "too many requests"),
             Self::Denied(Denial::Origin) => (StatusCode::FORBIDDEN, "origin not allowed"),
             Self::Denied(Denial::Token) => (StatusCode::UNAUTHORIZED, "access token required"),
             Self::Denied(Denial::PairCode) => (StatusCode::BAD_REQUEST, "missing or invalid pair code"),
@@ -206,17 +252,26 @@ impl Refusal {
             Self::NoSeat(NoSeat::Stopping) => (StatusCode::SERVICE_UNAVAILABLE, "relay stopping"),
         };
         let mut answer = plain(status, "text/plain; charset=utf-8", format!("{body}\n"));
-        let mut set = |name: HeaderName, value| answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        let mut put = |name: HeaderName, value| answer.headers_mut().insert(name, value);
+        let mut set = |name, value| put(name, HeaderValue::from_static(value));
         set(header::CONNECTION, "close");
         match self {
             Self::Method { allow } => set(header::ALLOW, allow),
             Self::Denied(Denial::Token) => set(header::WWW_AUTHENTICATE, "Bearer"),
             Self::Version => set(header::SEC_WEBSOCKET_VERSION, "13"),
-            Self::NoSeat(NoSeat::Full | NoSeat::Stopping) => set(header::RETRY_AFTER, "5"),
+            Self::NoSeat(NoSeat::Full | NoSeat::Stopping) | Self::Excess(Excess::Connections) => {
+                set(header::RETRY_AFTER, "5")
+            }
+            Self::Excess(Excess::Joins { wait }) => put(header::RETRY_AFTER, whole_seconds(wait).into()),
             _ => None,
         };
         answer
     }
+}
+
+/// Rounded up, so that who comes back then is not too early.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 /// Decides what a request means. It looks at nothing but the request and the operator's policy.
@@ -320,10 +375,15 @@ fn plainly(request: &Request<impl Sized>) -> Request<()> {
 /// Makes the answer to a request, and takes the seat that goes with it.
 async fn answer(
     request: &Request<impl Sized>,
+    caller: &Caller<'_>,
     door: &Door,
     seats: &Arc<Seats>,
     worker: usize,
 ) -> Result<(Answer, Option<Claim>), Refusal> {
+    if asks_for_websocket(request.headers()) {
+        // Before anything else: whoever tries codes or tokens is refused most of the time.
+        caller.ask(request.headers()).map_err(Refusal::Excess)?;
+    }
     match route(request, &door.policy)? {
         Route::Join(code, answer) => {
             let claim = seats.join(code, worker).await.map_err(Refusal::NoSeat)?;
@@ -351,9 +411,12 @@ mod tests {
 
     use super::*;
     use crate::capacity::Capacity;
+    use crate::clients::Limits;
+    use crate::clock::SystemClock;
     use futures_lite::future::block_on;
     use futures_lite::{AsyncRead, AsyncWrite};
     use std::io;
+    use std::net::Ipv4Addr;
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
@@ -370,14 +433,28 @@ mod tests {
 
     fn door() -> Door {
         let handshakes = Arc::new(Handshakes::new(1));
-        Door { handshakes, handshake_timeout: Duration::from_secs(1), policy: Policy::default() }
+        let client_limits = Arc::new(ClientLimits::new(Limits::default(), Arc::new(SystemClock)));
+        Door {
+            handshakes,
+            handshake_timeout: Duration::from_secs(1),
+            policy: Policy::default(),
+            client_limits,
+            trusted_proxies: vec![],
+            proxy_protocol: false,
+        }
     }
 
     fn status(seats: &Arc<Seats>, target: &str) -> (u16, bool) {
-        match block_on(answer(&upgrade(target), &door(), seats, 0)) {
+        match ask(seats, target) {
             Ok((answer, claim)) => (answer.status().as_u16(), claim.is_some()),
             Err(refusal) => (refusal.into_answer().status().as_u16(), false),
         }
+    }
+
+    fn ask(seats: &Arc<Seats>, target: &str) -> Result<(Answer, Option<Claim>), Refusal> {
+        let door = door();
+        let caller = Caller::new(&door, Ipv4Addr::LOCALHOST.into());
+        block_on(answer(&upgrade(target), &caller, &door, seats, 0))
     }
 
     /// A client that sends faster than anybody can read.
@@ -436,7 +513,7 @@ mod tests {
             let others = async {
                 others_ran = true;
             };
-            let lingering = linger(Flood, &crate::clock::SystemClock);
+            let lingering = linger(Flood, &SystemClock);
             crate::reactor::Reactor::new().unwrap().block_on(futures_lite::future::zip(lingering, others));
             let _ = ended.send(others_ran);
         });
@@ -446,38 +523,33 @@ mod tests {
 
     #[test]
     fn a_seat_that_was_claimed_is_free_when_the_claim_is_dropped() {
-        let seats = Arc::new(Seats::new(
-            Duration::from_secs(1),
-            Capacity::ROOMY,
-            Duration::ZERO,
-            Arc::new(crate::clock::SystemClock),
-        ));
+        let seats =
+            Arc::new(Seats::new(Duration::from_secs(1), Capacity::ROOMY, Duration::ZERO, Arc::new(SystemClock)));
         assert_eq!(status(&seats, "/?pair=x"), (101, true));
         assert_eq!(seats.pairs(), 0);
     }
 
     #[test]
+    fn who_comes_back_when_told_to_is_not_too_early() {
+        for (wait, seconds) in [(1, 1), (999_999_999, 1), (1_000_000_000, 1), (1_000_000_001, 2)] {
+            assert_eq!(whole_seconds(Duration::from_nanos(wait)), seconds);
+        }
+    }
+
+    #[test]
     fn a_refused_request_claims_nothing() {
-        let seats = Arc::new(Seats::new(
-            Duration::from_secs(1),
-            Capacity::ROOMY,
-            Duration::ZERO,
-            Arc::new(crate::clock::SystemClock),
-        ));
+        let seats =
+            Arc::new(Seats::new(Duration::from_secs(1), Capacity::ROOMY, Duration::ZERO, Arc::new(SystemClock)));
         assert_eq!(status(&seats, "/"), (400, false));
         assert_eq!(seats.pairs(), 0);
     }
 
     #[test]
     fn a_relay_that_stops_refuses_and_says_when_to_come_back() {
-        let seats = Arc::new(Seats::new(
-            Duration::from_secs(1),
-            Capacity::ROOMY,
-            Duration::ZERO,
-            Arc::new(crate::clock::SystemClock),
-        ));
+        let seats =
+            Arc::new(Seats::new(Duration::from_secs(1), Capacity::ROOMY, Duration::ZERO, Arc::new(SystemClock)));
         seats.close();
-        let refusal = block_on(answer(&upgrade("/?pair=x"), &door(), &seats, 0)).unwrap_err();
+        let refusal = ask(&seats, "/?pair=x").unwrap_err();
         assert_eq!(refusal, Refusal::NoSeat(NoSeat::Stopping));
         let answer = refusal.into_answer();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);

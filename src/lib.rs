@@ -14,8 +14,10 @@
 // Floor 0: pure.
 mod access_tokens;
 pub mod buffer;
+mod clients;
 mod liveness;
 mod mask;
+mod network;
 mod origin;
 pub mod pair_code;
 pub mod pair_table;
@@ -25,6 +27,7 @@ mod utf8;
 
 // Floor 1: shared between tasks.
 mod capacity;
+mod client_limits;
 mod clock;
 mod executor;
 mod handshakes;
@@ -58,5 +61,6 @@ mod simulation;
 pub use simulation::respond;
 
 pub use access_tokens::{AccessTokens, NoAccessToken};
+pub use network::{InvalidNetwork, Network};
 pub use origin::{InvalidOrigin, Origin};
 pub use relay::{Config, Relay, RelayHandle};

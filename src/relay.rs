@@ -15,10 +15,13 @@ use std::time::Duration;
 use crate::acceptor::Acceptor;
 use crate::access_tokens::AccessTokens;
 use crate::capacity::{Capacity, Wish};
+use crate::client_limits::ClientLimits;
+use crate::clients::Limits;
 use crate::clock::{Clock, SystemClock};
 use crate::front_door::Door;
 use crate::handshakes::Handshakes;
 use crate::liveness::Rules;
+use crate::network::Network;
 use crate::origin::Origin;
 use crate::policy::Policy;
 use crate::reactor::Reactor;
@@ -91,6 +94,18 @@ pub struct Config {
     pub min_code_length: usize,
     /// How long pairs may go on after the relay was told to stop, before they are closed.
     pub drain_timeout: Duration,
+    /// Proxies that are believed, by the last entries of `X-Forwarded-For`, for whom they ask. None: the client is whoever
+    /// is connected.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether every connection has to begin with a header of the PROXY protocol (version 1 or 2), which says for whom a
+    /// proxy is connected; those that do not are closed. If there are trusted proxies, others are closed, too.
+    pub proxy_protocol: bool,
+    /// How many connections a client may have at a time, from when it is accepted to the end of its WebSocket; more are
+    /// refused with 429. Zero: as many as it likes. A client is an IPv4 address, or the /64 of an IPv6 address.
+    pub max_connections_per_client: usize,
+    /// How many times in a minute a client may ask to join, refusals included: so many at once, and then one after the
+    /// other, evenly. More are refused with 429. Zero: as often as it likes. At most 60,000.
+    pub max_joins_per_minute: u32,
     /// How many threads forward messages.
     pub workers: NonZeroUsize,
 }
@@ -117,6 +132,10 @@ impl Default for Config {
             access_tokens: None,
             min_code_length: 1,
             drain_timeout: Duration::ZERO,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+            max_connections_per_client: 0,
+            max_joins_per_minute: 0,
             workers: NonZeroUsize::MIN,
         }
     }
@@ -204,6 +223,8 @@ impl<L: Listener> Parts<L> {
         let (stop_all, stopped) = stop();
         let (inboxes, inbox_ends): (Vec<_>, Vec<_>) =
             (0..config.workers.get()).map(|_| async_channel::bounded(INBOX)).unzip();
+        let client_limits =
+            Limits { connections: config.max_connections_per_client, joins_per_minute: config.max_joins_per_minute };
         let door = Arc::new(Door {
             handshakes: Arc::new(Handshakes::new(capacity.handshakes)),
             handshake_timeout: config.handshake_timeout.min(LONGEST),
@@ -212,6 +233,9 @@ impl<L: Listener> Parts<L> {
                 access_tokens: RwLock::new(config.access_tokens.clone()),
                 min_code_length: config.min_code_length,
             },
+            client_limits: Arc::new(ClientLimits::new(client_limits, Arc::clone(&clock))),
+            trusted_proxies: config.trusted_proxies.clone(),
+            proxy_protocol: config.proxy_protocol,
         });
         let shared = Arc::new(Shared {
             door: Arc::clone(&door),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use arc_relay::pair_code::MAX_CHARACTERS;
-use arc_relay::{Config, InvalidOrigin};
+use arc_relay::{Config, InvalidNetwork, InvalidOrigin};
 use argh::FromArgs;
 use bytesize::ByteSize;
 
@@ -68,6 +68,22 @@ pub(crate) struct Start {
     /// shortest pair code accepted, in characters, up to 256; default 1 [ARC_RELAY_MIN_CODE_LENGTH]
     #[argh(option, arg_name = "number")]
     min_code_length: Option<String>,
+    /// proxies that say in X-Forwarded-For for whom they ask, such as 127.0.0.1,10.0.0.0/8; default none: the client is
+    /// whoever is connected [ARC_RELAY_TRUSTED_PROXIES]
+    #[argh(option, arg_name = "networks")]
+    trusted_proxies: Option<String>,
+    /// every connection has to begin with a header of the PROXY protocol, version 1 or 2, as HAProxy sends it; only from
+    /// the trusted proxies, if there are any [ARC_RELAY_PROXY_PROTOCOL=true]
+    #[argh(switch)]
+    proxy_protocol: bool,
+    /// how many connections a client may have at a time, 0 for any number; default 0. A client is an IPv4 address or an
+    /// IPv6 /64 [ARC_RELAY_MAX_CONNECTIONS_PER_CLIENT]
+    #[argh(option, arg_name = "number")]
+    max_connections_per_client: Option<String>,
+    /// how many times in a minute a client may ask to join, up to 60000, 0 for any number; default 0
+    /// [ARC_RELAY_MAX_JOINS_PER_MINUTE]
+    #[argh(option, arg_name = "number")]
+    max_joins_per_minute: Option<String>,
 }
 
 /// What the command line and the environment ask for.
@@ -140,6 +156,37 @@ impl Start {
             config.min_code_length = length.parse(|length| match length.parse() {
                 Ok(length @ 1..=MAX_CHARACTERS) => Ok(length),
                 _ => Err(format!("a number from 1 to {MAX_CHARACTERS} is needed")),
+            })?;
+        }
+        if let Some(networks) = setting("--trusted-proxies", self.trusted_proxies, &["ARC_RELAY_TRUSTED_PROXIES"]) {
+            config.trusted_proxies = networks.parse(|list| {
+                let networks: Result<_, InvalidNetwork> =
+                    list.split(',').map(|network| network.trim().parse()).collect();
+                networks.map_err(|needed| needed.to_string())
+            })?;
+        }
+        let switch = self.proxy_protocol.then(|| String::from("true"));
+        if let Some(switch) = setting("--proxy-protocol", switch, &["ARC_RELAY_PROXY_PROTOCOL"]) {
+            config.proxy_protocol = switch.parse(|switch| match switch {
+                "true" | "1" => Ok(true),
+                "false" | "0" => Ok(false),
+                _ => Err(String::from("true or false is needed")),
+            })?;
+        }
+        let limit = setting(
+            "--max-connections-per-client",
+            self.max_connections_per_client,
+            &["ARC_RELAY_MAX_CONNECTIONS_PER_CLIENT"],
+        );
+        if let Some(limit) = limit {
+            config.max_connections_per_client =
+                limit.parse(|limit| limit.parse().map_err(|_| "a number from 0 is needed".into()))?;
+        }
+        let limit = setting("--max-joins-per-minute", self.max_joins_per_minute, &["ARC_RELAY_MAX_JOINS_PER_MINUTE"]);
+        if let Some(limit) = limit {
+            config.max_joins_per_minute = limit.parse(|limit| match limit.parse() {
+                Ok(limit @ 0..=60_000) => Ok(limit),
+                _ => Err(String::from("a number from 0 to 60000 is needed")),
             })?;
         }
         let file = setting("--access-token-file", self.access_token_file, &["ARC_RELAY_ACCESS_TOKEN_FILE"]);
@@ -236,7 +283,11 @@ mod tests {
             ["--max-waiting", "33"],
             ["--allow-origin", "https://a.test, null"],
             ["--min-code-length", "22"],
+            ["--trusted-proxies", "10.0.0.0/8, ::1"],
+            ["--max-connections-per-client", "6"],
+            ["--max-joins-per-minute", "60000"],
         ];
+        let flags = [flags.as_flattened(), &["--proxy-protocol"]].concat();
         let expected = Config {
             port: 1,
             host: "::1".into(),
@@ -253,9 +304,13 @@ mod tests {
             max_waiting: Some(33),
             allowed_origins: vec!["https://a.test".parse().unwrap(), "null".parse().unwrap()],
             min_code_length: 22,
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
+            proxy_protocol: true,
+            max_connections_per_client: 6,
+            max_joins_per_minute: 60_000,
             ..Config::default()
         };
-        assert_eq!(config(flags.as_flattened(), &[]), Ok(expected));
+        assert_eq!(config(&flags, &[]), Ok(expected));
     }
 
     #[test]
@@ -300,6 +355,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_client_may_do_can_come_from_the_environment() {
+        let environment = [("ARC_RELAY_MAX_CONNECTIONS_PER_CLIENT", "7"), ("ARC_RELAY_MAX_JOINS_PER_MINUTE", "0")];
+        let config = config(&[], &environment).unwrap();
+        assert_eq!((config.max_connections_per_client, config.max_joins_per_minute), (7, 0));
+    }
+
+    #[test]
+    fn who_is_to_be_believed_can_come_from_the_environment() {
+        let config = config(&[], &[("ARC_RELAY_TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.1")]).unwrap();
+        assert_eq!(config.trusted_proxies.len(), 2);
+    }
+
+    #[test]
+    fn a_switch_can_come_from_the_environment() {
+        for (value, is_on) in
+            [("true", Ok(true)), ("1", Ok(true)), ("false", Ok(false)), ("0", Ok(false)), ("", Ok(false))]
+        {
+            let config = config(&[], &[("ARC_RELAY_PROXY_PROTOCOL", value)]);
+            assert_eq!(config.map(|config| config.proxy_protocol), is_on, "{value}");
+        }
+        assert!(config(&["--proxy-protocol"], &[("ARC_RELAY_PROXY_PROTOCOL", "0")]).unwrap().proxy_protocol);
+        let error = config(&[], &[("ARC_RELAY_PROXY_PROTOCOL", "on")]).unwrap_err();
+        assert_eq!(error, "ARC_RELAY_PROXY_PROTOCOL: invalid value \"on\": true or false is needed");
+    }
+
+    #[test]
     fn an_empty_variable_is_none() {
         assert_eq!(config(&[], &[("ARC_RELAY_PORT", ""), ("RELAY_PORT", "4")]).unwrap().port, 4);
     }
@@ -333,6 +414,14 @@ mod tests {
             ("--access-token-file", ""),
             ("--min-code-length", "0"),
             ("--min-code-length", "257"),
+            ("--trusted-proxies", ""),
+            ("--trusted-proxies", "10.0.0.0/33"),
+            ("--trusted-proxies", "10.0.0.1,proxy.test"),
+            ("--trusted-proxies", "10.0.0.1,"),
+            ("--max-connections-per-client", "-1"),
+            ("--max-connections-per-client", "few"),
+            ("--max-joins-per-minute", "60001"),
+            ("--max-joins-per-minute", "1/s"),
         ] {
             let error = config(&[flag, bad], &[]).unwrap_err();
             assert!(error.contains(flag) && error.contains(&format!("{bad:?}")), "{error}");

@@ -1,8 +1,9 @@
 //! The system's sockets: a port to listen on, and the connections that come to it.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -80,10 +81,13 @@ fn configure(socket: &Socket, write_timeout: Duration) -> io::Result<()> {
 impl Listener for Port {
     type Socket = Tcp;
 
-    async fn accept(&self) -> io::Result<Tcp> {
+    async fn accept(&self) -> io::Result<(Tcp, IpAddr)> {
         loop {
-            match rustix::net::accept_with(&self.0.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(socket) => return Ok(Tcp(Arc::new(TcpStream::from(socket).into()))),
+            match rustix::net::acceptfrom_with(&self.0.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok((socket, peer)) => {
+                    let peer = SocketAddr::try_from(peer.ok_or(Errno::AFNOSUPPORT)?)?;
+                    return Ok((Tcp(Arc::new(TcpStream::from(socket).into())), peer.ip()));
+                }
                 Err(Errno::WOULDBLOCK) => poll_fn(|cx| self.0.poll(Readiness::Read, cx)).await?,
                 Err(error) => return Err(error.into()),
             }
@@ -92,7 +96,6 @@ impl Listener for Port {
 }
 
 /// A socket, registered with the reactor of the thread that is the first to wait for it.
-#[derive(Debug)]
 struct Source<S> {
     socket: S,
     registration: OnceLock<Registration>,
@@ -101,6 +104,13 @@ struct Source<S> {
 impl<S> From<S> for Source<S> {
     fn from(socket: S) -> Self {
         Self { socket, registration: OnceLock::new() }
+    }
+}
+
+impl<S: AsFd> fmt::Debug for Source<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The standard library's would tell the addresses, too.
+        f.debug_tuple("Source").field(&self.socket.as_fd()).finish()
     }
 }
 

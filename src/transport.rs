@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -13,8 +14,8 @@ pub(crate) trait Listener {
     /// A connection's socket.
     type Socket: Transport;
 
-    /// The next connection. After an error there may be another one.
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Socket>>;
+    /// The next connection, and the address that it comes from. After an error there may be another one.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, IpAddr)>>;
 }
 
 /// A stream socket that never blocks. Clones are the same socket; it is closed when the last one is dropped.

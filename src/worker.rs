@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, pending};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -56,8 +57,8 @@ pub(crate) struct Job<T> {
 
 /// How far a connection has come.
 pub(crate) enum Stage<T> {
-    /// Accepted.
-    Handshake(T),
+    /// Accepted, from this address.
+    Handshake(T, IpAddr),
     /// A WebSocket, with its seat.
     Connection(Admitted<T>),
 }
@@ -120,13 +121,15 @@ impl<T: Transport> Worker<T> {
                 // The two stages are tasks of their own, because a task is as large as its largest stage, and a
                 // handshake is large, but short.
                 match stage {
-                    Stage::Handshake(socket) => {
-                        executor.spawn(handshake(alive, socket, index, Arc::clone(&shared)));
+                    Stage::Handshake(socket, peer) => {
+                        executor.spawn(handshake(alive, socket, peer, index, Arc::clone(&shared)));
                     }
-                    Stage::Connection(Admitted { socket, read_ahead, claim }) => {
+                    Stage::Connection(Admitted { socket, read_ahead, claim, presence }) => {
                         let surroundings = Rc::clone(&surroundings);
                         let reframer = Reframer::new(shared.max_message);
-                        executor.spawn(Connection::new(socket, &read_ahead, claim, reframer, surroundings, alive));
+                        let connection =
+                            Connection::new(socket, &read_ahead, claim, reframer, surroundings, presence, alive);
+                        executor.spawn(connection);
                         let _ = came.try_send(()); // full: it is told already
                     }
                 }
@@ -136,9 +139,9 @@ impl<T: Transport> Worker<T> {
     }
 }
 
-async fn handshake<T: Transport>(alive: StopOnDrop, socket: T, index: usize, shared: Arc<Shared<T>>) {
+async fn handshake<T: Transport>(alive: StopOnDrop, socket: T, peer: IpAddr, index: usize, shared: Arc<Shared<T>>) {
     let Shared { door, seats, door_closed, clock, .. } = &*shared;
-    let admitted = front_door::receive(socket, door, seats, index, door_closed.clone(), clock).await;
+    let admitted = front_door::receive(socket, peer, door, seats, index, door_closed.clone(), clock).await;
     if let Some(mut admitted) = admitted {
         let worker = admitted.claim.worker;
         if worker != index {

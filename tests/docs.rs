@@ -64,6 +64,13 @@ fn refusals_are_those_in_the_table() {
     seen.insert(refusal(&strict, &upgrade("/?pair=x", "Origin: https://evil.test\r\n")));
     seen.insert(refusal(&strict, &whole));
 
+    let once = Relay::start(&["--max-joins-per-minute", "1"]);
+    once.http(&upgrade("/", ""));
+    seen.insert(refusal(&once, &whole));
+    let single = Relay::start(&["--max-connections-per-client", "1"]);
+    let _silent = single.socket();
+    seen.insert(refusal(&single, &whole));
+
     let listed: BTreeSet<_> =
         table("| status | body |").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     // These two have tests of their own, as they need a relay in another state.
@@ -82,7 +89,7 @@ fn limits_are_those_of_the_help() {
         let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
         let Some(flag) = cells.get(2).and_then(|cell| cell.strip_prefix("`--")?.strip_suffix('`')) else { continue };
         let about = help.split(" --").find_map(|part| part.strip_prefix(flag)?.strip_prefix(' ')).expect(flag);
-        let default = cells[1].split(" to ").next().unwrap();
+        let default = cells[1].split([',', ' ']).next().unwrap();
         assert!(
             about.contains(&format!("default {default}")) || about.contains("default as many"),
             "{flag}: {default}"

@@ -173,6 +173,7 @@ impl Side {
             attends: false,
             surroundings,
             _ticket: tickets.take().unwrap(),
+            _presence: None,
             _alive: alive,
         };
         (connection, peer)

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures_lite::{AsyncRead, AsyncWrite};
+use hyper::body::{Buf, Bytes};
 
 use crate::clock::Clock;
 
@@ -61,13 +62,20 @@ impl<'a> Deadline<'a> {
 /// A stream that tells the deadline when everything is written.
 #[derive(Debug)]
 pub(super) struct Timed<'a, T> {
+    /// What was read of it already.
+    pub(super) read_ahead: Bytes,
     pub(super) stream: T,
     pub(super) deadline: &'a Deadline<'a>,
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Timed<'_, T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        if self.read_ahead.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let count = buffer.len().min(self.read_ahead.len());
+        self.read_ahead.copy_to_slice(&mut buffer[..count]);
+        Poll::Ready(Ok(count))
     }
 }
 

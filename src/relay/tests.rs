@@ -2,7 +2,7 @@
 //! so a socket that lies does it: the panics are the relay's own, where it does not believe that.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::pin::Pin;
 use std::process::Command;
 use std::task::{Context, Poll};
@@ -30,8 +30,8 @@ struct Liar(Tcp);
 impl Listener for Liars {
     type Socket = Liar;
 
-    async fn accept(&self) -> io::Result<Liar> {
-        self.0.accept().await.map(Liar)
+    async fn accept(&self) -> io::Result<(Liar, IpAddr)> {
+        self.0.accept().await.map(|(socket, peer)| (Liar(socket), peer))
     }
 }
 

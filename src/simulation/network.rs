@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -36,9 +37,12 @@ impl Drop for Arrivals {
 impl Listener for Arrivals {
     type Socket = Socket;
 
-    async fn accept(&self) -> io::Result<Socket> {
+    async fn accept(&self) -> io::Result<(Socket, IpAddr)> {
         match self.0.recv().await {
-            Ok(arrival) => arrival,
+            Ok(arrival) => arrival.map(|socket| {
+                let peer = socket.address();
+                (socket, peer)
+            }),
             Err(_nobody_comes_any_more) => std::future::pending().await,
         }
     }
@@ -312,6 +316,11 @@ impl Wire {
 }
 
 impl Socket {
+    /// The client's, made up: each has its own.
+    fn address(&self) -> IpAddr {
+        Ipv4Addr::from_bits(self.wire.borrow().client as u32).into()
+    }
+
     /// Ends the connection with a reset.
     pub(super) fn reset(&self) {
         self.wire.borrow_mut().reset(self.side);

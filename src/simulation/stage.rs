@@ -12,6 +12,7 @@ use super::executor::{Executor, Random, Tasks};
 use super::network::{Cable, Socket, connection, listener};
 use super::time::{SimulatedClock, sleep};
 use crate::buffer;
+use crate::client_limits::ClientLimits;
 use crate::clock::Clock;
 use crate::pool::Pool;
 use crate::relay::{Config, Parts};
@@ -25,6 +26,7 @@ const STEPS: usize = 2_000_000;
 pub(super) struct Relay {
     arrivals: Sender<io::Result<Socket>>,
     pub(super) seats: Arc<Seats>,
+    client_limits: Arc<ClientLimits>,
     pools: Vec<Rc<Pool>>,
     /// Until it is stopped.
     pub(super) running: Option<StopOnDrop>,
@@ -34,6 +36,7 @@ impl Relay {
     pub(super) fn start(config: &Config, executor: &Rc<Executor>, clock: Arc<dyn Clock>) -> Self {
         let (arrivals, listener) = listener();
         let Parts { seats, request_stop, acceptor, workers, .. } = Parts::new(config, listener, clock);
+        let client_limits = Arc::clone(&acceptor.shared.door.client_limits);
         executor.spawn(("acceptor", 0), acceptor.run());
         let mut pools = Vec::new();
         for worker in workers {
@@ -42,7 +45,7 @@ impl Relay {
             pools.push(Rc::clone(&pool));
             executor.spawn(("worker", worker.index), async move { worker.serve(&tasks, pool).await });
         }
-        Self { arrivals, seats, pools, running: Some(request_stop) }
+        Self { arrivals, seats, client_limits, pools, running: Some(request_stop) }
     }
 
     /// Lets a socket come to its listener. It is closed if nobody listens.
@@ -151,6 +154,7 @@ impl Stage {
     pub(super) fn check_deserted(&self) {
         assert!(self.cables.iter().all(Cable::is_closed_by_relay), "the relay has a socket left");
         assert_eq!(self.relay.seats.pairs(), 0, "somebody is gone, but not its seat");
+        assert_eq!(self.relay.client_limits.connections(), 0, "somebody is gone, but is still counted");
         assert_eq!(self.relay.memory(), 0, "there are buffers left");
         let mut tasks = self.executor.tasks();
         tasks.retain(|(what, _)| !matches!(*what, "acceptor" | "worker"));

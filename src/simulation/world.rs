@@ -40,6 +40,8 @@ impl World {
             max_message: Some(MAX_MESSAGE as u64),
             max_pairs: if random.once_in(6) { 1 + random.below(2) } else { 100 },
             drain_timeout: Duration::from_secs(random.below(2) as u64 * random.below(20) as u64),
+            // None of them has so many: that they are counted no more at the end is what is checked.
+            max_connections_per_client: 100,
             workers: NonZeroUsize::MIN.saturating_add(random.below(3)),
             ..defaults
         };

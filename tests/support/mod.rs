@@ -44,6 +44,8 @@ pub fn eventually(what: &str, mut answer: impl FnMut() -> bool) {
 pub struct Relay {
     child: Child,
     pub address: SocketAddr,
+    /// What is to be sent in front of each request.
+    preamble: &'static str,
     files_at_start: usize,
     stopped: bool,
 }
@@ -55,7 +57,12 @@ impl Relay {
         Self::spawn(command)
     }
 
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(command: Command) -> Self {
+        Self::spawn_behind(command, "")
+    }
+
+    /// One that expects `preamble` in front of each request.
+    pub fn spawn_behind(mut command: Command, preamble: &'static str) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("arc-relay starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it says where it is");
@@ -64,7 +71,7 @@ impl Relay {
             .and_then(|rest| rest.strip_suffix(" (health at /health)\n"))
             .unwrap_or_else(|| panic!("unexpected first line: {line:?}"));
         let address = address.parse().expect("a socket address");
-        let mut relay = Self { child, address, files_at_start: 0, stopped: false };
+        let mut relay = Self { child, address, preamble, files_at_start: 0, stopped: false };
         assert_eq!(relay.pairs(), 0);
         relay.files_at_start = relay.settled_files();
         relay
@@ -107,7 +114,7 @@ impl Relay {
     /// Sends a request as it is, and returns the whole response.
     pub fn http(&self, request: &str) -> String {
         let mut socket = self.socket();
-        socket.write_all(request.as_bytes()).expect("the relay reads");
+        socket.write_all([self.preamble, request].concat().as_bytes()).expect("the relay reads");
         let mut response = Vec::new();
         socket.read_to_end(&mut response).expect("the relay answers, and ends");
         String::from_utf8(response).expect("a response is text")

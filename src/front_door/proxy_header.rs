@@ -1,0 +1,177 @@
+//! The PROXY protocol: what a proxy that forwards bytes, and not requests, puts in front of them to say whose they are.
+//!
+//! The format is proxy-header's. This file bounds what is read for it, and keeps what comes behind it.
+
+use std::net::IpAddr;
+
+use futures_lite::{AsyncRead, AsyncReadExt};
+use hyper::body::Bytes;
+use proxy_header::{Error, ParseConfig, ProxyHeader};
+
+/// How long a header may be, in bytes: what the specification asks a receiver of version 2 to be ready for at least, and
+/// five times the longest of version 1.
+const LONGEST: usize = 536;
+
+/// What a header of version 1 begins with, and one of version 2; the length of the rest of that is behind two more bytes.
+const BEGINNINGS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
+const LENGTH_AT: usize = 14;
+
+/// The types of a connection are of no interest, nor is anything that can be added behind the addresses.
+const CONFIG: ParseConfig = ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true };
+
+/// What a connection began with.
+#[derive(PartialEq, Eq)]
+pub(super) struct Preamble {
+    /// Whose connection it is. None: the proxy's own.
+    pub(super) source: Option<IpAddr>,
+    /// What was read behind the header.
+    pub(super) read_ahead: Bytes,
+}
+
+/// Reads the header. None if there is none, or none that can be understood.
+pub(super) async fn read(mut stream: impl AsyncRead + Unpin) -> Option<Preamble> {
+    let mut bytes = [0; LONGEST];
+    let mut count = 0;
+    loop {
+        count +=
+            stream.read(bytes.get_mut(count..).filter(|room| !room.is_empty())?).await.ok().filter(|&more| more > 0)?;
+        let read = &bytes[..count];
+        if !may_be_header(read) {
+            return None;
+        }
+        match ProxyHeader::parse(read, CONFIG) {
+            Ok((header, length)) => {
+                let source = header.proxied_address().map(|addresses| addresses.source.ip());
+                return Some(Preamble { source, read_ahead: Bytes::copy_from_slice(&read[length..]) });
+            }
+            Err(Error::BufferTooShort) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Whether this is a header, or the beginning of one, that is not too long: whoever has sent anything else is not waited
+/// for.
+fn may_be_header(bytes: &[u8]) -> bool {
+    let begins = |beginning: &&[u8]| bytes.iter().zip(*beginning).all(|(byte, of_header)| byte == of_header);
+    let rest = match bytes {
+        [b'\r', ..] => bytes.get(LENGTH_AT..).and_then(<[u8]>::first_chunk),
+        _ => None,
+    };
+    BEGINNINGS.iter().any(begins)
+        && rest.is_none_or(|&rest| LENGTH_AT + 2 + usize::from(u16::from_be_bytes(rest)) <= LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::block_on;
+    use futures_lite::io::Cursor;
+    use proptest::prelude::*;
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    /// What was sent, in pieces of this length, and how much of it was read.
+    struct Pieces {
+        sent: Cursor<Vec<u8>>,
+        length: usize,
+    }
+
+    impl AsyncRead for Pieces {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+            let length = self.length.min(buffer.len());
+            Pin::new(&mut self.sent).poll_read(cx, &mut buffer[..length])
+        }
+    }
+
+    /// What is read of it, in pieces of this length, and what is left to be read. None if there is no header.
+    fn read_of(sent: &[u8], length: usize) -> Option<(Option<IpAddr>, Vec<u8>)> {
+        let mut pieces = Pieces { sent: Cursor::new(sent.to_vec()), length };
+        let Preamble { source, read_ahead } = block_on(read(&mut pieces))?;
+        let left = &sent[usize::try_from(pieces.sent.position()).unwrap()..];
+        Some((source, [&read_ahead, left].concat()))
+    }
+
+    fn version_2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
+        [BEGINNINGS[1], &[0x20 | command, family], &length, rest].concat()
+    }
+
+    const V4: [u8; 12] = [1, 1, 1, 1, 127, 0, 0, 1, 0, 80, 0, 80];
+    const BEHIND: &[u8] = b"GET / HTTP/1.1\r\nX: \r\n\r\n";
+
+    /// Headers, and the source that they name.
+    fn headers() -> Vec<(Vec<u8>, Option<&'static str>)> {
+        let v6 = [&[0x20, 1, 0xD, 0xB8][..], &[0; 11], &[1], &[0; 16], &[0, 80, 0, 80]].concat();
+        vec![
+            (b"PROXY TCP4 1.1.1.1 127.0.0.1 80 80\r\n".to_vec(), Some("1.1.1.1")),
+            (b"PROXY TCP6 2001:db8::1 ::1 80 80\r\n".to_vec(), Some("2001:db8::1")),
+            (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            (b"PROXY UNKNOWN 1.1.1.1 127.0.0.1 80 80\r\n".to_vec(), None),
+            (version_2(1, 0x11, &V4), Some("1.1.1.1")),
+            (version_2(1, 0x21, &v6), Some("2001:db8::1")),
+            (version_2(0, 0x00, &[]), None),
+            (version_2(0, 0x11, &V4), None),
+            (version_2(1, 0x00, &[]), None),
+            (version_2(1, 0x31, &[0; 216]), None),
+            (version_2(1, 0x11, &[&V4[..], &[4; 508]].concat()), Some("1.1.1.1")),
+        ]
+    }
+
+    #[test]
+    fn what_comes_behind_a_header_is_kept_however_it_comes() {
+        for (header, source) in headers() {
+            let source = source.map(|source| source.parse().unwrap());
+            let sent = [&header, BEHIND].concat();
+            for length in [1, 2, 15, 16, 17, header.len() - 1, header.len(), header.len() + 1, sent.len()] {
+                assert_eq!(read_of(&sent, length), Some((source, BEHIND.to_vec())), "{header:x?} by {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_header() {
+        let long = [b"PROXY UNKNOWN", &[b' '; LONGEST][..], b"\r\n"].concat();
+        for sent in [
+            &b""[..],
+            BEHIND,
+            b"PROXY",
+            b"PROXY TCP4 1.1.1.1 127.0.0.1 80 80\n",
+            b"PROXY TCP4 1.1.1 127.0.0.1 80 80\r\n",
+            b"PROXY TCP4 ::1 ::1 80 80\r\n",
+            b"PROXY TCP6 1.1.1.1 127.0.0.1 80 80\r\n",
+            b"PROXY TCP4 1.1.1.1 127.0.0.1 80 65536\r\n",
+            b"proxy TCP4 1.1.1.1 127.0.0.1 80 80\r\n",
+            b"PROXY\tTCP4 1.1.1.1 127.0.0.1 80 80\r\n",
+            b"PROXY UDP4 1.1.1.1 127.0.0.1 80 80\r\n",
+            &long,
+            &version_2(1, 0x11, &V4[..11]),
+            &version_2(2, 0x11, &V4),
+            &version_2(1, 0x41, &V4),
+            &version_2(1, 0x11, &[0; LONGEST - 15]),
+            &version_2(1, 0x11, &V4)[..27],
+        ] {
+            for length in [1, 7, 16, LONGEST] {
+                assert_eq!(read_of(sent, length), None, "{:?}", sent.escape_ascii().to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn who_cannot_be_right_any_more_is_not_waited_for() {
+        let too_long = [BEGINNINGS[1], &[0x21, 0x11, 0x02, 0x09]].concat();
+        for sent in [&b"G"[..], b"POST", b"PROXY\r", b"\r\nGET", &too_long] {
+            assert!(!may_be_header(sent), "{sent:x?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_too_strange(start in 0..3_usize, sent in prop::collection::vec(any::<u8>(), 0..600), length in 1..600_usize) {
+            let beginning = [&b""[..], b"PROXY TCP4 ", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00"][start];
+            let sent = [beginning, &sent].concat();
+            prop_assert_eq!(read_of(&sent, length), read_of(&sent, 1));
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Who the client is, and what one client may do.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod client;
+mod limits;
+mod proxies;
+mod proxy_protocol;
+#[path = "../support/mod.rs"]
+mod support;
