@@ -9,7 +9,7 @@ mod deadline;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::future::{pending, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +27,12 @@ use serde_json::json;
 use smol_hyper::rt::FuturesIo;
 
 use crate::clock::Clock;
+use crate::events::{Caller, Rejection};
 use crate::handshakes::{Handshakes, Place};
 use crate::pair_code::PairCode;
 use crate::policy::{Denial, Policy};
 use crate::seats::{Claim, NoSeat, Seats};
+use crate::stats::Stats;
 use crate::stop::Stop;
 use crate::transport::Transport;
 use deadline::{Deadline, Timed};
@@ -65,6 +67,17 @@ pub(crate) struct Door {
     /// How long a client may take for the head of a request, and then for its answer.
     pub(crate) handshake_timeout: Duration,
     pub(crate) policy: Policy,
+    pub(crate) stats: Arc<Stats>,
+    /// Whether clients' addresses are told.
+    pub(crate) log_addresses: bool,
+}
+
+impl Door {
+    /// What may be told of whoever comes by this socket.
+    fn caller(&self, stream: &impl Transport) -> Caller<'_> {
+        let address = if self.log_addresses { stream.peer_address() } else { None };
+        Caller { stats: &self.stats, address }
+    }
 }
 
 /// Speaks HTTP on a new connection until it has become a WebSocket or has ended.
@@ -76,25 +89,49 @@ pub(crate) async fn receive<T: Transport>(
     mut stop: Stop,
     clock: &Arc<dyn Clock>,
 ) -> Option<Admitted<T>> {
+    let caller = door.caller(&stream);
     let mut place = door.handshakes.enter();
     let deadline = Deadline::new(&**clock, door.handshake_timeout);
     let speaks = async { poll_fn(|cx| stream.poll_readable(cx)).await.is_ok() };
     let given_up = async {
-        deadline.passed().or(place.given_up.wait()).or(stop.wait()).await;
+        caller.rejected(until_given_up(&deadline, place.given_up.wait()).await, None);
         false
     };
-    if !speaks.or(given_up).await {
+    let stopped = async {
+        stop.wait().await;
+        false
+    };
+    if !speaks.or(given_up).or(stopped).await {
         return None;
     }
     stream.leave_unread();
     // Only now, and in a box: a connection that says nothing is to cost next to nothing.
-    Box::pin(speak(stream, door, (place, deadline), seats, worker, stop, clock)).await
+    let mut admitted = Box::pin(speak(stream, door, &caller, (place, deadline), seats, worker, stop, clock)).await;
+    if let Some(admitted) = &mut admitted {
+        admitted.claim.visit.address = caller.address.map(Box::new);
+    }
+    admitted
+}
+
+/// Waits until a client is given up, because it takes too long or is the oldest of too many, and says which.
+async fn until_given_up(deadline: &Deadline<'_>, crowded: impl Future<Output = ()>) -> Rejection {
+    let slow = async {
+        deadline.passed().await;
+        Rejection::Timeout
+    };
+    let crowded = async {
+        crowded.await;
+        Rejection::Crowded
+    };
+    slow.or(crowded).await
 }
 
 /// Speaks HTTP with a client that has begun to.
+#[expect(clippy::too_many_arguments, reason = "it is the second half of `receive`")]
 async fn speak<T: Transport>(
     stream: T,
     door: &Door,
+    caller: &Caller<'_>,
     (mut place, deadline): (Place, Deadline<'_>),
     seats: &Arc<Seats>,
     worker: usize,
@@ -110,6 +147,7 @@ async fn speak<T: Transport>(
         });
         let answer = answer.unwrap_or_else(|refusal| {
             let mut answer = refusal.into_answer();
+            caller.rejected(refusal.reason(), Some(answer.status().as_u16()));
             // Otherwise hyper adds `keep-alive` to it for a client of HTTP/1.0 that asks for it.
             *answer.version_mut() = request.version();
             answer
@@ -131,13 +169,20 @@ async fn speak<T: Transport>(
             pending::<()>().await;
         }
     };
-    let ended = async { Some(http.await.ok()) };
+    let ended = async {
+        let parts = http.await.inspect_err(|error| {
+            if error.is_parse() {
+                caller.rejected(Rejection::Malformed, None);
+            }
+        });
+        Some(parts.ok())
+    };
     let stopped = async {
         unless_claimed(&mut stop).await;
         Some(None)
     };
     let given_up = async {
-        deadline.passed().or(unless_claimed(&mut place.given_up)).await;
+        caller.rejected(until_given_up(&deadline, unless_claimed(&mut place.given_up)).await, None);
         None
     };
     // Who is given up has had its time, and gets no moment more.
@@ -187,6 +232,24 @@ enum Refusal {
 }
 
 impl Refusal {
+    /// What it is called in logs and counters.
+    fn reason(self) -> Rejection {
+        match self {
+            Self::TargetTooLong => Rejection::TargetTooLong,
+            Self::Host => Rejection::Host,
+            Self::NotFound => Rejection::NotFound,
+            Self::Method { .. } => Rejection::Method,
+            Self::Version => Rejection::Version,
+            Self::Handshake(_) => Rejection::Handshake,
+            Self::Denied(Denial::Origin) => Rejection::Origin,
+            Self::Denied(Denial::Token) => Rejection::Token,
+            Self::Denied(Denial::PairCode) => Rejection::PairCode,
+            Self::NoSeat(NoSeat::Occupied(_)) => Rejection::PairFull,
+            Self::NoSeat(NoSeat::Full) => Rejection::RelayFull,
+            Self::NoSeat(NoSeat::Stopping) => Rejection::Stopping,
+        }
+    }
+
     /// The refusal as a response with a body of one line.
     fn into_answer(self) -> Answer {
         let (status, body) = match self {
@@ -367,7 +430,13 @@ mod tests {
 
     fn door() -> Door {
         let handshakes = Arc::new(Handshakes::new(1));
-        Door { handshakes, handshake_timeout: Duration::from_secs(1), policy: Policy::default() }
+        Door {
+            handshakes,
+            handshake_timeout: Duration::from_secs(1),
+            policy: Policy::default(),
+            stats: Arc::default(),
+            log_addresses: false,
+        }
     }
 
     fn status(seats: &Arc<Seats>, target: &str) -> (u16, bool) {

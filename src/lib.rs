@@ -25,6 +25,7 @@ mod utf8;
 
 // Floor 1: shared between tasks.
 mod clock;
+mod events;
 mod executor;
 mod handshakes;
 pub mod link;
@@ -56,5 +57,7 @@ mod simulation;
 pub use simulation::respond;
 
 pub use access_tokens::{AccessTokens, NoAccessToken};
+pub use events::{Outcome, Rejection};
 pub use origin::{InvalidOrigin, Origin};
 pub use relay::{Config, Relay, RelayHandle};
+pub use stats::Counters;

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::acceptor::Acceptor;
 use crate::access_tokens::AccessTokens;
 use crate::clock::{Clock, SystemClock};
+use crate::events::Running;
 use crate::front_door::Door;
 use crate::handshakes::Handshakes;
 use crate::liveness::Rules;
@@ -23,7 +24,7 @@ use crate::policy::Policy;
 use crate::reactor::Reactor;
 use crate::reframe::Tally;
 use crate::seats::Seats;
-use crate::stats::Stats;
+use crate::stats::{Counters, Stats};
 use crate::stop::{Stop, StopOnDrop, stop};
 use crate::tcp::Port;
 use crate::transport::Listener;
@@ -84,6 +85,8 @@ pub struct Config {
     pub min_code_length: usize,
     /// How long pairs may go on after the relay was told to stop, before they are closed.
     pub drain_timeout: Duration,
+    /// Whether the address of a client is told where something is logged of it. (Its pair code never is.)
+    pub log_addresses: bool,
     /// How many threads forward messages.
     pub workers: NonZeroUsize,
 }
@@ -108,6 +111,7 @@ impl Default for Config {
             access_tokens: None,
             min_code_length: 1,
             drain_timeout: Duration::ZERO,
+            log_addresses: false,
             workers: NonZeroUsize::MIN,
         }
     }
@@ -151,12 +155,14 @@ where
 {
     let Parts { seats, stats, door, request_stop, acceptor, workers } =
         Parts::new(config, listener, Arc::new(SystemClock));
-    let (running, ended) = stop();
+    let (tell_end, ended) = stop();
+    // Its last owner is the last worker.
+    let running = Arc::new((Running::new(local_addr.port(), workers.len()), tell_end));
     let mut acceptor = Some(acceptor);
     for worker in workers {
         // The first worker accepts, too.
         let acceptor = acceptor.take();
-        let running = running.clone();
+        let running = Arc::clone(&running);
         let reactor = Reactor::new()?;
         thread::Builder::new().name(format!("relay-{}", worker.index)).spawn(move || {
             worker.run(&reactor, acceptor.map(Acceptor::run));
@@ -196,6 +202,8 @@ impl<L: Listener> Parts<L> {
                 access_tokens: RwLock::new(config.access_tokens.clone()),
                 min_code_length: config.min_code_length,
             },
+            stats: Arc::clone(&stats),
+            log_addresses: config.log_addresses,
         });
         let shared = Arc::new(Shared {
             door: Arc::clone(&door),
@@ -248,9 +256,28 @@ impl RelayHandle {
         self.seats.pairs()
     }
 
-    /// How many messages were forwarded, and dropped for being text, since the start.
+    /// How many messages were forwarded, with how many bytes, and dropped for being text, since the start.
     pub fn tally(&self) -> Tally {
         self.stats.tally()
+    }
+
+    /// What it has done since the start, and what it has at the moment.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use arc_relay::{Config, Relay};
+    ///
+    /// let relay = Relay::start(Config { port: 0, ..Config::default() })?;
+    /// let counters = relay.counters();
+    /// assert_eq!((counters.connections, counters.waiting, counters.paired), (0, 0, 0));
+    /// for (reason, count) in counters.rejected {
+    ///     println!("{}: {count}", reason.name());
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn counters(&self) -> Counters {
+        self.stats.counters(self.seats.counts())
     }
 
     /// Lets those join from now on who have one of these access tokens, and nobody else, whatever was asked for before.

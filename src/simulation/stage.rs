@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::pool::Pool;
 use crate::relay::{Config, Parts};
 use crate::seats::Seats;
+use crate::stats::Stats;
 use crate::stop::StopOnDrop;
 
 /// More steps than any seed takes: a world that does not come to rest spins.
@@ -25,6 +26,7 @@ const STEPS: usize = 2_000_000;
 pub(super) struct Relay {
     arrivals: Sender<io::Result<Socket>>,
     pub(super) seats: Arc<Seats>,
+    stats: Arc<Stats>,
     pools: Vec<Rc<Pool>>,
     /// Until it is stopped.
     pub(super) running: Option<StopOnDrop>,
@@ -33,7 +35,7 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn start(config: &Config, executor: &Rc<Executor>, clock: Arc<dyn Clock>) -> Self {
         let (arrivals, listener) = listener();
-        let Parts { seats, request_stop, acceptor, workers, .. } = Parts::new(config, listener, clock);
+        let Parts { seats, stats, request_stop, acceptor, workers, .. } = Parts::new(config, listener, clock);
         executor.spawn(("acceptor", 0), acceptor.run());
         let mut pools = Vec::new();
         for worker in workers {
@@ -42,7 +44,7 @@ impl Relay {
             pools.push(Rc::clone(&pool));
             executor.spawn(("worker", worker.index), async move { worker.serve(&tasks, pool).await });
         }
-        Self { arrivals, seats, pools, running: Some(request_stop) }
+        Self { arrivals, seats, stats, pools, running: Some(request_stop) }
     }
 
     /// Lets a socket come to its listener. It is closed if nobody listens.
@@ -152,6 +154,8 @@ impl Stage {
         assert!(self.cables.iter().all(Cable::is_closed_by_relay), "the relay has a socket left");
         assert_eq!(self.relay.seats.pairs(), 0, "somebody is gone, but not its seat");
         assert_eq!(self.relay.memory(), 0, "there are buffers left");
+        let counters = self.relay.stats.counters(self.relay.seats.counts());
+        assert_eq!((counters.connections, counters.panics), (0, 0), "connections are counted that are not there");
         let mut tasks = self.executor.tasks();
         tasks.retain(|(what, _)| !matches!(*what, "acceptor" | "worker"));
         assert!(tasks.is_empty(), "there are tasks left: {tasks:?}");
