@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_lite::FutureExt;
 use rustix::io::Errno;
 
+use crate::events;
 use crate::handshakes::Handshakes;
 use crate::stop::{Stop, StopOnDrop, stop};
 use crate::transport::Listener;
@@ -45,6 +46,7 @@ impl<L: Listener> Acceptor<L> {
         let accept = accept(listener, &shared, alive);
         accept.or(expire).or(stop_requested.wait()).await;
 
+        events::stopping();
         // Nobody listens any more. Who waits for a peer hears that none will come; pairs may finish what they are at.
         shared.seats.close();
         drop(close_door);
@@ -66,6 +68,7 @@ async fn accept<L: Listener>(listener: L, shared: &Shared<L::Socket>, alive: Sto
                 Ok(accepted) => break accepted,
                 // Whatever it is, the next one may be better.
                 Err(error) => {
+                    events::accept_failed(&shared.stats, &error);
                     let pause = pause(&error, &shared.door.handshakes);
                     shared.clock.sleep_until(shared.clock.now() + pause).await;
                 }

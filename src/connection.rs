@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use crate::client_limits::Presence;
 use crate::clock::{Clock, Sleep};
+use crate::events::{Outcome, Visit};
 use crate::link::Farewell;
 use crate::liveness::{Liveness, Rules, Verdict};
 use crate::occupants::Question;
@@ -81,6 +82,12 @@ pub(crate) struct Connection<T> {
     closing: Closing,
     shut_down: bool,
     liveness: Liveness,
+    /// What is told of it when it ends.
+    visit: Visit,
+    /// Whether the client has not answered in time.
+    timed_out: bool,
+    /// Whether a step has begun and not ended: whoever drops it then does so because of a panic.
+    is_in_step: bool,
     /// Whether its seat owes an answer.
     asked: bool,
     /// Whether its seat knows whom to wake.
@@ -105,7 +112,8 @@ impl<T: Transport> Connection<T> {
         presence: Option<Presence>,
         alive: StopOnDrop,
     ) -> Self {
-        let Claim { seat, end, ticket, .. } = claim;
+        let Claim { seat, end, visit, ticket, .. } = claim;
+        surroundings.stats.opened();
         Self {
             socket,
             inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, Rc::clone(&surroundings)),
@@ -113,6 +121,9 @@ impl<T: Transport> Connection<T> {
             closing: Closing::NotYet,
             shut_down: false,
             liveness: Liveness::new(surroundings.beat.get()),
+            visit,
+            timed_out: false,
+            is_in_step: false,
             asked: false,
             attends: false,
             surroundings,
@@ -120,6 +131,27 @@ impl<T: Transport> Connection<T> {
             _presence: presence,
             _alive: alive,
         }
+    }
+}
+
+impl<T> Connection<T> {
+    /// How it ended. What came first counts: after a farewell, the client's own end is only the answer to it.
+    fn outcome(&self) -> Outcome {
+        match self.outbound.farewell() {
+            _ if self.is_in_step => Outcome::Panicked,
+            _ if self.timed_out => Outcome::Timeout,
+            Some(farewell) => farewell.into(),
+            // If the client has not ended either, the relay waits for it no longer.
+            None => self.inbound.outcome().unwrap_or(Outcome::Stopped),
+        }
+    }
+}
+
+impl<T> Drop for Connection<T> {
+    fn drop(&mut self) {
+        let Surroundings { stats, clock, .. } = &*self.surroundings;
+        let (status_code, bytes) = (self.outbound.status_code(), self.inbound.bytes_forwarded());
+        self.visit.end(stats, self.outcome(), status_code, bytes, clock.now());
     }
 }
 
@@ -146,7 +178,10 @@ impl<T: Transport> Connection<T> {
             let heard = self.inbound.forget_heard() || self.is_excused();
             match self.liveness.look(beat, heard, self.outbound.take_written(), rules) {
                 Verdict::Wait => {}
-                Verdict::Ping => self.outbound.ping(),
+                Verdict::Ping => {
+                    self.outbound.ping();
+                    self.surroundings.stats.pinged();
+                }
                 Verdict::Lost => return true,
             }
         }
@@ -163,6 +198,7 @@ impl<T: Transport> Connection<T> {
                 let _ = self.liveness.look(beat, heard, written, rules);
                 if self.liveness.is_near(rules) {
                     self.outbound.ping();
+                    self.surroundings.stats.pinged();
                 } else {
                     // The answer would not come in time, and a client that lives never loses its seat.
                     self.answer();
@@ -222,11 +258,21 @@ impl<T: Transport> Future for Connection<T> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
+        self.is_in_step = true;
+        let polled = self.step(cx);
+        self.is_in_step = false;
+        polled
+    }
+}
+
+impl<T: Transport> Connection<T> {
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self;
         if this.surroundings.stopping.get() {
             this.inbound.leave(Farewell::Stopping);
         }
         if this.is_lost(cx) {
+            this.timed_out = true;
             let (code, reason) = PING_TIMEOUT;
             this.outbound.close(Some(code), reason);
             this.outbound.poll(cx, &this.socket);

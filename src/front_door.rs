@@ -11,7 +11,7 @@ mod proxy_header;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::future::{pending, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,11 +32,13 @@ use smol_hyper::rt::FuturesIo;
 use crate::client_limits::{ClientLimits, Presence};
 use crate::clients::Excess;
 use crate::clock::Clock;
+use crate::events::{Rejection, Witness};
 use crate::handshakes::{Handshakes, Place};
 use crate::network::{Network, is_trusted};
 use crate::pair_code::PairCode;
 use crate::policy::{Denial, Policy};
 use crate::seats::{Claim, NoSeat, Seats};
+use crate::stats::Stats;
 use crate::stop::Stop;
 use crate::transport::Transport;
 use caller::Caller;
@@ -80,6 +82,17 @@ pub(crate) struct Door {
     pub(crate) trusted_proxies: Vec<Network>,
     /// Whether every connection has to begin with a header of the PROXY protocol.
     pub(crate) proxy_protocol: bool,
+    pub(crate) stats: Arc<Stats>,
+    /// Whether clients' addresses are told.
+    pub(crate) log_addresses: bool,
+}
+
+impl Door {
+    /// What may be told of whoever comes by this socket.
+    fn witness(&self, stream: &impl Transport) -> Witness<'_> {
+        let address = if self.log_addresses { stream.peer_address() } else { None };
+        Witness { stats: &self.stats, address }
+    }
 }
 
 /// Speaks HTTP on a new connection from `peer` until it has become a WebSocket or has ended.
@@ -92,6 +105,7 @@ pub(crate) async fn receive<T: Transport>(
     mut stop: Stop,
     clock: &Arc<dyn Clock>,
 ) -> Option<Admitted<T>> {
+    let witness = door.witness(&stream);
     let mut place = door.handshakes.enter();
     let deadline = Deadline::new(&**clock, door.handshake_timeout);
     let known = (!door.proxy_protocol).then(|| Caller::new(door, peer));
@@ -103,14 +117,35 @@ pub(crate) async fn receive<T: Transport>(
             None => introduce(stream.clone(), peer, door).await,
         }
     };
-    let over = async {
-        deadline.passed().or(place.given_up.wait()).or(stop.wait()).await;
+    let given_up = async {
+        witness.rejected(until_given_up(&deadline, place.given_up.wait()).await, None);
         None
     };
-    let (caller, read_ahead) = begun.or(over).await?;
+    let stopped = async {
+        stop.wait().await;
+        None
+    };
+    let (caller, read_ahead) = begun.or(given_up).or(stopped).await?;
     // Only now, and in a box: a connection that says nothing is to cost next to nothing.
-    let visit = Visit { stream, read_ahead, caller, place, deadline };
-    Box::pin(speak(visit, door, seats, worker, stop, clock)).await
+    let visit = Visit { stream, read_ahead, caller, witness: &witness, place, deadline };
+    let mut admitted = Box::pin(speak(visit, door, seats, worker, stop, clock)).await;
+    if let Some(admitted) = &mut admitted {
+        admitted.claim.visit.address = witness.address.map(Box::new);
+    }
+    admitted
+}
+
+/// Waits until a client is given up, because it takes too long or is the oldest of too many, and says which.
+async fn until_given_up(deadline: &Deadline<'_>, crowded: impl Future<Output = ()>) -> Rejection {
+    let slow = async {
+        deadline.passed().await;
+        Rejection::Timeout
+    };
+    let crowded = async {
+        crowded.await;
+        Rejection::Crowded
+    };
+    slow.or(crowded).await
 }
 
 /// A client that has begun to speak.
@@ -119,6 +154,7 @@ struct Visit<'a, T> {
     /// What was read of it already.
     read_ahead: Bytes,
     caller: Caller<'a>,
+    witness: &'a Witness<'a>,
     place: Place,
     deadline: Deadline<'a>,
 }
@@ -132,7 +168,7 @@ async fn speak<T: Transport>(
     mut stop: Stop,
     clock: &Arc<dyn Clock>,
 ) -> Option<Admitted<T>> {
-    let Visit { stream, read_ahead, caller, mut place, deadline } = visit;
+    let Visit { stream, read_ahead, caller, witness, mut place, deadline } = visit;
     let claimed = RefCell::new(None);
     let (claimed_by, deadline_of, caller_is) = (&claimed, &deadline, &caller);
     let service = service_fn(|request| async move {
@@ -144,6 +180,7 @@ async fn speak<T: Transport>(
         });
         let answer = answer.unwrap_or_else(|refusal| {
             let mut answer = refusal.into_answer();
+            witness.rejected(refusal.reason(), Some(answer.status().as_u16()));
             // Otherwise hyper adds `keep-alive` to it for a client of HTTP/1.0 that asks for it.
             *answer.version_mut() = request.version();
             answer
@@ -165,13 +202,20 @@ async fn speak<T: Transport>(
             pending::<()>().await;
         }
     };
-    let ended = async { Some(http.await.ok()) };
+    let ended = async {
+        let parts = http.await.inspect_err(|error| {
+            if error.is_parse() {
+                witness.rejected(Rejection::Malformed, None);
+            }
+        });
+        Some(parts.ok())
+    };
     let stopped = async {
         unless_claimed(&mut stop).await;
         Some(None)
     };
     let given_up = async {
-        deadline.passed().or(unless_claimed(&mut place.given_up)).await;
+        witness.rejected(until_given_up(&deadline, unless_claimed(&mut place.given_up)).await, None);
         None
     };
     // Who is given up has had its time, and gets no moment more.
@@ -233,6 +277,26 @@ enum Refusal {
 }
 
 impl Refusal {
+    /// What it is called in logs and counters.
+    fn reason(self) -> Rejection {
+        match self {
+            Self::TargetTooLong => Rejection::TargetTooLong,
+            Self::Host => Rejection::Host,
+            Self::NotFound => Rejection::NotFound,
+            Self::Method { .. } => Rejection::Method,
+            Self::Version => Rejection::Version,
+            Self::Handshake(_) => Rejection::Handshake,
+            Self::Denied(Denial::Origin) => Rejection::Origin,
+            Self::Denied(Denial::Token) => Rejection::Token,
+            Self::Denied(Denial::PairCode) => Rejection::PairCode,
+            Self::Excess(Excess::Connections) => Rejection::Connections,
+            Self::Excess(Excess::Joins { .. }) => Rejection::Requests,
+            Self::NoSeat(NoSeat::Occupied(_)) => Rejection::PairFull,
+            Self::NoSeat(NoSeat::Full) => Rejection::RelayFull,
+            Self::NoSeat(NoSeat::Stopping) => Rejection::Stopping,
+        }
+    }
+
     /// The refusal as a response with a body of one line.
     fn into_answer(self) -> Answer {
         let (status, body) = match self {
@@ -441,6 +505,8 @@ mod tests {
             client_limits,
             trusted_proxies: vec![],
             proxy_protocol: false,
+            stats: Arc::default(),
+            log_addresses: false,
         }
     }
 

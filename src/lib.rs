@@ -29,6 +29,7 @@ mod utf8;
 mod capacity;
 mod client_limits;
 mod clock;
+mod events;
 mod executor;
 mod handshakes;
 pub mod link;
@@ -61,6 +62,8 @@ mod simulation;
 pub use simulation::respond;
 
 pub use access_tokens::{AccessTokens, NoAccessToken};
+pub use events::{Outcome, Rejection};
 pub use network::{InvalidNetwork, Network};
 pub use origin::{InvalidOrigin, Origin};
 pub use relay::{Config, Relay, RelayHandle};
+pub use stats::Counters;

@@ -1,5 +1,6 @@
 //! The command line: `arc-relay start`. Everything else is the library's.
 
+mod logging;
 mod settings;
 
 use std::ffi::OsString;
@@ -85,7 +86,10 @@ fn run(settings: Settings) -> ExitCode {
         Err(error) => return fail(1, &format!("cannot receive signals: {error}")),
     };
     raise_file_limit();
-    let Settings { mut config, access_token_file } = settings;
+    let Settings { mut config, access_token_file, log_level, log_format } = settings;
+    if let Err(error) = logging::begin(log_level, log_format) {
+        return fail(1, &format!("cannot log: {error}"));
+    }
     if let Some(path) = &access_token_file {
         match read_access_tokens(path) {
             Ok(tokens) => config.access_tokens = Some(tokens),
@@ -102,7 +106,7 @@ fn run(settings: Settings) -> ExitCode {
         Err(error) => return fail(1, &format!("cannot listen on {place}: {error}")),
     };
     say(&format!("arc-relay listening on ws://{} (health at /health)", relay.local_addr()));
-    smol::block_on(async {
+    let code = smol::block_on(async {
         // Without a file there is nothing to read again, and that is no reason to end.
         let read_again = || access_token_file.iter().for_each(|path| exchange_access_tokens(&relay, path));
         end_requested(&mut signals, read_again).await;
@@ -115,7 +119,9 @@ fn run(settings: Settings) -> ExitCode {
             ExitCode::from(128 + end_requested(&mut signals, || {}).await)
         };
         stopped.or(second_signal).await
-    })
+    });
+    log::logger().flush();
+    code
 }
 
 /// Waits for a signal to end, and returns its number. For each SIGHUP that comes before, `read_again` is called.
@@ -133,10 +139,10 @@ async fn end_requested(signals: &mut Signals, read_again: impl Fn()) -> u8 {
 fn exchange_access_tokens(relay: &RelayHandle, path: &Path) {
     match read_access_tokens(path) {
         Ok(tokens) => {
-            say(&format!("arc-relay has read the access tokens again: {}", tokens.count()));
+            log::info!(count = tokens.count(); "tokens_read");
             relay.set_access_tokens(tokens);
         }
-        Err(error) => complain(&format!("{error}; the old access tokens stay")),
+        Err(error) => log::error!(error; "tokens_kept"),
     }
 }
 
@@ -153,11 +159,6 @@ fn say(line: &str) {
 
 /// One line on standard error, and the exit code.
 fn fail(code: u8, error: &str) -> ExitCode {
-    complain(error);
-    ExitCode::from(code)
-}
-
-/// One line on standard error.
-fn complain(error: &str) {
     let _ = writeln!(io::stderr(), "arc-relay: {error}");
+    ExitCode::from(code)
 }

@@ -95,6 +95,11 @@ impl Occupants {
         Some((Asked { number, sides }, answered, tasks))
     }
 
+    /// How many questions there have been.
+    pub(crate) fn questions_asked(&self) -> u64 {
+        self.issued
+    }
+
     /// What an occupant has not answered yet.
     pub(crate) fn question(&self, id: ConnId) -> Option<Question> {
         match self.occupants.get(&id)? {

@@ -31,6 +31,13 @@ use crate::pair_code::PairCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(u64);
 
+impl ConnId {
+    /// The number by which people may tell it from others.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// What became of a connection that was let in.
 #[must_use = "the handle in it is the only way to the peer"]
 #[derive(Debug, PartialEq, Eq)]

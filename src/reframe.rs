@@ -146,13 +146,15 @@ impl From<InvalidUtf8> for Violation {
     }
 }
 
-/// How many messages have ended so far.
+/// How many messages have ended so far, and how many bytes were forwarded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Binary messages, forwarded to their last byte.
     pub forwarded: u64,
     /// Text messages, dropped.
     pub dropped: u64,
+    /// The payload of binary messages, in bytes, as far as it was forwarded.
+    pub bytes: u64,
 }
 
 /// The state of one client's stream between two reads.
@@ -334,6 +336,8 @@ impl Reframer {
         // With nothing before it, the first frame stays where it is, and only its header moves, over its mask.
         let begin = if Range::is_empty(output) { input.start + 4 } else { output.start };
         let (mut from, mut to, mut forwarded) = (input.start, begin.max(output.end), 0);
+        // How many have the longer header: so the payload of all follows from what they take up together.
+        let (before, mut longer) = (to, 0);
         loop {
             let (is_moved, size) = match bytes[from..] {
                 [FIN_BINARY, second @ MASKED..=MASKED_125, k0, k1, k2, k3, ..] => {
@@ -343,8 +347,9 @@ impl Reframer {
                 }
                 [FIN_BINARY, MASKED_16_BITS, high, low, k0, k1, k2, k3, ..] if high > 0 || low > 125 => {
                     let (header, length) = ([FIN_BINARY, 126, high, low], usize::from(u16::from_be_bytes([high, low])));
-                    let fits = length <= limit;
-                    (fits && move_frame(bytes, to, header, from + 8, length, [k0, k1, k2, k3]), 4 + length)
+                    let is_moved = length <= limit && move_frame(bytes, to, header, from + 8, length, [k0, k1, k2, k3]);
+                    longer += u64::from(is_moved);
+                    (is_moved, 4 + length)
                 }
                 _ => break,
             };
@@ -359,6 +364,7 @@ impl Reframer {
             *output = begin..to;
             input.start = from;
             self.tally.forwarded += forwarded;
+            self.tally.bytes += (to - before) as u64 - 2 * (forwarded + longer);
         }
     }
 
@@ -449,6 +455,7 @@ impl Reframer {
             Kind::Binary => {
                 let first = payload.opcode | if message_ends { FIN } else { 0 };
                 forward(buffer, start, part, first, payload.key);
+                self.tally.bytes += part as u64;
             }
             Kind::Text => {
                 let bytes = &mut buffer.bytes;

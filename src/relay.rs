@@ -18,6 +18,7 @@ use crate::capacity::{Capacity, Wish};
 use crate::client_limits::ClientLimits;
 use crate::clients::Limits;
 use crate::clock::{Clock, SystemClock};
+use crate::events::Running;
 use crate::front_door::Door;
 use crate::handshakes::Handshakes;
 use crate::liveness::Rules;
@@ -27,7 +28,7 @@ use crate::policy::Policy;
 use crate::reactor::Reactor;
 use crate::reframe::Tally;
 use crate::seats::Seats;
-use crate::stats::Stats;
+use crate::stats::{Counters, Stats};
 use crate::stop::{Stop, StopOnDrop, stop};
 use crate::tcp::Port;
 use crate::transport::Listener;
@@ -106,6 +107,8 @@ pub struct Config {
     /// How many times in a minute a client may ask to join, refusals included: so many at once, and then one after the
     /// other, evenly. More are refused with 429. Zero: as often as it likes. At most 60,000.
     pub max_joins_per_minute: u32,
+    /// Whether the address of a client is told where something is logged of it. (Its pair code never is.)
+    pub log_addresses: bool,
     /// How many threads forward messages.
     pub workers: NonZeroUsize,
 }
@@ -136,6 +139,7 @@ impl Default for Config {
             proxy_protocol: false,
             max_connections_per_client: 0,
             max_joins_per_minute: 0,
+            log_addresses: false,
             workers: NonZeroUsize::MIN,
         }
     }
@@ -179,12 +183,14 @@ where
 {
     let Parts { seats, stats, door, request_stop, acceptor, workers } =
         Parts::new(config, listener, Arc::new(SystemClock));
-    let (running, ended) = stop();
+    let (tell_end, ended) = stop();
+    // Its last owner is the last worker.
+    let running = Arc::new((Running::new(local_addr.port(), workers.len()), tell_end));
     let mut acceptor = Some(acceptor);
     for worker in workers {
         // The first worker accepts, too.
         let acceptor = acceptor.take();
-        let running = running.clone();
+        let running = Arc::clone(&running);
         let reactor = Reactor::new()?;
         thread::Builder::new().name(format!("relay-{}", worker.index)).spawn(move || {
             worker.run(&reactor, acceptor.map(Acceptor::run));
@@ -236,6 +242,8 @@ impl<L: Listener> Parts<L> {
             client_limits: Arc::new(ClientLimits::new(client_limits, Arc::clone(&clock))),
             trusted_proxies: config.trusted_proxies.clone(),
             proxy_protocol: config.proxy_protocol,
+            stats: Arc::clone(&stats),
+            log_addresses: config.log_addresses,
         });
         let shared = Arc::new(Shared {
             door: Arc::clone(&door),
@@ -288,9 +296,28 @@ impl RelayHandle {
         self.seats.pairs()
     }
 
-    /// How many messages were forwarded, and dropped for being text, since the start.
+    /// How many messages were forwarded, with how many bytes, and dropped for being text, since the start.
     pub fn tally(&self) -> Tally {
         self.stats.tally()
+    }
+
+    /// What it has done since the start, and what it has at the moment.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use arc_relay::{Config, Relay};
+    ///
+    /// let relay = Relay::start(Config { port: 0, ..Config::default() })?;
+    /// let counters = relay.counters();
+    /// assert_eq!((counters.connections, counters.waiting, counters.paired), (0, 0, 0));
+    /// for (reason, count) in counters.rejected {
+    ///     println!("{}: {count}", reason.name());
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn counters(&self) -> Counters {
+        self.stats.counters(self.seats.counts())
     }
 
     /// Lets those join from now on who have one of these access tokens, and nobody else, whatever was asked for before.

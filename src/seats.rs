@@ -5,9 +5,9 @@
 //! operation on connect, on departure and on expiry, never for a message and never across an await.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt;
@@ -15,6 +15,7 @@ use futures_lite::FutureExt;
 use crate::buffer::Buffer;
 use crate::capacity::Capacity;
 use crate::clock::Clock;
+use crate::events::Visit;
 use crate::link::{End, Farewell, link};
 use crate::occupants::{Asked, Occupants, Question};
 use crate::pair_code::PairCode;
@@ -26,6 +27,8 @@ use crate::tickets::{Ticket, Tickets};
 #[derive(Debug)]
 struct Parked {
     far: End<Buffer>,
+    /// To be told when the second side comes.
+    met: Arc<OnceLock<Instant>>,
     /// Where the first side runs: the second is to run there too, so that their batches stay in one cache.
     worker: usize,
 }
@@ -57,6 +60,8 @@ pub(crate) struct Seats {
 pub(crate) struct Claim {
     pub(crate) seat: Seat,
     pub(crate) end: End<Buffer>,
+    /// What is told of it when it ends.
+    pub(crate) visit: Visit,
     /// The worker that the connection is to run on.
     pub(crate) worker: usize,
     /// Counts the connection, for as long as it lives.
@@ -153,12 +158,14 @@ impl Seats {
     pub(crate) fn claim(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, NoSeat> {
         let (near, far) = link();
         let ticket = self.tickets.take();
+        let (now, met) = (self.clock.now(), Arc::default());
+        let parked = Box::new(Parked { far, met: Arc::clone(&met), worker });
         let mut state = self.lock();
         if !state.open {
             return Err(NoSeat::Stopping);
         }
         let ticket = ticket.ok_or(NoSeat::Full)?;
-        let admission = state.table.connect(code, Box::new(Parked { far, worker }), self.clock.now());
+        let admission = state.table.connect(code, parked, now);
         if let Ok(Admission::Waiting { id, .. } | Admission::Paired { id, .. }) = admission {
             state.occupants.come(id);
         }
@@ -169,11 +176,11 @@ impl Seats {
                 if first_waits {
                     let _ = self.first_waits.0.try_send(()); // full: it is told already
                 }
-                Ok(Claim { seat: self.seat(id), end: near, worker, ticket })
+                Ok(Claim { seat: self.seat(id), end: near, visit: Visit::first(id.number(), now, met), worker, ticket })
             }
             Ok(Admission::Paired { id, handle, .. }) => {
-                let Parked { far, worker } = *handle;
-                Ok(Claim { seat: self.seat(id), end: far, worker, ticket })
+                let Parked { far, met, worker } = *handle;
+                Ok(Claim { seat: self.seat(id), end: far, visit: Visit::second(id.number(), now, met), worker, ticket })
             }
             Err(Refusal::Occupied { sides, .. }) => Err(NoSeat::Occupied(sides)),
             Err(Refusal::Full { .. }) => Err(NoSeat::Full),
@@ -183,6 +190,12 @@ impl Seats {
     /// The number of codes in use, those with one side waiting included.
     pub(crate) fn pairs(&self) -> usize {
         self.lock().table.len()
+    }
+
+    /// The number of codes with one side and with two, and how often pairs were asked whether they are there.
+    pub(crate) fn counts(&self) -> (usize, usize, u64) {
+        let State { table, occupants, .. } = &*self.lock();
+        (table.waiting(), table.len() - table.waiting(), occupants.questions_asked())
     }
 
     /// Ends the wait of every side whose time is over, for as long as it runs. One timer serves all: the time to live

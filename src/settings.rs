@@ -9,6 +9,9 @@ use arc_relay::pair_code::MAX_CHARACTERS;
 use arc_relay::{Config, InvalidNetwork, InvalidOrigin};
 use argh::FromArgs;
 use bytesize::ByteSize;
+use log::LevelFilter;
+
+use crate::logging::{self, Format};
 
 /// Run the relay until SIGINT or SIGTERM. Each flag can be set in the environment, too (the name is in brackets); a
 /// flag wins.
@@ -84,6 +87,15 @@ pub(crate) struct Start {
     /// [ARC_RELAY_MAX_JOINS_PER_MINUTE]
     #[argh(option, arg_name = "number")]
     max_joins_per_minute: Option<String>,
+    /// what is logged to standard error: off, error, warn, info or debug; default info [ARC_RELAY_LOG_LEVEL]
+    #[argh(option, arg_name = "level")]
+    log_level: Option<String>,
+    /// what its lines are: text or json; default text [ARC_RELAY_LOG_FORMAT]
+    #[argh(option, arg_name = "format")]
+    log_format: Option<String>,
+    /// log clients' addresses, too [ARC_RELAY_LOG_ADDRESSES=true]
+    #[argh(switch)]
+    log_addresses: bool,
 }
 
 /// What the command line and the environment ask for.
@@ -93,6 +105,9 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     /// Where the access tokens are.
     pub(crate) access_token_file: Option<PathBuf>,
+    /// What is logged, and how.
+    pub(crate) log_level: LevelFilter,
+    pub(crate) log_format: Format,
 }
 
 impl Start {
@@ -189,12 +204,25 @@ impl Start {
                 _ => Err(String::from("a number from 0 to 60000 is needed")),
             })?;
         }
+        let mut log_level = LevelFilter::Info;
+        if let Some(level) = setting("--log-level", self.log_level, &["ARC_RELAY_LOG_LEVEL"]) {
+            log_level = level
+                .parse(|level| logging::level(level).ok_or("one of off, error, warn, info, debug is needed".into()))?;
+        }
+        let mut log_format = Format::Text;
+        if let Some(format) = setting("--log-format", self.log_format, &["ARC_RELAY_LOG_FORMAT"]) {
+            log_format = format.parse(|format| Format::named(format).ok_or("text or json is needed".into()))?;
+        }
+        let addresses = self.log_addresses.then(|| String::from("true"));
+        if let Some(addresses) = setting("--log-addresses", addresses, &["ARC_RELAY_LOG_ADDRESSES"]) {
+            config.log_addresses = addresses.parse(|is| is.parse().map_err(|_| "true or false is needed".into()))?;
+        }
         let file = setting("--access-token-file", self.access_token_file, &["ARC_RELAY_ACCESS_TOKEN_FILE"]);
         let access_token_file = match file {
             Some(file) if file.value.is_empty() => Some(file.parse(|_| Err(String::from("a path is needed")))?),
             file => file.map(|file| PathBuf::from(file.value)),
         };
-        Ok(Settings { config, access_token_file })
+        Ok(Settings { config, access_token_file, log_level, log_format })
     }
 }
 
@@ -381,6 +409,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_logged_is_said_by_flags_or_variables() {
+        let log = |flags, environment| {
+            let Settings { config, log_level, log_format, .. } = settings(flags, environment).unwrap();
+            (log_level, log_format, config.log_addresses)
+        };
+        assert_eq!(log(&[], &[]), (LevelFilter::Info, Format::Text, false));
+        let flags = ["--log-level", "debug", "--log-format", "json", "--log-addresses"];
+        assert_eq!(log(&flags, &[]), (LevelFilter::Debug, Format::Json, true));
+        let environment =
+            [("ARC_RELAY_LOG_LEVEL", "off"), ("ARC_RELAY_LOG_FORMAT", "json"), ("ARC_RELAY_LOG_ADDRESSES", "true")];
+        assert_eq!(log(&[], &environment), (LevelFilter::Off, Format::Json, true));
+        assert!(!log(&[], &[("ARC_RELAY_LOG_ADDRESSES", "false")]).2);
+        let error = settings(&[], &[("ARC_RELAY_LOG_ADDRESSES", "yes")]).unwrap_err();
+        assert!(error.starts_with("ARC_RELAY_LOG_ADDRESSES: invalid value \"yes\""), "{error}");
+    }
+
+    #[test]
     fn an_empty_variable_is_none() {
         assert_eq!(config(&[], &[("ARC_RELAY_PORT", ""), ("RELAY_PORT", "4")]).unwrap().port, 4);
     }
@@ -422,6 +467,10 @@ mod tests {
             ("--max-connections-per-client", "few"),
             ("--max-joins-per-minute", "60001"),
             ("--max-joins-per-minute", "1/s"),
+            ("--log-level", "trace"),
+            ("--log-level", "loud"),
+            ("--log-format", "xml"),
+            ("--log-format", ""),
         ] {
             let error = config(&[flag, bad], &[]).unwrap_err();
             assert!(error.contains(flag) && error.contains(&format!("{bad:?}")), "{error}");

@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use arc_relay::reframe::Tally;
-use arc_relay::{Config, Relay};
+use arc_relay::{Config, Outcome, Rejection, Relay};
 use support::raw::{expect, expect_end, frame, open, server_close, server_frame};
 
 fn config() -> Config {
@@ -116,7 +116,51 @@ fn it_counts_messages() {
     let stream = [frame(0x81, b"text"), frame(0x82, b"one"), frame(0x02, b"tw"), frame(0x80, b"o")].concat();
     a.write_all(&stream).unwrap();
     expect(&mut b, &[server_frame(0x82, b"one"), server_frame(0x02, b"tw"), server_frame(0x80, b"o")].concat());
-    assert_eq!(relay.tally(), Tally { forwarded: 2, dropped: 1 });
+    assert_eq!(relay.tally(), Tally { forwarded: 2, dropped: 1, bytes: 6 });
+}
+
+#[test]
+fn it_counts_who_is_there_who_was_and_who_was_refused() {
+    let relay = Relay::start(Config { ping_interval: None, ..config() }).unwrap();
+    let refused = |target: &str| {
+        let mut socket = TcpStream::connect(relay.local_addr()).unwrap();
+        socket.write_all(support::raw::upgrade(target, "").as_bytes()).unwrap();
+        socket.read_to_string(&mut String::new()).unwrap();
+    };
+    let (mut a, mut b) = (connect(&relay, "/?pair=x"), connect(&relay, "/?pair=x"));
+    let _waiting = connect(&relay, "/?pair=y");
+    // Without an answer to the question, it would have the seat of somebody.
+    let answers = std::thread::scope(|scope| {
+        let third = scope.spawn(|| refused("/?pair=x"));
+        for client in [&mut a, &mut b] {
+            expect(client, &server_frame(0x89, b""));
+            client.write_all(&frame(0x8A, b"")).unwrap();
+        }
+        third.join()
+    });
+    answers.unwrap();
+    refused("/");
+    refused("/");
+    let counters = relay.counters();
+    assert_eq!((counters.connections, counters.waiting, counters.paired, counters.probes), (3, 1, 1, 1));
+    assert_eq!(counters.pings, 2, "each of the pair was asked once");
+    for (reason, count) in counters.rejected {
+        let expected = match reason {
+            Rejection::PairCode => 2,
+            Rejection::PairFull => 1,
+            _ => 0,
+        };
+        assert_eq!(count, expected, "{reason:?}");
+    }
+    a.write_all(&frame(0x88, b"")).unwrap();
+    b.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let mut rest = Vec::new();
+    b.write_all(&frame(0x88, &1000_u16.to_be_bytes())).unwrap();
+    b.read_to_end(&mut rest).unwrap();
+    drop((a, b));
+    let closed = |outcome| relay.counters().closed.into_iter().find(|(known, _)| *known == outcome).unwrap().1;
+    support::eventually("both have ended", || closed(Outcome::Left) + closed(Outcome::PeerLeft) == 2);
+    assert_eq!((relay.counters().connections, relay.counters().paired), (1, 0));
 }
 
 #[test]

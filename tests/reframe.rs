@@ -120,7 +120,8 @@ proptest! {
         let binary: Vec<_> = sent.iter().filter(|sent| !sent.text).map(|sent| sent.payload.clone()).collect();
         prop_assert!(received_by_tungstenite(&outcome.output) == binary);
         let texts = (sent.len() - binary.len()) as u64;
-        prop_assert_eq!(outcome.tally, Tally { forwarded: binary.len() as u64, dropped: texts });
+        let bytes = binary.iter().map(|payload| payload.len() as u64).sum();
+        prop_assert_eq!(outcome.tally, Tally { forwarded: binary.len() as u64, dropped: texts, bytes });
     }
 
     /// What was legal until one byte changed: most of the rules are one byte away.
@@ -407,6 +408,7 @@ fn debug_does_not_show_keys_or_text() {
     buffer.fill(cut.len());
     let mut reframer = Reframer::new(None);
     assert_eq!(reframer.advance(&mut buffer), Ok(Event::Starved { frame: 0 }));
-    let shown = "Reframer { message: Some(Text), message_length: 3, tally: Tally { forwarded: 0, dropped: 0 }, .. }";
+    let shown =
+        "Reframer { message: Some(Text), message_length: 3, tally: Tally { forwarded: 0, dropped: 0, bytes: 0 }, .. }";
     assert_eq!(format!("{reframer:?}"), shown);
 }

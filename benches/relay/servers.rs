@@ -67,6 +67,8 @@ impl Server {
                 let path = other.unwrap_or(Path::new(env!("CARGO_BIN_EXE_arc-relay")));
                 // The clients answer no pings.
                 command.env("ARC_RELAY_PING_INTERVAL", "0");
+                // Lines about thousands of connections would be all that is seen of the figures.
+                command.env("ARC_RELAY_LOG_LEVEL", "warn");
                 command.arg(path).args(["start", "--host", "127.0.0.1", "--port", "0"])
             }
             Target::Raw => command.arg(this).arg("--raw-relay"),

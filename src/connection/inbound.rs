@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use super::Surroundings;
 use super::outbound::Outbound;
 use crate::buffer::{Buffer, HEADROOM};
+use crate::events::Outcome;
 use crate::link::{Farewell, Outgoing};
 use crate::pool::{LARGEST, SIZES, size_for};
 use crate::reframe::{Event, Reframer};
@@ -47,6 +48,8 @@ pub(crate) struct Inbound {
     held: bool,
     /// Whether the client has closed or violated the protocol: whatever follows means nothing.
     closed: bool,
+    /// How the client departed, once it has.
+    farewell: Option<Farewell>,
     /// Where messages go, until either side departs.
     route: Option<Route>,
     surroundings: Rc<Surroundings>,
@@ -85,6 +88,7 @@ impl Inbound {
             heard: false,
             held: false,
             closed: false,
+            farewell: None,
             route: Some(Route { seat: Some(seat), outgoing }),
             surroundings,
         }
@@ -93,6 +97,21 @@ impl Inbound {
     /// Whether the client has nothing more to say: it closed, or broke the protocol.
     pub(crate) fn has_closed(&self) -> bool {
         self.closed
+    }
+
+    /// How the client departed, once it has.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        Some(match self.farewell? {
+            Farewell::Lost if self.closed => Outcome::Violation,
+            Farewell::Lost => Outcome::Lost,
+            Farewell::Left => Outcome::Left,
+            Farewell::Expired | Farewell::Stopping => Outcome::Stopped,
+        })
+    }
+
+    /// How many bytes of the client were forwarded.
+    pub(crate) fn bytes_forwarded(&self) -> u64 {
+        self.reframer.tally().bytes
     }
 
     /// Whether what is under way is part of a stream.
@@ -124,6 +143,7 @@ impl Inbound {
     pub(crate) fn leave(&mut self, farewell: Farewell) {
         let Some(Route { seat, outgoing }) = self.route.take() else { return };
         drop(seat);
+        self.farewell = Some(farewell);
         let last = self.split_output();
         outgoing.finish(last, farewell);
     }

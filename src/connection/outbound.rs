@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::buffer::Buffer;
-use crate::link::{Incoming, Next};
+use crate::link::{Farewell, Incoming, Next};
 use crate::pool::Pool;
 use crate::transport::Transport;
 
@@ -30,6 +30,10 @@ pub(crate) struct Outbound {
     control: Vec<u8>,
     /// Why nothing can be written any more, once that is so.
     broken: Option<io::ErrorKind>,
+    /// How the link has ended, if it did before anything else.
+    farewell: Option<Farewell>,
+    /// The status code of the close frame.
+    status_code: Option<u16>,
     pool: Rc<Pool>,
 }
 
@@ -49,6 +53,8 @@ impl Outbound {
             written: 0,
             control: Vec::new(),
             broken: None,
+            farewell: None,
+            status_code: None,
             pool,
         }
     }
@@ -85,6 +91,7 @@ impl Outbound {
     /// is dropped. Idempotent: the first code stands.
     pub(crate) fn close(&mut self, code: Option<u16>, reason: &str) {
         if self.incoming.take().is_some() {
+            self.status_code = code;
             let code = code.map(u16::to_be_bytes);
             self.queue(FIN_CLOSE, &[code.as_ref().map_or(&[], |code| code), reason.as_bytes()]);
         }
@@ -93,6 +100,16 @@ impl Outbound {
     /// Whether a close frame is queued or sent, or nothing can be written any more.
     pub(crate) fn is_closing(&self) -> bool {
         self.incoming.is_none()
+    }
+
+    /// How the peer departed, if that is why this ends.
+    pub(crate) fn farewell(&self) -> Option<Farewell> {
+        self.farewell
+    }
+
+    /// The status code that the client was sent, if any.
+    pub(crate) fn status_code(&self) -> Option<u16> {
+        self.status_code.filter(|_| self.is_flushed())
     }
 
     /// Whether everything that was queued is in the socket.
@@ -122,6 +139,7 @@ impl Outbound {
     /// Writes nothing any more: the client is gone, in this way. The first way stands: a reset is reported only once.
     pub(crate) fn break_off(&mut self, how: io::ErrorKind) {
         self.broken.get_or_insert(how);
+        self.status_code = self.status_code();
         self.incoming = None;
         self.writing = Writing::Nothing;
         self.control.clear();
@@ -139,7 +157,10 @@ impl Outbound {
             let Some(incoming) = &mut self.incoming else { return Ok(()) };
             match incoming.poll_next(cx) {
                 Poll::Ready(Next::Batch(batch)) => self.writing = Writing::Batch(batch),
-                Poll::Ready(Next::End(farewell)) => self.close(Some(farewell.code()), farewell.reason()),
+                Poll::Ready(Next::End(farewell)) => {
+                    self.farewell = Some(farewell);
+                    self.close(Some(farewell.code()), farewell.reason());
+                }
                 Poll::Pending => return Ok(()),
             }
         }

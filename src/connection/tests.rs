@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_lite::{AsyncRead, AsyncWrite};
 use proptest::prelude::*;
@@ -169,6 +169,9 @@ impl Side {
             closing: Closing::NotYet,
             shut_down: false,
             liveness: Liveness::new(0),
+            visit: Visit::first(0, Instant::now(), Arc::default()),
+            timed_out: false,
+            is_in_step: false,
             asked: false,
             attends: false,
             surroundings,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use futures_lite::{AsyncRead, AsyncWrite};
 
 use super::*;
+use crate::events::Outcome;
 use crate::tcp::Tcp;
 use crate::transport::Transport;
 
@@ -132,12 +133,16 @@ fn expect_end(mut socket: &TcpStream) {
     }
 }
 
-fn eventually_no_code_but(relay: &RelayHandle, codes: usize) {
+fn eventually(relay: &RelayHandle, is_so: impl Fn(&Counters) -> bool) {
     let start = Instant::now();
-    while relay.pairs() != codes {
-        assert!(start.elapsed() < Duration::from_secs(60), "{} codes are in use", relay.pairs());
+    while !is_so(&relay.counters()) {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", relay.counters());
         thread::yield_now();
     }
+}
+
+fn eventually_no_code_but(relay: &RelayHandle, codes: usize) {
+    eventually(relay, |counters| counters.waiting + counters.paired == codes);
 }
 
 #[test]
@@ -173,6 +178,13 @@ fn a_panic_ends_its_connection_and_nothing_else() {
             send(&b, &[round; 2]);
             expect(&a, 0x82, &[round; 2]);
         }
+        // Each round has three connections that panic, the peers of two of them, and a handshake.
+        eventually(&relay, |counters| {
+            counters.connections == 2
+                && counters.panics == 10 * 4
+                && counters.closed.contains(&(Outcome::Panicked, 10 * 3))
+                && counters.closed.contains(&(Outcome::PeerLost, 10 * 2))
+        });
         // The end does not wait for those who have panicked.
         smol::block_on(futures_lite::future::zip(relay.stop(), async {
             expect(&a, 0x88, b"\x03\xE9relay stopping");

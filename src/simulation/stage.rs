@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::pool::Pool;
 use crate::relay::{Config, Parts};
 use crate::seats::Seats;
+use crate::stats::Stats;
 use crate::stop::StopOnDrop;
 
 /// More steps than any seed takes: a world that does not come to rest spins.
@@ -27,6 +28,7 @@ pub(super) struct Relay {
     arrivals: Sender<io::Result<Socket>>,
     pub(super) seats: Arc<Seats>,
     client_limits: Arc<ClientLimits>,
+    stats: Arc<Stats>,
     pools: Vec<Rc<Pool>>,
     /// Until it is stopped.
     pub(super) running: Option<StopOnDrop>,
@@ -35,7 +37,7 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn start(config: &Config, executor: &Rc<Executor>, clock: Arc<dyn Clock>) -> Self {
         let (arrivals, listener) = listener();
-        let Parts { seats, request_stop, acceptor, workers, .. } = Parts::new(config, listener, clock);
+        let Parts { seats, stats, request_stop, acceptor, workers, .. } = Parts::new(config, listener, clock);
         let client_limits = Arc::clone(&acceptor.shared.door.client_limits);
         executor.spawn(("acceptor", 0), acceptor.run());
         let mut pools = Vec::new();
@@ -45,7 +47,7 @@ impl Relay {
             pools.push(Rc::clone(&pool));
             executor.spawn(("worker", worker.index), async move { worker.serve(&tasks, pool).await });
         }
-        Self { arrivals, seats, client_limits, pools, running: Some(request_stop) }
+        Self { arrivals, seats, client_limits, stats, pools, running: Some(request_stop) }
     }
 
     /// Lets a socket come to its listener. It is closed if nobody listens.
@@ -156,6 +158,8 @@ impl Stage {
         assert_eq!(self.relay.seats.pairs(), 0, "somebody is gone, but not its seat");
         assert_eq!(self.relay.client_limits.connections(), 0, "somebody is gone, but is still counted");
         assert_eq!(self.relay.memory(), 0, "there are buffers left");
+        let counters = self.relay.stats.counters(self.relay.seats.counts());
+        assert_eq!((counters.connections, counters.panics), (0, 0), "connections are counted that are not there");
         let mut tasks = self.executor.tasks();
         tasks.retain(|(what, _)| !matches!(*what, "acceptor" | "worker"));
         assert!(tasks.is_empty(), "there are tasks left: {tasks:?}");

@@ -63,6 +63,10 @@ impl Relay {
 
     /// One that expects `preamble` in front of each request.
     pub fn spawn_behind(mut command: Command, preamble: &'static str) -> Self {
+        // What tests do on purpose is not worth a line, unless they say so.
+        if command.get_envs().all(|(variable, _)| variable != "ARC_RELAY_LOG_LEVEL") {
+            command.env("ARC_RELAY_LOG_LEVEL", "error");
+        }
         let mut child = command.stdout(Stdio::piped()).spawn().expect("arc-relay starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it says where it is");

@@ -1,0 +1,355 @@
+//! What is logged: each event with the fields that the README lists, nothing that a client said, no more lines than are
+//! promised, and never at the expense of the relay.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use arc_relay::{Outcome, Rejection};
+use rustix::process::Signal;
+use serde_json::Value;
+use support::raw::{expect, expect_end, frame, open, server_close, upgrade};
+use support::{Relay, eventually};
+
+const README: &str = include_str!("../README.md");
+
+/// A relay whose log is a file.
+struct Logged {
+    relay: Relay,
+    log: PathBuf,
+}
+
+impl Logged {
+    fn start(name: &str, flags: &[&str]) -> Self {
+        let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
+        let mut command = start(flags);
+        command.stderr(File::create(&log).unwrap());
+        Self { relay: Relay::spawn(command), log }
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The events so far, each a line.
+    fn events(&self) -> Vec<BTreeMap<String, Value>> {
+        self.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The events of this name, as soon as there are so many of them.
+    fn await_events(&self, name: &str, count: usize) -> Vec<BTreeMap<String, Value>> {
+        let mut found = vec![];
+        eventually(&format!("there are {count} of {name}"), || {
+            found = if self.text().ends_with('\n') { self.events() } else { vec![] };
+            found.retain(|event| event["event"] == name);
+            found.len() >= count
+        });
+        found
+    }
+
+    /// Stops it, and returns what it has logged.
+    fn stop(mut self) -> String {
+        self.relay.signal(Signal::TERM);
+        assert_eq!(self.relay.wait().code(), Some(0));
+        self.text()
+    }
+}
+
+fn start(flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    command.args(["start", "--host", "127.0.0.1", "--port", "0"]).args(flags);
+    command
+}
+
+const JSON: &[&str] = &["--log-level", "debug", "--log-format", "json"];
+
+#[test]
+fn the_end_of_a_websocket_is_told_with_what_it_has_done() {
+    let logged = Logged::start("logs-ends", &[JSON, &["--pair-ttl", "2s"]].concat());
+    let (mut a, mut b) = (logged.relay.socket(), logged.relay.socket());
+    open(&mut a, "/?pair=x", b"");
+    open(&mut b, "/?pair=x", b"");
+    a.write_all(&[frame(0x82, &[1; 100]), frame(0x82, &[2; 1000]), frame(0x81, b"text")].concat()).unwrap();
+    a.write_all(&frame(0x88, &4000_u16.to_be_bytes())).unwrap();
+    expect(&mut a, &server_close(4000, ""));
+    drop(a);
+    let mut head = [0; 2 + 100 + 4 + 1000];
+    std::io::Read::read_exact(&mut b, &mut head).unwrap();
+    expect(&mut b, &server_close(1000, "peer disconnected"));
+    b.write_all(&frame(0x88, b"")).unwrap();
+    expect_end(&mut b);
+    // Another one breaks the protocol, and one waits in vain.
+    let (mut violator, mut alone) = (logged.relay.socket(), logged.relay.socket());
+    open(&mut violator, "/?pair=y", b"\xFF\xFF");
+    expect(&mut violator, &server_close(1002, "reserved bit set"));
+    drop(violator);
+    open(&mut alone, "/?pair=z", b"");
+    expect(&mut alone, &server_close(1001, "pair expired"));
+    drop(alone);
+
+    let mut closed = logged.await_events("closed", 4);
+    closed.sort_by_key(|event| event["conn"].as_u64());
+    let ends: Vec<_> = closed
+        .iter()
+        .map(|event| {
+            let field = |name: &str| event.get(name).cloned().unwrap_or_default();
+            (field("side"), field("outcome"), field("status_code"), field("bytes"))
+        })
+        .collect();
+    let end =
+        |side: &str, outcome: &str, code: u16, bytes: u64| (side.into(), outcome.into(), code.into(), bytes.into());
+    assert_eq!(
+        ends,
+        [
+            end("a", "left", 4000, 1100),
+            end("b", "peer_left", 1000, 0),
+            end("a", "violation", 1002, 0),
+            end("a", "expired", 1001, 0),
+        ]
+    );
+    let number = |event: &BTreeMap<String, Value>, name: &str| event[name].as_u64().unwrap();
+    assert_eq!(number(&closed[1], "wait_ms"), 0, "who comes second does not wait");
+    assert!(
+        number(&closed[3], "wait_ms") >= 2000 && number(&closed[3], "wait_ms") == number(&closed[3], "duration_ms")
+    );
+    assert!(closed.iter().all(|event| number(event, "duration_ms") >= number(event, "wait_ms")));
+}
+
+#[test]
+fn who_is_lost_does_not_answer_or_is_stopped_is_told_apart() {
+    let logged = Logged::start("logs-lost", &[JSON, &["--ping-interval", "200ms", "--ping-timeout", "2s"]].concat());
+    let outcomes = |count: usize| -> BTreeSet<_> {
+        let closed = logged.await_events("closed", count);
+        closed
+            .iter()
+            .map(|event| {
+                (event["outcome"].as_str().unwrap().to_owned(), event.get("status_code").and_then(Value::as_u64))
+            })
+            .collect()
+    };
+    let (mut silent, mut reset) = (logged.relay.socket(), logged.relay.socket());
+    open(&mut reset, "/?pair=x", b"");
+    support::raw::reset(&reset);
+    drop(reset);
+    assert_eq!(outcomes(1), BTreeSet::from([(String::from("lost"), None)]));
+    open(&mut silent, "/?pair=y", b"");
+    assert!(outcomes(2).contains(&(String::from("timeout"), Some(1011))));
+    let mut stopped = logged.relay.socket();
+    open(&mut stopped, "/?pair=z", b"");
+    let log = logged.stop();
+    let last = log.lines().find(|line| line.contains("\"outcome\":\"stopped\"")).unwrap();
+    assert!(last.contains("\"status_code\":1001"), "{last}");
+}
+
+#[test]
+fn who_gets_no_answer_is_told_with_the_reason() {
+    let logged =
+        Logged::start("logs-no-answer", &[JSON, &["--max-handshakes", "1", "--handshake-timeout", "1s"]].concat());
+    let reasons = |count: usize| -> Vec<_> {
+        let refused = logged.await_events("refused", count);
+        assert!(refused.iter().all(|event| !event.contains_key("status")), "{refused:?}");
+        refused.iter().map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
+    };
+    logged.relay.http("no HTTP\r\n\r\n");
+    assert_eq!(reasons(1), ["malformed"]);
+    let (mut first, mut second) = (logged.relay.socket(), logged.relay.socket());
+    expect_end(&mut first);
+    assert_eq!(reasons(2)[1], "crowded");
+    expect_end(&mut second);
+    assert_eq!(reasons(3)[2], "timeout");
+    // A request that is begun has no more time.
+    let mut begun = logged.relay.socket();
+    begun.write_all(b"GET ").unwrap();
+    expect_end(&mut begun);
+    assert_eq!(reasons(4)[3], "timeout");
+}
+
+/// What is in no log, whatever the level: it stands in all that a client can say.
+const SECRET: &str = "s3cr3t";
+
+#[test]
+fn nothing_that_a_client_says_is_logged() {
+    for format in ["text", "json"] {
+        let logged =
+            Logged::start(&format!("logs-secrets-{format}"), &["--log-level", "debug", "--log-format", format]);
+        let hostile = format!("{SECRET}\u{1b}[31m\u{9b}31m");
+        let escaped = format!("{SECRET}%0d%0a1970-01-01T00:00:00Z%20error%20forged%1b%5b31m");
+        let requests = [
+            upgrade(&format!("/{escaped}?pair="), ""),
+            upgrade("/", &format!("Origin: {hostile}\r\nSec-WebSocket-Protocol: {hostile}\r\nCookie: {hostile}\r\n")),
+            upgrade("/", &format!("X: {SECRET}\n1970-01-01T00:00:00Z error forged\r\n")),
+            upgrade(&format!("/?pair={hostile}"), ""),
+            upgrade("/?pair=x", "").replace("Version: 13", &format!("Version: {hostile}")),
+            format!("GET /{escaped} HTTP/1.1\r\nHost: {SECRET}\r\n\r\n"),
+            format!("{SECRET}\r\nforged\u{1b}[31m\r\n\r\n"),
+        ];
+        for request in &requests {
+            logged.relay.http(request);
+        }
+        let mut client = logged.relay.socket();
+        let target = format!("/{escaped}?pair={escaped}&token={SECRET}");
+        open(&mut client, &target, &[frame(0x82, SECRET.as_bytes()), frame(0x81, SECRET.as_bytes())].concat());
+        client.write_all(&frame(0x88, &[&1000_u16.to_be_bytes(), hostile.as_bytes()].concat())).unwrap();
+        expect(&mut client, &server_close(1000, ""));
+        expect_end(&mut client);
+        drop(client);
+        let log = logged.stop();
+        assert!(log.lines().filter(|line| line.contains("refused")).count() >= requests.len(), "{log}");
+        assert!(log.contains("closed") && log.contains("started") && log.contains("stopped"), "{log}");
+        assert!(log.chars().all(|c| c == '\n' || matches!(c, ' '..='~')), "{log:?}");
+        for word in [SECRET, "forged", "pair=", "127.0.0.1"] {
+            assert!(!log.contains(word), "{word}: {log}");
+        }
+    }
+}
+
+#[test]
+fn addresses_are_logged_only_if_asked_for() {
+    let logged = Logged::start("logs-addresses", &[JSON, &["--log-addresses"]].concat());
+    let mut client = logged.relay.socket();
+    let address = client.local_addr().unwrap().to_string();
+    open(&mut client, "/?pair=x", &frame(0x88, b""));
+    expect_end_of_close(&mut client);
+    drop(client);
+    assert_eq!(logged.await_events("closed", 1)[0]["address"], *address);
+    logged.relay.http(&upgrade("/", ""));
+    assert!(logged.await_events("refused", 1)[0]["address"].as_str().unwrap().starts_with("127.0.0.1:"));
+}
+
+/// An empty close frame, and nothing behind it.
+fn expect_end_of_close(client: &mut std::net::TcpStream) {
+    expect(client, &[0x88, 0]);
+    expect_end(client);
+}
+
+#[test]
+fn a_level_says_what_is_logged() {
+    for (level, expected) in [
+        ("off", &[][..]),
+        ("error", &[]),
+        ("warn", &[]),
+        ("info", &["started", "closed", "stopping", "stopped"]),
+        ("debug", &["started", "refused", "closed", "stopping", "stopped"]),
+    ] {
+        let logged = Logged::start(&format!("logs-level-{level}"), &["--log-level", level]);
+        logged.relay.http(&upgrade("/", ""));
+        let mut client = logged.relay.socket();
+        open(&mut client, "/?pair=x", &frame(0x88, b""));
+        expect_end_of_close(&mut client);
+        drop(client);
+        let log = logged.stop();
+        let events: Vec<_> = log.lines().map(|line| line.split(' ').nth(2).unwrap()).collect();
+        assert_eq!(events, expected, "{level}");
+    }
+}
+
+#[test]
+fn a_flood_is_a_hundred_lines_and_one_that_counts_the_rest() {
+    const REFUSALS: u64 = 3000;
+    let logged = Logged::start("logs-flood", JSON);
+    for _ in 0..REFUSALS {
+        logged.relay.http(&upgrade("/", ""));
+    }
+    let missed = logged.await_events("not_logged", 1);
+    assert!(missed.iter().all(|event| event["level"] == "debug"), "another level is not concerned: {missed:?}");
+    let sum = || {
+        let events = logged.events();
+        let of = |name: &'static str| events.iter().filter(move |event| event["event"] == name);
+        of("refused").count() as u64 + of("not_logged").map(|event| event["count"].as_u64().unwrap()).sum::<u64>()
+    };
+    eventually("all are told, or counted", || logged.text().ends_with('\n') && sum() == REFUSALS);
+}
+
+#[test]
+fn nobody_reading_its_log_does_it_no_harm() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    // As much as a pipe holds: the first line finds no room.
+    writer.write_all(&[b'\n'; 64 * 1024]).unwrap();
+    let mut command = start(&["--log-level", "debug"]);
+    command.stderr(writer);
+    let mut relay = Relay::spawn(command);
+    for round in 0..2000 {
+        assert!(relay.http(&upgrade("/", "")).starts_with("HTTP/1.1 400 "));
+        let mut client = relay.socket();
+        open(&mut client, &format!("/?pair={round}"), &frame(0x88, b""));
+        expect_end_of_close(&mut client);
+    }
+    relay.assert_empty();
+    assert!(relay.memory("VmRSS") < 40 * 1024, "{} KiB", relay.memory("VmRSS"));
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    drop(reader);
+}
+
+#[test]
+fn the_table_of_events_is_what_is_logged() {
+    let logged = Logged::start("logs-table", &[JSON, &["--log-addresses"]].concat());
+    logged.relay.http(&upgrade("/", ""));
+    for behind in [&frame(0x88, &1000_u16.to_be_bytes())[..], &frame(0x82, b"x")] {
+        let mut client = logged.relay.socket();
+        open(&mut client, "/?pair=x", behind);
+    }
+    logged.await_events("closed", 2);
+    let log = logged.stop();
+    let mut seen: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for line in log.lines() {
+        let mut event: BTreeMap<String, Value> = serde_json::from_str(line).unwrap();
+        let mut take = |name: &str| event.remove(name).unwrap().as_str().unwrap().to_owned();
+        let (_, level, name) = (take("time"), take("level"), take("event"));
+        seen.entry((name, level)).or_default().extend(event.into_keys());
+    }
+    let listed: BTreeMap<_, _> = table("| event | level | fields |")
+        .into_iter()
+        .map(|row| {
+            let words = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+            ((words(&row[0]).remove(0), row[1].clone()), words(&row[2]).into_iter().collect::<BTreeSet<_>>())
+        })
+        .collect();
+    for (event, fields) in &seen {
+        assert_eq!(listed.get(event), Some(fields), "{event:?}");
+    }
+    // These have tests of their own.
+    let others = ["accept_failed", "panicked", "not_logged", "tokens_read", "tokens_kept"];
+    let known = seen.keys().map(|(name, _)| name.as_str()).chain(others).collect::<BTreeSet<_>>();
+    assert_eq!(listed.keys().map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>(), known);
+}
+
+#[test]
+fn reasons_and_outcomes_are_those_in_the_tables() {
+    let listed = |heading: &str| -> Vec<String> {
+        table(heading).into_iter().map(|row| row[0].trim_matches('`').to_owned()).collect()
+    };
+    assert_eq!(listed("| outcome |"), Outcome::ALL.iter().map(|outcome| outcome.name()).collect::<Vec<_>>());
+    assert_eq!(
+        listed("| reason | the client |"),
+        Rejection::ALL.iter().map(|reason| reason.name()).collect::<Vec<_>>()
+    );
+}
+
+/// The rows of the table in the README whose heading begins like this, as the text of their cells.
+fn table(heading: &str) -> Vec<Vec<String>> {
+    let start = README.find(heading).unwrap_or_else(|| panic!("no table {heading:?}"));
+    let rows = README[start..].lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+#[test]
+fn what_cannot_be_accepted_is_a_warning() {
+    let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join("logs-accept.log");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 20; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_arc-relay")]);
+    command.args(["start", "--host", "127.0.0.1", "--port", "0", "--log-format", "json"]);
+    command.env("ARC_RELAY_LOG_LEVEL", "warn").stderr(File::create(&log).unwrap());
+    let logged = Logged { relay: Relay::spawn(command), log };
+    let crowd: Vec<_> = (0..30).map(|_| logged.relay.socket()).collect();
+    let failed = logged.await_events("accept_failed", 1).remove(0);
+    assert_eq!(failed["level"], "warn");
+    assert!(failed["error"].as_str().unwrap().starts_with("Too many open files"), "{failed:?}");
+    drop(crowd);
+}
