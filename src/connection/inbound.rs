@@ -150,6 +150,7 @@ impl Inbound {
 
     /// Reads and hands over what it can. Ready when the client's stream has ended.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &mut Outbound) -> Poll<()> {
+        self.held = false;
         self.reframe(outbound);
         loop {
             self.hand_over(cx);
@@ -222,7 +223,6 @@ impl Inbound {
         let count = socket.receive(spare)?;
         buffer.fill(count);
         self.heard = true;
-        self.held = false;
         self.drained = count < room;
         if !self.drained && self.size + 1 < SIZES.len() {
             self.size += 1;

@@ -281,6 +281,18 @@ fn a_stream_is_read_once_in_a_turn() {
 }
 
 #[test]
+fn a_client_is_held_only_for_as_long_as_its_peer_takes_nothing() {
+    let mut side = streaming();
+    side.read(); // the batch is under way, and more has arrived
+    assert!(side.inbound.is_held());
+    side.socket.0.borrow_mut().arrived.clear();
+    assert!(side.take().is_some());
+    side.peer.incoming.give_credit();
+    side.read(); // there is nothing, and nothing may ever come
+    assert!(!side.inbound.is_held(), "its silence would never count again");
+}
+
+#[test]
 fn in_a_stream_both_ways_what_came_from_the_peer_is_written_before_more_is_read() {
     for streams in [true, false] {
         let mut side = if streams { streaming() } else { Side::new() };
