@@ -102,6 +102,15 @@ impl Buffer {
         self.fill(bytes.len());
     }
 
+    /// Appends server frames that were made elsewhere, where there is no input.
+    pub(crate) fn append_output(&mut self, frames: &[u8]) {
+        debug_assert!(self.input().is_empty(), "input is behind output");
+        let end = self.output.end + frames.len();
+        self.bytes[self.output.end..end].copy_from_slice(frames);
+        self.output.end = end;
+        self.input = end..end;
+    }
+
     /// Moves everything into an empty buffer that is large enough for it.
     pub(crate) fn move_into(&mut self, other: &mut Self) {
         let length = self.output.len();
@@ -187,6 +196,15 @@ mod tests {
         assert_eq!(buffer.output(), b"ames");
         buffer.consume_output(4);
         assert_eq!(buffer.output(), b"");
+    }
+
+    #[test]
+    fn frames_can_be_added_to_output() {
+        let mut buffer = Buffer::new(64);
+        buffer.append_output(b"one");
+        buffer.consume_output(1);
+        buffer.append_output(b", two");
+        assert_eq!((buffer.output(), buffer.input()), (&b"ne, two"[..], &b""[..]));
     }
 
     #[test]

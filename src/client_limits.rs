@@ -33,10 +33,10 @@ impl ClientLimits {
         self.lock().ask(client, self.clock.now())
     }
 
-    /// Counts a connection, if connections are counted.
-    pub(crate) fn arrive(self: &Arc<Self>, client: Client) -> Result<Option<Presence>, Excess> {
+    /// Counts a connection, if connections are counted. What says so is boxed, as mostly they are not.
+    pub(crate) fn arrive(self: &Arc<Self>, client: Client) -> Result<Option<Box<Presence>>, Excess> {
         let is_counted = self.lock().arrive(client, self.clock.now())?;
-        Ok(is_counted.then(|| Presence { limits: Arc::clone(self), client }))
+        Ok(is_counted.then(|| Box::new(Presence { limits: Arc::clone(self), client })))
     }
 
     /// How many connections are counted.

@@ -68,7 +68,7 @@ pub(crate) struct Surroundings {
     /// Whether they are to close. They are woken when this changes.
     pub(crate) stopping: Cell<bool>,
     /// The executor's turn.
-    pub(crate) turn: Rc<Cell<u64>>,
+    pub(crate) turn: Rc<Cell<u32>>,
     /// Counts the beats, at which some of the connections are woken to look at their clients.
     pub(crate) beat: Cell<u32>,
     pub(crate) liveness: Rules,
@@ -80,6 +80,8 @@ pub(crate) struct Connection<T> {
     inbound: Inbound,
     outbound: Outbound,
     closing: Closing,
+    /// The end of its present step.
+    timeout: Option<Sleep>,
     shut_down: bool,
     liveness: Liveness,
     /// What is told of it when it ends.
@@ -95,7 +97,7 @@ pub(crate) struct Connection<T> {
     surroundings: Rc<Surroundings>,
     _ticket: Ticket,
     /// Counts it among its client's.
-    _presence: Option<Presence>,
+    _presence: Option<Box<Presence>>,
     /// Tells by its end that the connection has ended.
     _alive: StopOnDrop,
 }
@@ -109,7 +111,7 @@ impl<T: Transport> Connection<T> {
         claim: Claim,
         reframer: Reframer,
         surroundings: Rc<Surroundings>,
-        presence: Option<Presence>,
+        presence: Option<Box<Presence>>,
         alive: StopOnDrop,
     ) -> Self {
         let Claim { seat, end, visit, ticket, .. } = claim;
@@ -119,6 +121,7 @@ impl<T: Transport> Connection<T> {
             inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, Rc::clone(&surroundings)),
             outbound: Outbound::new(end.incoming, Rc::clone(&surroundings.pool)),
             closing: Closing::NotYet,
+            timeout: None,
             shut_down: false,
             liveness: Liveness::new(surroundings.beat.get()),
             visit,
@@ -155,16 +158,16 @@ impl<T> Drop for Connection<T> {
     }
 }
 
-/// How far the closing handshake has come; each wait has its end.
+/// How far the closing handshake has come.
+#[derive(Clone, Copy, Debug)]
 enum Closing {
     NotYet,
-    /// The close frame is queued, but not yet sent. Whether it was, is asked when it is in the socket.
-    Delivering {
-        timeout: Sleep,
-        asked: bool,
-    },
+    /// The close frame is queued, but not yet sent.
+    Delivering,
+    /// It is in the socket, which was asked to tell when it is sent.
+    Sending,
     /// The client's turn.
-    Answering(Sleep),
+    Answering,
 }
 
 impl<T: Transport> Connection<T> {
@@ -226,29 +229,31 @@ impl<T: Transport> Connection<T> {
     /// Ready when the closing handshake has taken too long.
     fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let clock = &self.surroundings.clock;
-        let sleep = |duration| clock.sleep_until(clock.now() + duration);
+        let sleep = |duration| Some(clock.sleep_until(clock.now() + duration));
         loop {
-            match &mut self.closing {
+            self.closing = match self.closing {
                 // A client that has closed or violated the protocol wants nothing more.
-                Closing::NotYet if self.inbound.has_closed() => self.closing = Closing::Answering(sleep(CLOSE_TIMEOUT)),
+                Closing::NotYet | Closing::Delivering | Closing::Sending if self.inbound.has_closed() => {
+                    self.timeout = sleep(CLOSE_TIMEOUT);
+                    Closing::Answering
+                }
                 Closing::NotYet => {
-                    self.closing = Closing::Delivering { timeout: sleep(DELIVERY_TIMEOUT), asked: false };
+                    self.timeout = sleep(DELIVERY_TIMEOUT);
+                    Closing::Delivering
                 }
-                Closing::Delivering { .. } if self.inbound.has_closed() => {
-                    self.closing = Closing::Answering(sleep(CLOSE_TIMEOUT));
-                }
-                Closing::Delivering { asked: asked @ false, .. } if self.outbound.is_flushed() => {
+                Closing::Delivering if self.outbound.is_flushed() => {
                     // Not before: the room that the frame waits for would be told in the place of this.
                     self.socket.report_when_sent();
-                    *asked = true;
+                    Closing::Sending
                 }
-                Closing::Delivering { asked: true, .. } if self.socket.poll_writable(cx).is_ready() => {
-                    self.closing = Closing::Answering(sleep(CLOSE_TIMEOUT));
+                Closing::Sending if self.socket.poll_writable(cx).is_ready() => {
+                    self.timeout = sleep(CLOSE_TIMEOUT);
+                    Closing::Answering
                 }
-                Closing::Delivering { timeout, .. } => return timeout.as_mut().poll(cx),
-                Closing::Answering(timeout) => return timeout.as_mut().poll(cx),
-            }
+                Closing::Delivering | Closing::Sending | Closing::Answering => break,
+            };
         }
+        self.timeout.as_mut().map_or(Poll::Pending, |timeout| timeout.as_mut().poll(cx))
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) trait Spawn {
     fn wake(&self, share: usize, shares: usize);
 
     /// Counts the turns: a task that has much to do does one step of it in each.
-    fn turn(&self) -> Rc<Cell<u64>>;
+    fn turn(&self) -> Rc<Cell<u32>>;
 }
 
 /// A task that is ready. It knows which it is.
@@ -40,7 +40,7 @@ const CHAIN: usize = 2;
 pub(crate) struct Executor {
     queue: Arc<Queue>,
     tasks: RefCell<Slab<(Task, Waker)>>,
-    turn: Rc<Cell<u64>>,
+    turn: Rc<Cell<u32>>,
 }
 
 /// Those that are ready. Any thread may wake one.
@@ -106,7 +106,7 @@ impl Executor {
             if until.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            self.turn.set(self.turn.get() + 1);
+            self.turn.set(self.turn.get().wrapping_add(1));
             for _ in 0..self.queue.len(cx.waker()) {
                 let Some(first) = self.queue.pop() else { break };
                 RUNNING.set(Arc::as_ptr(&self.queue));
@@ -158,7 +158,7 @@ impl Spawn for Executor {
         tasks.iter().filter(|(which, _)| which % shares == share).for_each(|(_, (_, waker))| waker.wake_by_ref());
     }
 
-    fn turn(&self) -> Rc<Cell<u64>> {
+    fn turn(&self) -> Rc<Cell<u32>> {
         Rc::clone(&self.turn)
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct Admitted<T> {
     pub(crate) read_ahead: Bytes,
     pub(crate) claim: Claim,
     /// Counts it among its client's connections, if they are counted.
-    pub(crate) presence: Option<Presence>,
+    pub(crate) presence: Option<Box<Presence>>,
 }
 
 /// What the front door goes by. All workers share it.

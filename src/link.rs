@@ -11,12 +11,10 @@
 //! The two ends do not know where they are: near and far are a matter of who holds them. The first side of a pair
 //! keeps its near end and parks the far end in the [`PairTable`](crate::pair_table::PairTable) for the second.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 
-use async_channel::{Receiver, Sender};
-use futures_lite::Stream;
+use async_channel::{Receiver, Sender, TryRecvError};
 
 /// Why nothing more comes from the other side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,13 +71,14 @@ fn direction<T>() -> (Outgoing<T>, Incoming<T>) {
     // A second batch on its way would only wait behind the first, outside of the cache, and double what a stalled reader
     // costs.
     let (batches_in, batches_out) = async_channel::bounded(1);
-    let slip = Slip { credit: true, abandoned: false, sender: None, batch: None, farewell: Farewell::default() };
+    let slip = Slip { credit: true, ..Slip::default() };
     let slip = Arc::new(Mutex::new(slip));
     let outgoing = Outgoing { batches: batches_in, has_credit: false, slip: Arc::clone(&slip) };
-    (outgoing, Incoming { batches: Box::pin(batches_out), slip })
+    (outgoing, Incoming { batches: batches_out, slip })
 }
 
-/// What goes with the channel of a direction. (A channel for the credits, too, would add 0.8 KiB to a connection.)
+/// What goes with the channel of a direction: credits, which come back, and who waits at either end. (The channel could do
+/// the waiting, but its lists of listeners, and a channel for the credits, would add 1 KiB to a connection.)
 #[derive(Debug)]
 struct Slip<T> {
     /// Whether the credit waits to be taken.
@@ -88,9 +87,24 @@ struct Slip<T> {
     abandoned: bool,
     /// Who waits for the credit.
     sender: Option<Waker>,
+    /// Who waits for a batch, or for the end.
+    receiver: Option<Waker>,
     /// The last words, to be found when the channel is empty and closed.
-    batch: Option<Box<T>>,
+    batch: Option<T>,
     farewell: Farewell,
+}
+
+impl<T> Default for Slip<T> {
+    fn default() -> Self {
+        Self {
+            credit: false,
+            abandoned: false,
+            sender: None,
+            receiver: None,
+            batch: None,
+            farewell: Farewell::default(),
+        }
+    }
 }
 
 /// Nothing that is half done is ever seen here, so a panic elsewhere spoils nothing.
@@ -131,13 +145,29 @@ impl<T> Outgoing<T> {
         assert!(std::mem::take(&mut self.has_credit), "a batch needs a credit");
         // With a credit in hand there is room, so this fails only if the other side is gone.
         let _ = self.batches.try_send(batch);
+        self.tell_receiver();
     }
 
     /// Ends this direction: the other side gets what is under way, then `last`, then `farewell`.
     pub fn finish(self, last: Option<T>, farewell: Farewell) {
         let mut slip = lock(&self.slip);
-        slip.batch = last.map(Box::new);
+        slip.batch = last;
         slip.farewell = farewell;
+    }
+
+    /// Wakes the other side, if it waits.
+    fn tell_receiver(&self) {
+        let receiver = lock(&self.slip).receiver.take();
+        if let Some(receiver) = receiver {
+            receiver.wake(); // when nothing is locked any more
+        }
+    }
+}
+
+impl<T> Drop for Outgoing<T> {
+    fn drop(&mut self) {
+        self.batches.close();
+        self.tell_receiver();
     }
 }
 
@@ -153,18 +183,37 @@ pub enum Next<T> {
 /// The receiving half of one direction.
 #[derive(Debug)]
 pub struct Incoming<T> {
-    batches: Pin<Box<Receiver<T>>>,
+    batches: Receiver<T>,
     slip: Arc<Mutex<Slip<T>>>,
 }
+
+/// The channel's own way to wait needs to stay where it is, but that is not used.
+impl<T> Unpin for Incoming<T> {}
 
 impl<T> Incoming<T> {
     /// The next batch, or the end.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next<T>> {
-        if let Some(batch) = ready!(self.batches.as_mut().poll_next(cx)) {
-            return Poll::Ready(Next::Batch(batch));
+        match self.batches.try_recv() {
+            Ok(batch) => Poll::Ready(Next::Batch(batch)),
+            Err(TryRecvError::Closed) => {
+                let mut slip = lock(&self.slip);
+                Poll::Ready(slip.batch.take().map_or(Next::End(slip.farewell), Next::Batch))
+            }
+            Err(TryRecvError::Empty) => self.wait(cx),
         }
+    }
+
+    /// Waits for what was not there a moment ago.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Next<T>> {
         let mut slip = lock(&self.slip);
-        Poll::Ready(slip.batch.take().map_or(Next::End(slip.farewell), |batch| Next::Batch(*batch)))
+        if slip.receiver.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            return Poll::Pending; // and whatever has come since then wakes it
+        }
+        let previous = slip.receiver.replace(cx.waker().clone());
+        drop(slip);
+        drop(previous); // which may do anything
+        // It may have come before anybody was there to be woken.
+        if self.batches.is_empty() && !self.batches.is_closed() { Poll::Pending } else { self.poll_next(cx) }
     }
 
     /// Lets the other side send another batch: the last one is written.

@@ -9,10 +9,10 @@
 use std::time::Duration;
 
 /// How many bytes a client takes in a second at least that is not given up: half a megabit.
-const SLOWEST: u64 = 64 * 1024;
+const SLOWEST: u32 = 64 * 1024;
 
 /// What may be on its way to a client at most, in bytes: as much as a socket of Linux holds by default (`tcp_wmem`).
-const MOST_ON_ITS_WAY: u64 = 4 << 20;
+const MOST_ON_ITS_WAY: u32 = 4 << 20;
 
 /// How many beats there are in the time that a client may be quiet.
 const BEATS: u32 = 32;
@@ -36,7 +36,7 @@ pub(crate) struct Rules {
     /// How many beats it has for an answer.
     timeout: u32,
     /// How many bytes the slowest client takes in a beat.
-    takes: u64,
+    takes: u32,
 }
 
 impl Rules {
@@ -51,7 +51,7 @@ impl Rules {
             beat,
             interval: interval.map(beats),
             timeout: beats(timeout).max(1),
-            takes: u64::try_from(takes).unwrap_or(u64::MAX),
+            takes: u32::try_from(takes).unwrap_or(u32::MAX),
         }
     }
 }
@@ -76,7 +76,7 @@ pub(crate) struct Liveness {
     /// The beat at which it is given up, if it was asked.
     deadline: Option<u32>,
     /// How many bytes are on their way to it at most.
-    on_its_way: u64,
+    on_its_way: u32,
 }
 
 impl Liveness {
@@ -94,8 +94,9 @@ impl Liveness {
     pub(crate) fn look(&mut self, now: u32, heard: bool, written: u64, rules: &Rules) -> Verdict {
         let beats = now.wrapping_sub(self.looked);
         self.looked = now;
-        let taken = rules.takes.saturating_mul(beats.into());
-        self.on_its_way = self.on_its_way.saturating_sub(taken).saturating_add(written).min(MOST_ON_ITS_WAY);
+        let written = u32::try_from(written).unwrap_or(u32::MAX);
+        let rest = self.on_its_way.saturating_sub(rules.takes.saturating_mul(beats));
+        self.on_its_way = rest.saturating_add(written).min(MOST_ON_ITS_WAY);
         if heard {
             self.heard = now;
             self.deadline = None;
@@ -103,7 +104,7 @@ impl Liveness {
         match (self.deadline, rules.interval) {
             (Some(deadline), _) if now.wrapping_sub(deadline) < u32::MAX / 2 => Verdict::Lost,
             (None, Some(interval)) if now.wrapping_sub(self.heard) >= interval => {
-                let way = u32::try_from(self.on_its_way / rules.takes).unwrap_or(LONGEST);
+                let way = self.on_its_way / rules.takes;
                 self.deadline = Some(now.wrapping_add(rules.timeout).wrapping_add(way));
                 Verdict::Ping
             }
@@ -151,8 +152,8 @@ mod tests {
 
     #[test]
     fn what_is_on_its_way_gives_more_time() {
-        assert_eq!(silent(SLOWEST), (32, 53), "what was written at the beat of the ping");
-        assert_eq!(silent(SLOWEST + 10 * 1024), (32, 52 + 5 + 1));
+        assert_eq!(silent(SLOWEST.into()), (32, 53), "what was written at the beat of the ping");
+        assert_eq!(silent(u64::from(SLOWEST) + 10 * 1024), (32, 52 + 5 + 1));
         assert_eq!(silent(u64::MAX), (32, 52 + 64), "no more than a socket holds");
     }
 
@@ -168,14 +169,14 @@ mod tests {
         let rules = Rules::new(Some(Duration::from_nanos(1)), Duration::MAX);
         assert_eq!((rules.beat, rules.interval, rules.takes), (SHORTEST_BEAT, Some(1), SLOWEST / 200));
         assert_eq!(rules.timeout, LONGEST);
-        assert!(Rules::new(Some(Duration::MAX), SECOND).takes > 1 << 60);
+        assert!(Rules::new(Some(Duration::MAX), SECOND).takes > 1 << 31);
     }
 
     #[test]
     fn near_is_who_has_little_on_its_way() {
         let (rules, mut liveness) = (rules(), Liveness::new(0));
         assert!(liveness.is_near(&rules));
-        let _ = liveness.look(1, true, SLOWEST + 1, &rules);
+        let _ = liveness.look(1, true, u64::from(SLOWEST) + 1, &rules);
         assert!(!liveness.is_near(&rules));
         let _ = liveness.look(2, true, 0, &rules);
         assert!(liveness.is_near(&rules));

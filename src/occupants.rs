@@ -12,21 +12,15 @@ use crate::stop::{Stop, StopOnDrop, stop};
 /// How many pairs may be asked at a time. More are refused without a question, which is what happened to them before.
 const QUESTIONS: usize = 64;
 
-/// Somebody who has a seat.
-#[derive(Debug, Default)]
-struct Occupant {
-    /// What wakes its task, once it runs.
-    task: Option<Waker>,
-    /// The question that it owes an answer to, and what tells of the answer by its drop.
-    asked: Option<(u64, StopOnDrop)>,
-    /// It owed an answer for too long.
-    lost: bool,
-}
-
-impl Occupant {
-    fn owes(&self, question: &Asked) -> bool {
-        self.asked.as_ref().is_some_and(|(number, _)| *number == question.number)
-    }
+/// An answer that is owed.
+#[derive(Debug)]
+struct Debt {
+    /// To which question.
+    number: u64,
+    /// Tells of the answer by its drop.
+    _asker: StopOnDrop,
+    /// Whether it is owed for too long.
+    is_overdue: bool,
 }
 
 /// What an occupant is asked, or told.
@@ -49,7 +43,10 @@ pub(crate) struct Asked {
 /// All who have a seat. What wakes or drops something is returned, for when nothing is locked any more.
 #[derive(Debug, Default)]
 pub(crate) struct Occupants {
-    occupants: HashMap<ConnId, Occupant>,
+    /// All of them, and what wakes the task of each, once it runs.
+    tasks: HashMap<ConnId, Option<Waker>>,
+    /// The answers that they owe. Few do, and the map of all is large enough.
+    debts: HashMap<ConnId, Debt>,
     /// How many questions there are, and have been.
     questions: usize,
     issued: u64,
@@ -57,19 +54,19 @@ pub(crate) struct Occupants {
 
 impl Occupants {
     pub(crate) fn come(&mut self, id: ConnId) {
-        self.occupants.insert(id, Occupant::default());
+        self.tasks.insert(id, None);
     }
 
     /// Whatever it was asked, its absence is an answer.
     #[must_use]
     pub(crate) fn go(&mut self, id: ConnId) -> Option<impl Sized + use<>> {
-        self.occupants.remove(&id)
+        Some((self.tasks.remove(&id)?, self.debts.remove(&id)))
     }
 
     /// Says what wakes an occupant.
     pub(crate) fn attend(&mut self, id: ConnId, task: Waker) {
-        if let Some(occupant) = self.occupants.get_mut(&id) {
-            occupant.task = Some(task);
+        if let Some(known) = self.tasks.get_mut(&id) {
+            *known = Some(task);
         }
     }
 
@@ -77,8 +74,7 @@ impl Occupants {
     /// answered.
     #[must_use]
     pub(crate) fn ask(&mut self, sides: [ConnId; 2]) -> Option<(Asked, Stop, Vec<Waker>)> {
-        let is_asked = |id| self.occupants.get(&id).is_some_and(|occupant| occupant.asked.is_some());
-        if self.questions >= QUESTIONS || sides.into_iter().any(is_asked) {
+        if self.questions >= QUESTIONS || sides.iter().any(|id| self.debts.contains_key(id)) {
             return None;
         }
         self.questions += 1;
@@ -87,9 +83,9 @@ impl Occupants {
         let (asked, answered) = stop();
         let mut tasks = Vec::new();
         for id in sides {
-            if let Some(occupant) = self.occupants.get_mut(&id) {
-                occupant.asked = Some((number, asked.clone()));
-                tasks.extend(occupant.task.clone());
+            if let Some(task) = self.tasks.get(&id) {
+                self.debts.insert(id, Debt { number, _asker: asked.clone(), is_overdue: false });
+                tasks.extend(task.clone());
             }
         }
         Some((Asked { number, sides }, answered, tasks))
@@ -102,17 +98,13 @@ impl Occupants {
 
     /// What an occupant has not answered yet.
     pub(crate) fn question(&self, id: ConnId) -> Option<Question> {
-        match self.occupants.get(&id)? {
-            Occupant { lost: true, .. } => Some(Question::Lost),
-            Occupant { asked: Some(_), .. } => Some(Question::IsThere),
-            _ => None,
-        }
+        Some(if self.debts.get(&id)?.is_overdue { Question::Lost } else { Question::IsThere })
     }
 
-    /// Its client is there.
+    /// Its client is there. An answer that comes too late changes nothing.
     #[must_use]
     pub(crate) fn answer(&mut self, id: ConnId) -> Option<impl Sized + use<>> {
-        self.occupants.get_mut(&id)?.asked.take()
+        self.settle(id, |debt| !debt.is_overdue)
     }
 
     /// Takes those for lost who have not answered this question. Returns who they are.
@@ -120,11 +112,11 @@ impl Occupants {
     pub(crate) fn give_up(&mut self, asked: &Asked) -> Vec<(ConnId, Option<Waker>)> {
         let mut lost = Vec::new();
         for id in asked.sides {
-            if let Some(occupant) = self.occupants.get_mut(&id)
-                && occupant.owes(asked)
+            if let Some(debt) = self.debts.get_mut(&id)
+                && debt.number == asked.number
             {
-                occupant.lost = true;
-                lost.push((id, occupant.task.clone()));
+                debt.is_overdue = true;
+                lost.push((id, self.tasks.get(&id).cloned().flatten()));
             }
         }
         lost
@@ -134,6 +126,10 @@ impl Occupants {
     #[must_use]
     pub(crate) fn end(&mut self, asked: &Asked) -> [Option<impl Sized + use<>>; 2] {
         self.questions -= 1;
-        asked.sides.map(|id| self.occupants.get_mut(&id).filter(|occupant| occupant.owes(asked))?.asked.take())
+        asked.sides.map(|id| self.settle(id, |debt| debt.number == asked.number && !debt.is_overdue))
+    }
+
+    fn settle(&mut self, id: ConnId, is_it: impl FnOnce(&Debt) -> bool) -> Option<Debt> {
+        if is_it(self.debts.get(&id)?) { self.debts.remove(&id) } else { None }
     }
 }

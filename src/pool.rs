@@ -1,5 +1,7 @@
 //! Recycled buffers, so that a connection owns one only while it has something in it.
 //!
+//! They are boxed: what is handed from one task to another is a pointer, and so is the place for it where there is none.
+//!
 //! Each worker has a pool of its own: what was written last is what is filled next, while it is still in the cache.
 //! A pool keeps 1.6 MiB at most; what comes back beyond that is freed.
 
@@ -20,18 +22,19 @@ const KEPT: [usize; 4] = [32, 16, 4, 4];
 /// Free buffers by size.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    free: RefCell<[Vec<Buffer>; SIZES.len()]>,
+    #[expect(clippy::vec_box, reason = "they come and go as boxes")]
+    free: RefCell<[Vec<Box<Buffer>>; SIZES.len()]>,
 }
 
 impl Pool {
     /// An empty buffer of the smallest size that holds `capacity` bytes, or of the largest size.
-    pub(crate) fn take(&self, capacity: usize) -> Buffer {
+    pub(crate) fn take(&self, capacity: usize) -> Box<Buffer> {
         let size = size_for(capacity);
-        self.free.borrow_mut()[size].pop().unwrap_or_else(|| Buffer::new(SIZES[size]))
+        self.free.borrow_mut()[size].pop().unwrap_or_else(|| Box::new(Buffer::new(SIZES[size])))
     }
 
     /// Takes a buffer back. Whatever it still holds is forgotten.
-    pub(crate) fn put(&self, mut buffer: Buffer) {
+    pub(crate) fn put(&self, mut buffer: Box<Buffer>) {
         let size = size_for(buffer.capacity());
         let free = &mut self.free.borrow_mut()[size];
         if free.len() < KEPT[size] {
@@ -43,7 +46,7 @@ impl Pool {
     /// The size of all that is kept, in bytes.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn held(&self) -> usize {
-        self.free.borrow().iter().flatten().map(Buffer::capacity).sum()
+        self.free.borrow().iter().flatten().map(|buffer| buffer.capacity()).sum()
     }
 }
 
@@ -70,7 +73,7 @@ mod tests {
     fn returned_buffers_are_empty_and_bounded_in_number() {
         let pool = Pool::default();
         for _ in 0..100 {
-            let mut buffer = Buffer::new(LARGEST);
+            let mut buffer = Box::new(Buffer::new(LARGEST));
             buffer.append_input(b"left over");
             pool.put(buffer);
         }

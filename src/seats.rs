@@ -26,7 +26,7 @@ use crate::tickets::{Ticket, Tickets};
 /// What the first side leaves for the second.
 #[derive(Debug)]
 struct Parked {
-    far: End<Buffer>,
+    far: End<Box<Buffer>>,
     /// To be told when the second side comes.
     met: Arc<OnceLock<Instant>>,
     /// Where the first side runs: the second is to run there too, so that their batches stay in one cache.
@@ -59,7 +59,7 @@ pub(crate) struct Seats {
 #[derive(Debug)]
 pub(crate) struct Claim {
     pub(crate) seat: Seat,
-    pub(crate) end: End<Buffer>,
+    pub(crate) end: End<Box<Buffer>>,
     /// What is told of it when it ends.
     pub(crate) visit: Visit,
     /// The worker that the connection is to run on.

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{fs, io};
 
-use argh::FromArgs;
+use argh::{EarlyExit, FromArgs};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -62,14 +62,19 @@ struct Options {
     /// be the assembling relay
     #[argh(switch, hidden_help)]
     assembling_relay: bool,
-    /// given by cargo
-    #[argh(switch, hidden_help)]
-    #[expect(dead_code, reason = "it says nothing")]
-    bench: bool,
 }
 
 fn main() -> ExitCode {
-    let options: Options = argh::from_env();
+    // cargo adds a word of its own behind all others, even behind `--help`.
+    let given: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let given: Vec<_> = given.iter().map(String::as_str).collect();
+    let options = match Options::from_args(&["cargo bench --bench relay --"], &given) {
+        Ok(options) => options,
+        Err(EarlyExit { output, status }) => {
+            eprintln!("{output}");
+            return if status.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+    };
     let result = match &options {
         Options { raw_relay: true, .. } => raw_relay::run(),
         Options { assembling_relay: true, .. } => assembling_relay::run(),

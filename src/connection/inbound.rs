@@ -31,17 +31,18 @@ pub(super) const LARGE_BATCH: usize = LARGEST / 2;
 pub(crate) struct Inbound {
     reframer: Reframer,
     /// What is read and not yet handed over; none while there is nothing.
-    buffer: Option<Buffer>,
-    /// The length of the incomplete frame at the front of the input that must go out whole, or 0.
-    frame: usize,
+    buffer: Option<Box<Buffer>>,
+    /// The length of the incomplete frame at the front of the input that must go out whole, or 0. (Whatever goes out
+    /// whole fits in a buffer.)
+    frame: u32,
     /// The index in [`SIZES`] of the next read: it follows what the socket has to give.
-    size: usize,
+    size: u8,
     /// Whether the last read took all there was. Then the next one waits until the socket is readable.
     drained: bool,
     /// Whether the last batch was a large one. Then what follows it is not read before it is written.
     streams: bool,
     /// The executor's turn at the last read.
-    turn: u64,
+    turn: u32,
     /// Whether something was read since this was asked last.
     heard: bool,
     /// Whether the client is not read from for the sake of its peer.
@@ -60,14 +61,14 @@ struct Route {
     /// Declared first and so dropped first: the code is free before the peer hears of the departure. None if the client
     /// is known to have gone, while what it left behind is still to be read.
     seat: Option<Seat>,
-    outgoing: Outgoing<Buffer>,
+    outgoing: Outgoing<Box<Buffer>>,
 }
 
 impl Inbound {
     pub(crate) fn new(
         read_ahead: &[u8],
         seat: Seat,
-        outgoing: Outgoing<Buffer>,
+        outgoing: Outgoing<Box<Buffer>>,
         reframer: Reframer,
         surroundings: Rc<Surroundings>,
     ) -> Self {
@@ -224,9 +225,9 @@ impl Inbound {
         buffer.fill(count);
         self.heard = true;
         self.drained = count < room;
-        if !self.drained && self.size + 1 < SIZES.len() {
+        if !self.drained && self.next_size() < LARGEST {
             self.size += 1;
-        } else if count < SIZES[self.size] / SPARSE && self.size > 0 {
+        } else if count < self.next_size() / SPARSE && self.size > 0 {
             self.size -= 1;
         }
         Ok(count)
@@ -238,7 +239,7 @@ impl Inbound {
         let end = loop {
             match self.reframer.advance(&mut buffer) {
                 Ok(Event::Starved { frame }) => {
-                    self.frame = frame;
+                    self.frame = frame as u32;
                     break None;
                 }
                 Ok(Event::Ping(data)) => outbound.pong(data),
@@ -286,7 +287,7 @@ impl Inbound {
     }
 
     /// Takes the buffer with its output, and keeps what begins the next frame in another one.
-    fn split_output(&mut self) -> Option<Buffer> {
+    fn split_output(&mut self) -> Option<Box<Buffer>> {
         let mut buffer = self.buffer.take()?;
         if buffer.output().is_empty() {
             self.buffer = Some(buffer);
@@ -301,15 +302,24 @@ impl Inbound {
         Some(buffer)
     }
 
+    fn frame(&self) -> usize {
+        self.frame as usize
+    }
+
+    /// What the socket is believed to give at once, in bytes.
+    fn next_size(&self) -> usize {
+        SIZES[usize::from(self.size)]
+    }
+
     /// The capacity that the next read is to have, or `None` if everything is full until the link has a credit.
     fn next_capacity(&self) -> Option<usize> {
-        let alone = SIZES[self.size].max(HEADROOM + self.frame);
+        let alone = self.next_size().max(HEADROOM + self.frame());
         let Some(buffer) = &self.buffer else { return Some(alone) };
         let output = match buffer.output().len() {
             0 => return Some(alone.max(HEADROOM + buffer.input().len() + LEAST_READ)),
             length => HEADROOM + length,
         };
-        let needed = output + HEADROOM + self.frame.max(buffer.input().len() + LEAST_READ);
+        let needed = output + HEADROOM + self.frame().max(buffer.input().len() + LEAST_READ);
         (needed <= LARGEST).then_some(needed)
     }
 
@@ -319,7 +329,7 @@ impl Inbound {
         let buffer = match self.buffer.take() {
             None => self.surroundings.pool.take(capacity),
             Some(mut buffer) => {
-                let more = self.frame.saturating_sub(buffer.input().len()).max(LEAST_READ);
+                let more = self.frame().saturating_sub(buffer.input().len()).max(LEAST_READ);
                 if buffer.capacity() < capacity || buffer.spare_mut().len() < more {
                     let mut large = self.surroundings.pool.take(capacity);
                     buffer.move_into(&mut large);

@@ -5,14 +5,16 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, HEADROOM};
 use crate::link::{Farewell, Incoming, Next};
-use crate::pool::Pool;
+use crate::pool::{Pool, SIZES};
+use crate::reframe::CONTROL_PAYLOAD;
 use crate::transport::Transport;
 
-/// How many bytes of answers to pings may wait for a client that does not read. Beyond that only the newest is
-/// answered, as RFC 6455, section 5.5.3 allows: a flood of pings costs no memory.
-pub(super) const PONG_BACKLOG: usize = 4096;
+/// How many bytes of answers to pings may wait for a client that does not read: as many as the smallest buffer holds,
+/// with a close frame behind them. Beyond that only the newest is answered, as RFC 6455, section 5.5.3 allows: a flood of
+/// pings costs no memory.
+pub(super) const PONG_BACKLOG: usize = SIZES[0] - HEADROOM - (2 + CONTROL_PAYLOAD);
 
 const FIN_CLOSE: u8 = 0x88;
 const FIN_PING: u8 = 0x89;
@@ -20,14 +22,14 @@ const FIN_PONG: u8 = 0x8A;
 
 pub(crate) struct Outbound {
     /// The link, until a close frame is queued.
-    incoming: Option<Incoming<Buffer>>,
+    incoming: Option<Incoming<Box<Buffer>>>,
     writing: Writing,
     /// Whether the last write took less than it was given. Then the next one waits until the socket is writable.
     blocked: bool,
     /// How many bytes were written since this was asked last.
     written: u64,
-    /// The relay's own frames that are next: pongs and pings, and at last a close frame.
-    control: Vec<u8>,
+    /// The relay's own frames that are next, if there are any: pongs and pings, and at last a close frame.
+    control: Option<Box<Buffer>>,
     /// Why nothing can be written any more, once that is so.
     broken: Option<io::ErrorKind>,
     /// How the link has ended, if it did before anything else.
@@ -40,18 +42,18 @@ pub(crate) struct Outbound {
 /// What is on its way into the socket. It is finished before anything else is begun.
 enum Writing {
     Nothing,
-    Batch(Buffer),
-    Control { frames: Vec<u8>, written: usize },
+    Batch(Box<Buffer>),
+    Control(Box<Buffer>),
 }
 
 impl Outbound {
-    pub(crate) fn new(incoming: Incoming<Buffer>, pool: Rc<Pool>) -> Self {
+    pub(crate) fn new(incoming: Incoming<Box<Buffer>>, pool: Rc<Pool>) -> Self {
         Self {
             incoming: Some(incoming),
             writing: Writing::Nothing,
             blocked: false,
             written: 0,
-            control: Vec::new(),
+            control: None,
             broken: None,
             farewell: None,
             status_code: None,
@@ -64,8 +66,10 @@ impl Outbound {
         if self.is_closing() {
             return; // nothing follows a close frame
         }
-        if self.control.len() + 2 + data.len() > PONG_BACKLOG {
-            self.control.clear();
+        if let Some(control) = &mut self.control
+            && control.output().len() + 2 + data.len() > PONG_BACKLOG
+        {
+            control.clear();
         }
         self.queue(FIN_PONG, &[data]);
     }
@@ -114,7 +118,7 @@ impl Outbound {
 
     /// Whether everything that was queued is in the socket.
     pub(crate) fn is_flushed(&self) -> bool {
-        matches!(self.writing, Writing::Nothing) && self.control.is_empty()
+        matches!(self.writing, Writing::Nothing) && self.control.is_none()
     }
 
     /// Whether nothing can be written any more. The client may have said something before, which is for the other
@@ -142,7 +146,7 @@ impl Outbound {
         self.status_code = self.status_code();
         self.incoming = None;
         self.writing = Writing::Nothing;
-        self.control.clear();
+        self.control = None;
     }
 
     fn try_poll(&mut self, cx: &mut Context<'_>, socket: &impl Transport) -> io::Result<()> {
@@ -150,8 +154,8 @@ impl Outbound {
             if self.poll_write(cx, socket)?.is_pending() {
                 return Ok(());
             }
-            if !self.control.is_empty() {
-                self.writing = Writing::Control { frames: std::mem::take(&mut self.control), written: 0 };
+            if let Some(control) = self.control.take() {
+                self.writing = Writing::Control(control);
                 continue;
             }
             let Some(incoming) = &mut self.incoming else { return Ok(()) };
@@ -171,8 +175,7 @@ impl Outbound {
         loop {
             let bytes = match &self.writing {
                 Writing::Nothing => return Ok(Poll::Ready(())),
-                Writing::Batch(batch) => batch.output(),
-                Writing::Control { frames, written } => &frames[*written..],
+                Writing::Batch(buffer) | Writing::Control(buffer) => buffer.output(),
             };
             if self.blocked {
                 match socket.poll_writable(cx)? {
@@ -195,23 +198,18 @@ impl Outbound {
 
     /// Notes that `count` bytes of what is in hand are written.
     fn advance(&mut self, count: usize) {
-        match &mut self.writing {
+        let (Writing::Batch(buffer) | Writing::Control(buffer)) = &mut self.writing else { return };
+        buffer.consume_output(count);
+        if !buffer.output().is_empty() {
+            return;
+        }
+        match std::mem::replace(&mut self.writing, Writing::Nothing) {
             Writing::Nothing => {}
+            Writing::Control(frames) => self.pool.put(frames),
             Writing::Batch(batch) => {
-                batch.consume_output(count);
-                if batch.output().is_empty()
-                    && let Writing::Batch(batch) = std::mem::replace(&mut self.writing, Writing::Nothing)
-                {
-                    self.pool.put(batch);
-                    if let Some(incoming) = &self.incoming {
-                        incoming.give_credit();
-                    }
-                }
-            }
-            Writing::Control { frames, written } => {
-                *written += count;
-                if *written == frames.len() {
-                    self.writing = Writing::Nothing;
+                self.pool.put(batch);
+                if let Some(incoming) = &self.incoming {
+                    incoming.give_credit();
                 }
             }
         }
@@ -220,8 +218,9 @@ impl Outbound {
     /// Appends a control frame: its payload is at most 125 bytes (the relay's own reasons are short).
     fn queue(&mut self, first: u8, payload: &[&[u8]]) {
         let length: usize = payload.iter().map(|part| part.len()).sum();
-        debug_assert!(length <= crate::reframe::CONTROL_PAYLOAD);
-        self.control.extend([first, length as u8]);
-        payload.iter().for_each(|part| self.control.extend_from_slice(part));
+        debug_assert!(length <= CONTROL_PAYLOAD);
+        let control = self.control.get_or_insert_with(|| self.pool.take(0));
+        control.append_output(&[first, length as u8]);
+        payload.iter().for_each(|part| control.append_output(part));
     }
 }

@@ -130,7 +130,7 @@ struct Side {
     inbound: Inbound,
     outbound: Outbound,
     socket: Tap,
-    peer: End<Buffer>,
+    peer: End<Box<Buffer>>,
     surroundings: Rc<Surroundings>,
 }
 
@@ -159,7 +159,7 @@ impl Side {
     }
 
     /// The two ways together, and the peer's end.
-    fn connection(self) -> (Connection<Tap>, End<Buffer>) {
+    fn connection(self) -> (Connection<Tap>, End<Box<Buffer>>) {
         let Self { inbound, outbound, socket, peer, surroundings } = self;
         let ((alive, _), tickets) = (stop(), Tickets::new(1));
         let connection = Connection {
@@ -167,6 +167,7 @@ impl Side {
             inbound,
             outbound,
             closing: Closing::NotYet,
+            timeout: None,
             shut_down: false,
             liveness: Liveness::new(0),
             visit: Visit::first(0, Instant::now(), Arc::default()),
@@ -303,7 +304,7 @@ fn in_a_stream_both_ways_what_came_from_the_peer_is_written_before_more_is_read(
         let _ = Reframer::new(None).advance(&mut batch);
         assert!(side.peer.outgoing.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
         side.peer.outgoing.send(batch);
-        side.surroundings.turn.set(u64::MAX);
+        side.surroundings.turn.set(u32::MAX);
         let socket = side.socket.clone();
         let (mut connection, _peer) = side.connection();
         socket.0.borrow_mut().reads.clear();
@@ -382,13 +383,19 @@ fn nothing_is_written_where_there_is_no_room() {
 #[test]
 fn pongs_that_nobody_reads_have_a_bound() {
     let mut side = Side::new();
-    let fills = PONG_BACKLOG / 32;
-    (0..fills).for_each(|_| side.outbound.pong(&[b'a'; 30]));
+    let fill = |side: &mut Side| {
+        (0..PONG_BACKLOG / 32).for_each(|_| side.outbound.pong(&[b'a'; 30]));
+        side.outbound.pong(&[b'a'; PONG_BACKLOG % 32 - 2]);
+    };
+    fill(&mut side);
     side.let_write(usize::MAX);
     assert_eq!(side.write().concat().len(), PONG_BACKLOG, "so many are all answered");
-    (0..fills).for_each(|_| side.outbound.pong(&[b'a'; 30]));
+    fill(&mut side);
     side.outbound.pong(b"newest");
     assert_eq!(side.write().concat(), b"\x8A\x06newest");
+    fill(&mut side);
+    side.outbound.close(Some(1000), &"x".repeat(123));
+    assert_eq!(side.write().concat().len(), PONG_BACKLOG + 2 + 125, "there is room for the end");
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) struct Caller<'a> {
     /// What is connected: a client, or a proxy.
     peer: IpAddr,
     /// Its place among its client's connections, if they are counted, and it was not one too many when it came.
-    presence: RefCell<Option<Presence>>,
+    presence: RefCell<Option<Box<Presence>>>,
 }
 
 impl<'a> Caller<'a> {
@@ -45,7 +45,7 @@ impl<'a> Caller<'a> {
         Ok(())
     }
 
-    pub(super) fn into_presence(self) -> Option<Presence> {
+    pub(super) fn into_presence(self) -> Option<Box<Presence>> {
         self.presence.into_inner()
     }
 }

@@ -43,7 +43,7 @@ impl Random {
 }
 
 /// How many steps a turn has. A task may have none of them, or all.
-const STEPS: u64 = 4;
+const STEPS: u32 = 4;
 
 /// What a task is, and whose.
 pub(super) type Name = (&'static str, usize);
@@ -59,8 +59,8 @@ pub(super) struct Executor {
     tasks: RefCell<BTreeMap<usize, Task>>,
     next: RefCell<usize>,
     runnable: Arc<Mutex<BTreeSet<usize>>>,
-    steps: Cell<u64>,
-    turn: Rc<Cell<u64>>,
+    steps: Cell<u32>,
+    turn: Rc<Cell<u32>>,
 }
 
 struct TaskWaker {
@@ -137,7 +137,7 @@ impl Spawn for Tasks {
         self.executor.runnable.lock().unwrap().extend(there);
     }
 
-    fn turn(&self) -> Rc<Cell<u64>> {
+    fn turn(&self) -> Rc<Cell<u32>> {
         Rc::clone(&self.executor.turn)
     }
 }
