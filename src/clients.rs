@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// What the rate of requests is counted in.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The most that a rate can be limited to, per minute: a thousand in a second is no limit any more.
+/// The most that a rate can be limited to, per minute.
 pub(crate) const MOST_JOINS: u32 = 60_000;
 
 /// How many clients are remembered at most: with some hundred bytes for each, that is less than 10 MiB.

@@ -16,7 +16,7 @@ use crate::acceptor::Acceptor;
 use crate::access_tokens::AccessTokens;
 use crate::capacity::{Capacity, Wish};
 use crate::client_limits::ClientLimits;
-use crate::clients::Limits;
+use crate::clients::{Limits, MOST_JOINS};
 use crate::clock::{Clock, SystemClock};
 use crate::events::Running;
 use crate::front_door::Door;
@@ -105,12 +105,18 @@ pub struct Config {
     /// refused with 429. Zero: as many as it likes. A client is an IPv4 address, or the /64 of an IPv6 address.
     pub max_connections_per_client: usize,
     /// How many times in a minute a client may ask to join, refusals included: so many at once, and then one after the
-    /// other, evenly. More are refused with 429. Zero: as often as it likes. At most 60,000.
+    /// other, evenly. More are refused with 429. Zero: as often as it likes. At most
+    /// [`MOST_JOINS_PER_MINUTE`](Self::MOST_JOINS_PER_MINUTE).
     pub max_joins_per_minute: u32,
     /// Whether the address of a client is told where something is logged of it. (Its pair code never is.)
     pub log_addresses: bool,
     /// How many threads forward messages.
     pub workers: NonZeroUsize,
+}
+
+impl Config {
+    /// The most that [`max_joins_per_minute`](Self::max_joins_per_minute) can be: a thousand in a second is no limit any more.
+    pub const MOST_JOINS_PER_MINUTE: u32 = MOST_JOINS;
 }
 
 impl Default for Config {

@@ -2,11 +2,14 @@
 //! the default. An empty variable counts as none, so that a compose file can pass on what is not set.
 
 use std::ffi::OsString;
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use arc_relay::Config;
 use arc_relay::pair_code::MAX_CHARACTERS;
-use arc_relay::{Config, InvalidNetwork, InvalidOrigin};
 use argh::FromArgs;
 use bytesize::ByteSize;
 use log::LevelFilter;
@@ -113,123 +116,142 @@ pub(crate) struct Settings {
 impl Start {
     /// What the flags, the environment and the defaults say together.
     pub(crate) fn into_settings(self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Settings, String> {
-        let setting = |flag, given, variables| Setting::find(flag, given, variables, &environment);
+        let sources = Sources { environment };
+        let switch = |is_on: bool| is_on.then(|| String::from("true"));
+        let (mut access_token_file, mut log_level, mut log_format) = (None, LevelFilter::Info, Format::Text);
         let mut config = Config::default();
-        if let Some(host) = setting("--host", self.host, &["ARC_RELAY_HOST", "RELAY_HOST"]) {
-            config.host = host.parse(|host| match host.is_empty() {
-                true => Err(String::from("an address or a name is needed")),
-                false => Ok(host.to_owned()),
-            })?;
-        }
-        if let Some(port) = setting("--port", self.port, &["ARC_RELAY_PORT", "RELAY_PORT"]) {
-            config.port = port.parse(|port| port.parse().map_err(|_| "a number from 0 to 65535 is needed".into()))?;
-        }
-        if let Some(ttl) = setting("--pair-ttl", self.pair_ttl, &["ARC_RELAY_PAIR_TTL"]) {
-            config.pair_ttl = ttl.parse(duration)?;
-        }
-        if let Some(size) = setting("--max-message", self.max_message, &["ARC_RELAY_MAX_MESSAGE"]) {
-            config.max_message = size.parse(|size| match size.parse() {
-                Ok(ByteSize(0)) | Err(_) => Err(String::from("a size is needed, such as 65536 or 16MiB")),
-                Ok(ByteSize(size)) => Ok(Some(size)),
-            })?;
-        }
-        if let Some(interval) = setting("--ping-interval", self.ping_interval, &["ARC_RELAY_PING_INTERVAL"]) {
-            config.ping_interval = Some(interval.parse(duration_or_zero)?).filter(|interval| !interval.is_zero());
-        }
-        if let Some(timeout) = setting("--ping-timeout", self.ping_timeout, &["ARC_RELAY_PING_TIMEOUT"]) {
-            config.ping_timeout = timeout.parse(duration)?;
-        }
-        if let Some(timeout) = setting("--write-timeout", self.write_timeout, &["ARC_RELAY_WRITE_TIMEOUT"]) {
-            config.write_timeout = timeout.parse(duration)?;
-        }
-        if let Some(timeout) = setting("--probe-timeout", self.probe_timeout, &["ARC_RELAY_PROBE_TIMEOUT"]) {
-            config.probe_timeout = timeout.parse(duration_or_zero)?;
-        }
-        if let Some(timeout) = setting("--drain-timeout", self.drain_timeout, &["ARC_RELAY_DRAIN_TIMEOUT"]) {
-            config.drain_timeout = timeout.parse(duration_or_zero)?;
-        }
-        let timeout = setting("--handshake-timeout", self.handshake_timeout, &["ARC_RELAY_HANDSHAKE_TIMEOUT"]);
-        if let Some(timeout) = timeout {
-            config.handshake_timeout = timeout.parse(duration)?;
-        }
-        if let Some(limit) = setting("--max-handshakes", self.max_handshakes, &["ARC_RELAY_MAX_HANDSHAKES"]) {
-            config.max_handshakes = limit.parse(count)?;
-        }
-        if let Some(limit) = setting("--max-connections", self.max_connections, &["ARC_RELAY_MAX_CONNECTIONS"]) {
-            config.max_connections = Some(limit.parse(count)?);
-        }
-        if let Some(limit) = setting("--max-waiting", self.max_waiting, &["ARC_RELAY_MAX_WAITING"]) {
-            config.max_waiting = Some(limit.parse(count)?);
-        }
-        if let Some(origins) = setting("--allow-origin", self.allow_origin, &["ARC_RELAY_ALLOW_ORIGIN"]) {
-            config.allowed_origins = origins.parse(|list| {
-                let origins: Result<_, InvalidOrigin> = list.split(',').map(|origin| origin.trim().parse()).collect();
-                origins.map_err(|needed| needed.to_string())
-            })?;
-        }
-        if let Some(length) = setting("--min-code-length", self.min_code_length, &["ARC_RELAY_MIN_CODE_LENGTH"]) {
-            config.min_code_length = length.parse(|length| match length.parse() {
-                Ok(length @ 1..=MAX_CHARACTERS) => Ok(length),
-                _ => Err(format!("a number from 1 to {MAX_CHARACTERS} is needed")),
-            })?;
-        }
-        if let Some(networks) = setting("--trusted-proxies", self.trusted_proxies, &["ARC_RELAY_TRUSTED_PROXIES"]) {
-            config.trusted_proxies = networks.parse(|list| {
-                let networks: Result<_, InvalidNetwork> =
-                    list.split(',').map(|network| network.trim().parse()).collect();
-                networks.map_err(|needed| needed.to_string())
-            })?;
-        }
-        let switch = self.proxy_protocol.then(|| String::from("true"));
-        if let Some(switch) = setting("--proxy-protocol", switch, &["ARC_RELAY_PROXY_PROTOCOL"]) {
-            config.proxy_protocol = switch.parse(|switch| match switch {
-                "true" | "1" => Ok(true),
-                "false" | "0" => Ok(false),
-                _ => Err(String::from("true or false is needed")),
-            })?;
-        }
-        let limit = setting(
+        let c = &mut config;
+        sources.set("--host", self.host, &mut c.host, host)?;
+        sources.set("--port", self.port, &mut c.port, within(0..=u16::MAX))?;
+        sources.set("--pair-ttl", self.pair_ttl, &mut c.pair_ttl, duration)?;
+        sources.set("--max-message", self.max_message, &mut c.max_message, some(size))?;
+        sources.set("--ping-interval", self.ping_interval, &mut c.ping_interval, duration_or_none)?;
+        sources.set("--ping-timeout", self.ping_timeout, &mut c.ping_timeout, duration)?;
+        sources.set("--write-timeout", self.write_timeout, &mut c.write_timeout, duration)?;
+        sources.set("--probe-timeout", self.probe_timeout, &mut c.probe_timeout, duration_or_zero)?;
+        sources.set("--drain-timeout", self.drain_timeout, &mut c.drain_timeout, duration_or_zero)?;
+        sources.set("--handshake-timeout", self.handshake_timeout, &mut c.handshake_timeout, duration)?;
+        sources.set("--max-connections", self.max_connections, &mut c.max_connections, some(from(1)))?;
+        sources.set("--max-waiting", self.max_waiting, &mut c.max_waiting, some(from(1)))?;
+        sources.set("--max-handshakes", self.max_handshakes, &mut c.max_handshakes, from(1))?;
+        sources.set("--allow-origin", self.allow_origin, &mut c.allowed_origins, list)?;
+        sources.set("--access-token-file", self.access_token_file, &mut access_token_file, some(path))?;
+        sources.set("--min-code-length", self.min_code_length, &mut c.min_code_length, within(1..=MAX_CHARACTERS))?;
+        sources.set("--trusted-proxies", self.trusted_proxies, &mut c.trusted_proxies, list)?;
+        sources.set("--proxy-protocol", switch(self.proxy_protocol), &mut c.proxy_protocol, is_on)?;
+        sources.set(
             "--max-connections-per-client",
             self.max_connections_per_client,
-            &["ARC_RELAY_MAX_CONNECTIONS_PER_CLIENT"],
-        );
-        if let Some(limit) = limit {
-            config.max_connections_per_client =
-                limit.parse(|limit| limit.parse().map_err(|_| "a number from 0 is needed".into()))?;
-        }
-        let limit = setting("--max-joins-per-minute", self.max_joins_per_minute, &["ARC_RELAY_MAX_JOINS_PER_MINUTE"]);
-        if let Some(limit) = limit {
-            config.max_joins_per_minute = limit.parse(|limit| match limit.parse() {
-                Ok(limit @ 0..=60_000) => Ok(limit),
-                _ => Err(String::from("a number from 0 to 60000 is needed")),
-            })?;
-        }
-        let mut log_level = LevelFilter::Info;
-        if let Some(level) = setting("--log-level", self.log_level, &["ARC_RELAY_LOG_LEVEL"]) {
-            log_level = level
-                .parse(|level| logging::level(level).ok_or("one of off, error, warn, info, debug is needed".into()))?;
-        }
-        let mut log_format = Format::Text;
-        if let Some(format) = setting("--log-format", self.log_format, &["ARC_RELAY_LOG_FORMAT"]) {
-            log_format = format.parse(|format| Format::named(format).ok_or("text or json is needed".into()))?;
-        }
-        let addresses = self.log_addresses.then(|| String::from("true"));
-        if let Some(addresses) = setting("--log-addresses", addresses, &["ARC_RELAY_LOG_ADDRESSES"]) {
-            config.log_addresses = addresses.parse(|is| is.parse().map_err(|_| "true or false is needed".into()))?;
-        }
-        let file = setting("--access-token-file", self.access_token_file, &["ARC_RELAY_ACCESS_TOKEN_FILE"]);
-        let access_token_file = match file {
-            Some(file) if file.value.is_empty() => Some(file.parse(|_| Err(String::from("a path is needed")))?),
-            file => file.map(|file| PathBuf::from(file.value)),
-        };
+            &mut c.max_connections_per_client,
+            from(0),
+        )?;
+        sources.set(
+            "--max-joins-per-minute",
+            self.max_joins_per_minute,
+            &mut c.max_joins_per_minute,
+            within(0..=Config::MOST_JOINS_PER_MINUTE),
+        )?;
+        sources.set("--log-level", self.log_level, &mut log_level, |text| {
+            logging::level(text).ok_or("one of off, error, warn, info, debug is needed".into())
+        })?;
+        sources.set("--log-format", self.log_format, &mut log_format, |text| {
+            Format::named(text).ok_or("text or json is needed".into())
+        })?;
+        sources.set("--log-addresses", switch(self.log_addresses), &mut c.log_addresses, is_on)?;
         Ok(Settings { config, access_token_file, log_level, log_format })
     }
 }
 
-fn count(text: &str) -> Result<usize, String> {
+/// Where settings come from, beside the command line.
+struct Sources<E> {
+    environment: E,
+}
+
+impl<E: Fn(&str) -> Option<OsString>> Sources<E> {
+    /// Sets `setting` to what was given with its flag, or else to what its variable says, if that says anything.
+    fn set<T>(
+        &self,
+        flag: &str,
+        given: Option<String>,
+        setting: &mut T,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<(), String> {
+        let given = given.map(|value| (flag.to_owned(), value.into()));
+        let Some((source, value)) = given.or_else(|| self.find(variables(flag))) else { return Ok(()) };
+        let value: OsString = value;
+        // Only a path can be anything else, and where it cannot be one, it will not be found.
+        let value = value.to_string_lossy();
+        *setting = parse(&value).map_err(|needed| format!("{source}: invalid value {value:?}: {needed}"))?;
+        Ok(())
+    }
+
+    fn find(&self, variables: impl Iterator<Item = String>) -> Option<(String, OsString)> {
+        variables.into_iter().find_map(|variable| {
+            let value = (self.environment)(&variable).filter(|value| !value.is_empty())?;
+            Some((variable, value))
+        })
+    }
+}
+
+/// The environment variables that stand for a flag: its name with our prefix, and one that other relays have, too.
+fn variables(flag: &str) -> impl Iterator<Item = String> + use<> {
+    let name = flag.trim_start_matches('-').replace('-', "_").to_ascii_uppercase();
+    let common = matches!(flag, "--host" | "--port").then(|| format!("RELAY_{name}"));
+    [format!("ARC_RELAY_{name}")].into_iter().chain(common)
+}
+
+fn host(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err(String::from("an address or a name is needed")),
+        host => Ok(host.to_owned()),
+    }
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err(String::from("a path is needed")),
+        path => Ok(path.into()),
+    }
+}
+
+fn is_on(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(String::from("true or false is needed")),
+    }
+}
+
+/// What may be missing, but was given.
+fn some<T>(parse: impl FnOnce(&str) -> Result<T, String>) -> impl FnOnce(&str) -> Result<Option<T>, String> {
+    |text| parse(text).map(Some)
+}
+
+/// A list with commas.
+fn list<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<Vec<T>, String> {
+    text.split(',').map(|item| item.trim().parse().map_err(|needed: T::Err| needed.to_string())).collect()
+}
+
+fn size(text: &str) -> Result<u64, String> {
     match text.parse() {
-        Ok(0) | Err(_) => Err(String::from("a number from 1 is needed")),
-        Ok(count) => Ok(count),
+        Ok(ByteSize(0)) | Err(_) => Err(String::from("a size is needed, such as 65536 or 16MiB")),
+        Ok(ByteSize(size)) => Ok(size),
+    }
+}
+
+/// A number that is no less than this.
+fn from<T: FromStr + PartialOrd + fmt::Display>(least: T) -> impl FnOnce(&str) -> Result<T, String> {
+    move |text| {
+        let number = text.parse().ok().filter(|number| *number >= least);
+        number.ok_or_else(|| format!("a number from {least} is needed"))
+    }
+}
+
+/// A number within these bounds.
+fn within<T: FromStr + PartialOrd + fmt::Display>(bounds: RangeInclusive<T>) -> impl FnOnce(&str) -> Result<T, String> {
+    move |text| {
+        let number = text.parse().ok().filter(|number| bounds.contains(number));
+        number.ok_or_else(|| format!("a number from {} to {} is needed", bounds.start(), bounds.end()))
     }
 }
 
@@ -237,39 +259,13 @@ fn duration_or_zero(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| String::from("a duration is needed, such as 90s or 5m"))
 }
 
+/// Zero means none.
+fn duration_or_none(text: &str) -> Result<Option<Duration>, String> {
+    duration_or_zero(text).map(|duration| (!duration.is_zero()).then_some(duration))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) | Err(_) => Err(String::from("a duration is needed, such as 90s or 5m")),
-        Ok(duration) => Ok(duration),
-    }
-}
-
-/// A value, and who gave it.
-struct Setting {
-    source: String,
-    value: OsString,
-}
-
-impl Setting {
-    fn find(
-        flag: &str,
-        given: Option<String>,
-        variables: &[&str],
-        environment: impl Fn(&str) -> Option<OsString>,
-    ) -> Option<Self> {
-        if let Some(value) = given {
-            return Some(Self { source: flag.to_owned(), value: value.into() });
-        }
-        variables.iter().find_map(|&variable| {
-            let value = environment(variable).filter(|value| !value.is_empty())?;
-            Some(Self { source: variable.to_owned(), value })
-        })
-    }
-
-    fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, String> {
-        let value = self.value.to_string_lossy();
-        parse(&value).map_err(|needed| format!("{}: invalid value {value:?}: {needed}", self.source))
-    }
+    duration_or_none(text)?.ok_or_else(|| String::from("more than zero is needed, such as 90s or 5m"))
 }
 
 #[cfg(test)]
@@ -339,6 +335,25 @@ mod tests {
             ..Config::default()
         };
         assert_eq!(config(&flags, &[]), Ok(expected));
+    }
+
+    #[test]
+    fn each_flag_has_the_variable_that_its_help_names() {
+        let help = Start::from_args(&["arc-relay", "start"], &["--help"]).err().unwrap().output;
+        // Lines of a flag's help are joined first.
+        let words: Vec<_> = help.split_whitespace().collect();
+        let help = words.join(" ");
+        let (_, options) = help.split_once("Options: ").unwrap();
+        let options: Vec<_> = options.split(" --").map(|option| option.trim_start_matches("--")).collect();
+        let options = options.iter().filter(|option| !option.starts_with("help"));
+        let mut count = 0;
+        for option in options {
+            let flag = format!("--{}", option.split(' ').next().unwrap());
+            let named = option.rsplit_once('[').unwrap().1.trim_end_matches(']').trim_end_matches("=true");
+            assert_eq!(named, variables(&flag).collect::<Vec<_>>().join(", "), "{option}");
+            count += 1;
+        }
+        assert!(count > 20);
     }
 
     #[test]
@@ -423,6 +438,7 @@ mod tests {
         assert!(!log(&[], &[("ARC_RELAY_LOG_ADDRESSES", "false")]).2);
         let error = settings(&[], &[("ARC_RELAY_LOG_ADDRESSES", "yes")]).unwrap_err();
         assert!(error.starts_with("ARC_RELAY_LOG_ADDRESSES: invalid value \"yes\""), "{error}");
+        assert!(log(&[], &[("ARC_RELAY_LOG_ADDRESSES", "1")]).2);
     }
 
     #[test]
