@@ -22,6 +22,7 @@ mod inbound;
 mod outbound;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -114,11 +115,11 @@ impl<T: Transport> Connection<T> {
         presence: Option<Box<Presence>>,
         alive: StopOnDrop,
     ) -> Self {
-        let Claim { seat, end, visit, ticket, .. } = claim;
+        let Claim { seat, end, visit, ticket, budgets, .. } = claim;
         surroundings.stats.opened();
         Self {
             socket,
-            inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, Rc::clone(&surroundings)),
+            inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, budgets, Rc::clone(&surroundings)),
             outbound: Outbound::new(end.incoming, Rc::clone(&surroundings.pool)),
             closing: Closing::NotYet,
             timeout: None,

@@ -474,7 +474,6 @@ mod tests {
     //! What cannot be brought about from outside; the rest is in `tests/http.rs`.
 
     use super::*;
-    use crate::capacity::Capacity;
     use crate::clients::Limits;
     use crate::clock::SystemClock;
     use futures_lite::future::block_on;
@@ -589,8 +588,7 @@ mod tests {
 
     #[test]
     fn a_seat_that_was_claimed_is_free_when_the_claim_is_dropped() {
-        let seats =
-            Arc::new(Seats::new(Duration::from_secs(1), Capacity::ROOMY, Duration::ZERO, Arc::new(SystemClock)));
+        let seats = Seats::roomy(Arc::new(SystemClock));
         assert_eq!(status(&seats, "/?pair=x"), (101, true));
         assert_eq!(seats.pairs(), 0);
     }
@@ -604,16 +602,14 @@ mod tests {
 
     #[test]
     fn a_refused_request_claims_nothing() {
-        let seats =
-            Arc::new(Seats::new(Duration::from_secs(1), Capacity::ROOMY, Duration::ZERO, Arc::new(SystemClock)));
+        let seats = Seats::roomy(Arc::new(SystemClock));
         assert_eq!(status(&seats, "/"), (400, false));
         assert_eq!(seats.pairs(), 0);
     }
 
     #[test]
     fn a_relay_that_stops_refuses_and_says_when_to_come_back() {
-        let seats =
-            Arc::new(Seats::new(Duration::from_secs(1), Capacity::ROOMY, Duration::ZERO, Arc::new(SystemClock)));
+        let seats = Seats::roomy(Arc::new(SystemClock));
         seats.close();
         let refusal = ask(&seats, "/?pair=x").unwrap_err();
         assert_eq!(refusal, Refusal::NoSeat(NoSeat::Stopping));

@@ -22,6 +22,7 @@ mod origin;
 pub mod pair_code;
 pub mod pair_table;
 mod query;
+mod rate;
 pub mod reframe;
 mod utf8;
 

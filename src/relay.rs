@@ -7,7 +7,7 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use crate::liveness::Rules;
 use crate::network::Network;
 use crate::origin::Origin;
 use crate::policy::Policy;
+use crate::rate::{LEAST_RATE, Rates};
 use crate::reactor::Reactor;
 use crate::reframe::Tally;
 use crate::seats::Seats;
@@ -108,6 +109,11 @@ pub struct Config {
     /// other, evenly. More are refused with 429. Zero: as often as it likes. At most
     /// [`MOST_JOINS_PER_MINUTE`](Self::MOST_JOINS_PER_MINUTE).
     pub max_joins_per_minute: u32,
+    /// How many bytes in a second the two clients of a pair may send together, frames and answers to pings included. Who
+    /// sends faster is read from more slowly, and nothing is dropped. At least [`LEAST_RATE`](Self::LEAST_RATE).
+    pub max_rate_per_pair: Option<NonZeroU64>,
+    /// How many bytes in a second all clients may send together, in the same way.
+    pub max_rate: Option<NonZeroU64>,
     /// Whether the address of a client is told where something is logged of it. (Its pair code never is.)
     pub log_addresses: bool,
     /// How many threads forward messages.
@@ -117,6 +123,10 @@ pub struct Config {
 impl Config {
     /// The most that [`max_joins_per_minute`](Self::max_joins_per_minute) can be: a thousand in a second is no limit any more.
     pub const MOST_JOINS_PER_MINUTE: u32 = MOST_JOINS;
+
+    /// The least that [`max_rate`](Self::max_rate) and [`max_rate_per_pair`](Self::max_rate_per_pair) can be. Less is taken
+    /// for this.
+    pub const LEAST_RATE: u64 = LEAST_RATE;
 }
 
 impl Default for Config {
@@ -145,6 +155,8 @@ impl Default for Config {
             proxy_protocol: false,
             max_connections_per_client: 0,
             max_joins_per_minute: 0,
+            max_rate_per_pair: None,
+            max_rate: None,
             log_addresses: false,
             workers: NonZeroUsize::MIN,
         }
@@ -227,7 +239,8 @@ impl<L: Listener> Parts<L> {
             handshakes: config.max_handshakes,
             workers: config.workers.get(),
         });
-        let seats = Seats::new(ttl, capacity, config.probe_timeout.min(LONGEST), Arc::clone(&clock));
+        let rates = Rates::new(config.max_rate_per_pair, config.max_rate, clock.now());
+        let seats = Seats::new(ttl, capacity, config.probe_timeout.min(LONGEST), rates, Arc::clone(&clock));
         let seats = Arc::new(seats);
         let stats = Arc::new(Stats::default());
         let (request_stop, stop_requested) = stop();

@@ -20,6 +20,7 @@ use crate::link::{End, Farewell, link};
 use crate::occupants::{Asked, Occupants, Question};
 use crate::pair_code::PairCode;
 use crate::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
+use crate::rate::{Rates, SharedBudget};
 use crate::stop::Stop;
 use crate::tickets::{Ticket, Tickets};
 
@@ -31,6 +32,8 @@ struct Parked {
     met: Arc<OnceLock<Instant>>,
     /// Where the first side runs: the second is to run there too, so that their batches stay in one cache.
     worker: usize,
+    /// What the pair spends from.
+    budgets: Vec<SharedBudget>,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,7 @@ pub(crate) struct Seats {
     tickets: Arc<Tickets>,
     /// How long they have for an answer. If none, nobody is asked.
     probe_timeout: Duration,
+    rates: Rates,
     clock: Arc<dyn Clock>,
 }
 
@@ -62,6 +66,8 @@ pub(crate) struct Claim {
     pub(crate) end: End<Box<Buffer>>,
     /// What is told of it when it ends.
     pub(crate) visit: Visit,
+    /// What it spends from when its client sends something.
+    pub(crate) budgets: Vec<SharedBudget>,
     /// The worker that the connection is to run on.
     pub(crate) worker: usize,
     /// Counts the connection, for as long as it lives.
@@ -128,7 +134,13 @@ impl Drop for Seat {
 }
 
 impl Seats {
-    pub(crate) fn new(pair_ttl: Duration, capacity: Capacity, probe_timeout: Duration, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        pair_ttl: Duration,
+        capacity: Capacity,
+        probe_timeout: Duration,
+        rates: Rates,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let table = PairTable::new(pair_ttl, capacity.table);
         Self {
             state: Mutex::new(State { table, occupants: Occupants::default(), open: true }),
@@ -136,8 +148,15 @@ impl Seats {
             questions: AtomicU32::default(),
             tickets: Tickets::new(capacity.connections),
             probe_timeout,
+            rates,
             clock,
         }
+    }
+
+    /// Seats for tests: enough of them, and nobody is asked anything or limited.
+    #[cfg(test)]
+    pub(crate) fn roomy(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self::new(Duration::from_secs(60), Capacity::ROOMY, Duration::ZERO, Rates::default(), clock))
     }
 
     /// Takes a seat at `code`. If both are taken, their clients are asked whether they are still there, and whoever does
@@ -159,7 +178,8 @@ impl Seats {
         let (near, far) = link();
         let ticket = self.tickets.take();
         let (now, met) = (self.clock.now(), Arc::default());
-        let parked = Box::new(Parked { far, met: Arc::clone(&met), worker });
+        let budgets = self.rates.of_pair(now);
+        let parked = Box::new(Parked { far, met: Arc::clone(&met), worker, budgets: budgets.clone() });
         let mut state = self.lock();
         if !state.open {
             return Err(NoSeat::Stopping);
@@ -176,11 +196,13 @@ impl Seats {
                 if first_waits {
                     let _ = self.first_waits.0.try_send(()); // full: it is told already
                 }
-                Ok(Claim { seat: self.seat(id), end: near, visit: Visit::first(id.number(), now, met), worker, ticket })
+                let visit = Visit::first(id.number(), now, met);
+                Ok(Claim { seat: self.seat(id), end: near, visit, worker, budgets, ticket })
             }
             Ok(Admission::Paired { id, handle, .. }) => {
-                let Parked { far, met, worker } = *handle;
-                Ok(Claim { seat: self.seat(id), end: far, visit: Visit::second(id.number(), now, met), worker, ticket })
+                let Parked { far, met, worker, budgets } = *handle;
+                let visit = Visit::second(id.number(), now, met);
+                Ok(Claim { seat: self.seat(id), end: far, visit, worker, budgets, ticket })
             }
             Err(Refusal::Occupied { sides, .. }) => Err(NoSeat::Occupied(sides)),
             Err(Refusal::Full { .. }) => Err(NoSeat::Full),

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -90,6 +91,13 @@ pub(crate) struct Start {
     /// [ARC_RELAY_MAX_JOINS_PER_MINUTE]
     #[argh(option, arg_name = "number")]
     max_joins_per_minute: Option<String>,
+    /// how many bytes in a second the two clients of a pair may send together, such as 1MiB, from 1KiB; default none
+    /// [ARC_RELAY_MAX_RATE_PER_PAIR]
+    #[argh(option, arg_name = "size")]
+    max_rate_per_pair: Option<String>,
+    /// how many bytes in a second all clients may send together, such as 10MiB; default none [ARC_RELAY_MAX_RATE]
+    #[argh(option, arg_name = "size")]
+    max_rate: Option<String>,
     /// what is logged to standard error: off, error, warn, info or debug; default info [ARC_RELAY_LOG_LEVEL]
     #[argh(option, arg_name = "level")]
     log_level: Option<String>,
@@ -151,6 +159,8 @@ impl Start {
             &mut c.max_joins_per_minute,
             within(0..=Config::MOST_JOINS_PER_MINUTE),
         )?;
+        sources.set("--max-rate-per-pair", self.max_rate_per_pair, &mut c.max_rate_per_pair, some(rate))?;
+        sources.set("--max-rate", self.max_rate, &mut c.max_rate, some(rate))?;
         sources.set("--log-level", self.log_level, &mut log_level, |text| {
             logging::level(text).ok_or("one of off, error, warn, info, debug is needed".into())
         })?;
@@ -239,6 +249,12 @@ fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A size in each second.
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let rate = size(text).ok().filter(|rate| *rate >= Config::LEAST_RATE).and_then(NonZeroU64::new);
+    rate.ok_or_else(|| format!("a size from {} is needed, such as 1MiB", ByteSize(Config::LEAST_RATE)))
+}
+
 /// A number that is no less than this.
 fn from<T: FromStr + PartialOrd + fmt::Display>(least: T) -> impl FnOnce(&str) -> Result<T, String> {
     move |text| {
@@ -310,6 +326,8 @@ mod tests {
             ["--trusted-proxies", "10.0.0.0/8, ::1"],
             ["--max-connections-per-client", "6"],
             ["--max-joins-per-minute", "60000"],
+            ["--max-rate-per-pair", "1KiB"],
+            ["--max-rate", "10MiB"],
         ];
         let flags = [flags.as_flattened(), &["--proxy-protocol"]].concat();
         let expected = Config {
@@ -332,6 +350,8 @@ mod tests {
             proxy_protocol: true,
             max_connections_per_client: 6,
             max_joins_per_minute: 60_000,
+            max_rate_per_pair: NonZeroU64::new(1024),
+            max_rate: NonZeroU64::new(10 << 20),
             ..Config::default()
         };
         assert_eq!(config(&flags, &[]), Ok(expected));
@@ -483,6 +503,8 @@ mod tests {
             ("--max-connections-per-client", "few"),
             ("--max-joins-per-minute", "60001"),
             ("--max-joins-per-minute", "1/s"),
+            ("--max-rate-per-pair", "1023"),
+            ("--max-rate", "fast"),
             ("--log-level", "trace"),
             ("--log-level", "loud"),
             ("--log-format", "xml"),

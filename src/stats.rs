@@ -16,6 +16,7 @@ pub(crate) struct Stats {
     dropped: AtomicU64,
     bytes: AtomicU64,
     pings: AtomicU64,
+    throttled: AtomicU64,
     panics: AtomicU64,
     accept_errors: AtomicU64,
 }
@@ -39,6 +40,8 @@ pub struct Counters {
     pub messages: Tally,
     /// Pings that clients were sent because they were quiet, or somebody else wanted their seat.
     pub pings: u64,
+    /// How often a client was not read from for a while, as a rate was used up.
+    pub throttled: u64,
     /// Pairs that were asked whether they are still there, because somebody else wanted a seat.
     pub probes: u64,
     /// Connections that met a bug of the relay.
@@ -85,6 +88,10 @@ impl Stats {
         increment(&self.pings);
     }
 
+    pub(crate) fn throttled(&self) {
+        increment(&self.throttled);
+    }
+
     pub(crate) fn panicked(&self) {
         increment(&self.panics);
     }
@@ -107,6 +114,7 @@ impl Stats {
             closed,
             messages: self.tally(),
             pings: get(&self.pings),
+            throttled: get(&self.throttled),
             probes,
             panics: get(&self.panics),
             accept_errors: get(&self.accept_errors),

@@ -10,10 +10,12 @@ use std::task::{Context, Poll, ready};
 
 use super::Surroundings;
 use super::outbound::Outbound;
+use super::throttle::Throttle;
 use crate::buffer::{Buffer, HEADROOM};
 use crate::events::Outcome;
 use crate::link::{Farewell, Outgoing};
 use crate::pool::{LARGEST, SIZES, size_for};
+use crate::rate::SharedBudget;
 use crate::reframe::{Event, Reframer};
 use crate::seats::Seat;
 use crate::transport::Transport;
@@ -27,7 +29,6 @@ pub(super) const SPARSE: usize = 16;
 /// A batch of more bytes than this is part of a stream that has filled the system's queue.
 pub(super) const LARGE_BATCH: usize = LARGEST / 2;
 
-#[derive(Debug)]
 pub(crate) struct Inbound {
     reframer: Reframer,
     /// What is read and not yet handed over; none while there is nothing.
@@ -53,6 +54,8 @@ pub(crate) struct Inbound {
     farewell: Option<Farewell>,
     /// Where messages go, until either side departs.
     route: Option<Route>,
+    /// What it has to wait for before it reads, if rates are limited.
+    throttle: Option<Box<Throttle>>,
     surroundings: Rc<Surroundings>,
 }
 
@@ -70,8 +73,13 @@ impl Inbound {
         seat: Seat,
         outgoing: Outgoing<Box<Buffer>>,
         reframer: Reframer,
+        budgets: Vec<SharedBudget>,
         surroundings: Rc<Surroundings>,
     ) -> Self {
+        let throttle = Throttle::new(budgets);
+        if let Some(throttle) = &throttle {
+            throttle.spend(read_ahead.len(), surroundings.clock.now());
+        }
         let buffer = (!read_ahead.is_empty()).then(|| {
             let mut buffer = surroundings.pool.take(HEADROOM + read_ahead.len());
             buffer.append_input(read_ahead);
@@ -91,6 +99,7 @@ impl Inbound {
             closed: false,
             farewell: None,
             route: Some(Route { seat: Some(seat), outgoing }),
+            throttle,
             surroundings,
         }
     }
@@ -176,6 +185,12 @@ impl Inbound {
                 }
                 self.drained = false;
             }
+            if let Some(throttle) = &mut self.throttle
+                && throttle.poll_ready(cx, &*self.surroundings.clock, &self.surroundings.stats).is_pending()
+            {
+                self.watch_for_departure(cx, socket, outbound);
+                return Poll::Pending; // time will wake us
+            }
             self.turn = self.surroundings.turn.get();
             match self.read(capacity, socket) {
                 Ok(0) => {
@@ -217,15 +232,19 @@ impl Inbound {
     }
 
     fn read(&mut self, capacity: usize, socket: &impl Transport) -> io::Result<usize> {
+        let portion = self.throttle.as_ref().map_or(usize::MAX, |throttle| throttle.portion());
         let buffer = self.buffer_of(capacity);
         let spare = buffer.spare_mut();
-        let room = spare.len();
+        let room = spare.len().min(portion);
         debug_assert!(room > 0, "a read into nothing looks like the end of the stream");
-        let count = socket.receive(spare)?;
+        let count = socket.receive(&mut spare[..room])?;
         buffer.fill(count);
+        if let Some(throttle) = &self.throttle {
+            throttle.spend(count, self.surroundings.clock.now());
+        }
         self.heard = true;
         self.drained = count < room;
-        if !self.drained && self.next_size() < LARGEST {
+        if !self.drained && room < portion && self.next_size() < LARGEST {
             self.size += 1;
         } else if count < self.next_size() / SPARSE && self.size > 0 {
             self.size -= 1;

@@ -18,7 +18,6 @@ use super::inbound::{Inbound, LARGE_BATCH, LEAST_READ, SPARSE};
 use super::outbound::{Outbound, PONG_BACKLOG};
 use super::*;
 use crate::buffer::{Buffer, HEADROOM, allocated};
-use crate::capacity::Capacity;
 use crate::clock::SystemClock;
 use crate::link::{End, Next};
 use crate::pair_code::PairCode;
@@ -137,7 +136,7 @@ struct Side {
 impl Side {
     fn new() -> Self {
         let clock = Arc::new(SystemClock);
-        let seats = Arc::new(Seats::new(Duration::from_secs(60), Capacity::ROOMY, Duration::ZERO, clock.clone()));
+        let seats = Seats::roomy(clock.clone());
         let claim = || seats.claim(PairCode::from_target("/?pair=code").unwrap(), 0).unwrap();
         let (ours, theirs) = (claim(), claim());
         let surroundings = Rc::new(Surroundings {
@@ -150,7 +149,14 @@ impl Side {
             liveness: Rules::new(None, Duration::MAX),
         });
         Self {
-            inbound: Inbound::new(&[], ours.seat, ours.end.outgoing, Reframer::new(None), Rc::clone(&surroundings)),
+            inbound: Inbound::new(
+                &[],
+                ours.seat,
+                ours.end.outgoing,
+                Reframer::new(None),
+                vec![],
+                Rc::clone(&surroundings),
+            ),
             outbound: Outbound::new(ours.end.incoming, Rc::clone(&surroundings.pool)),
             socket: Tap::default(),
             peer: theirs.end,

@@ -32,8 +32,17 @@ pub(super) struct Actor(pub(super) Socket);
 
 impl Actor {
     pub(super) fn enter(stage: &mut Stage, number: usize, capacity: usize) -> Self {
+        Self::join(stage, number, JOIN, capacity)
+    }
+
+    /// Enters with a code that is this number.
+    pub(super) fn enter_as(stage: &mut Stage, number: usize, code: usize, capacity: usize) -> Self {
+        Self::join(stage, number, &JOIN.replace("pair=x", &format!("pair={code}")), capacity)
+    }
+
+    fn join(stage: &mut Stage, number: usize, request: &str, capacity: usize) -> Self {
         let mut actor = Self(stage.socket(number, capacity).0);
-        actor.send(JOIN.as_bytes());
+        actor.send(request.as_bytes());
         stage.pass(Duration::from_secs(3)); // the network may stall
         let head = actor.receive();
         assert!(head.starts_with(b"HTTP/1.1 101") && head.ends_with(b"\r\n\r\n"));

@@ -8,7 +8,7 @@ use super::client::{Client, Ending, Handle, origin};
 use super::network::Cable;
 use super::world::{PAIR_TTL, World};
 use crate::clock::Clock;
-use crate::pool::LARGEST;
+use crate::pool::{LARGEST, SIZES};
 
 impl World {
     /// After every step, memory and the number of codes are within their bounds, and what was received is what was
@@ -17,8 +17,8 @@ impl World {
         let open = self.stage.cables.iter().filter(|cable| !cable.is_closed_by_relay()).count();
         let memory = self.stage.relay.memory();
         // From each there may be one buffer under way, and one that is being filled; and to each the last two of a
-        // peer that has left.
-        assert!(memory <= open * 3 * LARGEST, "{memory} bytes for {open} connections");
+        // peer that has left; and the relay's own frames, those that are being written and those that are next.
+        assert!(memory <= open * (3 * LARGEST + 2 * SIZES[0]), "{memory} bytes for {open} connections");
         let pairs = self.stage.relay.seats.pairs();
         assert!(pairs <= self.stage.config.max_pairs, "{pairs} codes are in use");
         if pairs == self.stage.config.max_pairs {
@@ -149,7 +149,11 @@ impl World {
                 let unfriendly = given_up || client.departs && leaves_so || handle.cable.was_broken();
                 // Who has left by itself and is slow is not waited for, nor is anybody when the relay stops.
                 let is_slow = client.slow || stalls > Duration::from_secs(1);
-                let gave_up = is_slow && (client.departed_at.is_some() || self.relay_stopped_at.is_some());
+                let has_paused = client.paused_for > Duration::from_secs(1);
+                let gave_up = match self.relay_stopped_at {
+                    Some(_) => is_slow || has_paused,
+                    None => is_slow && client.departed_at.is_some(),
+                };
                 assert!(unfriendly || gave_up, "client {number} got no close frame");
             }
         }

@@ -78,8 +78,9 @@ pub(super) struct Client {
     pub(super) slow: bool,
     /// Whether it takes its time between two messages, and so may still talk when its peer has long left.
     pub(super) dreamy: bool,
-    /// Whether its reader is just pausing.
+    /// Whether its reader is just pausing, and for how long it has done so.
     pub(super) pausing: bool,
+    pub(super) paused_for: Duration,
 }
 
 /// A client that runs.
@@ -137,6 +138,7 @@ impl Client {
             slow: random.once_in(3),
             dreamy: random.once_in(3),
             pausing: false,
+            paused_for: Duration::ZERO,
         }
     }
 
@@ -484,8 +486,10 @@ impl Reader {
                 (false, false) => 1000,
                 _ => 400,
             };
-            sleep(&self.clock, Duration::from_millis(self.random.below(longest) as u64)).await;
+            let pause = Duration::from_millis(self.random.below(longest) as u64);
+            sleep(&self.clock, pause).await;
             self.state.borrow_mut().pausing = false;
+            self.state.borrow_mut().paused_for += pause;
         }
         let mut bytes = vec![0; length];
         self.socket.read_exact(&mut bytes).await?;

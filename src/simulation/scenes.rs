@@ -1,6 +1,7 @@
 //! Scenes, played step by step: what the seeds have found, so that it stays found when the seeds mean something else,
 //! and what no client could complain of.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::actor::{Actor, JOIN, PING, PONG, message};
@@ -306,4 +307,75 @@ fn the_longest_time_to_live_is_a_hundred_years() {
     drop(alone);
     stage.stop();
     stage.check_empty();
+}
+
+/// A pair whose rate is limited gets everything that is sent, no faster than it may, and in good time.
+#[test]
+fn a_pair_that_is_slowed_down_loses_nothing() {
+    const RATE: usize = 4000;
+    for seed in 0..20 {
+        let config = Config { max_rate_per_pair: NonZeroU64::new(RATE as u64), ..Config::default() };
+        let mut stage = Stage::new(Random::new(seed), config);
+        let mut pair = [0, 1].map(|number| Actor::enter(&mut stage, number, 1_000_000));
+        stage.cables.iter().for_each(Cable::hold_steady);
+        // Two thirds one way and one third the other, for a time in which silence would have been noticed.
+        let sent = [40, 20].map(|count| message(&[7; 4000]).repeat(count));
+        pair.iter_mut().zip(&sent).for_each(|(side, sent)| side.send(sent));
+        let mut received = [0; 2];
+        for tenth in 1..=620 {
+            stage.pass(Duration::from_millis(100));
+            for (side, received) in pair.iter_mut().zip(&mut received) {
+                *received += side.receive().into_iter().filter(|&byte| byte == 7).count();
+            }
+            let most = RATE * (tenth + 3) / 10;
+            assert!(received[0] + received[1] <= most, "seed {seed}: {received:?} in {tenth} tenths of a second");
+        }
+        assert_eq!(received, [20 * 4000, 40 * 4000], "seed {seed}");
+        assert!(stage.relay.counters().throttled > 100, "seed {seed}");
+        drop(pair);
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
+/// Pairs that share a rate have their turns at it.
+#[test]
+fn pairs_that_share_a_rate_share_it_evenly() {
+    const RATE: usize = 100_000;
+    for seed in 0..20 {
+        let config = Config { max_rate: NonZeroU64::new(RATE as u64), ..Config::default() };
+        let mut stage = Stage::new(Random::new(seed), config);
+        let mut pairs: Vec<_> = (0..5)
+            .map(|pair| [2 * pair, 2 * pair + 1].map(|number| Actor::enter_as(&mut stage, number, pair, 1_000_000)))
+            .collect();
+        stage.cables.iter().for_each(Cable::hold_steady);
+        pairs.iter_mut().for_each(|[sender, _]| sender.send(&message(&[7; 4000]).repeat(100)));
+        stage.pass(Duration::from_secs(10));
+        let received: Vec<_> = pairs.iter_mut().map(|[_, reader]| reader.receive().len()).collect();
+        let all: usize = received.iter().sum();
+        assert!((9 * RATE..=11 * RATE).contains(&all), "seed {seed}: {received:?}");
+        assert!(received.iter().all(|&one| one > all / 10 && one < all * 3 / 10), "seed {seed}: {received:?}");
+        drop(pairs);
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
+/// That somebody is gone is noticed though its rate does not let it be read from.
+#[test]
+fn who_is_gone_is_noticed_while_it_is_slowed_down() {
+    for seed in 0..20 {
+        let config = Config { max_rate_per_pair: NonZeroU64::new(1024), ..Config::default() };
+        let mut stage = Stage::new(Random::new(seed), config);
+        let mut pair = [0, 1].map(|number| Actor::enter(&mut stage, number, 1_000_000));
+        stage.cables.iter().for_each(Cable::hold_steady);
+        pair[0].send(&message(&[7; 100_000]));
+        stage.pass(Duration::from_secs(2));
+        pair[0].0.reset();
+        stage.pass(Duration::from_millis(100));
+        assert_eq!(stage.relay.seats.pairs(), 0, "seed {seed}: the code is not free");
+        drop(pair);
+        stage.stop();
+        stage.check_empty();
+    }
 }

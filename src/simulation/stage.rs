@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::pool::Pool;
 use crate::relay::{Config, Parts};
 use crate::seats::Seats;
-use crate::stats::Stats;
+use crate::stats::{Counters, Stats};
 use crate::stop::StopOnDrop;
 
 /// More steps than any seed takes: a world that does not come to rest spins.
@@ -58,6 +58,10 @@ impl Relay {
     /// Makes the next accept fail, as it does when there are no file descriptors left.
     pub(super) fn fail_accept(&self) {
         let _ = self.arrivals.try_send(Err(io::Error::other("out of file descriptors")));
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        self.stats.counters(self.seats.counts())
     }
 
     /// The memory, in bytes, in buffers that are not free.
@@ -158,7 +162,7 @@ impl Stage {
         assert_eq!(self.relay.seats.pairs(), 0, "somebody is gone, but not its seat");
         assert_eq!(self.relay.client_limits.connections(), 0, "somebody is gone, but is still counted");
         assert_eq!(self.relay.memory(), 0, "there are buffers left");
-        let counters = self.relay.stats.counters(self.relay.seats.counts());
+        let counters = self.relay.counters();
         assert_eq!((counters.connections, counters.panics), (0, 0), "connections are counted that are not there");
         let mut tasks = self.executor.tasks();
         tasks.retain(|(what, _)| !matches!(*what, "acceptor" | "worker"));

@@ -1,7 +1,7 @@
 //! The world of one seed: who comes, when, and who leaves.
 
 use std::cell::RefCell;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,8 @@ impl World {
             pair_ttl: PAIR_TTL,
             max_message: Some(MAX_MESSAGE as u64),
             max_pairs: if random.once_in(6) { 1 + random.below(2) } else { 100 },
+            // No more than makes it a matter of seconds.
+            max_rate_per_pair: if random.once_in(8) { NonZeroU64::new(1 << (20 + random.below(3))) } else { None },
             drain_timeout: Duration::from_secs(random.below(2) as u64 * random.below(20) as u64),
             // None of them has so many: that they are counted no more at the end is what is checked.
             max_connections_per_client: 100,
@@ -86,11 +88,17 @@ impl World {
 
     /// Runs until nothing can happen but by time or by somebody's decision.
     fn settle(&mut self) {
-        while self.stage.step() {
-            self.check_step();
-            if self.stage.random.once_in(4000) && !self.stage.cables.is_empty() {
-                let nth = self.stage.random.below(self.stage.cables.len());
-                self.stage.cables[nth].break_down();
+        loop {
+            while self.stage.step() {
+                self.check_step();
+                if self.stage.random.once_in(4000) && !self.stage.cables.is_empty() {
+                    let nth = self.stage.random.below(self.stage.cables.len());
+                    self.stage.cables[nth].break_down();
+                }
+            }
+            // Whom its rate keeps waiting, waits for a moment.
+            if self.stage.config.max_rate_per_pair.is_none() || !self.stage.clock.advance(Duration::from_millis(250)) {
+                break;
             }
         }
         self.check_rest();

@@ -1,0 +1,149 @@
+//! How many bytes may pass in a second. Pure: time is an argument.
+//!
+//! What has passed is paid for afterwards, because nobody knows before a read how much there is to be read: each byte
+//! costs its share of a second, and whoever owes no more than [`CREDIT`] may go on. Whoever owes more waits until
+//! everything is paid. (If it went on as soon as it owed a little less, those who share a budget would all be woken for
+//! each other's bytes; so they are woken ten times in a second.)
+
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How much may be owed: short enough that nobody notices the wait, long enough that it is worth waking up for.
+const CREDIT: Duration = Duration::from_millis(100);
+
+/// The least that a rate can be limited to, in bytes per second. With less, an answer to a ping would not come in time.
+pub(crate) const LEAST_RATE: u64 = 1024;
+
+/// What all who share a budget spend from it.
+pub(crate) type SharedBudget = Arc<Mutex<Budget>>;
+
+/// Whose rates are limited.
+#[derive(Debug, Default)]
+pub(crate) struct Rates {
+    /// Each pair's, in bytes per second.
+    pair: Option<NonZeroU64>,
+    /// What all pairs spend from.
+    all: Option<SharedBudget>,
+}
+
+impl Rates {
+    /// What each pair and what all of them may send, in bytes per second.
+    pub(crate) fn new(pair: Option<NonZeroU64>, all: Option<NonZeroU64>, now: Instant) -> Self {
+        Self { pair, all: all.map(|rate| shared(rate, now)) }
+    }
+
+    /// What both sides of a new pair spend from.
+    pub(crate) fn of_pair(&self, now: Instant) -> Vec<SharedBudget> {
+        self.pair.map(|rate| shared(rate, now)).into_iter().chain(self.all.clone()).collect()
+    }
+}
+
+fn shared(rate: NonZeroU64, now: Instant) -> SharedBudget {
+    Arc::new(Mutex::new(Budget::new(rate, now)))
+}
+
+/// What may be spent at a rate.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// In bytes per second.
+    rate: NonZeroU64,
+    /// When all that has passed is paid for.
+    paid_at: Instant,
+}
+
+impl Budget {
+    /// Nothing is owed at first. The rate is in bytes per second, and at least [`LEAST_RATE`].
+    pub(crate) fn new(rate: NonZeroU64, now: Instant) -> Self {
+        let least = NonZeroU64::new(LEAST_RATE).unwrap_or(NonZeroU64::MIN);
+        Self { rate: rate.max(least), paid_at: now }
+    }
+
+    /// How long to wait before anything more may pass, if it has to wait.
+    pub(crate) fn wait(&self, now: Instant) -> Option<Instant> {
+        (self.paid_at > now + CREDIT).then_some(self.paid_at)
+    }
+
+    /// Pays for what has passed.
+    pub(crate) fn spend(&mut self, bytes: usize, now: Instant) {
+        // Rounded up, so that who sends single bytes does not send them for nothing.
+        let price = (bytes as u64).saturating_mul(NANOSECONDS).div_ceil(self.rate.get());
+        self.paid_at = self.paid_at.max(now) + Duration::from_nanos(price);
+    }
+
+    /// How many bytes should pass at once at most: with more, a slow rate would come in blocks of many seconds.
+    pub(crate) fn portion(&self) -> usize {
+        usize::try_from(self.rate.get() / (NANOSECONDS / CREDIT.as_nanos() as u64)).unwrap_or(usize::MAX)
+    }
+}
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn budget(rate: u64, now: Instant) -> Budget {
+        Budget::new(rate.try_into().unwrap(), now)
+    }
+
+    #[test]
+    fn a_tenth_of_a_second_may_be_owed_and_then_all_is_paid_first() {
+        let now = Instant::now();
+        let mut budget = budget(1_000_000, now);
+        budget.spend(100_000, now);
+        assert_eq!(budget.wait(now), None);
+        budget.spend(1, now);
+        let paid = now + Duration::from_micros(100_001);
+        assert_eq!(budget.wait(now), Some(paid));
+        assert_eq!(budget.wait(paid), None);
+    }
+
+    #[test]
+    fn nothing_is_saved_up() {
+        let now = Instant::now();
+        let mut budget = budget(1_000_000, now);
+        let later = now + Duration::from_secs(1000);
+        budget.spend(1_000_000, later);
+        assert_eq!(budget.wait(later), Some(later + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn the_slowest_rate_comes_in_small_portions_and_the_fastest_is_none() {
+        let now = Instant::now();
+        assert_eq!(budget(1, now).portion(), 102);
+        let mut fastest = budget(u64::MAX, now);
+        assert!(fastest.portion() > 1 << 60);
+        (0..1000).for_each(|_| fastest.spend(1, now));
+        assert_eq!(fastest.paid_at, now + Duration::from_micros(1));
+    }
+
+    proptest! {
+        /// Whoever spends what it is given at once, whenever it may, gets its rate: no more, and no less while it asks.
+        #[test]
+        fn the_rate_is_kept_over_any_time(
+            rate in LEAST_RATE..1 << 32,
+            portions in prop::collection::vec((1..=100_usize, 0..200_u64), 1..300),
+        ) {
+            let begin = Instant::now();
+            let (mut now, mut budget, mut spent, mut idle) = (begin, budget(rate, begin), 0_u64, Duration::ZERO);
+            for (percent, pause) in portions {
+                let pause = Duration::from_millis(if pause < 100 { 0 } else { pause });
+                idle += (now + pause).saturating_duration_since(budget.paid_at.max(now));
+                now += pause;
+                if let Some(until) = budget.wait(now) {
+                    now = until;
+                }
+                let bytes = (budget.portion() * percent / 100).max(1);
+                budget.spend(bytes, now);
+                spent += bytes as u64;
+                let elapsed = (now - begin).as_secs_f64();
+                let most = rate as f64 * (elapsed + 2.0 * CREDIT.as_secs_f64()) + 1.0;
+                prop_assert!(spent as f64 <= most, "{spent} bytes in {elapsed} s");
+                let least = rate as f64 * (elapsed - idle.as_secs_f64()) * 0.999;
+                prop_assert!(spent as f64 >= least - 1.0, "only {spent} bytes in {elapsed} s");
+            }
+        }
+    }
+}
