@@ -7,8 +7,9 @@
 //!
 //! What becomes of an event is decided by whoever installs a logger; `main.rs` installs its own.
 
+use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -152,16 +153,29 @@ pub(crate) fn accept_failed(stats: &Stats, error: &io::Error) {
 /// A client at the front door.
 #[derive(Debug)]
 pub(crate) struct Witness<'a> {
-    pub(crate) stats: &'a Stats,
-    /// Where it comes from, if that is to be told.
-    pub(crate) address: Option<SocketAddr>,
+    stats: &'a Stats,
+    /// Where it comes from, as far as that is known, if it is to be told.
+    address: Cell<Option<IpAddr>>,
 }
 
-impl Witness<'_> {
+impl<'a> Witness<'a> {
+    pub(crate) fn new(stats: &'a Stats, address: Option<IpAddr>) -> Self {
+        Self { stats, address: Cell::new(address.map(|address| address.to_canonical())) }
+    }
+
+    /// A proxy has said for whom it asks.
+    pub(crate) fn learn(&self, address: IpAddr) {
+        self.address.set(self.address.get().map(|_| address.to_canonical()));
+    }
+
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.address.get()
+    }
+
     /// It is not let in, and gets an answer with this status, if any is known of.
     pub(crate) fn rejected(&self, reason: Rejection, status: Option<u16>) {
         self.stats.rejected(reason);
-        let address = self.address.map(|address| address.to_string());
+        let address = self.address.get().map(|address| address.to_string());
         debug!(target: TARGET, status, reason = reason.name(), address; "refused");
     }
 }
@@ -183,7 +197,7 @@ pub(crate) struct Visit {
     /// When the second side came. Both sides have it.
     met: Arc<OnceLock<Instant>>,
     /// Where the client comes from, if that is to be told. Boxed, as mostly it is not.
-    pub(crate) address: Option<Box<SocketAddr>>,
+    pub(crate) address: Option<Box<IpAddr>>,
 }
 
 impl Visit {

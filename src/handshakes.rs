@@ -76,6 +76,13 @@ impl Handshakes {
     }
 }
 
+impl Place {
+    /// Whether it was given up in favour of others.
+    pub(crate) fn is_given_up(&self) -> bool {
+        !self.handshakes.lock().by_age.contains_key(&self.number)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let give_up = self.handshakes.lock().by_age.remove(&self.number);
@@ -89,7 +96,9 @@ mod tests {
     use futures_lite::future::{block_on, poll_once};
 
     fn is_given_up(place: &mut Place) -> bool {
-        block_on(poll_once(place.given_up.wait())).is_some()
+        let is_told = block_on(poll_once(place.given_up.wait())).is_some();
+        assert_eq!(is_told, place.is_given_up());
+        is_told
     }
 
     /// Who of them is given up, by position.

@@ -261,8 +261,10 @@ impl<L: Listener> Parts<L> {
             client_limits: Arc::new(ClientLimits::new(client_limits, Arc::clone(&clock))),
             trusted_proxies: config.trusted_proxies.clone(),
             proxy_protocol: config.proxy_protocol,
+            seats: Arc::clone(&seats),
             stats: Arc::clone(&stats),
             log_addresses: config.log_addresses,
+            clock: Arc::clone(&clock),
         });
         let shared = Arc::new(Shared {
             door: Arc::clone(&door),

@@ -181,12 +181,6 @@ impl Transport for Tcp {
         self.0.socket.shutdown(Shutdown::Write)
     }
 
-    fn peer_address(&self) -> Option<SocketAddr> {
-        let address = self.0.socket.peer_addr().ok()?;
-        // An IPv4 client of a listener for both is shown as what it is.
-        Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
-    }
-
     fn leave_thread(self) -> Self {
         match Arc::try_unwrap(self.0) {
             Ok(Source { socket, registration }) => {

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -46,11 +46,6 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Clone + Debug + Unpin + 'st
 
     /// Ends this side's stream. The other side's goes on.
     fn shut_down(&self) -> io::Result<()>;
-
-    /// Where the other side is, if that is known.
-    fn peer_address(&self) -> Option<SocketAddr> {
-        None
-    }
 
     /// The same socket, for a task on another thread to wait for.
     fn leave_thread(self) -> Self;

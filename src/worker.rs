@@ -140,8 +140,7 @@ impl<T: Transport> Worker<T> {
 }
 
 async fn handshake<T: Transport>(alive: StopOnDrop, socket: T, peer: IpAddr, index: usize, shared: Arc<Shared<T>>) {
-    let Shared { door, seats, door_closed, clock, .. } = &*shared;
-    let admitted = front_door::receive(socket, peer, door, seats, index, door_closed.clone(), clock).await;
+    let admitted = front_door::receive(socket, peer, &shared.door, index, shared.door_closed.clone()).await;
     if let Some(mut admitted) = admitted {
         let worker = admitted.claim.worker;
         if worker != index {

@@ -7,7 +7,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -81,7 +81,7 @@ fn the_end_of_a_websocket_is_told_with_what_it_has_done() {
     expect(&mut a, &server_close(4000, ""));
     drop(a);
     let mut head = [0; 2 + 100 + 4 + 1000];
-    std::io::Read::read_exact(&mut b, &mut head).unwrap();
+    b.read_exact(&mut head).unwrap();
     expect(&mut b, &server_close(1000, "peer disconnected"));
     b.write_all(&frame(0x88, b"")).unwrap();
     expect_end(&mut b);
@@ -214,13 +214,35 @@ fn nothing_that_a_client_says_is_logged() {
 fn addresses_are_logged_only_if_asked_for() {
     let logged = Logged::start("logs-addresses", &[JSON, &["--log-addresses"]].concat());
     let mut client = logged.relay.socket();
-    let address = client.local_addr().unwrap().to_string();
     open(&mut client, "/?pair=x", &frame(0x88, b""));
     expect_end_of_close(&mut client);
     drop(client);
-    assert_eq!(logged.await_events("closed", 1)[0]["address"], *address);
+    assert_eq!(logged.await_events("closed", 1)[0]["address"], "127.0.0.1");
     logged.relay.http(&upgrade("/", ""));
-    assert!(logged.await_events("refused", 1)[0]["address"].as_str().unwrap().starts_with("127.0.0.1:"));
+    assert_eq!(logged.await_events("refused", 1)[0]["address"], "127.0.0.1");
+}
+
+#[test]
+fn behind_a_proxy_the_address_is_the_client_s() {
+    let proxy = ["--log-addresses", "--trusted-proxies", "127.0.0.1"];
+    let logged = Logged::start("logs-addresses-forwarded", &[JSON, &proxy].concat());
+    let forwarded = "X-Forwarded-For: 203.0.113.7\r\n";
+    let mut client = logged.relay.socket();
+    client.write_all(upgrade("/?pair=x", forwarded).as_bytes()).unwrap();
+    client.write_all(&frame(0x88, b"")).unwrap();
+    let mut response = Vec::new();
+    client.read_to_end(&mut response).unwrap();
+    assert_eq!(logged.await_events("closed", 1)[0]["address"], "203.0.113.7");
+    logged.relay.http(&upgrade("/", forwarded));
+    assert_eq!(logged.await_events("refused", 1)[0]["address"], "203.0.113.7");
+
+    let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join("logs-addresses-proxied.log");
+    let mut command = start(&[JSON, &["--log-addresses", "--proxy-protocol"]].concat());
+    command.stderr(File::create(&log).unwrap());
+    let relay = Relay::spawn_behind(command, "PROXY TCP4 203.0.113.8 127.0.0.1 80 80\r\n");
+    let logged = Logged { relay, log };
+    logged.relay.http(&upgrade("/", ""));
+    assert_eq!(logged.await_events("refused", 1)[0]["address"], "203.0.113.8");
 }
 
 /// An empty close frame, and nothing behind it.

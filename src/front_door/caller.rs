@@ -32,10 +32,20 @@ impl<'a> Caller<'a> {
         Self { door, peer, presence: RefCell::new(presence) }
     }
 
+    /// What is connected: a client, or a proxy.
+    pub(super) fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// Whose request has these headers.
+    pub(super) fn client(&self, headers: &HeaderMap) -> IpAddr {
+        let forwarded = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.as_bytes());
+        behind_proxies(self.peer, forwarded, &self.door.trusted_proxies)
+    }
+
     /// Lets a request to join with these headers pass, if its client has not too much already.
     pub(super) fn ask(&self, headers: &HeaderMap) -> Result<(), Excess> {
-        let forwarded = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.as_bytes());
-        let client = Client::from(behind_proxies(self.peer, forwarded, &self.door.trusted_proxies));
+        let client = Client::from(self.client(headers));
         self.door.client_limits.ask(client)?;
         let mut presence = self.presence.borrow_mut();
         if presence.is_none() {

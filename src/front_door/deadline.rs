@@ -50,10 +50,15 @@ impl<'a> Deadline<'a> {
         self.at.set(self.clock.now() + self.timeout);
     }
 
+    /// Whether the step has taken too long.
+    pub(super) fn is_over(&self) -> bool {
+        self.clock.now() >= self.at.get()
+    }
+
     /// Ready when a step has taken too long.
     pub(super) async fn passed(&self) {
         // It may move while it is waited for, but only to a later time.
-        while self.clock.now() < self.at.get() {
+        while !self.is_over() {
             self.clock.sleep_until(self.at.get()).await;
         }
     }
