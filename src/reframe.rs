@@ -25,12 +25,18 @@
 //!
 //! [RFC 6455]: https://www.rfc-editor.org/rfc/rfc6455
 
+mod rewrite;
+mod violation;
+
 use std::fmt;
 use std::ops::Range;
 
 use crate::buffer::Buffer;
 use crate::mask::unmask;
-use crate::utf8::{InvalidUtf8, Utf8};
+use crate::utf8::Utf8;
+use rewrite::{forward, move_frame};
+
+pub use violation::Violation;
 
 /// Data frames with a payload of up to this many bytes are never split. Small devices' libraries dislike fragments,
 /// and it costs no more than one buffer of this size while such a frame is incomplete.
@@ -69,81 +75,6 @@ pub enum Event<'b> {
         /// The reason, possibly empty.
         reason: &'b str,
     },
-}
-
-/// What a client did against RFC 6455 or over the limit. It is the client's fault, and the end of its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Violation {
-    /// RSV1, RSV2 or RSV3 is set though no extension was negotiated (section 5.2).
-    ReservedBits,
-    /// Opcodes 3 to 7 and 11 to 15 mean nothing yet (section 5.2).
-    ReservedOpcode,
-    /// A client must mask every frame (section 5.1).
-    Unmasked,
-    /// A control frame must not be fragmented (section 5.5).
-    FragmentedControl,
-    /// A control frame carries at most 125 bytes (section 5.5).
-    OversizedControl,
-    /// A continuation frame with nothing to continue (section 5.4).
-    UnexpectedContinuation,
-    /// A new message within a fragmented one (section 5.4).
-    ExpectedContinuation,
-    /// A length in more bytes than it needs (section 5.2).
-    NonMinimalLength,
-    /// A 64-bit length with its most significant bit set (section 5.2).
-    OverlongLength,
-    /// A close frame with half a status code (section 5.5.1).
-    TruncatedCloseCode,
-    /// A status code that must not be on the wire (section 7.4).
-    InvalidCloseCode,
-    /// Text or a close reason that is not UTF-8 (section 8.1).
-    InvalidUtf8,
-    /// A message longer than the relay was told to accept (section 7.4.1, code 1009).
-    MessageTooBig,
-}
-
-impl Violation {
-    /// The status code that the client gets (section 7.4.1).
-    pub fn code(self) -> u16 {
-        match self {
-            Self::InvalidUtf8 => 1007,
-            Self::MessageTooBig => 1009,
-            _ => 1002,
-        }
-    }
-
-    /// The reason that the client gets with it. Stable: clients may compare it.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::ReservedBits => "reserved bit set",
-            Self::ReservedOpcode => "reserved opcode",
-            Self::Unmasked => "unmasked frame",
-            Self::FragmentedControl => "fragmented control frame",
-            Self::OversizedControl => "control frame over 125 bytes",
-            Self::UnexpectedContinuation => "nothing to continue",
-            Self::ExpectedContinuation => "continuation expected",
-            Self::NonMinimalLength => "length not minimal",
-            Self::OverlongLength => "length over 63 bits",
-            Self::TruncatedCloseCode => "truncated status code",
-            Self::InvalidCloseCode => "invalid status code",
-            Self::InvalidUtf8 => "invalid UTF-8",
-            Self::MessageTooBig => "message too big",
-        }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.reason())
-    }
-}
-
-impl std::error::Error for Violation {}
-
-impl From<InvalidUtf8> for Violation {
-    fn from(_: InvalidUtf8) -> Self {
-        Self::InvalidUtf8
-    }
 }
 
 /// How many messages have ended so far, and how many bytes were forwarded.
@@ -493,53 +424,6 @@ impl fmt::Debug for Reframer {
             .field("tally", &self.tally)
             .finish_non_exhaustive()
     }
-}
-
-/// Appends one server frame to the output: a header, and the `length` bytes at `start` without their mask.
-fn forward(buffer: &mut Buffer, start: usize, length: usize, first: u8, key: [u8; 4]) {
-    match length {
-        0..=125 => forward_with([first, length as u8], buffer, start, length, key),
-        126..=0xFFFF => {
-            let [high, low] = (length as u16).to_be_bytes();
-            forward_with([first, 126, high, low], buffer, start, length, key);
-        }
-        _ => {
-            let [a, b, c, d, e, f, g, h] = (length as u64).to_be_bytes();
-            forward_with([first, 127, a, b, c, d, e, f, g, h], buffer, start, length, key);
-        }
-    }
-}
-
-/// The header is of a fixed size, as copying two bytes is no work, but calling a function for it is.
-fn forward_with<const SIZE: usize>(header: [u8; SIZE], buffer: &mut Buffer, start: usize, length: usize, key: [u8; 4]) {
-    // With nothing before it, the frame stays where it is and only its header moves.
-    if buffer.output.is_empty() {
-        buffer.output = start - SIZE..start - SIZE;
-    }
-    let to = buffer.output.end;
-    debug_assert!(to + SIZE <= start, "the header must not run over the payload");
-    let is_moved = move_frame(&mut buffer.bytes, to, header, start, length, key);
-    debug_assert!(is_moved, "the payload is all there");
-    buffer.output.end = to + SIZE + length;
-}
-
-/// Writes a header at `to`, and behind it the payload that begins at `start`, without its mask. False, and nothing else, if
-/// the payload is not all there.
-#[inline(always)] // so that short frames are moved in registers
-fn move_frame<const SIZE: usize>(
-    bytes: &mut [u8],
-    to: usize,
-    header: [u8; SIZE],
-    start: usize,
-    length: usize,
-    key: [u8; 4],
-) -> bool {
-    let Some((place, rest)) = bytes.get_mut(to..start + length).and_then(<[u8]>::split_first_chunk_mut) else {
-        return false;
-    };
-    *place = header;
-    unmask(rest, start - to - SIZE, key);
-    true
 }
 
 /// Judges the payload of a close frame (sections 5.5.1 and 7.4).
