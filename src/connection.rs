@@ -14,7 +14,7 @@
 //! | the link ends with a farewell         |                                         | the farewell's code       |
 //!
 //! After a close frame is sent to the client, the connection lasts until the client has closed too and its stream has
-//! ended, but no longer than [`CLOSE_TIMEOUT`]. A stream that ends while it is not read from, because the peer is slow,
+//! ended, but no longer than [`CLOSE_TIMEOUT`]. A stream that ends while it is not read from, because the peer is slow or a rate is used up,
 //! ends the way to that client at once, whatever it said before. If nothing can be written to it any more, what it sent before is
 //! still read, as fast as its peer takes it, and the end of its stream says how it departed.
 
@@ -200,7 +200,7 @@ impl<T: Transport> Connection<T> {
                 let written = self.outbound.take_written();
                 let heard = self.inbound.forget_heard();
                 let _ = self.liveness.look(beat, heard, written, rules);
-                if self.liveness.is_near(rules) {
+                if self.liveness.is_near(rules) && !self.is_excused() {
                     self.outbound.ping();
                     self.surroundings.stats.pinged();
                 } else {

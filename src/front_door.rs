@@ -185,6 +185,7 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
     let ended = async {
         let parts = http.await.inspect_err(|error| {
             if error.is_parse() {
+                witness.learn(caller.peer()); // nobody knows for whom
                 witness.rejected(Rejection::Malformed, None);
             }
         });
@@ -200,6 +201,9 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
     };
     // Who is given up has had its time, and gets no moment more.
     let Some(parts) = ended.or(stopped).or(given_up).await else {
+        if !deadline.is_answering() {
+            witness.learn(caller.peer()); // for whom it would have asked next is not known
+        }
         tell_given_up(witness, &deadline, &place);
         return None;
     };

@@ -78,7 +78,7 @@ fn direction<T>() -> (Outgoing<T>, Incoming<T>) {
 }
 
 /// What goes with the channel of a direction: credits, which come back, and who waits at either end. (The channel could do
-/// the waiting, but its lists of listeners, and a channel for the credits, would add 1 KiB to a connection.)
+/// the waiting, but a listener at each end, and a channel for the credits, would add 1 KiB to a connection.)
 #[derive(Debug)]
 struct Slip<T> {
     /// Whether the credit waits to be taken.
@@ -148,6 +148,11 @@ impl<T> Outgoing<T> {
         self.tell_receiver();
     }
 
+    /// Whether the other side is gone, and whatever is sent vanishes.
+    pub fn is_abandoned(&self) -> bool {
+        lock(&self.slip).abandoned
+    }
+
     /// Ends this direction: the other side gets what is under way, then `last`, then `farewell`.
     pub fn finish(self, last: Option<T>, farewell: Farewell) {
         let mut slip = lock(&self.slip);
@@ -193,27 +198,18 @@ impl<T> Unpin for Incoming<T> {}
 impl<T> Incoming<T> {
     /// The next batch, or the end.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next<T>> {
+        // The other side sends first, and then looks here for whom to wake: it cannot do both between what follows.
+        let mut slip = lock(&self.slip);
         match self.batches.try_recv() {
             Ok(batch) => Poll::Ready(Next::Batch(batch)),
-            Err(TryRecvError::Closed) => {
-                let mut slip = lock(&self.slip);
-                Poll::Ready(slip.batch.take().map_or(Next::End(slip.farewell), Next::Batch))
+            Err(TryRecvError::Closed) => Poll::Ready(slip.batch.take().map_or(Next::End(slip.farewell), Next::Batch)),
+            Err(TryRecvError::Empty) => {
+                let previous = slip.receiver.replace(cx.waker().clone());
+                drop(slip);
+                drop(previous); // which may do anything
+                Poll::Pending
             }
-            Err(TryRecvError::Empty) => self.wait(cx),
         }
-    }
-
-    /// Waits for what was not there a moment ago.
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Next<T>> {
-        let mut slip = lock(&self.slip);
-        if slip.receiver.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            return Poll::Pending; // and whatever has come since then wakes it
-        }
-        let previous = slip.receiver.replace(cx.waker().clone());
-        drop(slip);
-        drop(previous); // which may do anything
-        // It may have come before anybody was there to be woken.
-        if self.batches.is_empty() && !self.batches.is_closed() { Poll::Pending } else { self.poll_next(cx) }
     }
 
     /// Lets the other side send another batch: the last one is written.
@@ -256,7 +252,7 @@ mod tests {
     #[test]
     fn one_batch_is_under_way_until_its_credit_is_back() {
         let (mut near, mut far) = link();
-        assert!(ready(&mut near));
+        assert!(ready(&mut near) && !near.outgoing.is_abandoned());
         near.outgoing.send(1);
         assert!(!ready(&mut near));
         assert_eq!(next(&mut far), Poll::Ready(Next::Batch(1)));
@@ -296,7 +292,7 @@ mod tests {
         assert_eq!(next(&mut far), Poll::Pending);
         drop(near);
         assert_eq!(next(&mut far), Poll::Ready(Next::End(Farewell::Lost)));
-        assert!(ready(&mut far));
+        assert!(far.outgoing.is_abandoned() && ready(&mut far));
         far.outgoing.send(1); // vanishes
     }
 

@@ -1,9 +1,10 @@
 //! How many bytes may pass in a second. Pure: time is an argument.
 //!
 //! What has passed is paid for afterwards, because nobody knows before a read how much there is to be read: each byte
-//! costs its share of a second, and whoever owes no more than [`CREDIT`] may go on. Whoever owes more waits until
-//! everything is paid. (If it went on as soon as it owed a little less, those who share a budget would all be woken for
-//! each other's bytes; so they are woken ten times in a second.)
+//! costs its share of a second, and as long as no more than [`CREDIT`] is owed more may pass. Once more is owed,
+//! nothing may pass until everything is paid. All who share a budget wait for the same moment, and go on in the order
+//! in which they came to wait: nobody who comes meanwhile is faster. (If they went on as soon as a little less is owed,
+//! they would all be woken for each other's bytes; so it is some times in a second.)
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 /// How much may be owed: short enough that nobody notices the wait, long enough that it is worth waking up for.
 const CREDIT: Duration = Duration::from_millis(100);
 
-/// The least that a rate can be limited to, in bytes per second. With less, an answer to a ping would not come in time.
+/// The least that a rate can be limited to, in bytes per second: a client's ping waits behind what it has sent before.
 pub(crate) const LEAST_RATE: u64 = 1024;
 
 /// What all who share a budget spend from it.
@@ -50,18 +51,23 @@ pub(crate) struct Budget {
     rate: NonZeroU64,
     /// When all that has passed is paid for.
     paid_at: Instant,
+    /// Until then nothing may pass.
+    closed_until: Instant,
 }
 
 impl Budget {
     /// Nothing is owed at first. The rate is in bytes per second, and at least [`LEAST_RATE`].
     pub(crate) fn new(rate: NonZeroU64, now: Instant) -> Self {
         let least = NonZeroU64::new(LEAST_RATE).unwrap_or(NonZeroU64::MIN);
-        Self { rate: rate.max(least), paid_at: now }
+        Self { rate: rate.max(least), paid_at: now, closed_until: now }
     }
 
-    /// How long to wait before anything more may pass, if it has to wait.
-    pub(crate) fn wait(&self, now: Instant) -> Option<Instant> {
-        (self.paid_at > now + CREDIT).then_some(self.paid_at)
+    /// When more may pass, if that is not now.
+    pub(crate) fn wait(&mut self, now: Instant) -> Option<Instant> {
+        if self.paid_at > now + CREDIT {
+            self.closed_until = self.paid_at;
+        }
+        (self.closed_until > now).then_some(self.closed_until)
     }
 
     /// Pays for what has passed.
@@ -97,6 +103,7 @@ mod tests {
         budget.spend(1, now);
         let paid = now + Duration::from_micros(100_001);
         assert_eq!(budget.wait(now), Some(paid));
+        assert_eq!(budget.wait(paid - Duration::from_micros(1)), Some(paid), "also for who comes later");
         assert_eq!(budget.wait(paid), None);
     }
 

@@ -126,7 +126,7 @@ impl Start {
     pub(crate) fn into_settings(self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Settings, String> {
         let sources = Sources { environment };
         let switch = |is_on: bool| is_on.then(|| String::from("true"));
-        let (mut access_token_file, mut log_level, mut log_format) = (None, LevelFilter::Info, Format::Text);
+        let (mut log_level, mut log_format) = (LevelFilter::Info, Format::Text);
         let mut config = Config::default();
         let c = &mut config;
         sources.set("--host", self.host, &mut c.host, host)?;
@@ -143,7 +143,11 @@ impl Start {
         sources.set("--max-waiting", self.max_waiting, &mut c.max_waiting, some(from(1)))?;
         sources.set("--max-handshakes", self.max_handshakes, &mut c.max_handshakes, from(1))?;
         sources.set("--allow-origin", self.allow_origin, &mut c.allowed_origins, list)?;
-        sources.set("--access-token-file", self.access_token_file, &mut access_token_file, some(path))?;
+        // A path need not be text.
+        let access_token_file = match sources.find("--access-token-file", self.access_token_file) {
+            Some((source, path)) if path.is_empty() => return Err(invalid(&source, "", "a path is needed")),
+            path => path.map(|(_, path)| PathBuf::from(path)),
+        };
         sources.set("--min-code-length", self.min_code_length, &mut c.min_code_length, within(1..=MAX_CHARACTERS))?;
         sources.set("--trusted-proxies", self.trusted_proxies, &mut c.trusted_proxies, list)?;
         sources.set("--proxy-protocol", switch(self.proxy_protocol), &mut c.proxy_protocol, is_on)?;
@@ -186,21 +190,27 @@ impl<E: Fn(&str) -> Option<OsString>> Sources<E> {
         setting: &mut T,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<(), String> {
-        let given = given.map(|value| (flag.to_owned(), value.into()));
-        let Some((source, value)) = given.or_else(|| self.find(variables(flag))) else { return Ok(()) };
-        let value: OsString = value;
-        // Only a path can be anything else, and where it cannot be one, it will not be found.
-        let value = value.to_string_lossy();
-        *setting = parse(&value).map_err(|needed| format!("{source}: invalid value {value:?}: {needed}"))?;
+        if let Some((source, value)) = self.find(flag, given) {
+            let value = value.to_string_lossy();
+            *setting = parse(&value).map_err(|needed| invalid(&source, &value, &needed))?;
+        }
         Ok(())
     }
 
-    fn find(&self, variables: impl Iterator<Item = String>) -> Option<(String, OsString)> {
-        variables.into_iter().find_map(|variable| {
+    /// What was said of this flag, and by whom.
+    fn find(&self, flag: &str, given: Option<String>) -> Option<(String, OsString)> {
+        if let Some(value) = given {
+            return Some((flag.to_owned(), value.into()));
+        }
+        variables(flag).find_map(|variable| {
             let value = (self.environment)(&variable).filter(|value| !value.is_empty())?;
             Some((variable, value))
         })
     }
+}
+
+fn invalid(source: &str, value: &str, needed: &str) -> String {
+    format!("{source}: invalid value {value:?}: {needed}")
 }
 
 /// The environment variables that stand for a flag: its name with our prefix, and one that other relays have, too.
@@ -214,13 +224,6 @@ fn host(text: &str) -> Result<String, String> {
     match text {
         "" => Err(String::from("an address or a name is needed")),
         host => Ok(host.to_owned()),
-    }
-}
-
-fn path(text: &str) -> Result<PathBuf, String> {
-    match text {
-        "" => Err(String::from("a path is needed")),
-        path => Ok(path.into()),
     }
 }
 
@@ -287,6 +290,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt;
 
     fn settings(flags: &[&str], environment: &[(&str, &str)]) -> Result<Settings, String> {
         let start = Start::from_args(&["arc-relay", "start"], flags).map_err(|exit| exit.output)?;
@@ -415,6 +419,10 @@ mod tests {
         assert_eq!(file(&[], &[]), None);
         assert_eq!(file(&[], &environment), Some("/b".into()));
         assert_eq!(file(&["--access-token-file", "/a"], &environment), Some("/a".into()));
+        let no_text = OsString::from_vec(b"/caf\xE9".to_vec());
+        let start = Start::from_args(&["arc-relay", "start"], &[]).unwrap();
+        let settings = start.into_settings(|name| (name == "ARC_RELAY_ACCESS_TOKEN_FILE").then(|| no_text.clone()));
+        assert_eq!(settings.unwrap().access_token_file, Some(no_text.into()));
     }
 
     #[test]

@@ -235,6 +235,13 @@ fn behind_a_proxy_the_address_is_the_client_s() {
     assert_eq!(logged.await_events("closed", 1)[0]["address"], "203.0.113.7");
     logged.relay.http(&upgrade("/", forwarded));
     assert_eq!(logged.await_events("refused", 1)[0]["address"], "203.0.113.7");
+    // What comes on a connection that a proxy keeps is nobody's until it can be understood.
+    let mut kept = logged.relay.socket();
+    kept.write_all(format!("GET /health HTTP/1.1\r\nHost: t\r\n{forwarded}\r\n").as_bytes()).unwrap();
+    expect(&mut kept, b"HTTP/1.1 200 OK\r\n");
+    kept.write_all(b"\x16\x03\x01\r\n\r\n").unwrap();
+    let refused = logged.await_events("refused", 2).remove(1);
+    assert_eq!((&refused["reason"], &refused["address"]), (&Value::from("malformed"), &Value::from("127.0.0.1")));
 
     let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join("logs-addresses-proxied.log");
     let mut command = start(&[JSON, &["--log-addresses", "--proxy-protocol"]].concat());

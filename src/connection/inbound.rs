@@ -2,7 +2,8 @@
 //!
 //! There is at most one buffer. Without a credit to hand it over it goes on being filled, up to [`LARGEST`] bytes, so
 //! that a client's pings and its departure are noticed while its peer is slow or not there yet. When it is full, or when
-//! what is under way is [large](LARGE_BATCH) and more follows, the client is not read from any more, and TCP slows it.
+//! what is under way is [large](LARGE_BATCH) and more follows, or a rate is [used up](Throttle), the client is not read
+//! from any more, and TCP slows it.
 
 use std::io;
 use std::rc::Rc;
@@ -46,7 +47,7 @@ pub(crate) struct Inbound {
     turn: u32,
     /// Whether something was read since this was asked last.
     heard: bool,
-    /// Whether the client is not read from for the sake of its peer.
+    /// Whether the client is not read from, for the sake of its peer or of a rate.
     held: bool,
     /// Whether the client has closed or violated the protocol: whatever follows means nothing.
     closed: bool,
@@ -76,10 +77,6 @@ impl Inbound {
         budgets: Vec<SharedBudget>,
         surroundings: Rc<Surroundings>,
     ) -> Self {
-        let throttle = Throttle::new(budgets);
-        if let Some(throttle) = &throttle {
-            throttle.spend(read_ahead.len(), surroundings.clock.now());
-        }
         let buffer = (!read_ahead.is_empty()).then(|| {
             let mut buffer = surroundings.pool.take(HEADROOM + read_ahead.len());
             buffer.append_input(read_ahead);
@@ -99,7 +96,7 @@ impl Inbound {
             closed: false,
             farewell: None,
             route: Some(Route { seat: Some(seat), outgoing }),
-            throttle,
+            throttle: Throttle::new(budgets, read_ahead.len()),
             surroundings,
         }
     }
@@ -129,7 +126,7 @@ impl Inbound {
         self.streams
     }
 
-    /// Whether the client is not read from until its peer takes more: its silence means nothing.
+    /// Whether the client is not read from, whatever it sends: its silence means nothing.
     pub(crate) fn is_held(&self) -> bool {
         self.held
     }
@@ -161,6 +158,11 @@ impl Inbound {
     /// Reads and hands over what it can. Ready when the client's stream has ended.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &mut Outbound) -> Poll<()> {
         self.held = false;
+        let must_wait = self.throttle.as_ref().is_some_and(|throttle| throttle.has_unpaid());
+        if must_wait && self.poll_throttle(cx).is_pending() {
+            self.watch_for_departure(cx, socket, outbound);
+            return Poll::Pending; // time will wake us
+        }
         self.reframe(outbound);
         loop {
             self.hand_over(cx);
@@ -185,11 +187,9 @@ impl Inbound {
                 }
                 self.drained = false;
             }
-            if let Some(throttle) = &mut self.throttle
-                && throttle.poll_ready(cx, &*self.surroundings.clock, &self.surroundings.stats).is_pending()
-            {
+            if self.poll_throttle(cx).is_pending() {
                 self.watch_for_departure(cx, socket, outbound);
-                return Poll::Pending; // time will wake us
+                return Poll::Pending; // as above
             }
             self.turn = self.surroundings.turn.get();
             match self.read(capacity, socket) {
@@ -222,6 +222,21 @@ impl Inbound {
         }
     }
 
+    /// Waits until the client may send more.
+    fn poll_throttle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.throttle().is_none() {
+            return Poll::Ready(());
+        }
+        let Surroundings { clock, stats, .. } = &*self.surroundings;
+        self.throttle.as_mut().map_or(Poll::Ready(()), |throttle| throttle.poll_ready(cx, &**clock, stats))
+    }
+
+    /// What has to be waited for and paid for, unless nobody gets what is read any more: that costs nobody anything.
+    fn throttle(&self) -> Option<&Throttle> {
+        let throttle = self.throttle.as_deref()?;
+        self.route.as_ref().is_some_and(|route| !route.outgoing.is_abandoned()).then_some(throttle)
+    }
+
     /// Waits for the socket, and does not keep an unnecessary byte meanwhile.
     fn poll_readable(&mut self, cx: &mut Context<'_>, socket: &impl Transport) -> Poll<io::Result<()>> {
         let readable = socket.poll_readable(cx);
@@ -232,14 +247,14 @@ impl Inbound {
     }
 
     fn read(&mut self, capacity: usize, socket: &impl Transport) -> io::Result<usize> {
-        let portion = self.throttle.as_ref().map_or(usize::MAX, |throttle| throttle.portion());
+        let portion = self.throttle().map_or(usize::MAX, Throttle::portion);
         let buffer = self.buffer_of(capacity);
         let spare = buffer.spare_mut();
         let room = spare.len().min(portion);
         debug_assert!(room > 0, "a read into nothing looks like the end of the stream");
         let count = socket.receive(&mut spare[..room])?;
         buffer.fill(count);
-        if let Some(throttle) = &self.throttle {
+        if let Some(throttle) = self.throttle() {
             throttle.spend(count, self.surroundings.clock.now());
         }
         self.heard = true;

@@ -11,10 +11,10 @@ use crate::pool::{Pool, SIZES};
 use crate::reframe::CONTROL_PAYLOAD;
 use crate::transport::Transport;
 
-/// How many bytes of answers to pings may wait for a client that does not read: as many as the smallest buffer holds,
-/// with a close frame behind them. Beyond that only the newest is answered, as RFC 6455, section 5.5.3 allows: a flood of
-/// pings costs no memory.
-pub(super) const PONG_BACKLOG: usize = SIZES[0] - HEADROOM - (2 + CONTROL_PAYLOAD);
+/// How many bytes of pongs and pings may wait for a client that does not read: as many as the smallest buffer holds, with
+/// a close frame behind them. Beyond that only the client's newest ping is answered, as RFC 6455, section 5.5.3 allows:
+/// a flood of pings costs no memory.
+pub(super) const CONTROL_BACKLOG: usize = SIZES[0] - HEADROOM - (2 + CONTROL_PAYLOAD);
 
 const FIN_CLOSE: u8 = 0x88;
 const FIN_PING: u8 = 0x89;
@@ -66,19 +66,25 @@ impl Outbound {
         if self.is_closing() {
             return; // nothing follows a close frame
         }
-        if let Some(control) = &mut self.control
-            && control.output().len() + 2 + data.len() > PONG_BACKLOG
+        if !self.has_room(data.len())
+            && let Some(control) = &mut self.control
         {
             control.clear();
         }
         self.queue(FIN_PONG, &[data]);
     }
 
-    /// Queues a ping. It has no payload: whatever comes of the client is an answer.
+    /// Queues a ping. It has no payload: whatever comes of the client is an answer. If there is no room for it, there is
+    /// enough before it to be taken.
     pub(crate) fn ping(&mut self) {
-        if !self.is_closing() {
+        if !self.is_closing() && self.has_room(0) {
             self.queue(FIN_PING, &[]);
         }
+    }
+
+    /// Whether there is room for a control frame with so many bytes that is no close frame.
+    fn has_room(&self, length: usize) -> bool {
+        self.control.as_ref().map_or(0, |control| control.output().len()) + 2 + length <= CONTROL_BACKLOG
     }
 
     /// Whether the client has to take something before it is sent more.

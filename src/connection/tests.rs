@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 use super::inbound::{Inbound, LARGE_BATCH, LEAST_READ, SPARSE};
-use super::outbound::{Outbound, PONG_BACKLOG};
+use super::outbound::{CONTROL_BACKLOG, Outbound};
 use super::*;
 use crate::buffer::{Buffer, HEADROOM, allocated};
 use crate::clock::SystemClock;
@@ -390,18 +390,20 @@ fn nothing_is_written_where_there_is_no_room() {
 fn pongs_that_nobody_reads_have_a_bound() {
     let mut side = Side::new();
     let fill = |side: &mut Side| {
-        (0..PONG_BACKLOG / 32).for_each(|_| side.outbound.pong(&[b'a'; 30]));
-        side.outbound.pong(&[b'a'; PONG_BACKLOG % 32 - 2]);
+        (0..CONTROL_BACKLOG / 32).for_each(|_| side.outbound.pong(&[b'a'; 30]));
+        side.outbound.pong(&[b'a'; CONTROL_BACKLOG % 32 - 2]);
     };
     fill(&mut side);
     side.let_write(usize::MAX);
-    assert_eq!(side.write().concat().len(), PONG_BACKLOG, "so many are all answered");
+    assert_eq!(side.write().concat().len(), CONTROL_BACKLOG, "so many are all answered");
     fill(&mut side);
     side.outbound.pong(b"newest");
     assert_eq!(side.write().concat(), b"\x8A\x06newest");
     fill(&mut side);
+    (0..100).for_each(|_| side.outbound.ping());
     side.outbound.close(Some(1000), &"x".repeat(123));
-    assert_eq!(side.write().concat().len(), PONG_BACKLOG + 2 + 125, "there is room for the end");
+    let all = side.write().concat().len();
+    assert_eq!(all, CONTROL_BACKLOG + 2 + 125, "there is room for the end, and there are no pings without");
 }
 
 #[test]

@@ -14,21 +14,28 @@ pub(super) struct Throttle {
     budgets: Vec<SharedBudget>,
     /// How much to read at once at most, in bytes.
     portion: usize,
+    /// How much has come that was not allowed yet, in bytes: what the client sent right behind its opening handshake.
+    unpaid: usize,
     pause: Option<Sleep>,
 }
 
 impl Throttle {
-    /// None if there is nothing to wait for.
-    pub(super) fn new(budgets: Vec<SharedBudget>) -> Option<Box<Self>> {
+    /// None if there is nothing to wait for. So many bytes were read ahead.
+    pub(super) fn new(budgets: Vec<SharedBudget>, read_ahead: usize) -> Option<Box<Self>> {
         let portion = budgets.iter().map(|budget| lock(budget).portion()).min()?;
-        Some(Box::new(Self { budgets, portion, pause: None }))
+        Some(Box::new(Self { budgets, portion, unpaid: read_ahead, pause: None }))
     }
 
     pub(super) fn portion(&self) -> usize {
         self.portion
     }
 
-    /// Ready when the client may send more.
+    /// Whether what was read ahead has to wait.
+    pub(super) fn has_unpaid(&self) -> bool {
+        self.unpaid > 0
+    }
+
+    /// Ready when the client may send more, or what was read ahead may pass.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>, clock: &dyn Clock, stats: &Stats) -> Poll<()> {
         loop {
             if let Some(pause) = &mut self.pause {
@@ -42,7 +49,11 @@ impl Throttle {
                     stats.throttled();
                     self.pause = Some(clock.sleep_until(until));
                 }
-                None => return Poll::Ready(()),
+                None => {
+                    let unpaid = std::mem::take(&mut self.unpaid);
+                    self.spend(unpaid, now);
+                    return Poll::Ready(());
+                }
             }
         }
     }

@@ -50,6 +50,11 @@ impl<'a> Deadline<'a> {
         self.at.set(self.clock.now() + self.timeout);
     }
 
+    /// Whether the step is to take an answer.
+    pub(super) fn is_answering(&self) -> bool {
+        self.answering.get()
+    }
+
     /// Whether the step has taken too long.
     pub(super) fn is_over(&self) -> bool {
         self.clock.now() >= self.at.get()

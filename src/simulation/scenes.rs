@@ -361,6 +361,86 @@ fn pairs_that_share_a_rate_share_it_evenly() {
     }
 }
 
+/// Whoever waits for a rate is not overtaken by those who come later, again and again.
+#[test]
+fn nobody_overtakes_who_waits_for_a_rate() {
+    const RATE: usize = 100_000;
+    for seed in 0..20 {
+        let config = Config { max_rate: NonZeroU64::new(RATE as u64), ping_interval: None, ..Config::default() };
+        let mut stage = Stage::new(Random::new(seed), config);
+        let mut pairs: Vec<_> = (0..11)
+            .map(|pair| [2 * pair, 2 * pair + 1].map(|number| Actor::enter_as(&mut stage, number, pair, 2_000_000)))
+            .collect();
+        stage.cables.iter().for_each(Cable::hold_steady);
+        let ([sender, reader], others) = pairs.split_first_mut().unwrap();
+        sender.send(&message(&[7; 60_000]).repeat(20));
+        // The others alone have as much to say as may pass.
+        let mut received = 0;
+        for nth in 0..200 {
+            others[nth % 10][0].send(&message(&[7; RATE / 10]));
+            stage.pass(Duration::from_millis(100));
+            received += reader.receive().len();
+        }
+        assert!(received > 20 * RATE / 11 * 4 / 5, "seed {seed}: {received} bytes in 20 s are no fair share");
+        drop(pairs);
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
+/// What comes right behind an opening handshake is not free, either: many of them could use up a rate for all.
+#[test]
+fn what_is_read_ahead_waits_for_its_rate() {
+    for seed in 0..20 {
+        let config = Config { max_rate: NonZeroU64::new(10_000), ..Config::default() };
+        let mut stage = Stage::new(Random::new(seed), config);
+        let mut pair = [0, 1].map(|number| Actor::enter_as(&mut stage, number, 99, 10_000));
+        let strangers: Vec<_> = (2..32)
+            .map(|number| {
+                let (socket, cable) = stage.socket(number, 100_000);
+                cable.hold_steady();
+                let mut stranger = Actor(socket);
+                stranger.send(
+                    &[JOIN.replace("pair=x", &format!("pair={number}")).as_bytes(), &message(&[7; 5000])].concat(),
+                );
+                stage.settle();
+                stranger
+            })
+            .collect();
+        drop(strangers);
+        // (The network may stall.)
+        stage.pass(Duration::from_secs(1));
+        pair[0].send(&message(b"not long"));
+        stage.pass(Duration::from_secs(6));
+        assert_eq!(pair[1].receive(), [&[0x82, 8], &b"not long"[..]].concat(), "seed {seed}");
+        drop(pair);
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
+/// Who has closed is not kept for what it sent before, which has nowhere to go.
+#[test]
+fn an_answer_to_a_close_frame_waits_for_no_rate() {
+    for seed in 0..20 {
+        let config = Config { max_rate_per_pair: NonZeroU64::new(2000), ..Config::default() };
+        let mut stage = Stage::new(Random::new(seed), config);
+        let mut pair = [0, 1].map(|number| Actor::enter(&mut stage, number, 1_000_000));
+        stage.cables.iter().for_each(Cable::hold_steady);
+        pair[1].send(&message(&[7; 60_000]));
+        stage.settle();
+        pair[0].send(&[0x88, 0x80, 0, 0, 0, 0]);
+        stage.pass(Duration::from_secs(2));
+        assert_eq!(pair[1].receive_close(&mut stage).1, 1000, "seed {seed}");
+        pair[1].send(&[0x88, 0x82, 0, 0, 0, 0, 3, 0xE8]);
+        stage.pass(Duration::from_secs(1));
+        assert!(stage.cables.iter().all(Cable::is_closed_by_relay), "seed {seed}: it is kept");
+        drop(pair);
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
 /// That somebody is gone is noticed though its rate does not let it be read from.
 #[test]
 fn who_is_gone_is_noticed_while_it_is_slowed_down() {

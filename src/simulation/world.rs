@@ -88,6 +88,7 @@ impl World {
 
     /// Runs until nothing can happen but by time or by somebody's decision.
     fn settle(&mut self) {
+        let patience = self.stage.clock.now() + Duration::from_secs(20);
         loop {
             while self.stage.step() {
                 self.check_step();
@@ -96,8 +97,9 @@ impl World {
                     self.stage.cables[nth].break_down();
                 }
             }
-            // Whom its rate keeps waiting, waits for a moment.
-            if self.stage.config.max_rate_per_pair.is_none() || !self.stage.clock.advance(Duration::from_millis(250)) {
+            // Whom its rate keeps waiting, waits for some moments.
+            let may_wait = self.stage.config.max_rate_per_pair.is_some() && self.stage.clock.now() < patience;
+            if !may_wait || !self.stage.clock.advance(Duration::from_millis(250)) {
                 break;
             }
         }
