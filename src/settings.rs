@@ -380,6 +380,25 @@ mod tests {
         assert!(count > 20);
     }
 
+    /// What the help calls a default is what there is without the flag.
+    #[test]
+    fn the_defaults_in_the_help_are_the_defaults() {
+        let help = Start::from_args(&["arc-relay", "start"], &["--help"]).err().unwrap().output;
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut count = 0;
+        for option in help.split(" --") {
+            let Some((flag, about)) = option.split_once(' ') else { continue };
+            let Some((_, default)) = about.split_once("default ") else { continue };
+            let default = default.split([' ', ';', ',', ':']).next().unwrap().trim_end_matches('.');
+            if matches!(default, "none" | "all" | "as" | "half") {
+                continue;
+            }
+            assert_eq!(settings(&[&format!("--{flag}"), default], &[]), settings(&[], &[]), "--{flag} {default}");
+            count += 1;
+        }
+        assert!(count >= 13, "{count}");
+    }
+
     #[test]
     fn zero_turns_questions_off() {
         let off = config(&["--ping-interval", "0", "--probe-timeout", "0s"], &[]).unwrap();

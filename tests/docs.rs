@@ -11,6 +11,7 @@ use arc_relay::link::Farewell;
 use support::Relay;
 use support::raw::upgrade;
 
+const COMPOSE: &str = include_str!("../docker-compose.yml");
 const README: &str = include_str!("../README.md");
 const LIMITS: &str = include_str!("../docs/limits.md");
 
@@ -93,15 +94,51 @@ fn limits_are_those_of_the_help() {
     }
 }
 
+/// A request that lacks everything is refused for the first thing that is listed; as soon as it has that, for the next.
 #[test]
-fn what_is_asked_of_those_who_join_is_in_the_table() {
+fn what_is_asked_of_those_who_join_is_asked_in_this_order() {
+    let tokens = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs-order-tokens");
+    std::fs::write(&tokens, "blue").unwrap();
+    let strict = ["--allow-origin", "https://app.test", "--access-token-file", tokens.to_str().unwrap()];
+    let strict = [&strict[..], &["--min-code-length", "4", "--probe-timeout", "0"]].concat();
+    let limited = Relay::start(&[&strict[..], &["--max-joins-per-minute", "1"]].concat());
+    let relay = Relay::start(&strict);
+    let mut request = upgrade("/?pair=abc", "Origin: https://evil.test\r\n").replace("Version: 13", "Version: 12");
+    limited.http(&request);
+    let mut statuses = vec![refusal(&limited, &request).0];
+    let mut has = |what: &str, with: &str| {
+        statuses.push(refusal(&relay, &request).0);
+        assert!(request.contains(what));
+        request = request.replace(what, with);
+    };
+    has("Version: 12", "Version: 13");
+    has("evil.test", "app.test");
+    has("Origin: ", "Authorization: Bearer blue\r\nOrigin: ");
+    has("pair=abc", "pair=abcd");
+    let _pair = [0, 1].map(|_| {
+        let mut socket = relay.socket();
+        std::io::Write::write_all(&mut socket, request.as_bytes()).unwrap();
+        support::raw::expect(&mut socket, b"HTTP/1.1 101 ");
+        socket
+    });
+    statuses.push(refusal(&relay, &request).0);
+
     let rows = table("| asked for by |");
-    let flags: Vec<_> = rows.iter().skip(1).map(|row| row[0].trim_matches('`')).collect();
-    assert_eq!(flags, ["--allow-origin", "--access-token-file", "--min-code-length"]);
-    let refusals = table("| status | body |");
-    let known = |status: &str| refusals.iter().any(|row| row[0] == status);
-    for row in &rows {
-        assert!(row[2].split(", ").all(known), "{row:?}");
+    assert_eq!(rows.len(), statuses.len());
+    for (row, status) in rows.iter().zip(&statuses) {
+        assert!(row[2].split(", ").any(|listed| listed == status), "{row:?}: {status}");
+    }
+}
+
+#[test]
+fn compose_passes_every_variable_on() {
+    // Who is listened to, and where, is the container's affair.
+    let is_passed = |name: &&str| !matches!(*name, "ARC_RELAY_PORT" | "ARC_RELAY_HOST");
+    let variables = README.split(['[', ']', ',', '=', ' ', '\n']).filter(|word| word.starts_with("ARC_RELAY_"));
+    let variables: BTreeSet<_> = variables.filter(is_passed).filter(|name| !name.contains('`')).collect();
+    assert!(variables.len() > 20);
+    for name in variables.iter().filter(|name| !matches!(**name, "ARC_RELAY_SEEDS" | "ARC_RELAY_SOAK")) {
+        assert!(COMPOSE.contains(name), "{name}");
     }
 }
 

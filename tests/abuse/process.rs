@@ -14,7 +14,7 @@ use crate::support::raw::{expect, frame, open, server_frame};
 use crate::support::{PATIENCE, Relay, eventually, pattern};
 
 /// How long a graceful stop may take (README), and something for a slow machine.
-const STOP: Duration = Duration::from_secs(6 + 6);
+const STOP: Duration = Duration::from_secs(2 + 3);
 
 const STOPPING: (u16, &str) = (1001, "relay stopping");
 
@@ -91,9 +91,10 @@ fn a_sigpipe_has_no_effect() {
     });
 }
 
+/// It is stopped for longer than a client may be silent: that is not the client's silence.
 #[test]
 fn a_stopped_relay_goes_on_where_it_was() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(&["--ping-interval", "1500ms", "--ping-timeout", "1500ms"]);
     unharmed(&relay, A_PAIR, |relay| {
         let (mut a, mut b) = pair(relay, "x");
         let (mut leaver, stayer) = pair(relay, "y");
@@ -171,6 +172,25 @@ fn a_reader_that_stalls_does_not_keep_it_from_stopping() {
     assert_eq!(relay.wait().code(), Some(0));
     assert!(start.elapsed() < STOP, "it took {:?}", start.elapsed());
     drop(stalled);
+}
+
+#[test]
+fn a_reader_that_has_stalled_and_reads_on_is_told_that_it_stops() {
+    let mut relay = Relay::start(&[]);
+    let (sender, reader) = stall(&relay);
+    relay.signal(Signal::TERM);
+    // It gets what was received for it before, whole messages and at last the beginning of one.
+    let mut frames = Frames::of(&reader);
+    let told = loop {
+        let (first, payload) = frames.next();
+        if first == 0x88 {
+            break payload;
+        }
+    };
+    assert_eq!(told, [&1001_u16.to_be_bytes()[..], b"relay stopping"].concat());
+    assert_eq!(Frames::of(&sender).closed(), (STOPPING.0, STOPPING.1.to_owned()));
+    drop((sender, reader));
+    assert_eq!(relay.wait().code(), Some(0));
 }
 
 #[test]

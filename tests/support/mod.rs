@@ -35,7 +35,8 @@ pub fn eventually(what: &str, mut answer: impl FnMut() -> bool) {
     let start = Instant::now();
     while !answer() {
         assert!(start.elapsed() < PATIENCE, "still not so: {what}");
-        std::thread::yield_now();
+        // Not to take the processor from those who are waited for.
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
