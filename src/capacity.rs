@@ -5,11 +5,14 @@ use rustix::process::{Resource, getrlimit};
 use crate::pair_table;
 
 /// Files that are nobody's connection: the standard streams, the listener, a token file that is read, and what the
-/// program around the library has open. No more than a quarter of all, should these be few.
+/// program around the library has open. With those of the workers no more than a quarter of all, should these be few.
 const RESERVE: usize = 64;
 
-/// Files of a worker: an epoll and its bell.
-const FILES_OF_A_WORKER: usize = 2;
+/// How many connections may be on their way to a worker. It is a matter of one turn of its executor.
+pub(crate) const INBOX: usize = 16;
+
+/// Files of a worker: an epoll and its bell, what waits in its inbox, and as many that have just left that.
+const FILES_OF_A_WORKER: usize = 2 + 2 * INBOX;
 
 /// How many of the open files handshakes may take at most: one in so many, as long as they are no more than asked for.
 const SHARE_OF_HANDSHAKES: usize = 4;
@@ -48,10 +51,10 @@ impl Capacity {
     }
 
     fn with_files(wish: Wish, files: usize) -> Self {
-        let reserve = RESERVE.min(files / 4) + FILES_OF_A_WORKER * wish.workers;
+        let reserve = (RESERVE + FILES_OF_A_WORKER * wish.workers).min(files / 4);
         let files = files.saturating_sub(reserve).max(4);
         let handshakes = wish.handshakes.min(files / SHARE_OF_HANDSHAKES).max(1);
-        let connections = wish.connections.unwrap_or(files - handshakes).max(2);
+        let connections = wish.connections.unwrap_or(usize::MAX).min(files - handshakes).max(2);
         // If all connections could wait, those who come to somebody who waits would find no room.
         let waiting = wish.waiting.unwrap_or(connections / 2).max(1);
         Self { connections, handshakes, table: pair_table::Capacity { codes: wish.pairs, waiting } }
@@ -68,23 +71,25 @@ mod tests {
     fn all_files_but_a_reserve_are_for_connections() {
         let Capacity { connections, handshakes, table } = Capacity::with_files(NOTHING, 20_000);
         assert_eq!(
-            (connections + handshakes + 66, handshakes, table.waiting, table.codes),
+            (connections + handshakes + 98, handshakes, table.waiting, table.codes),
             (20_000, 1024, connections / 2, 9)
         );
-        assert_eq!(Capacity::with_files(Wish { workers: 4, ..NOTHING }, 20_000).connections, connections - 6);
+        assert_eq!(Capacity::with_files(Wish { workers: 4, ..NOTHING }, 20_000).connections, connections - 3 * 34);
     }
 
     #[test]
     fn handshakes_take_a_quarter_of_few_files() {
-        assert_eq!(Capacity::with_files(NOTHING, 66 + 400).handshakes, 100);
-        assert_eq!(Capacity::with_files(NOTHING, 66 + 400).connections, 300);
+        assert_eq!(Capacity::with_files(NOTHING, 98 + 400).handshakes, 100);
+        assert_eq!(Capacity::with_files(NOTHING, 98 + 400).connections, 300);
     }
 
     #[test]
-    fn what_is_asked_for_is_what_there_is() {
+    fn what_is_asked_for_is_what_there_is_if_there_are_files_for_it() {
         let wish = Wish { connections: Some(7), waiting: Some(6), ..NOTHING };
         let capacity = Capacity::with_files(wish, 20_000);
         assert_eq!((capacity.connections, capacity.table.waiting), (7, 6));
+        let wish = Wish { connections: Some(400), ..NOTHING };
+        assert_eq!(Capacity::with_files(wish, 98 + 400).connections, 300);
     }
 
     #[test]

@@ -151,8 +151,8 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
     let claimed = RefCell::new(None);
     let (claimed_by, deadline_of, caller_is) = (&claimed, &deadline, &caller);
     let service = service_fn(|request| async move {
-        // To answer can take a while, and whoever was slow to ask is not cut off for that.
-        deadline_of.restart();
+        // To answer can take a while, if a pair is asked whether it is there, and whoever has asked is not cut off for that.
+        deadline_of.pause(door.seats.probe_timeout());
         witness.learn(caller_is.client(request.headers()));
         let answer = answer(&request, caller_is, door, worker).await.map(|(answer, claim)| {
             *claimed_by.borrow_mut() = claim;
@@ -182,6 +182,13 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
             pending::<()>().await;
         }
     };
+    let unless_decided = async {
+        place.given_up.wait().await;
+        if deadline.is_paused() || claimed.borrow().is_some() {
+            // It said all it had to say, and has its answer soon. (So many pairs are asked at a time, and no more.)
+            pending::<()>().await;
+        }
+    };
     let ended = async {
         let parts = http.await.inspect_err(|error| {
             if error.is_parse() {
@@ -196,7 +203,7 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
         Some(None)
     };
     let given_up = async {
-        deadline.passed().or(unless_claimed(&mut place.given_up)).await;
+        deadline.passed().or(unless_decided).await;
         None
     };
     // Who is given up has had its time, and gets no moment more.

@@ -17,7 +17,8 @@ const MOST_ON_ITS_WAY: u32 = 4 << 20;
 /// How many beats there are in the time that a client may be quiet.
 const BEATS: u32 = 32;
 
-/// The length of a beat, if nobody asks for another.
+/// The length of a beat, if clients are not to be asked sooner. None is longer: who has no more on its way than is taken
+/// in a beat can answer a third one's question in time.
 const BEAT: Duration = Duration::from_millis(625);
 
 /// No beat is shorter: looking at everybody has its price.
@@ -42,7 +43,7 @@ pub(crate) struct Rules {
 impl Rules {
     /// A client is asked after it has been quiet for `interval`, if ever, and has `timeout` to answer.
     pub(crate) fn new(interval: Option<Duration>, timeout: Duration) -> Self {
-        let beat = interval.map_or(BEAT, |interval| (interval / BEATS).max(SHORTEST_BEAT));
+        let beat = interval.map_or(BEAT, |interval| (interval / BEATS).clamp(SHORTEST_BEAT, BEAT));
         // A quarter of what a count holds is years, and leaves no doubt which of two comes first.
         let beats =
             |time: Duration| u32::try_from(time.as_nanos().div_ceil(beat.as_nanos())).unwrap_or(LONGEST).min(LONGEST);
@@ -127,9 +128,7 @@ mod tests {
 
     /// A beat is a second, and takes 64 KiB.
     fn rules() -> Rules {
-        let rules = Rules::new(Some(BEATS * SECOND), 20 * SECOND);
-        assert_eq!((rules.beat, rules.interval, rules.timeout, rules.takes), (SECOND, Some(BEATS), 20, SLOWEST));
-        rules
+        Rules { beat: SECOND, interval: Some(BEATS), timeout: 20, takes: SLOWEST }
     }
 
     /// The beats at which a client is asked and given up that is silent from the beginning.
@@ -165,11 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn beats_are_never_too_short_and_counts_never_too_large() {
+    fn beats_are_neither_too_short_nor_too_long_and_counts_never_too_large() {
         let rules = Rules::new(Some(Duration::from_nanos(1)), Duration::MAX);
         assert_eq!((rules.beat, rules.interval, rules.takes), (SHORTEST_BEAT, Some(1), SLOWEST / 200));
         assert_eq!(rules.timeout, LONGEST);
-        assert!(Rules::new(Some(Duration::MAX), SECOND).takes > 1 << 31);
+        let rules = Rules::new(Some(Duration::MAX), SECOND);
+        assert_eq!((rules.beat, rules.interval, rules.takes), (BEAT, Some(LONGEST), SLOWEST * 5 / 8));
+        let rules = Rules::new(Some(20 * SECOND), 20 * SECOND);
+        assert_eq!((rules.beat, rules.interval, rules.timeout), (BEAT, Some(BEATS), BEATS));
     }
 
     #[test]

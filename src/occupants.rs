@@ -9,8 +9,8 @@ use std::task::Waker;
 use crate::pair_table::ConnId;
 use crate::stop::{Stop, StopOnDrop, stop};
 
-/// How many pairs may be asked at a time. More are refused without a question, which is what happened to them before.
-const QUESTIONS: usize = 64;
+/// How many pairs may be asked at a time. More thirds are refused without a question.
+const QUESTIONS: usize = 256;
 
 /// An answer that is owed.
 #[derive(Debug)]

@@ -13,6 +13,14 @@ use std::time::{Duration, Instant};
 /// How much may be owed: short enough that nobody notices the wait, long enough that it is worth waking up for.
 const CREDIT: Duration = Duration::from_millis(100);
 
+/// How much passes at once at most, of a rate that is one pair's or all pairs': with more, a slow rate would come in blocks
+/// of many seconds, and who shares one with hundreds would wait long for its turn.
+const PORTION: Duration = CREDIT;
+const SHARED_PORTION: Duration = Duration::from_millis(4);
+
+/// Less than this is not worth a read, in bytes.
+const LEAST_PORTION: u64 = 512;
+
 /// The least that a rate can be limited to, in bytes per second: a client's ping waits behind what it has sent before.
 pub(crate) const LEAST_RATE: u64 = 1024;
 
@@ -31,17 +39,17 @@ pub(crate) struct Rates {
 impl Rates {
     /// What each pair and what all of them may send, in bytes per second.
     pub(crate) fn new(pair: Option<NonZeroU64>, all: Option<NonZeroU64>, now: Instant) -> Self {
-        Self { pair, all: all.map(|rate| shared(rate, now)) }
+        Self { pair, all: all.map(|rate| shared(rate, SHARED_PORTION, now)) }
     }
 
     /// What both sides of a new pair spend from.
     pub(crate) fn of_pair(&self, now: Instant) -> Vec<SharedBudget> {
-        self.pair.map(|rate| shared(rate, now)).into_iter().chain(self.all.clone()).collect()
+        self.pair.map(|rate| shared(rate, PORTION, now)).into_iter().chain(self.all.clone()).collect()
     }
 }
 
-fn shared(rate: NonZeroU64, now: Instant) -> SharedBudget {
-    Arc::new(Mutex::new(Budget::new(rate, now)))
+fn shared(rate: NonZeroU64, portion: Duration, now: Instant) -> SharedBudget {
+    Arc::new(Mutex::new(Budget::new(rate, portion, now)))
 }
 
 /// What may be spent at a rate.
@@ -49,6 +57,8 @@ fn shared(rate: NonZeroU64, now: Instant) -> SharedBudget {
 pub(crate) struct Budget {
     /// In bytes per second.
     rate: NonZeroU64,
+    /// In bytes.
+    portion: u64,
     /// When all that has passed is paid for.
     paid_at: Instant,
     /// Until then nothing may pass.
@@ -57,9 +67,11 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// Nothing is owed at first. The rate is in bytes per second, and at least [`LEAST_RATE`].
-    pub(crate) fn new(rate: NonZeroU64, now: Instant) -> Self {
-        let least = NonZeroU64::new(LEAST_RATE).unwrap_or(NonZeroU64::MIN);
-        Self { rate: rate.max(least), paid_at: now, closed_until: now }
+    pub(crate) fn new(rate: NonZeroU64, portion: Duration, now: Instant) -> Self {
+        let rate = rate.max(NonZeroU64::new(LEAST_RATE).unwrap_or(NonZeroU64::MIN));
+        let portions = NANOSECONDS / portion.as_nanos() as u64; // in a second
+        let portion = (rate.get() / portions).max(LEAST_PORTION);
+        Self { rate, portion, paid_at: now, closed_until: now }
     }
 
     /// When more may pass, if that is not now.
@@ -77,9 +89,9 @@ impl Budget {
         self.paid_at = self.paid_at.max(now) + Duration::from_nanos(price);
     }
 
-    /// How many bytes should pass at once at most: with more, a slow rate would come in blocks of many seconds.
+    /// How many bytes should pass at once at most.
     pub(crate) fn portion(&self) -> usize {
-        usize::try_from(self.rate.get() / (NANOSECONDS / CREDIT.as_nanos() as u64)).unwrap_or(usize::MAX)
+        usize::try_from(self.portion).unwrap_or(usize::MAX)
     }
 }
 
@@ -91,7 +103,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn budget(rate: u64, now: Instant) -> Budget {
-        Budget::new(rate.try_into().unwrap(), now)
+        Budget::new(rate.try_into().unwrap(), PORTION, now)
     }
 
     #[test]
@@ -119,7 +131,8 @@ mod tests {
     #[test]
     fn the_slowest_rate_comes_in_small_portions_and_the_fastest_is_none() {
         let now = Instant::now();
-        assert_eq!(budget(1, now).portion(), 102);
+        assert_eq!(budget(1, now).portion(), 512);
+        assert_eq!(Budget::new(NonZeroU64::new(1 << 20).unwrap(), SHARED_PORTION, now).portion(), 4194);
         let mut fastest = budget(u64::MAX, now);
         assert!(fastest.portion() > 1 << 60);
         (0..1000).for_each(|_| fastest.spend(1, now));
@@ -146,7 +159,7 @@ mod tests {
                 budget.spend(bytes, now);
                 spent += bytes as u64;
                 let elapsed = (now - begin).as_secs_f64();
-                let most = rate as f64 * (elapsed + 2.0 * CREDIT.as_secs_f64()) + 1.0;
+                let most = rate as f64 * (elapsed + CREDIT.as_secs_f64()) + budget.portion() as f64 + 1.0;
                 prop_assert!(spent as f64 <= most, "{spent} bytes in {elapsed} s");
                 let least = rate as f64 * (elapsed - idle.as_secs_f64()) * 0.999;
                 prop_assert!(spent as f64 >= least - 1.0, "only {spent} bytes in {elapsed} s");

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::acceptor::Acceptor;
 use crate::access_tokens::AccessTokens;
-use crate::capacity::{Capacity, Wish};
+use crate::capacity::{Capacity, INBOX, Wish};
 use crate::client_limits::ClientLimits;
 use crate::clients::{Limits, MOST_JOINS};
 use crate::clock::{Clock, SystemClock};
@@ -38,9 +38,6 @@ use crate::worker::{Shared, Worker};
 /// The longest time that can be set for anything. Beyond it, deadlines might not fit into an instant.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// How many connections may be on their way to a worker. It is a matter of one turn of its executor.
-const INBOX: usize = 64;
-
 /// What a relay is to do.
 ///
 /// # Examples
@@ -62,8 +59,8 @@ pub struct Config {
     pub pair_ttl: Duration,
     /// The longest message in bytes, if there is to be a limit. Memory does not depend on it.
     pub max_message: Option<u64>,
-    /// How many WebSockets there may be at a time; more are refused with 503. If it is not said, as many as the limit of
-    /// open files has room for at the start, behind the handshakes and a reserve of 64.
+    /// How many WebSockets there may be at a time; more are refused with 503. No more than the limit of open files has
+    /// room for at the start, behind the handshakes and a reserve, and as many as that if it is not said.
     pub max_connections: Option<usize>,
     /// How many sides may wait alone at a time; more are refused with 503, but never whoever comes to one of them. If it
     /// is not said, half as many as there may be connections.

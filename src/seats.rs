@@ -173,6 +173,11 @@ impl Seats {
         }
     }
 
+    /// How long it may take to [join](Self::join).
+    pub(crate) fn probe_timeout(&self) -> Duration {
+        self.probe_timeout
+    }
+
     /// Takes a seat at `code` for a connection that is being admitted on `worker`.
     pub(crate) fn claim(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, NoSeat> {
         let (near, far) = link();

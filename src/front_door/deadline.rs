@@ -23,17 +23,38 @@ pub(super) struct Deadline<'a> {
     at: Cell<Instant>,
     /// Whether the step is to take an answer.
     answering: Cell<bool>,
+    /// Whether an answer is being made, which is no step of the client's.
+    paused: Cell<bool>,
 }
 
 impl<'a> Deadline<'a> {
     /// Begins with the head of the first request.
     pub(super) fn new(clock: &'a dyn Clock, timeout: Duration) -> Self {
-        Self { clock, timeout, at: Cell::new(clock.now() + timeout), answering: Cell::new(false) }
+        Self {
+            clock,
+            timeout,
+            at: Cell::new(clock.now() + timeout),
+            answering: Cell::new(false),
+            paused: Cell::new(false),
+        }
+    }
+
+    /// An answer is being made, which can take so long: until there is [one to take](Self::answer), it is not the client
+    /// that takes its time.
+    pub(super) fn pause(&self, longest: Duration) {
+        self.paused.set(true);
+        self.at.set(self.clock.now() + longest + self.timeout);
+    }
+
+    /// Whether an answer is being made.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.get()
     }
 
     /// There is an answer to take. hyper reads no other request before it is written, so who sends requests and takes no
     /// answers gains no time by it.
     pub(super) fn answer(&self) {
+        self.paused.set(false);
         self.answering.set(true);
         self.restart();
     }
@@ -45,8 +66,7 @@ impl<'a> Deadline<'a> {
         }
     }
 
-    /// Begins the step anew: the head is there, and what follows is not the client's time.
-    pub(super) fn restart(&self) {
+    fn restart(&self) {
         self.at.set(self.clock.now() + self.timeout);
     }
 
@@ -62,7 +82,7 @@ impl<'a> Deadline<'a> {
 
     /// Ready when a step has taken too long.
     pub(super) async fn passed(&self) {
-        // It may move while it is waited for, but only to a later time.
+        // It may move while it is waited for; to an earlier time only by what an answer did not take.
         while !self.is_over() {
             self.clock.sleep_until(self.at.get()).await;
         }

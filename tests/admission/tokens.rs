@@ -46,6 +46,7 @@ fn a_token_in_the_header_or_in_the_query_lets_in() {
         ("&token=%23+the+phones", String::new(), none()),
         ("&token=wrong&token=blue", String::new(), none()),
         ("", header("Bearer"), none()),
+        ("", header("Bearer blue").repeat(2), none()),
         ("", header("Bearer wrong"), none()),
         ("", header("Bearerblue"), none()),
         ("", header("Basic blue"), none()),
