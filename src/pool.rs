@@ -10,8 +10,9 @@ use std::cell::RefCell;
 use crate::buffer::Buffer;
 
 /// The sizes of buffers, in bytes. Round trips live in the smallest; streams read as much at a time as pays (beyond
-/// 256 KiB nothing was gained, and 64 KiB cost up to twice as much for each byte).
-pub(crate) const SIZES: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
+/// 256 KiB nothing was gained, and 64 KiB cost up to twice as much for each byte). The third has room for the longest frame
+/// that goes out whole, and a read besides: such a frame that comes in drops stays where it is.
+pub(crate) const SIZES: [usize; 4] = [4 << 10, 16 << 10, 68 << 10, 256 << 10];
 
 /// The largest buffer there is, in bytes: the bound of what a connection reads ahead.
 pub(crate) const LARGEST: usize = SIZES[SIZES.len() - 1];
@@ -63,7 +64,7 @@ mod tests {
     fn takes_the_smallest_that_fits() {
         let pool = Pool::default();
         for (capacity, size) in
-            [(0, 4096), (4096, 4096), (4097, 16384), (16385, 65536), (65537, 262_144), (usize::MAX, 262_144)]
+            [(0, 4096), (4096, 4096), (4097, 16384), (16385, 69632), (69633, 262_144), (usize::MAX, 262_144)]
         {
             assert_eq!(pool.take(capacity).capacity(), size);
         }

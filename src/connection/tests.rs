@@ -387,6 +387,23 @@ fn nothing_is_written_where_there_is_no_room() {
 }
 
 #[test]
+fn a_frame_that_comes_in_drops_stays_where_it_is() {
+    let mut side = Side::new();
+    let mut header = vec![0x82, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0];
+    header.extend([0; 4]);
+    side.arrive(&[header, vec![7; 60_000]].concat());
+    while !side.read().is_empty() {}
+    let in_use = side.in_use();
+    for _ in 0..100 {
+        side.arrive(&[7]);
+        let room = side.read();
+        assert!(room.len() <= 2 && (LEAST_READ..SIZES[2]).contains(&room[0]), "{room:?}");
+        assert_eq!(side.in_use(), in_use);
+    }
+    assert_eq!(in_use, SIZES[2]);
+}
+
+#[test]
 fn pongs_that_nobody_reads_have_a_bound() {
     let mut side = Side::new();
     let fill = |side: &mut Side| {
