@@ -133,3 +133,102 @@ impl Occupants {
         if is_it(self.debts.get(&id)?) { self.debts.remove(&id) } else { None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pair_code::PairCode;
+    use crate::pair_table::{Admission, Capacity, PairTable};
+    use futures_lite::future::{block_on, poll_once};
+    use std::time::{Duration, Instant};
+
+    /// So many pairs, and all of them are here.
+    fn pairs(count: usize) -> (Occupants, Vec<[ConnId; 2]>) {
+        let (mut table, mut occupants) =
+            (PairTable::new(Duration::ZERO, Capacity { codes: count, waiting: count }), Occupants::default());
+        let mut enter = |code: &str| match table.connect(PairCode::from_target(code).unwrap(), (), Instant::now()) {
+            Ok(Admission::Waiting { id, .. } | Admission::Paired { id, .. }) => id,
+            Err(refusal) => panic!("{refusal:?}"),
+        };
+        let pairs: Vec<_> = (0..count).map(|code| [0, 1].map(|_| enter(&format!("/?pair={code}")))).collect();
+        pairs.iter().flatten().for_each(|&id| occupants.come(id));
+        (occupants, pairs)
+    }
+
+    fn is_settled(answered: &mut Stop) -> bool {
+        block_on(poll_once(answered.wait())).is_some()
+    }
+
+    #[test]
+    fn a_question_is_over_when_both_have_answered_or_are_gone() {
+        let (mut occupants, pairs) = pairs(1);
+        let [a, b] = pairs[0];
+        for leaves in [false, true] {
+            assert_eq!(occupants.question(a), None);
+            let (asked, mut answered, _) = occupants.ask([a, b]).unwrap();
+            assert_eq!([a, b].map(|id| occupants.question(id)), [Some(Question::IsThere); 2]);
+            assert!(occupants.ask([a, b]).is_none(), "they are being asked");
+            drop(occupants.answer(a));
+            assert!(!is_settled(&mut answered) && occupants.question(a).is_none());
+            match leaves {
+                true => drop(occupants.go(b)),
+                false => drop(occupants.answer(b)),
+            }
+            assert!(is_settled(&mut answered));
+            assert!(occupants.give_up(&asked).is_empty());
+            drop(occupants.end(&asked));
+        }
+        assert_eq!(occupants.questions_asked(), 2);
+        assert!(occupants.go(b).is_none() && occupants.go(a).is_some());
+    }
+
+    #[test]
+    fn who_has_not_answered_is_lost_and_stays_so() {
+        let (mut occupants, pairs) = pairs(1);
+        let [a, b] = pairs[0];
+        let (asked, _answered, _) = occupants.ask([a, b]).unwrap();
+        drop(occupants.answer(a));
+        let lost: Vec<_> = occupants.give_up(&asked).into_iter().map(|(id, _)| id).collect();
+        assert_eq!(lost, [b]);
+        drop(occupants.answer(b));
+        drop(occupants.end(&asked));
+        assert_eq!([a, b].map(|id| occupants.question(id)), [None, Some(Question::Lost)], "it is too late");
+    }
+
+    #[test]
+    fn the_end_of_a_question_ends_no_other() {
+        let (mut occupants, pairs) = pairs(1);
+        let [a, b] = pairs[0];
+        let (first, _answered, _) = occupants.ask([a, b]).unwrap();
+        [a, b].into_iter().for_each(|id| drop(occupants.answer(id)));
+        let (second, _answered, _) = occupants.ask([a, b]).unwrap();
+        assert!(occupants.give_up(&first).is_empty());
+        drop(occupants.end(&first));
+        assert_eq!(occupants.question(a), Some(Question::IsThere));
+        drop(occupants.end(&second));
+        assert_eq!([a, b].map(|id| occupants.question(id)), [None; 2], "nobody waits for their answers");
+    }
+
+    #[test]
+    fn so_many_are_asked_at_a_time_and_no_more() {
+        let (mut occupants, pairs) = pairs(QUESTIONS + 1);
+        let mut asked: Vec<_> = pairs[..QUESTIONS].iter().map(|&sides| occupants.ask(sides).unwrap()).collect();
+        assert!(occupants.ask(pairs[QUESTIONS]).is_none());
+        drop(occupants.end(&asked.pop().unwrap().0));
+        assert!(occupants.ask(pairs[QUESTIONS]).is_some());
+        assert!(occupants.ask(pairs[QUESTIONS - 1]).is_none());
+    }
+
+    #[test]
+    fn who_runs_is_woken_and_who_is_not_here_is_not_asked() {
+        let (mut occupants, pairs) = pairs(1);
+        let [a, b] = pairs[0];
+        occupants.attend(a, Waker::noop().clone());
+        drop(occupants.go(b));
+        occupants.attend(b, Waker::noop().clone());
+        let (asked, _answered, tasks) = occupants.ask([a, b]).unwrap();
+        assert_eq!((tasks.len(), occupants.question(b)), (1, None));
+        let lost = occupants.give_up(&asked);
+        assert!(matches!(lost[..], [(id, Some(_))] if id == a));
+    }
+}
