@@ -253,7 +253,7 @@ fn one_side_alone_leaves_its_code_behind() {
 
 #[test]
 fn one_side_alone_expires_but_a_pair_does_not() {
-    let relay = Relay::start(&["--pair-ttl", "300ms"]);
+    let relay = Relay::start(&["--pair-ttl", "2s"]);
     run(async {
         let (mut a, mut b) = relay.pair("pair").await;
         let mut alone = relay.connect("alone").await;

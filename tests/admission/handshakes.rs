@@ -63,11 +63,11 @@ fn blank_lines_do_not_extend_the_time_for_the_head() {
 
 #[test]
 fn a_connection_that_is_kept_has_the_same_time_for_each_head() {
-    let relay = Relay::start(&["--handshake-timeout", "1s"]);
+    let relay = Relay::start(&["--handshake-timeout", "3s"]);
     let mut socket = relay.socket();
     // Longer in all than one request may take.
     for _ in 0..5 {
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(800));
         socket.write_all(HEALTH.as_bytes()).unwrap();
         read_answer(&mut socket);
     }
