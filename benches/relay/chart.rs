@@ -7,9 +7,10 @@ use crate::report::{Record, median, ratios, short};
 use crate::servers::Target;
 use crate::workload::Workload;
 
-const BARS: [(Target, &str, &str); 3] = [
+const BARS: [(Target, &str, &str); 4] = [
     (Target::Arc, "#2f81f7", "arc-relay"),
     (Target::Assembling, "#d29922", "assembling (async-tungstenite)"),
+    (Target::Uws, "#2da44e", "uWebSockets"),
     (Target::Ws, "#8b6fd6", "Node ws"),
 ];
 

@@ -1,5 +1,5 @@
 //! What relays take for a message, beside a raw TCP relay that knows no frames: this one, one that assembles messages in
-//! the natural way, and one on Node's `ws`.
+//! the natural way, one on uWebSockets, and one on Node's `ws`.
 //!
 //! `cargo bench --bench relay` starts each as a process of its own, on the first core, and loads it from the second, over
 //! loopback: all of them in turn with each workload, and that for several rounds. Figures are medians; the ratio is to the
@@ -14,6 +14,7 @@ mod clients;
 #[path = "../support/frame.rs"]
 mod frame;
 mod messages;
+mod peers;
 mod raw_relay;
 mod report;
 mod servers;
@@ -41,7 +42,7 @@ struct Options {
     /// another build of this relay, to be measured beside it
     #[argh(option)]
     before: Option<PathBuf>,
-    /// only these, with commas: arc, before, raw, assembling, ws
+    /// only these, with commas: arc, before, raw, assembling, uws, ws
     #[argh(option)]
     only: Option<String>,
     /// where to write all figures of all rounds
@@ -143,12 +144,14 @@ fn targets(options: &Options) -> io::Result<Vec<Target>> {
     }
     targets.retain(|&target| !options.check || target != Target::Raw);
     targets.retain(|&target| options.before.is_some() || target != Target::Before);
-    if targets.contains(&Target::Ws)
-        && let Err(error) = servers::install_ws()
-    {
-        eprintln!("ws: left out: {error}");
-        targets.retain(|&target| target != Target::Ws);
-    }
+    targets.retain(|&target| {
+        let installed = match target {
+            Target::Uws => peers::install_uws(),
+            Target::Ws => peers::install_ws(),
+            _ => Ok(()),
+        };
+        installed.inspect_err(|error| eprintln!("{}: left out: {error}", target.name())).is_ok()
+    });
     Ok(targets)
 }
 

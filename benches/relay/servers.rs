@@ -2,9 +2,11 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::{env, fs};
+
+use crate::peers;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -16,12 +18,14 @@ pub(crate) enum Target {
     Raw,
     /// `assembling_relay.rs`: the natural way in Rust.
     Assembling,
+    /// `uws_relay.cpp`: the natural way in C++.
+    Uws,
     /// `ws_relay.mjs`: the natural way in Node.
     Ws,
 }
 
 impl Target {
-    pub(crate) const ALL: [Self; 5] = [Self::Arc, Self::Before, Self::Raw, Self::Assembling, Self::Ws];
+    pub(crate) const ALL: [Self; 6] = [Self::Arc, Self::Before, Self::Raw, Self::Assembling, Self::Uws, Self::Ws];
 
     /// How it is called in tables.
     pub(crate) fn title(self) -> &'static str {
@@ -30,6 +34,7 @@ impl Target {
             Self::Before => "before",
             Self::Raw => "raw TCP relay",
             Self::Assembling => "assembling",
+            Self::Uws => "uWebSockets",
             Self::Ws => "Node ws",
         }
     }
@@ -41,6 +46,7 @@ impl Target {
             Self::Before => "before",
             Self::Raw => "raw",
             Self::Assembling => "assembling",
+            Self::Uws => "uws",
             Self::Ws => "ws",
         }
     }
@@ -73,7 +79,8 @@ impl Server {
             }
             Target::Raw => command.arg(this).arg("--raw-relay"),
             Target::Assembling => command.arg(this).arg("--assembling-relay"),
-            Target::Ws => command.arg("node").arg(ws_directory().join("ws_relay.mjs")),
+            Target::Uws => command.arg(peers::uws_relay()),
+            Target::Ws => command.arg("node").arg(peers::ws_relay()),
         };
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
@@ -107,36 +114,4 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Installs Node's `ws` below the target directory, in the version that `tests/clients` has pinned with its hash.
-pub(crate) fn install_ws() -> Result<(), String> {
-    let (source, target) = (Path::new(env!("CARGO_MANIFEST_DIR")), ws_directory());
-    let copy = |from: &str, to: &str| {
-        fs::copy(source.join(from), target.join(to)).map(drop).map_err(|error| format!("{from}: {error}"))
-    };
-    let run = |command: &mut Command| match command.stdout(Stdio::null()).stderr(Stdio::null()).status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err(format!("{command:?} fails")),
-        Err(error) => Err(format!("{}: {error}", command.get_program().display())),
-    };
-    run(Command::new("node").arg("--version"))?;
-    fs::create_dir_all(&target).map_err(|error| error.to_string())?;
-    copy("benches/relay/ws_relay.mjs", "ws_relay.mjs")?;
-    let lock = fs::read(source.join("tests/clients/package-lock.json")).map_err(|error| error.to_string())?;
-    if fs::read(target.join("installed.json")).is_ok_and(|installed| installed == lock) {
-        return Ok(());
-    }
-    for file in ["package.json", "package-lock.json", ".npmrc"] {
-        copy(&format!("tests/clients/{file}"), file)?;
-    }
-    let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
-    run(Command::new("npm").args(arguments).current_dir(&target))?;
-    // Last, so that half an installation is not taken for a whole one.
-    copy("tests/clients/package-lock.json", "installed.json")
-}
-
-/// Node looks for packages beside the script that imports them.
-fn ws_directory() -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_arc-relay")).with_file_name("bench-ws")
 }
