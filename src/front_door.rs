@@ -347,7 +347,7 @@ mod tests {
         fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
             Ok(buffer.len())
         }
-        fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        fn send(&self, bytes: &[u8], _: bool) -> io::Result<usize> {
             Ok(bytes.len())
         }
         fn report_when_sent(&self) {}

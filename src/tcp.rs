@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
+use rustix::net::{SendFlags, SocketFlags};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::reactor::{Readiness, Registration};
@@ -154,8 +154,10 @@ impl Transport for Tcp {
         (&self.0.socket).read(buffer)
     }
 
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let result = (&self.0.socket).write(bytes);
+    fn send(&self, bytes: &[u8], ends: bool) -> io::Result<usize> {
+        // The end then goes in the same segment.
+        let more = if ends { SendFlags::MORE } else { SendFlags::empty() };
+        let result = rustix::net::send(&self.0.socket, bytes, SendFlags::NOSIGNAL | more).map_err(io::Error::from);
         let is_full = match &result {
             Ok(count) => *count < bytes.len(),
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
@@ -215,7 +217,7 @@ impl AsyncRead for Tcp {
 impl AsyncWrite for Tcp {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            match self.send(bytes) {
+            match self.send(bytes, false) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_writable(cx))?,
                 result => return Poll::Ready(result),
             }

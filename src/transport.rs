@@ -38,8 +38,9 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Clone + Debug + Unpin + 'st
     /// Receives what is there, or fails with [`io::ErrorKind::WouldBlock`]. Zero is the end of the stream.
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Sends what there is room for, or fails with [`io::ErrorKind::WouldBlock`].
-    fn send(&self, bytes: &[u8]) -> io::Result<usize>;
+    /// Sends what there is room for, or fails with [`io::ErrorKind::WouldBlock`]. If the stream `ends` with these bytes,
+    /// they may wait for its end, which has to follow at once.
+    fn send(&self, bytes: &[u8], ends: bool) -> io::Result<usize>;
 
     /// From now on, [writable](Self::poll_writable) means that all that was sent has left this system.
     fn report_when_sent(&self);

@@ -278,11 +278,11 @@ impl Inbound {
                 }
                 Ok(Event::Ping(data)) => outbound.pong(data),
                 Ok(Event::Close { code, .. }) => {
-                    outbound.close(code, "");
+                    outbound.end(code, "");
                     break Some(Farewell::Left);
                 }
                 Err(violation) => {
-                    outbound.close(Some(violation.code()), violation.reason());
+                    outbound.end(Some(violation.code()), violation.reason());
                     break Some(Farewell::Lost);
                 }
             }

@@ -30,6 +30,8 @@ pub(crate) struct Outbound {
     written: u64,
     /// The relay's own frames that are next, if there are any: pongs and pings, and at last a close frame.
     control: Option<Box<Buffer>>,
+    /// Whether the stream ends with the close frame: the client has nothing more to say.
+    ends: bool,
     /// Why nothing can be written any more, once that is so.
     broken: Option<io::ErrorKind>,
     /// How the link has ended, if it did before anything else.
@@ -54,6 +56,7 @@ impl Outbound {
             blocked: false,
             written: 0,
             control: None,
+            ends: false,
             broken: None,
             farewell: None,
             status_code: None,
@@ -105,6 +108,13 @@ impl Outbound {
             let code = code.map(u16::to_be_bytes);
             self.queue(FIN_CLOSE, &[code.as_ref().map_or(&[], |code| code), reason.as_bytes()]);
         }
+    }
+
+    /// Queues a close frame that ends the stream: the client has said its last. The stream has to be shut down as soon as
+    /// this is [flushed](Self::is_flushed).
+    pub(crate) fn end(&mut self, code: Option<u16>, reason: &str) {
+        self.close(code, reason);
+        self.ends = true;
     }
 
     /// Whether a close frame is queued or sent, or nothing can be written any more.
@@ -189,7 +199,8 @@ impl Outbound {
                     Poll::Pending => return Ok(Poll::Pending),
                 }
             }
-            match socket.send(bytes) {
+            let is_last = matches!(self.writing, Writing::Control(_)) && self.control.is_none() && self.is_closing();
+            match socket.send(bytes, is_last && self.ends) {
                 Ok(count) => {
                     self.blocked = count < bytes.len();
                     self.written += count as u64;

@@ -22,6 +22,7 @@ use crate::clock::SystemClock;
 use crate::link::{End, Next};
 use crate::pair_code::PairCode;
 use crate::pool::{LARGEST, SIZES, size_for};
+use crate::reactor::Reactor;
 use crate::seats::Seats;
 use crate::stop::stop;
 use crate::tickets::Tickets;
@@ -44,6 +45,10 @@ struct State {
     room: usize,
     /// What the client was sent, each write apart.
     writes: Vec<Vec<u8>>,
+    /// What waits for the stream's end, or was sent with it.
+    with_end: Vec<u8>,
+    /// Whether the stream has ended.
+    ended: bool,
     /// What was done last.
     last: &'static str,
 }
@@ -76,11 +81,16 @@ impl Transport for Tap {
         }
     }
 
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn send(&self, bytes: &[u8], ends: bool) -> io::Result<usize> {
         let mut state = self.0.borrow_mut();
         let count = bytes.len().min(state.room);
         state.room -= count;
         state.last = "write";
+        if ends && count == bytes.len() {
+            state.with_end.extend(&bytes[..count]);
+        } else {
+            assert!(state.with_end.is_empty(), "the end does not follow");
+        }
         state.writes.push(bytes[..count].to_vec());
         match state.failures.pop_front() {
             Some(kind) => Err(kind.into()),
@@ -92,6 +102,7 @@ impl Transport for Tap {
     fn report_when_sent(&self) {}
 
     fn shut_down(&self) -> io::Result<()> {
+        self.0.borrow_mut().ended = true;
         Ok(())
     }
 
@@ -112,7 +123,7 @@ impl AsyncRead for Tap {
 
 impl AsyncWrite for Tap {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.send(bytes))
+        Poll::Ready(self.send(bytes, false))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -597,4 +608,50 @@ proptest! {
             }
         }
     }
+}
+
+/// Where there are timers.
+fn in_reactor(test: impl FnOnce()) {
+    Reactor::new().unwrap().block_on(async { test() });
+}
+
+#[test]
+fn the_answer_to_a_close_frame_goes_out_with_the_end_of_the_stream() {
+    let close = [0x88, 0x82, 0, 0, 0, 0, 3, 0xE8];
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    let run = |room, expected: &[u8]| {
+        let side = Side::new();
+        let socket = side.socket.clone();
+        let (mut connection, _peer) = side.connection();
+        let mut arrive = |bytes: &[u8], room| {
+            socket.0.borrow_mut().arrived.extend(bytes);
+            socket.0.borrow_mut().room = room;
+            connection.surroundings.turn.set(connection.surroundings.turn.get() + 1);
+            assert!(connection.step(&mut Context::from_waker(Waker::noop())).is_pending());
+            socket.0.borrow().ended
+        };
+        assert!(!arrive(&[&ping, &close[..6]].concat(), 1), "the client has not closed yet");
+        let ended = arrive(&close[6..], room);
+        assert!(ended || arrive(&[], LARGEST));
+        assert_eq!(socket.0.borrow().with_end, expected);
+    };
+    in_reactor(|| {
+        // Behind the rest of the pong, whole, and in two parts.
+        run(LARGEST, &[0x88, 2, 3, 0xE8]);
+        run(3, &[3, 0xE8]);
+    });
+}
+
+#[test]
+fn the_end_of_a_stream_is_not_at_hand_before_the_client_has_closed() {
+    in_reactor(|| {
+        let side = Side::new();
+        side.let_write(LARGEST);
+        let socket = side.socket.clone();
+        let (mut connection, peer) = side.connection();
+        peer.outgoing.finish(None, Farewell::Left);
+        assert!(connection.step(&mut Context::from_waker(Waker::noop())).is_pending());
+        let state = socket.0.borrow();
+        assert_eq!((state.writes.len(), state.with_end.len(), state.ended), (1, 0, false));
+    });
 }

@@ -57,8 +57,8 @@ impl Transport for Liar {
         let count = self.0.receive(buffer)?;
         Ok(if contains(&buffer[..count], WHEN_RECEIVED) { usize::MAX / 2 } else { count })
     }
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        if contains(bytes, WHEN_SENT) { Ok(usize::MAX / 2) } else { self.0.send(bytes) }
+    fn send(&self, bytes: &[u8], ends: bool) -> io::Result<usize> {
+        if contains(bytes, WHEN_SENT) { Ok(usize::MAX / 2) } else { self.0.send(bytes, ends) }
     }
     fn report_when_sent(&self) {
         self.0.report_when_sent();

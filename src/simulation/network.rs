@@ -55,6 +55,8 @@ struct Stream {
     bytes: VecDeque<u8>,
     arrived: usize,
     capacity: usize,
+    /// How many of the last bytes wait for the end.
+    waiting: usize,
     /// No more will be sent.
     ended: bool,
     end_arrived: bool,
@@ -97,7 +99,8 @@ impl Stream {
     /// How many bytes the other side's system has room for: a quarter of what is under way at most.
     fn can_arrive(&self) -> usize {
         let window = if self.abandoned { usize::MAX } else { self.capacity / 4 };
-        self.bytes.len().min(window).saturating_sub(self.arrived)
+        let sent = self.bytes.len() - if self.ended { 0 } else { self.waiting };
+        sent.min(window).saturating_sub(self.arrived)
     }
 
     fn end_can_arrive(&self) -> bool {
@@ -396,7 +399,7 @@ impl Transport for Socket {
         }
     }
 
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn send(&self, bytes: &[u8], ends: bool) -> io::Result<usize> {
         let Wire { streams, random, error, reset, .. } = &mut *self.wire.borrow_mut();
         if let Some(kind) = error[self.side].take() {
             return Err(kind.into());
@@ -409,6 +412,8 @@ impl Transport for Socket {
         let most = bytes.len().min(room);
         let count = if most > 1 && random.once_in(4) { 1 + random.below(most) } else { most };
         stream.bytes.extend(&bytes[..count]);
+        // Whatever has no room behind it goes out: systems hold bytes back for the end only when that can follow.
+        stream.waiting = if ends && count == bytes.len() { count } else { 0 };
         if count == bytes.len() {
             return Ok(count);
         }
@@ -454,7 +459,7 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            match self.send(bytes) {
+            match self.send(bytes, false) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_writable(cx))?,
                 result => return Poll::Ready(result),
             }
