@@ -95,7 +95,7 @@ pub(crate) async fn receive<T: Transport>(
     mut stop: Stop,
 ) -> Option<Admitted<T>> {
     let witness = Witness::new(&door.stats, door.log_addresses.then_some(peer));
-    let mut place = door.handshakes.enter();
+    let place = door.handshakes.enter();
     let deadline = Deadline::new(&*door.clock, door.handshake_timeout);
     let known = (!door.proxy_protocol).then(|| Caller::new(door, peer));
     let begun = async {
@@ -107,7 +107,7 @@ pub(crate) async fn receive<T: Transport>(
         })
     };
     let given_up = async {
-        deadline.passed().or(place.given_up.wait()).or(stop.wait()).await;
+        deadline.passed().or(place.given_up()).or(stop.wait()).await;
         None
     };
     let Some(begun) = begun.or(given_up).await else {
@@ -147,7 +147,7 @@ struct Visit<'a, T> {
 
 /// Speaks HTTP with a client that has begun to.
 async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mut stop: Stop) -> Option<Admitted<T>> {
-    let Visit { stream, read_ahead, caller, witness, mut place, deadline } = visit;
+    let Visit { stream, read_ahead, caller, witness, place, deadline } = visit;
     let claimed = RefCell::new(None);
     let (claimed_by, deadline_of, caller_is) = (&claimed, &deadline, &caller);
     let service = service_fn(|request| async move {
@@ -183,7 +183,7 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
         }
     };
     let unless_decided = async {
-        place.given_up.wait().await;
+        place.given_up().await;
         if deadline.is_paused() || claimed.borrow().is_some() {
             // It said all it had to say, and has its answer soon. (So many pairs are asked at a time, and no more.)
             pending::<()>().await;
@@ -215,7 +215,7 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
         return None;
     };
     let (Some(parts), Some(claim)) = (parts, claimed.take()) else {
-        linger(stream, &*door.clock).or(place.given_up.wait()).await;
+        linger(stream, &*door.clock).or(place.given_up()).await;
         return None;
     };
     // hyper has read all there was at once; but that is its affair.

@@ -7,9 +7,9 @@
 //! and a handshake of 50 ms, twenty thousand strangers in a second have to come before one honest client is given up.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use crate::stop::{Stop, StopOnDrop, stop};
+use std::task::{Context, Poll, Waker};
 
 /// With no more than these there is nothing to be gained from giving one up: most of them are about to end.
 const FEW: usize = 16;
@@ -25,8 +25,8 @@ pub(crate) struct Handshakes {
 struct There {
     /// How many have ever come: the number of the next one.
     come: u64,
-    /// By number, so the oldest is the first. To drop what is here gives it up.
-    by_age: BTreeMap<u64, StopOnDrop>,
+    /// Whom to tell, if they wait to be, by number: so the oldest is the first. Who is not here any more is given up.
+    by_age: BTreeMap<u64, Option<Waker>>,
 }
 
 /// A handshake's place among the others, which it leaves when this is dropped.
@@ -34,8 +34,6 @@ struct There {
 pub(crate) struct Place {
     handshakes: Arc<Handshakes>,
     number: u64,
-    /// Tells that it is given up in favour of others.
-    pub(crate) given_up: Stop,
 }
 
 impl Handshakes {
@@ -46,15 +44,14 @@ impl Handshakes {
 
     /// Lets one in. If there is no room for it, the oldest is given up.
     pub(crate) fn enter(self: &Arc<Self>) -> Place {
-        let (give_up, given_up) = stop();
         let mut there = self.lock();
         let number = there.come;
         there.come += 1;
         let oldest = if there.by_age.len() == self.limit { there.by_age.pop_first() } else { None };
-        there.by_age.insert(number, give_up);
+        there.by_age.insert(number, None);
         drop(there);
-        drop(oldest); // wakes a task, so not while others wait for the lock
-        Place { handshakes: Arc::clone(self), number, given_up }
+        tell(oldest);
+        Place { handshakes: Arc::clone(self), number }
     }
 
     /// Gives up the oldest quarter, for want of something else than room here, unless they are few. Says whether it did.
@@ -66,7 +63,7 @@ impl Handshakes {
         }
         let oldest: Vec<_> = (0..count / 4).filter_map(|_| there.by_age.pop_first()).collect();
         drop(there);
-        drop(oldest);
+        tell(oldest);
         true
     }
 
@@ -76,62 +73,88 @@ impl Handshakes {
     }
 }
 
+/// Wakes those who are given up. Nobody waits for the lock meanwhile.
+fn tell(given_up: impl IntoIterator<Item = (u64, Option<Waker>)>) {
+    given_up.into_iter().filter_map(|(_, waker)| waker).for_each(Waker::wake);
+}
+
 impl Place {
     /// Whether it was given up in favour of others.
     pub(crate) fn is_given_up(&self) -> bool {
         !self.handshakes.lock().by_age.contains_key(&self.number)
     }
+
+    /// Waits until it is given up. One task does so at a time.
+    pub(crate) async fn given_up(&self) {
+        poll_fn(|cx| self.poll_given_up(cx)).await;
+    }
+
+    fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut there = self.handshakes.lock();
+        let Some(waker) = there.by_age.get_mut(&self.number) else { return Poll::Ready(()) };
+        let previous = waker.replace(cx.waker().clone());
+        drop(there);
+        drop(previous); // which may do anything
+        Poll::Pending
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let give_up = self.handshakes.lock().by_age.remove(&self.number);
-        drop(give_up);
+        let waker = self.handshakes.lock().by_age.remove(&self.number);
+        drop(waker); // as above
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_lite::future::{block_on, poll_once};
+    use futures_lite::future::{block_on, poll_once, zip};
 
-    fn is_given_up(place: &mut Place) -> bool {
-        let is_told = block_on(poll_once(place.given_up.wait())).is_some();
+    fn is_given_up(place: &Place) -> bool {
+        let is_told = block_on(poll_once(place.given_up())).is_some();
         assert_eq!(is_told, place.is_given_up());
         is_told
     }
 
     /// Who of them is given up, by position.
-    fn given_up(places: &mut [Place]) -> Vec<usize> {
-        (0..places.len()).filter(|&nth| is_given_up(&mut places[nth])).collect()
+    fn given_up(places: &[Place]) -> Vec<usize> {
+        (0..places.len()).filter(|&nth| is_given_up(&places[nth])).collect()
     }
 
     #[test]
     fn the_oldest_is_given_up_when_there_is_no_room() {
         let handshakes = Arc::new(Handshakes::new(3));
         let mut places: Vec<_> = (0..3).map(|_| handshakes.enter()).collect();
-        assert!(given_up(&mut places).is_empty());
+        assert!(given_up(&places).is_empty());
         places.push(handshakes.enter());
-        assert_eq!(given_up(&mut places), [0]);
+        assert_eq!(given_up(&places), [0]);
         places.push(handshakes.enter());
-        assert_eq!(given_up(&mut places), [0, 1]);
+        assert_eq!(given_up(&places), [0, 1]);
+    }
+
+    #[test]
+    fn who_is_given_up_is_told() {
+        let handshakes = Arc::new(Handshakes::new(1));
+        let place = handshakes.enter();
+        block_on(zip(place.given_up(), async { drop(handshakes.enter()) }));
     }
 
     #[test]
     fn who_has_left_needs_no_room() {
         let handshakes = Arc::new(Handshakes::new(2));
-        let mut first = handshakes.enter();
+        let first = handshakes.enter();
         for _ in 0..10 {
             drop(handshakes.enter());
         }
-        assert!(!is_given_up(&mut first));
+        assert!(!is_given_up(&first));
         assert_eq!(handshakes.lock().by_age.len(), 1);
     }
 
     #[test]
     fn room_for_none_is_room_for_one() {
         let handshakes = Arc::new(Handshakes::new(0));
-        assert!(!is_given_up(&mut handshakes.enter()));
+        assert!(!is_given_up(&handshakes.enter()));
     }
 
     #[test]
@@ -139,9 +162,9 @@ mod tests {
         let handshakes = Arc::new(Handshakes::new(100));
         let mut places: Vec<_> = (0..FEW).map(|_| handshakes.enter()).collect();
         assert!(!handshakes.make_room());
-        assert!(given_up(&mut places).is_empty());
+        assert!(given_up(&places).is_empty());
         places.extend((0..4).map(|_| handshakes.enter()));
         assert!(handshakes.make_room());
-        assert_eq!(given_up(&mut places), [0, 1, 2, 3, 4]);
+        assert_eq!(given_up(&places), [0, 1, 2, 3, 4]);
     }
 }
