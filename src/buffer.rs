@@ -10,8 +10,12 @@
 //! The reframer moves bytes from input to output; see [`reframe`](crate::reframe) for why the output always fits in
 //! the place of the input. Buffers are recycled by a worker's pool.
 
+mod memory;
+
 use std::fmt;
 use std::ops::Range;
+
+pub(crate) use memory::{Memory, Part};
 
 /// Room kept before the input, so that a frame begun in an earlier buffer can get a header of its own here. The
 /// largest header of an unmasked frame is 10 bytes (RFC 6455, section 5.2); 16 keeps payloads aligned.
@@ -22,6 +26,8 @@ pub struct Buffer {
     pub(crate) bytes: Box<[u8]>,
     pub(crate) output: Range<usize>,
     pub(crate) input: Range<usize>,
+    /// The memory that it takes, if that is counted.
+    _part: Option<Part>,
 }
 
 impl Buffer {
@@ -31,11 +37,16 @@ impl Buffer {
     ///
     /// If `capacity` is less than [`HEADROOM`].
     pub fn new(capacity: usize) -> Self {
+        Self::counted(capacity, None)
+    }
+
+    /// The same, whose memory is this part of what there is.
+    pub(crate) fn counted(capacity: usize, part: Option<Part>) -> Self {
         assert!(capacity >= HEADROOM, "a buffer has room for a header");
         let bytes = vec![0; capacity].into_boxed_slice();
         #[cfg(any(test, fuzzing))]
         ALLOCATED.set(ALLOCATED.get().wrapping_add(capacity));
-        Self { bytes, output: HEADROOM..HEADROOM, input: HEADROOM..HEADROOM }
+        Self { bytes, output: HEADROOM..HEADROOM, input: HEADROOM..HEADROOM, _part: part }
     }
 
     /// Where the next read goes: the free end of the buffer, which may be empty.

@@ -10,9 +10,10 @@
 //! parts needs additional headers: the first part stands in the place of the client's own header, and a later part
 //! always begins a buffer, where [`HEADROOM`](crate::buffer::HEADROOM) is kept for it.
 //!
-//! **What goes out whole.** A frame that fits into the buffer, and every frame of up to [`WHOLE_FRAME`] bytes. What is
-//! larger and has not all arrived is forwarded in fragments while it arrives, which section 5.4 allows to an
-//! intermediary where no extension was negotiated, and none ever is here.
+//! **What goes out whole.** A frame that fits into the buffer, and every frame of up to [`WHOLE_FRAME`] bytes, or, where
+//! [memory is short](Reframer::save_memory), of up to [`SMALL_FRAME`]. What is larger and has not all arrived is forwarded
+//! in fragments while it arrives, which section 5.4 allows to an intermediary where no extension was negotiated, and none
+//! ever is here.
 //!
 //! The caller's duties:
 //!
@@ -41,6 +42,9 @@ pub use violation::Violation;
 /// Data frames with a payload of up to this many bytes are never split. Small devices' libraries dislike fragments,
 /// and it costs no more than one buffer of this size while such a frame is incomplete.
 pub const WHOLE_FRAME: usize = 64 * 1024;
+
+/// Data frames with a payload of up to this many bytes are not split either when memory is short.
+pub const SMALL_FRAME: usize = 1024;
 
 /// The longest payload of a control frame, in bytes (RFC 6455, section 5.5).
 pub const CONTROL_PAYLOAD: usize = 125;
@@ -114,6 +118,7 @@ pub struct Reframer {
     limit: u64,
     text: Utf8,
     tally: Tally,
+    saves_memory: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +178,14 @@ impl Reframer {
             limit: limit.unwrap_or(u64::MAX),
             text: Utf8::default(),
             tally: Tally::default(),
+            saves_memory: false,
         }
+    }
+
+    /// From now on, asks for a whole frame in one buffer only if it is a [small](SMALL_FRAME) one; or for every frame of up
+    /// to [`WHOLE_FRAME`] bytes again.
+    pub fn save_memory(&mut self, saves: bool) {
+        self.saves_memory = saves;
     }
 
     /// Rewrites as much of the buffer's input into output as it can, up to the next event.
@@ -261,7 +273,7 @@ impl Reframer {
         if self.message.is_some() {
             return;
         }
-        let Buffer { bytes, output, input } = buffer;
+        let Buffer { bytes, output, input, .. } = buffer;
         let bytes = &mut bytes[..input.end];
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         // With nothing before it, the first frame stays where it is, and only its header moves, over its mask.
@@ -363,7 +375,8 @@ impl Reframer {
         let payload = Payload { kind, fin, opcode, remaining: header.length, key: header.key };
         if kind == Kind::Binary {
             let available = buffer.input().len() - header.size;
-            if header.length > available as u64 && header.length <= WHOLE_FRAME as u64 {
+            let whole = if self.saves_memory { SMALL_FRAME } else { WHOLE_FRAME };
+            if header.length > available as u64 && header.length <= whole as u64 {
                 return Ok(Some(header.size + header.length as usize));
             }
         }

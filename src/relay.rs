@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::acceptor::Acceptor;
 use crate::access_tokens::AccessTokens;
+use crate::buffer::Memory;
 use crate::capacity::{Capacity, INBOX, Wish};
 use crate::client_limits::ClientLimits;
 use crate::clients::{Limits, MOST_JOINS};
@@ -111,6 +112,9 @@ pub struct Config {
     pub max_rate_per_pair: Option<NonZeroU64>,
     /// How many bytes in a second all clients may send together, in the same way.
     pub max_rate: Option<NonZeroU64>,
+    /// How much memory the buffers of all connections may take, in bytes, beyond two of 4 KiB for each. When it is used up,
+    /// everybody goes on with those, more slowly, and frames of more than a kibibyte may arrive in fragments.
+    pub max_buffer_memory: usize,
     /// Whether the address of a client is told where something is logged of it. (Its pair code never is.)
     pub log_addresses: bool,
     /// How many threads forward messages.
@@ -154,6 +158,8 @@ impl Default for Config {
             max_joins_per_minute: 0,
             max_rate_per_pair: None,
             max_rate: None,
+            // For a machine with a gigabyte: five hundred streams at full speed, or as many that have stalled.
+            max_buffer_memory: 256 << 20,
             log_addresses: false,
             workers: NonZeroUsize::MIN,
         }
@@ -267,6 +273,7 @@ impl<L: Listener> Parts<L> {
             door: Arc::clone(&door),
             seats: Arc::clone(&seats),
             stats: Arc::clone(&stats),
+            buffer_memory: Memory::new(config.max_buffer_memory),
             inboxes,
             door_closed,
             stopped,

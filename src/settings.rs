@@ -98,6 +98,10 @@ pub(crate) struct Start {
     /// how many bytes in a second all clients may send together, such as 10MiB; default none [ARC_RELAY_MAX_RATE]
     #[argh(option, arg_name = "size")]
     max_rate: Option<String>,
+    /// how much memory all buffers may take, beyond two of 4KiB for each connection: then everybody goes on with those, more
+    /// slowly; default 256MiB [ARC_RELAY_MAX_BUFFER_MEMORY]
+    #[argh(option, arg_name = "size")]
+    max_buffer_memory: Option<String>,
     /// what is logged to standard error: off, error, warn, info or debug; default info [ARC_RELAY_LOG_LEVEL]
     #[argh(option, arg_name = "level")]
     log_level: Option<String>,
@@ -165,6 +169,9 @@ impl Start {
         )?;
         sources.set("--max-rate-per-pair", self.max_rate_per_pair, &mut c.max_rate_per_pair, some(rate))?;
         sources.set("--max-rate", self.max_rate, &mut c.max_rate, some(rate))?;
+        sources.set("--max-buffer-memory", self.max_buffer_memory, &mut c.max_buffer_memory, |text| {
+            size(text).map(|size| usize::try_from(size).unwrap_or(usize::MAX))
+        })?;
         sources.set("--log-level", self.log_level, &mut log_level, |text| {
             logging::level(text).ok_or("one of off, error, warn, info, debug is needed".into())
         })?;
@@ -332,6 +339,7 @@ mod tests {
             ["--max-joins-per-minute", "60000"],
             ["--max-rate-per-pair", "1KiB"],
             ["--max-rate", "10MiB"],
+            ["--max-buffer-memory", "64MiB"],
         ];
         let flags = [flags.as_flattened(), &["--proxy-protocol"]].concat();
         let expected = Config {
@@ -356,6 +364,7 @@ mod tests {
             max_joins_per_minute: 60_000,
             max_rate_per_pair: NonZeroU64::new(1024),
             max_rate: NonZeroU64::new(10 << 20),
+            max_buffer_memory: 64 << 20,
             ..Config::default()
         };
         assert_eq!(config(&flags, &[]), Ok(expected));

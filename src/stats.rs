@@ -17,6 +17,7 @@ pub(crate) struct Stats {
     bytes: AtomicU64,
     pings: AtomicU64,
     throttled: AtomicU64,
+    squeezed: AtomicU64,
     panics: AtomicU64,
     accept_errors: AtomicU64,
 }
@@ -42,6 +43,9 @@ pub struct Counters {
     pub pings: u64,
     /// How often a client was not read from for a while, as a rate was used up.
     pub throttled: u64,
+    /// How often there was no buffer of the size that a client's stream asked for, as their memory was used up, and it was
+    /// read from in a small part.
+    pub squeezed: u64,
     /// Pairs that were asked whether they are still there, because somebody else wanted a seat.
     pub probes: u64,
     /// Connections that met a bug of the relay.
@@ -92,6 +96,10 @@ impl Stats {
         increment(&self.throttled);
     }
 
+    pub(crate) fn squeezed(&self) {
+        increment(&self.squeezed);
+    }
+
     pub(crate) fn panicked(&self) {
         increment(&self.panics);
     }
@@ -115,6 +123,7 @@ impl Stats {
             messages: self.tally(),
             pings: get(&self.pings),
             throttled: get(&self.throttled),
+            squeezed: get(&self.squeezed),
             probes,
             panics: get(&self.panics),
             accept_errors: get(&self.accept_errors),

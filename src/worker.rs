@@ -13,6 +13,7 @@ use std::sync::Arc;
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt;
 
+use crate::buffer::Memory;
 use crate::clock::Clock;
 use crate::connection::{Connection, Surroundings};
 use crate::executor::{Executor, Spawn};
@@ -35,6 +36,7 @@ pub(crate) struct Shared<T> {
     pub(crate) door: Arc<Door>,
     pub(crate) seats: Arc<Seats>,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) buffer_memory: Arc<Memory>,
     /// The way to each worker.
     pub(crate) inboxes: Vec<Sender<Job<T>>>,
     /// Tells those at the front door that nobody comes in any more.
@@ -78,7 +80,8 @@ impl<T: Transport> Worker<T> {
         if let Some(extra) = extra {
             executor.spawn(extra);
         }
-        reactor.block_on(executor.run(self.serve(&executor, Rc::default())));
+        let pool = Rc::new(Pool::new(Arc::clone(&self.shared.buffer_memory)));
+        reactor.block_on(executor.run(self.serve(&executor, pool)));
     }
 
     /// Makes each connection that comes in a task of the executor, until the inbox is closed.

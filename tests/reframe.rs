@@ -8,7 +8,9 @@ mod model;
 use arc_relay::buffer::Buffer;
 use arc_relay::reframe::{Event, Reframer, Tally, Violation, WHOLE_FRAME};
 use model::oracle::{Difference, compare};
-use model::stream::{End, Frame, Outcome, assert_forwards, check_raw, feed, messages, received_by_tungstenite};
+use model::stream::{
+    End, Frame, Outcome, assert_forwards, check_raw, feed, feed_with_memory, messages, received_by_tungstenite,
+};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
@@ -116,7 +118,10 @@ proptest! {
         prop_assert_eq!(&outcome.end, &End::Open { mid_message: false });
         let pings: Vec<_> = frames.iter().filter(|frame| frame.opcode == 9).map(|frame| frame.payload.clone()).collect();
         prop_assert_eq!(&outcome.pings, &pings);
-        assert_forwards(&outcome.output, &frames);
+        assert_forwards(&outcome.output, &frames, true);
+        let in_short_memory = feed_with_memory(&encode(&frames), &reads, None, |nth| nth % 3 == 0);
+        assert_forwards(&in_short_memory.output, &frames, false);
+        prop_assert_eq!(in_short_memory.tally, outcome.tally);
         let binary: Vec<_> = sent.iter().filter(|sent| !sent.text).map(|sent| sent.payload.clone()).collect();
         prop_assert!(received_by_tungstenite(&outcome.output) == binary);
         let texts = (sent.len() - binary.len()) as u64;

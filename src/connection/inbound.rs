@@ -3,7 +3,7 @@
 //! There is at most one buffer. Without a credit to hand it over it goes on being filled, up to [`LARGEST`] bytes, so
 //! that a client's pings and its departure are noticed while its peer is slow or not there yet. When it is full, or when
 //! what is under way is [large](LARGE_BATCH) and more follows, or a rate is [used up](Throttle), the client is not read
-//! from any more, and TCP slows it.
+//! from any more, and TCP slows it. When the memory of all buffers is used up, what there is of the smallest has to do.
 
 use std::io;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use super::throttle::Throttle;
 use crate::buffer::{Buffer, HEADROOM};
 use crate::events::Outcome;
 use crate::link::{Farewell, Outgoing};
-use crate::pool::{LARGEST, SIZES, size_for};
+use crate::pool::{LARGEST, SIZES, SMALLEST, size_for};
 use crate::rate::SharedBudget;
 use crate::reframe::{Event, Reframer};
 use crate::seats::Seat;
@@ -248,6 +248,9 @@ impl Inbound {
 
     fn read(&mut self, capacity: usize, socket: &impl Transport) -> io::Result<usize> {
         let portion = self.throttle().map_or(usize::MAX, Throttle::portion);
+        if capacity < self.next_size() && self.surroundings.pool.is_short() {
+            self.surroundings.stats.squeezed();
+        }
         let buffer = self.buffer_of(capacity);
         let spare = buffer.spare_mut();
         let room = spare.len().min(portion);
@@ -269,6 +272,7 @@ impl Inbound {
 
     fn reframe(&mut self, outbound: &mut Outbound) {
         let Some(mut buffer) = self.buffer.take() else { return };
+        self.reframer.save_memory(self.surroundings.pool.is_short());
         let before = self.reframer.tally();
         let end = loop {
             match self.reframer.advance(&mut buffer) {
@@ -347,14 +351,15 @@ impl Inbound {
 
     /// The capacity that the next read is to have, or `None` if everything is full until the link has a credit.
     fn next_capacity(&self) -> Option<usize> {
-        let alone = self.next_size().max(HEADROOM + self.frame());
+        let most = if self.surroundings.pool.is_short() { SMALLEST } else { LARGEST };
+        let alone = self.next_size().min(most).max(HEADROOM + self.frame());
         let Some(buffer) = &self.buffer else { return Some(alone) };
         let output = match buffer.output().len() {
             0 => return Some(alone.max(HEADROOM + buffer.input().len() + LEAST_READ)),
             length => HEADROOM + length,
         };
         let needed = output + HEADROOM + self.frame().max(buffer.input().len() + LEAST_READ);
-        (needed <= LARGEST).then_some(needed)
+        (needed <= most).then_some(needed)
     }
 
     /// The buffer, with room for the next read: a new one, a larger one or the one that there is.

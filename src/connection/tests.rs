@@ -17,12 +17,13 @@ use proptest::test_runner::FileFailurePersistence;
 use super::inbound::{Inbound, LARGE_BATCH, LEAST_READ, SPARSE};
 use super::outbound::{CONTROL_BACKLOG, Outbound};
 use super::*;
-use crate::buffer::{Buffer, HEADROOM, allocated};
+use crate::buffer::{Buffer, HEADROOM, Memory, allocated};
 use crate::clock::SystemClock;
 use crate::link::{End, Next};
 use crate::pair_code::PairCode;
-use crate::pool::{LARGEST, SIZES, size_for};
+use crate::pool::{LARGEST, SIZES, SMALLEST, size_for};
 use crate::reactor::Reactor;
+use crate::reframe::SMALL_FRAME;
 use crate::seats::Seats;
 use crate::stop::stop;
 use crate::tickets::Tickets;
@@ -142,16 +143,23 @@ struct Side {
     socket: Tap,
     peer: End<Box<Buffer>>,
     surroundings: Rc<Surroundings>,
+    memory: Arc<Memory>,
 }
 
 impl Side {
     fn new() -> Self {
+        Self::with_memory(usize::MAX)
+    }
+
+    /// With so much memory for buffers, beyond the smallest.
+    fn with_memory(bytes: usize) -> Self {
+        let memory = Memory::new(bytes);
         let clock = Arc::new(SystemClock);
         let seats = Seats::roomy(clock.clone());
         let claim = || seats.claim(PairCode::from_target("/?pair=code").unwrap(), 0).unwrap();
         let (ours, theirs) = (claim(), claim());
         let surroundings = Rc::new(Surroundings {
-            pool: Rc::default(),
+            pool: Rc::new(Pool::new(Arc::clone(&memory))),
             clock,
             stats: Arc::default(),
             stopping: Cell::default(),
@@ -172,12 +180,13 @@ impl Side {
             socket: Tap::default(),
             peer: theirs.end,
             surroundings,
+            memory,
         }
     }
 
     /// The two ways together, and the peer's end.
     fn connection(self) -> (Connection<Tap>, End<Box<Buffer>>) {
-        let Self { inbound, outbound, socket, peer, surroundings } = self;
+        let Self { inbound, outbound, socket, peer, surroundings, .. } = self;
         let ((alive, _), tickets) = (stop(), Tickets::new(1));
         let connection = Connection {
             socket,
@@ -233,8 +242,13 @@ impl Side {
 
     /// Takes the batch that is under way to the peer, and returns its length. Its credit is not given back.
     fn take(&mut self) -> Option<usize> {
+        self.take_bytes().map(|bytes| bytes.len())
+    }
+
+    /// The same, and returns the batch itself.
+    fn take_bytes(&mut self) -> Option<Vec<u8>> {
         match self.peer.incoming.poll_next(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Next::Batch(batch)) => Some(batch.output().len()),
+            Poll::Ready(Next::Batch(batch)) => Some(batch.output().to_vec()),
             Poll::Ready(Next::End(farewell)) => panic!("the pair has ended: {farewell:?}"),
             Poll::Pending => None,
         }
@@ -607,6 +621,86 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// The lengths of messages, from server frames, and of the shortest frame that came in parts.
+fn judge(mut frames: &[u8]) -> (Vec<usize>, Option<usize>) {
+    let (mut lengths, mut length, mut parts, mut shortest) = (vec![], 0, 0, None);
+    while let [first, short, rest @ ..] = frames {
+        let (payload, header) = match short {
+            126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), 4),
+            127 => (u64::from_be_bytes(rest[..8].try_into().unwrap()) as usize, 10),
+            _ => (usize::from(*short), 2),
+        };
+        length += payload;
+        parts += 1;
+        frames = &frames[header + payload..];
+        if first & 0x80 != 0 {
+            if parts > 1 {
+                shortest = Some(shortest.map_or(length, |shortest: usize| shortest.min(length)));
+            }
+            lengths.push(std::mem::take(&mut length));
+            parts = 0;
+        }
+    }
+    (lengths, shortest)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: Some(Box::new(FileFailurePersistence::Off)), ..ProptestConfig::default() })]
+
+    #[test]
+    fn without_memory_the_smallest_buffers_do(
+        messages in prop::collection::vec(prop_oneof![0..200usize, 0..3000usize, 0..70_000usize, 0..400_000usize], 1..10),
+        steps in prop::collection::vec((prop_oneof![1..20usize, 1..5000usize, 1..200_000usize], any::<bool>(), 0..4usize), 1..100),
+    ) {
+        let mut side = Side::with_memory(1 << 30);
+        let (mut part, mut was_there) = (Some(side.memory.take(1 << 30)), false);
+        let mut stream = vec![];
+        for &length in &messages {
+            stream.push(0x82);
+            match length {
+                0..=125 => stream.push(0x80 | length as u8),
+                126..=0xFFFF => {
+                    stream.push(0xFE);
+                    stream.extend((length as u16).to_be_bytes());
+                }
+                _ => {
+                    stream.push(0xFF);
+                    stream.extend((length as u64).to_be_bytes());
+                }
+            }
+            stream.resize(stream.len() + 4 + length, 0);
+        }
+        let (mut rest, mut received) = (&stream[..], vec![]);
+        let patient = steps.into_iter().chain(std::iter::repeat((usize::MAX, true, 1)));
+        for (count, credit, memory) in patient {
+            if memory == 0 {
+                // It comes back, and is gone again.
+                part = if part.take().is_some() { None } else { Some(side.memory.take(1 << 30)) };
+                was_there = true;
+            }
+            let (arrives, later) = rest.split_at(count.min(rest.len()));
+            side.arrive(arrives);
+            rest = later;
+            let reads = side.read();
+            received.extend(side.take_bytes().unwrap_or_default());
+            if !was_there {
+                prop_assert!(reads.iter().all(|&room| room <= SMALLEST), "{:?}", reads);
+                prop_assert!(side.in_use() <= SMALLEST, "{} bytes", side.in_use());
+                prop_assert_eq!(side.memory.taken(), 1 << 30);
+            }
+            if credit {
+                side.peer.incoming.give_credit();
+            }
+            if rest.is_empty() && side.socket.0.borrow().arrived.is_empty() && side.in_use() == 0 {
+                break;
+            }
+        }
+        let (received, shortest) = judge(&received);
+        prop_assert_eq!(received, messages);
+        prop_assert!(shortest.is_none_or(|shortest| shortest > SMALL_FRAME), "a message of {:?} was split", shortest);
     }
 }
 

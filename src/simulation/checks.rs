@@ -8,7 +8,8 @@ use super::client::{Client, Ending, Handle, origin};
 use super::network::Cable;
 use super::world::{PAIR_TTL, World};
 use crate::clock::Clock;
-use crate::pool::{LARGEST, SIZES};
+use crate::pool::{LARGEST, SIZES, SMALLEST};
+use crate::relay::Config;
 
 impl World {
     /// After every step, memory and the number of codes are within their bounds, and what was received is what was
@@ -18,7 +19,10 @@ impl World {
         let memory = self.stage.relay.memory();
         // From each there may be one buffer under way, and one that is being filled; and to each the last two of a
         // peer that has left; and the relay's own frames, those that are being written and those that are next.
-        assert!(memory <= open * (3 * LARGEST + 2 * SIZES[0]), "{memory} bytes for {open} connections");
+        assert!(memory <= open * (3 * LARGEST + 2 * SMALLEST), "{memory} bytes for {open} connections");
+        // All of them are small when memory is short, but what came behind an opening handshake may take a larger one.
+        let shared = self.stage.config.max_buffer_memory;
+        assert!(memory <= shared + open * (SIZES[1] + 5 * SMALLEST), "{memory} bytes for {open} of {shared}");
         let pairs = self.stage.relay.seats.pairs();
         assert!(pairs <= self.stage.config.max_pairs, "{pairs} codes are in use");
         if pairs == self.stage.config.max_pairs {
@@ -58,12 +62,14 @@ impl World {
         for (number, handle) in self.clients.iter().enumerate() {
             let client = handle.state.borrow();
             // Whose stream has ended keeps its connection, and no more than that, while its peer takes none of what it left.
-            let is_delivered = |peer: usize| {
-                let peer = self.clients[peer].state.borrow();
-                peer.ending != Ending::Vanish || peer.end.is_some() || handle.cable.is_read()
+            let takes_none = |(peer, handle): (usize, &Handle)| {
+                let peer_is = client.peer().is_none_or(|known| known == peer);
+                let peer = handle.state.borrow();
+                peer_is && peer.code == client.code && peer.ending == Ending::Vanish && peer.end.is_none()
             };
-            let has_ended = client.ending == Ending::End && client.departed_at.is_some();
-            let lingers = has_ended && client.peer().is_some_and(|peer| !is_delivered(peer));
+            let has_ended = matches!(client.ending, Ending::End | Ending::CutOff) && client.departed_at.is_some();
+            let is_read = handle.cable.is_read();
+            let lingers = has_ended && !is_read && self.clients.iter().enumerate().any(takes_none);
             if client.is_there() && client.ending != Ending::Vanish && !lingers {
                 let told = !is_after(drain) || client.pausing || handle.cable.is_stalled();
                 assert!(told, "the relay has stopped, but client {number} was not told");
@@ -92,7 +98,9 @@ impl World {
                     let since = alone.joined_at.unwrap();
                     let expired = self.stage.clock.now() > since + PAIR_TTL + Duration::from_secs(1);
                     assert!(!expired || has_silent_peer, "client {number} is alone for too long");
-                    let unanswered = alone.pongs.last() != alone.pings.last();
+                    // A stream that ends while it is not read from, as buffers are full, ends the way back.
+                    let is_cut_off = alone.departed_at.is_some() && (has_silent_peer || self.is_short());
+                    let unanswered = alone.pongs.last() != alone.pings.last() && !is_cut_off;
                     assert!(!unanswered || !self.clients[*number].cable.is_read(), "client {number}: its last ping");
                 }
                 [(a_number, a), (b_number, b)] => {
@@ -107,6 +115,11 @@ impl World {
                 _ => panic!("more than two are there"),
             }
         }
+    }
+
+    /// Whether buffers may be small for want of memory.
+    fn is_short(&self) -> bool {
+        self.stage.config.max_buffer_memory < Config::default().max_buffer_memory
     }
 
     /// When all are gone, each has seen what it had to see, and nothing is left of them.
@@ -252,7 +265,9 @@ impl World {
                 // each of the two makes four short pauses at most, unless it is slow. Who is alone may wait for long.
                 let both = || same_code().map(|(_, other)| other).chain([&self.clients[number]]);
                 let stalls: Duration = both().map(|each| each.cable.stalled_for()).sum();
-                let in_time = client.closed_at.unwrap() < client.departed_at.unwrap() + Duration::from_secs(9) + stalls;
+                let peer_came = peer.and_then(|peer| self.clients[peer].state.borrow().joined_at);
+                let since = client.departed_at.max(peer_came).unwrap();
+                let in_time = client.closed_at.unwrap() < since + Duration::from_secs(9) + stalls;
                 let waits = |each: &Client| each.slow || each.ending == Ending::Vanish;
                 let excused = peer.is_none() || both().any(|each| waits(&each.state.borrow()));
                 assert!(in_time || excused, "client {number} waited too long for the answer to its close frame");

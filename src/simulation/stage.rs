@@ -43,7 +43,7 @@ impl Relay {
         let mut pools = Vec::new();
         for worker in workers {
             let tasks = Tasks { executor: Rc::clone(executor), worker: worker.index, spawned: RefCell::default() };
-            let pool = Rc::default();
+            let pool = Rc::new(Pool::new(Arc::clone(&worker.shared.buffer_memory)));
             pools.push(Rc::clone(&pool));
             executor.spawn(("worker", worker.index), async move { worker.serve(&tasks, pool).await });
         }

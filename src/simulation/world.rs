@@ -41,6 +41,8 @@ impl World {
             max_pairs: if random.once_in(6) { 1 + random.below(2) } else { 100 },
             // No more than makes it a matter of seconds.
             max_rate_per_pair: if random.once_in(8) { NonZeroU64::new(1 << (20 + random.below(3))) } else { None },
+            // From none at all to what is used up by two streams.
+            max_buffer_memory: if random.once_in(8) { random.below(1 << 20) } else { defaults.max_buffer_memory },
             drain_timeout: Duration::from_secs(random.below(2) as u64 * random.below(20) as u64),
             // None of them has so many: that they are counted no more at the end is what is checked.
             max_connections_per_client: 100,

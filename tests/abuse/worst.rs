@@ -2,52 +2,62 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::aftermath::assert_empty_within;
-use crate::frames::pair;
-use crate::support::Relay;
+use crate::frames::{Frames, pair};
 use crate::support::raw::{frame, upgrade};
-
-const CONNECTIONS: usize = 60;
-const HANDSHAKES: usize = 100;
+use crate::support::{Relay, pattern};
 
 /// What the relay takes at most, in KiB, as the documentation says.
 const BASE: usize = 8 * 1024;
 const EACH_CONNECTION: usize = 2 * 256 + 4 + 4;
+const EACH_CONNECTION_IN_SHORT_MEMORY: usize = 40;
 const EACH_HANDSHAKE: usize = 32;
-const WORST: usize = BASE + CONNECTIONS * EACH_CONNECTION + HANDSHAKES * EACH_HANDSHAKE;
 
-/// Sends until nothing has been accepted for a while, with pauses: behind a read that takes all there is, the relay reads
-/// on while the batch before waits.
-fn stuff(mut socket: &TcpStream, bytes: &[u8]) {
-    socket.set_nonblocking(true).unwrap();
-    let (mut at, mut last) = (0, Instant::now());
-    while last.elapsed() < Duration::from_secs(1) {
-        match socket.write(&bytes[at..]) {
-            Ok(count) => {
-                (at, last) = ((at + count) % bytes.len(), Instant::now());
-                thread::sleep(Duration::from_millis(20));
+/// Both sides of so many pairs send and do not read, and ask for answers, too, until nothing of anybody has been accepted
+/// for a while.
+fn crowd(relay: &Relay, pairs: usize) -> Vec<(TcpStream, TcpStream)> {
+    let pairs: Vec<_> = (0..pairs).map(|code| pair(relay, &code.to_string())).collect();
+    let bytes = [frame(0x82, &vec![7; 60_000]).repeat(4), frame(0x89, &[7; 125])].concat();
+    let mut sockets: Vec<_> = pairs.iter().flat_map(|(a, b)| [(a, 0), (b, 0)]).collect();
+    sockets.iter().for_each(|(socket, _)| socket.set_nonblocking(true).unwrap());
+    let mut last = Instant::now();
+    while last.elapsed() < Duration::from_secs(2) {
+        for (socket, at) in &mut sockets {
+            match socket.write(&bytes[*at..]) {
+                Ok(count) => (*at, last) = ((*at + count) % bytes.len(), Instant::now()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => panic!("{error}"),
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
-            Err(error) => panic!("{error}"),
         }
+        // Behind a read that takes all there is, the relay reads on while the batch before waits.
+        thread::sleep(Duration::from_millis(20));
     }
+    pairs
 }
+
+/// What was resident at most, is, and the test drives it there.
+fn assert_peak(relay: &Relay, worst: usize, least: usize) {
+    let peak = relay.memory("VmHWM");
+    println!("{peak} KiB of {worst}");
+    assert!(peak <= worst, "{peak} KiB, but {worst} at most");
+    assert!(peak >= least, "{peak} KiB: the test does not drive it to the limit of {worst}");
+}
+
+/// One after the other: what they measure is how much there is of everything.
+static TURN: Mutex<()> = Mutex::new(());
 
 #[test]
 fn memory_is_what_the_formula_says_at_most() {
+    const CONNECTIONS: usize = 60;
+    const HANDSHAKES: usize = 100;
+    let _turn = TURN.lock();
     let limits = [CONNECTIONS, HANDSHAKES].map(|limit| limit.to_string());
     let relay = Relay::start(&["--max-connections", &limits[0], "--max-handshakes", &limits[1]]);
-    let pairs: Vec<_> = (0..CONNECTIONS / 2).map(|code| pair(&relay, &code.to_string())).collect();
-    // Both sides of each pair send and do not read, and ask for answers, too.
-    let bytes = [frame(0x82, &vec![7; 60_000]).repeat(4), frame(0x89, &[7; 125])].concat();
-    thread::scope(|scope| {
-        for socket in pairs.iter().flat_map(|(a, b)| [a, b]) {
-            scope.spawn(|| stuff(socket, &bytes));
-        }
-    });
+    let pairs = crowd(&relay, CONNECTIONS / 2);
     // And the front door is full of requests that are nearly finished.
     let head = upgrade("/?pair=late", &format!("{}Cookie: {}\r\n", "A: b\r\n".repeat(80), "c".repeat(14_000)));
     let late: Vec<_> = (0..2 * HANDSHAKES)
@@ -58,10 +68,54 @@ fn memory_is_what_the_formula_says_at_most() {
         })
         .collect();
     thread::sleep(Duration::from_millis(500));
-    let peak = relay.memory("VmHWM");
-    println!("{peak} KiB of {WORST}");
-    assert!(peak <= WORST, "{peak} KiB, but {WORST} at most");
-    assert!(peak >= WORST / 4 * 3, "{peak} KiB: the test does not drive it to the limit of {WORST}");
+    let worst = BASE + CONNECTIONS * EACH_CONNECTION + HANDSHAKES * EACH_HANDSHAKE;
+    assert_peak(&relay, worst, worst / 4 * 3);
     drop((late, pairs));
     assert_empty_within(&relay, Duration::from_secs(5));
+}
+
+/// Who stalls has all the memory that there is for large buffers, and everybody else goes on without it.
+#[test]
+fn memory_for_buffers_has_a_bound_and_those_that_have_none_go_on() {
+    const CONNECTIONS: usize = 200;
+    const BUFFERS: usize = 4 * 1024;
+    let _turn = TURN.lock();
+    let relay = Relay::start(&["--max-buffer-memory", "4MiB"]);
+    let pairs = crowd(&relay, CONNECTIONS / 2);
+    unharmed_stream(&relay);
+    assert_peak(&relay, BASE + BUFFERS + CONNECTIONS * EACH_CONNECTION_IN_SHORT_MEMORY, BUFFERS + CONNECTIONS * 12);
+
+    // Nothing that was taken from them is lost, and when they have read it there is memory again.
+    thread::scope(|scope| {
+        for socket in pairs.iter().flat_map(|(a, b)| [a, b]) {
+            scope.spawn(|| {
+                socket.set_nonblocking(false).unwrap();
+                let mut frames = Frames::of(socket);
+                let mut rest = 4 * 60_000;
+                while rest > 0 {
+                    // In fragments, and the answers to pings between them.
+                    let (first, payload) = frames.next();
+                    assert!(payload.iter().all(|&byte| byte == 7));
+                    rest -= if first & 0x08 == 0 { payload.len() } else { 0 };
+                }
+            });
+        }
+    });
+    drop(pairs);
+    assert_empty_within(&relay, Duration::from_secs(5));
+    unharmed_stream(&relay);
+}
+
+/// A message of many buffers goes each way, while its sender is not kept waiting for anybody else's.
+fn unharmed_stream(relay: &Relay) {
+    let (a, b) = pair(relay, "others");
+    let message = pattern(2 << 20, 3);
+    let sent = frame(0x82, &message);
+    thread::scope(|scope| {
+        for (mut from, to) in [(&a, &b), (&b, &a)] {
+            let (sent, message) = (&sent, &message);
+            scope.spawn(move || from.write_all(sent).unwrap());
+            scope.spawn(move || assert!(Frames::of(to).message().1 == *message));
+        }
+    });
 }

@@ -5,7 +5,7 @@
 use std::io::{Cursor, Read, Write};
 
 use arc_relay::buffer::{Buffer, HEADROOM};
-use arc_relay::reframe::{Event, Reframer, Tally, Violation, WHOLE_FRAME};
+use arc_relay::reframe::{Event, Reframer, SMALL_FRAME, Tally, Violation, WHOLE_FRAME};
 use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use async_tungstenite::tungstenite::protocol::frame::coding::OpCode;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -59,7 +59,17 @@ pub struct Outcome {
 
 /// Feeds a stream to a new reframer: in reads of the sizes given, over and over, and in one if none are. Each read
 /// gets as little room as the contract of the reframer allows, and each other one appends to output that still waits.
-pub fn feed(mut stream: &[u8], reads: &[usize], limit: Option<u64>) -> Outcome {
+pub fn feed(stream: &[u8], reads: &[usize], limit: Option<u64>) -> Outcome {
+    feed_with_memory(stream, reads, limit, |_read| true)
+}
+
+/// The same, when there is memory for long frames at some reads and not at others.
+pub fn feed_with_memory(
+    mut stream: &[u8],
+    reads: &[usize],
+    limit: Option<u64>,
+    has_memory: impl Fn(usize) -> bool,
+) -> Outcome {
     let mut reframer = Reframer::new(limit);
     let mut outcome = Outcome {
         output: Vec::new(),
@@ -71,7 +81,8 @@ pub fn feed(mut stream: &[u8], reads: &[usize], limit: Option<u64>) -> Outcome {
     let mut least = 0;
     let mut sizes = reads.iter().copied().cycle();
     let mut keep_output = false;
-    loop {
+    for nth in 0.. {
+        reframer.save_memory(!has_memory(nth));
         let size = sizes.next().unwrap_or(usize::MAX).clamp(1, stream.len().max(1)).min(stream.len());
         buffer = make_room(buffer, least, size, keep_output, &mut outcome.output);
         let (read, rest) = stream.split_at(size);
@@ -81,6 +92,10 @@ pub fn feed(mut stream: &[u8], reads: &[usize], limit: Option<u64>) -> Outcome {
         loop {
             match reframer.advance(&mut buffer) {
                 Ok(Event::Starved { frame }) => {
+                    assert!(
+                        has_memory(nth) || frame <= 8 + SMALL_FRAME,
+                        "{frame} bytes are asked for, but memory is short"
+                    );
                     least = frame;
                     break;
                 }
@@ -187,12 +202,13 @@ pub fn received_by_tungstenite(output: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// What must be forwarded of frames that are all legal: each binary frame as it was, except that one of more than
-/// [`WHOLE_FRAME`] bytes may come in parts.
+/// [`WHOLE_FRAME`] bytes may come in parts, or of more than [`SMALL_FRAME`] if there was not always memory.
 ///
 /// # Panics
 ///
 /// If the output is anything else.
-pub fn assert_forwards(output: &[u8], frames: &[Frame]) {
+pub fn assert_forwards(output: &[u8], frames: &[Frame], has_memory: bool) {
+    let whole = if has_memory { WHOLE_FRAME } else { SMALL_FRAME };
     let mut forwarded = server_frames(output).into_iter();
     let mut in_binary = false;
     for frame in frames {
@@ -218,7 +234,7 @@ pub fn assert_forwards(output: &[u8], frames: &[Frame]) {
         }
         assert_eq!(first & 0x80 != 0, frame.fin, "the end of the message has moved");
         assert!(payload == frame.payload, "the payload has changed");
-        assert!(parts == 1 || frame.payload.len() > WHOLE_FRAME, "a small frame was split");
+        assert!(parts == 1 || frame.payload.len() > whole, "a small frame was split");
     }
     assert_eq!(forwarded.next(), None, "there is more than was sent");
 }
@@ -228,11 +244,22 @@ pub fn assert_forwards(output: &[u8], frames: &[Frame]) {
 pub fn check_raw(stream: &[u8], reads: &[usize], limit: Option<u64>) {
     let whole = feed(stream, &[], limit);
     let split = feed(stream, reads, limit);
-    assert_eq!((&whole.end, &whole.pings, whole.tally), (&split.end, &split.pings, split.tally));
+    let short = feed_with_memory(stream, reads, limit, |nth| nth % 3 == 0);
     let (complete, partial) = messages(&whole.output);
-    assert_eq!(messages(&split.output), (complete.clone(), partial), "what is forwarded depends on the split");
     assert_eq!(complete.len() as u64, whole.tally.forwarded);
-    assert_eq!(received_by_tungstenite(&split.output), complete);
+    assert_eq!(split.tally, whole.tally);
+    assert_eq!(messages(&split.output), (complete.clone(), partial.clone()), "what is forwarded depends on the split");
+    // Of a last frame that is incomplete, more may have been forwarded.
+    let Tally { forwarded, dropped, bytes } = short.tally;
+    assert_eq!((forwarded, dropped), (whole.tally.forwarded, whole.tally.dropped));
+    assert!(bytes >= whole.tally.bytes);
+    let (complete_without_memory, partial_without_memory) = messages(&short.output);
+    assert!(complete_without_memory == complete, "what is forwarded depends on memory");
+    assert!(partial_without_memory.unwrap_or_default().starts_with(&partial.unwrap_or_default()));
+    for other in [split, short] {
+        assert_eq!((&whole.end, &whole.pings), (&other.end, &other.pings));
+        assert_eq!(received_by_tungstenite(&other.output), complete);
+    }
     if let End::Violated(violation) = &whole.end {
         let reason = violation.to_string();
         assert!(matches!(reason.len(), 1..=123), "a reason has to fit a close frame: {reason}");
