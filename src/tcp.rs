@@ -156,8 +156,8 @@ impl Transport for Tcp {
 
     fn send(&self, bytes: &[u8], ends: bool) -> io::Result<usize> {
         // The end then goes in the same segment.
-        let more = if ends { SendFlags::MORE } else { SendFlags::empty() };
-        let result = rustix::net::send(&self.0.socket, bytes, SendFlags::NOSIGNAL | more).map_err(io::Error::from);
+        let flags = if ends { SendFlags::NOSIGNAL.union(SendFlags::MORE) } else { SendFlags::NOSIGNAL };
+        let result = rustix::net::send(&self.0.socket, bytes, flags).map_err(io::Error::from);
         let is_full = match &result {
             Ok(count) => *count < bytes.len(),
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,

@@ -624,6 +624,29 @@ proptest! {
     }
 }
 
+#[test]
+fn a_read_that_is_small_for_want_of_memory_is_counted() {
+    let squeezed = |memory| {
+        let mut side = Side::with_memory(memory);
+        side.arrive(&small_messages(1 << 20));
+        let mut counts = vec![];
+        for _ in 0..3 {
+            side.read();
+            assert!(side.take().is_some());
+            side.peer.incoming.give_credit();
+            counts.push(side.surroundings.stats.counters((0, 0, 0)).squeezed);
+        }
+        counts
+    };
+    // The first read of a stream is small anyway, and so is what is read behind output.
+    assert_eq!(squeezed(0), [0, 1, 2]);
+    assert_eq!(squeezed(usize::MAX), [0, 0, 0]);
+    let mut side = Side::with_memory(usize::MAX);
+    side.arrive(&small_messages(1 << 20));
+    (0..3).for_each(|_| drop(side.read()));
+    assert_eq!(side.surroundings.stats.counters((0, 0, 0)).squeezed, 0);
+}
+
 /// The lengths of messages, from server frames, and of the shortest frame that came in parts.
 fn judge(mut frames: &[u8]) -> (Vec<usize>, Option<usize>) {
     let (mut lengths, mut length, mut parts, mut shortest) = (vec![], 0, 0, None);
