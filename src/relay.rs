@@ -112,8 +112,9 @@ pub struct Config {
     pub max_rate_per_pair: Option<NonZeroU64>,
     /// How many bytes in a second all clients may send together, in the same way.
     pub max_rate: Option<NonZeroU64>,
-    /// How much memory the buffers of all connections may take, in bytes, beyond two of 4 KiB for each. When it is used up,
-    /// everybody goes on with those, more slowly, and frames of more than a kibibyte may arrive in fragments.
+    /// How much memory all buffers of more than 4 KiB may take together, in bytes; each worker may take 256 KiB more at the
+    /// same moment. When it is used up, everybody goes on with smaller ones, more slowly, and frames of more than a kibibyte
+    /// may arrive in fragments.
     pub max_buffer_memory: usize,
     /// Whether the address of a client is told where something is logged of it. (Its pair code never is.)
     pub log_addresses: bool,

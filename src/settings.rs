@@ -98,8 +98,8 @@ pub(crate) struct Start {
     /// how many bytes in a second all clients may send together, such as 10MiB; default none [ARC_RELAY_MAX_RATE]
     #[argh(option, arg_name = "size")]
     max_rate: Option<String>,
-    /// how much memory all buffers may take, beyond two of 4KiB for each connection: then everybody goes on with those, more
-    /// slowly; default 256MiB [ARC_RELAY_MAX_BUFFER_MEMORY]
+    /// how much memory all buffers of more than 4KiB may take together; when it is used up, everybody goes on with smaller
+    /// ones, more slowly; default 256MiB [ARC_RELAY_MAX_BUFFER_MEMORY]
     #[argh(option, arg_name = "size")]
     max_buffer_memory: Option<String>,
     /// what is logged to standard error: off, error, warn, info or debug; default info [ARC_RELAY_LOG_LEVEL]

@@ -24,6 +24,9 @@ use crate::transport::Transport;
 /// A read for less room than this is not worth its system call.
 pub(super) const LEAST_READ: usize = 2048;
 
+/// The same when memory is short: what room there is has to do.
+pub(super) const LEAST_SHORT_READ: usize = 256;
+
 /// A read that fills less than this fraction of its buffer makes the next one smaller.
 pub(super) const SPARSE: usize = 16;
 
@@ -248,15 +251,17 @@ impl Inbound {
 
     fn read(&mut self, capacity: usize, socket: &impl Transport) -> io::Result<usize> {
         let portion = self.throttle().map_or(usize::MAX, Throttle::portion);
-        if capacity < self.next_size() && self.surroundings.pool.is_short() {
-            self.surroundings.stats.squeezed();
-        }
+        let (wanted, is_short) = (self.next_size(), self.surroundings.pool.is_short());
         let buffer = self.buffer_of(capacity);
+        let is_squeezed = is_short && buffer.capacity() < wanted;
         let spare = buffer.spare_mut();
         let room = spare.len().min(portion);
         debug_assert!(room > 0, "a read into nothing looks like the end of the stream");
         let count = socket.receive(&mut spare[..room])?;
         buffer.fill(count);
+        if is_squeezed {
+            self.surroundings.stats.squeezed();
+        }
         if let Some(throttle) = self.throttle() {
             throttle.spend(count, self.surroundings.clock.now());
         }
@@ -351,15 +356,22 @@ impl Inbound {
 
     /// The capacity that the next read is to have, or `None` if everything is full until the link has a credit.
     fn next_capacity(&self) -> Option<usize> {
-        let most = if self.surroundings.pool.is_short() { SMALLEST } else { LARGEST };
+        // A larger buffer that is there may be filled all the same.
+        let held = self.buffer.as_ref().map_or(0, |buffer| buffer.capacity());
+        let most = if self.surroundings.pool.is_short() { SMALLEST.max(held) } else { LARGEST };
         let alone = self.next_size().min(most).max(HEADROOM + self.frame());
         let Some(buffer) = &self.buffer else { return Some(alone) };
+        let least = self.least_read();
         let output = match buffer.output().len() {
-            0 => return Some(alone.max(HEADROOM + buffer.input().len() + LEAST_READ)),
+            0 => return Some(alone.max(HEADROOM + buffer.input().len() + least)),
             length => HEADROOM + length,
         };
-        let needed = output + HEADROOM + self.frame().max(buffer.input().len() + LEAST_READ);
+        let needed = output + HEADROOM + self.frame().max(buffer.input().len() + least);
         (needed <= most).then_some(needed)
+    }
+
+    fn least_read(&self) -> usize {
+        if self.surroundings.pool.is_short() { LEAST_SHORT_READ } else { LEAST_READ }
     }
 
     /// The buffer, with room for the next read: a new one, a larger one or the one that there is.
@@ -368,7 +380,7 @@ impl Inbound {
         let buffer = match self.buffer.take() {
             None => self.surroundings.pool.take(capacity),
             Some(mut buffer) => {
-                let more = self.frame().saturating_sub(buffer.input().len()).max(LEAST_READ);
+                let more = self.frame().saturating_sub(buffer.input().len()).max(self.least_read());
                 if buffer.capacity() < capacity || buffer.spare_mut().len() < more {
                     let mut large = self.surroundings.pool.take(capacity);
                     buffer.move_into(&mut large);

@@ -647,6 +647,32 @@ fn a_read_that_is_small_for_want_of_memory_is_counted() {
     assert_eq!(side.surroundings.stats.counters((0, 0, 0)).squeezed, 0);
 }
 
+#[test]
+fn pings_are_answered_behind_what_fills_a_small_buffer() {
+    let message = |length: u16| [&[0x82, 0xFE], &length.to_be_bytes()[..], &vec![0; 4 + usize::from(length)]].concat();
+    let mut side = Side::with_memory(0);
+    side.let_write(LARGEST);
+    // One is under way, and the other waits behind it.
+    for (length, behind) in [(1500, 0), (3000, 0), (200, 3)] {
+        side.arrive(&message(length));
+        side.arrive(&[0x89, 0x80, 0, 0, 0, 0].repeat(behind));
+        side.read();
+    }
+    assert_eq!(side.write(), [[0x8A, 0, 0x8A, 0, 0x8A, 0]]);
+    // A larger buffer that is there is filled before the client is not read from any more.
+    let mut side = Side::with_memory(1 << 30);
+    side.let_write(LARGEST);
+    (0..2).for_each(|_| {
+        side.arrive(&message(10_000).repeat(2));
+        side.read();
+        side.read();
+    });
+    let _part = side.memory.take(1 << 30);
+    side.arrive(&[0x89, 0x80, 0, 0, 0, 0]);
+    side.read();
+    assert_eq!(side.write(), [[0x8A, 0]]);
+}
+
 /// The lengths of messages, from server frames, and of the shortest frame that came in parts.
 fn judge(mut frames: &[u8]) -> (Vec<usize>, Option<usize>) {
     let (mut lengths, mut length, mut parts, mut shortest) = (vec![], 0, 0, None);

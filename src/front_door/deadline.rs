@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use futures_lite::{AsyncRead, AsyncWrite};
 use hyper::body::{Buf, Bytes};
 
+use crate::buffer::HEADROOM;
 use crate::clock::Clock;
+use crate::pool::SMALLEST;
 
 /// The deadline of a connection's present step.
 #[derive(Debug)]
@@ -89,7 +91,11 @@ impl<'a> Deadline<'a> {
     }
 }
 
-/// A stream that tells the deadline when everything is written.
+/// How much is read at a time, in bytes. Whoever reads for a head stops where it ends, so what is behind it is no more than
+/// this, and has room in the smallest buffer.
+const PIECE: usize = SMALLEST - HEADROOM;
+
+/// A stream that is read in pieces, and tells the deadline when everything is written.
 #[derive(Debug)]
 pub(super) struct Timed<'a, T> {
     /// What was read of it already.
@@ -101,7 +107,8 @@ pub(super) struct Timed<'a, T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Timed<'_, T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         if self.read_ahead.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+            let room = buffer.len().min(PIECE);
+            return Pin::new(&mut self.stream).poll_read(cx, &mut buffer[..room]);
         }
         let count = buffer.len().min(self.read_ahead.len());
         self.read_ahead.copy_to_slice(&mut buffer[..count]);
@@ -123,5 +130,28 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<'_, T> {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::AsyncReadExt;
+    use futures_lite::future::block_on;
+    use futures_lite::io::Cursor;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    /// A larger one would take memory that there may not be.
+    #[test]
+    fn a_piece_has_room_in_the_smallest_buffer_and_what_was_read_before_comes_first() {
+        let deadline = Deadline::new(&SystemClock, Duration::from_secs(1));
+        let (read_ahead, stream) = (Bytes::from_static(b"before"), Cursor::new(vec![7; 100_000]));
+        let mut timed = Timed { read_ahead, stream, deadline: &deadline };
+        let mut buffer = [0; 32 * 1024];
+        assert_eq!(block_on(timed.read(&mut buffer)).unwrap(), 6);
+        assert_eq!(&buffer[..6], b"before");
+        assert_eq!(block_on(timed.read(&mut buffer)).unwrap() + HEADROOM, SMALLEST);
+        assert_eq!(block_on(timed.read(&mut buffer[..10])).unwrap(), 10);
     }
 }

@@ -8,7 +8,7 @@ use super::client::{Client, Ending, Handle, origin};
 use super::network::Cable;
 use super::world::{PAIR_TTL, World};
 use crate::clock::Clock;
-use crate::pool::{LARGEST, SIZES, SMALLEST};
+use crate::pool::{LARGEST, SMALLEST};
 use crate::relay::Config;
 
 impl World {
@@ -20,9 +20,9 @@ impl World {
         // From each there may be one buffer under way, and one that is being filled; and to each the last two of a
         // peer that has left; and the relay's own frames, those that are being written and those that are next.
         assert!(memory <= open * (3 * LARGEST + 2 * SMALLEST), "{memory} bytes for {open} connections");
-        // All of them are small when memory is short, but what came behind an opening handshake may take a larger one.
+        // All of them are small when memory is short.
         let shared = self.stage.config.max_buffer_memory;
-        assert!(memory <= shared + open * (SIZES[1] + 5 * SMALLEST), "{memory} bytes for {open} of {shared}");
+        assert!(memory <= shared + open * 5 * SMALLEST, "{memory} bytes for {open} of {shared}");
         let pairs = self.stage.relay.seats.pairs();
         assert!(pairs <= self.stage.config.max_pairs, "{pairs} codes are in use");
         if pairs == self.stage.config.max_pairs {

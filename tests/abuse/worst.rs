@@ -13,22 +13,30 @@ use crate::support::{Relay, pattern};
 
 /// What the relay takes at most, in KiB, as the documentation says.
 const BASE: usize = 8 * 1024;
-const EACH_CONNECTION: usize = 2 * 256 + 4 + 4;
+const EACH_CONNECTION: usize = 600;
 const EACH_CONNECTION_IN_SHORT_MEMORY: usize = 40;
 const EACH_HANDSHAKE: usize = 32;
 
+/// What the crowd sends, over and over.
+const MESSAGE: usize = 60_000;
+const MESSAGES: usize = 4;
+
+/// A client of the crowd, and how many of its messages were accepted as a whole.
+struct Client(TcpStream, usize);
+
 /// Both sides of so many pairs send and do not read, and ask for answers, too, until nothing of anybody has been accepted
-/// for a while.
-fn crowd(relay: &Relay, pairs: usize) -> Vec<(TcpStream, TcpStream)> {
+/// for a while. Peers are side by side.
+fn crowd(relay: &Relay, pairs: usize) -> Vec<Client> {
     let pairs: Vec<_> = (0..pairs).map(|code| pair(relay, &code.to_string())).collect();
-    let bytes = [frame(0x82, &vec![7; 60_000]).repeat(4), frame(0x89, &[7; 125])].concat();
-    let mut sockets: Vec<_> = pairs.iter().flat_map(|(a, b)| [(a, 0), (b, 0)]).collect();
+    let message = frame(0x82, &vec![7; MESSAGE]);
+    let bytes = [message.repeat(MESSAGES), frame(0x89, &[7; 125])].concat();
+    let mut sockets: Vec<_> = pairs.into_iter().flat_map(|(a, b)| [(a, 0), (b, 0)]).collect();
     sockets.iter().for_each(|(socket, _)| socket.set_nonblocking(true).unwrap());
     let mut last = Instant::now();
     while last.elapsed() < Duration::from_secs(2) {
-        for (socket, at) in &mut sockets {
-            match socket.write(&bytes[*at..]) {
-                Ok(count) => (*at, last) = ((*at + count) % bytes.len(), Instant::now()),
+        for (socket, sent) in &mut sockets {
+            match socket.write(&bytes[*sent % bytes.len()..]) {
+                Ok(count) => (*sent, last) = (*sent + count, Instant::now()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => panic!("{error}"),
             }
@@ -36,7 +44,8 @@ fn crowd(relay: &Relay, pairs: usize) -> Vec<(TcpStream, TcpStream)> {
         // Behind a read that takes all there is, the relay reads on while the batch before waits.
         thread::sleep(Duration::from_millis(20));
     }
-    pairs
+    let whole = |sent: usize| MESSAGES * (sent / bytes.len()) + MESSAGES.min(sent % bytes.len() / message.len());
+    sockets.into_iter().map(|(socket, sent)| Client(socket, whole(sent))).collect()
 }
 
 /// What was resident at most, is, and the test drives it there.
@@ -57,7 +66,7 @@ fn memory_is_what_the_formula_says_at_most() {
     let _turn = TURN.lock();
     let limits = [CONNECTIONS, HANDSHAKES].map(|limit| limit.to_string());
     let relay = Relay::start(&["--max-connections", &limits[0], "--max-handshakes", &limits[1]]);
-    let pairs = crowd(&relay, CONNECTIONS / 2);
+    let clients = crowd(&relay, CONNECTIONS / 2);
     // And the front door is full of requests that are nearly finished.
     let head = upgrade("/?pair=late", &format!("{}Cookie: {}\r\n", "A: b\r\n".repeat(80), "c".repeat(14_000)));
     let late: Vec<_> = (0..2 * HANDSHAKES)
@@ -70,7 +79,7 @@ fn memory_is_what_the_formula_says_at_most() {
     thread::sleep(Duration::from_millis(500));
     let worst = BASE + CONNECTIONS * EACH_CONNECTION + HANDSHAKES * EACH_HANDSHAKE;
     assert_peak(&relay, worst, worst / 4 * 3);
-    drop((late, pairs));
+    drop((late, clients));
     assert_empty_within(&relay, Duration::from_secs(5));
 }
 
@@ -81,27 +90,28 @@ fn memory_for_buffers_has_a_bound_and_those_that_have_none_go_on() {
     const BUFFERS: usize = 4 * 1024;
     let _turn = TURN.lock();
     let relay = Relay::start(&["--max-buffer-memory", "4MiB"]);
-    let pairs = crowd(&relay, CONNECTIONS / 2);
+    let clients = crowd(&relay, CONNECTIONS / 2);
     unharmed_stream(&relay);
     assert_peak(&relay, BASE + BUFFERS + CONNECTIONS * EACH_CONNECTION_IN_SHORT_MEMORY, BUFFERS + CONNECTIONS * 12);
 
     // Nothing that was taken from them is lost, and when they have read it there is memory again.
     thread::scope(|scope| {
-        for socket in pairs.iter().flat_map(|(a, b)| [a, b]) {
-            scope.spawn(|| {
-                socket.set_nonblocking(false).unwrap();
-                let mut frames = Frames::of(socket);
-                let mut rest = 4 * 60_000;
-                while rest > 0 {
-                    // In fragments, and the answers to pings between them.
-                    let (first, payload) = frames.next();
-                    assert!(payload.iter().all(|&byte| byte == 7));
-                    rest -= if first & 0x08 == 0 { payload.len() } else { 0 };
-                }
-            });
+        for pair in clients.chunks(2) {
+            for (Client(socket, _), Client(_, messages)) in [(&pair[0], &pair[1]), (&pair[1], &pair[0])] {
+                scope.spawn(move || {
+                    socket.set_nonblocking(false).unwrap();
+                    let (mut frames, mut received) = (Frames::of(socket), 0);
+                    while received < messages * MESSAGE {
+                        // In fragments, and the answers to pings between them.
+                        let (first, payload) = frames.next();
+                        assert!(payload.iter().all(|&byte| byte == 7));
+                        received += if first & 0x08 == 0 { payload.len() } else { 0 };
+                    }
+                });
+            }
         }
     });
-    drop(pairs);
+    drop(clients);
     assert_empty_within(&relay, Duration::from_secs(5));
     unharmed_stream(&relay);
 }
