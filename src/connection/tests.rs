@@ -622,6 +622,44 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn without_memory_the_smallest_buffers_do(
+        messages in prop::collection::vec(prop_oneof![0..200usize, 0..3000usize, 0..70_000usize, 0..400_000usize], 1..10),
+        steps in prop::collection::vec((prop_oneof![1..20usize, 1..5000usize, 1..200_000usize], any::<bool>(), 0..4usize), 1..100),
+    ) {
+        let mut side = Side::with_memory(1 << 30);
+        let (mut part, mut was_there) = (Some(side.memory.take(1 << 30)), false);
+        let stream = Frames(messages.clone()).bytes();
+        let (mut rest, mut received) = (&stream[..], vec![]);
+        let patient = steps.into_iter().chain(std::iter::repeat((usize::MAX, true, 1)));
+        for (count, credit, memory) in patient {
+            if memory == 0 {
+                // It comes back, and is gone again.
+                part = if part.take().is_some() { None } else { Some(side.memory.take(1 << 30)) };
+                was_there = true;
+            }
+            let (arrives, later) = rest.split_at(count.min(rest.len()));
+            side.arrive(arrives);
+            rest = later;
+            let reads = side.read();
+            received.extend(side.take_bytes().unwrap_or_default());
+            if !was_there {
+                prop_assert!(reads.iter().all(|&room| room <= SMALLEST), "{:?}", reads);
+                prop_assert!(side.in_use() <= SMALLEST, "{} bytes", side.in_use());
+                prop_assert_eq!(side.memory.taken(), 1 << 30);
+            }
+            if credit {
+                side.peer.incoming.give_credit();
+            }
+            if rest.is_empty() && side.socket.0.borrow().arrived.is_empty() && side.in_use() == 0 {
+                break;
+            }
+        }
+        let (received, shortest) = received_lengths(&received);
+        prop_assert_eq!(received, messages);
+        prop_assert!(shortest.is_none_or(|shortest| shortest > SMALL_FRAME), "a message of {:?} was split", shortest);
+    }
 }
 
 #[test]
@@ -649,7 +687,7 @@ fn a_read_that_is_small_for_want_of_memory_is_counted() {
 
 #[test]
 fn pings_are_answered_behind_what_fills_a_small_buffer() {
-    let message = |length: u16| [&[0x82, 0xFE], &length.to_be_bytes()[..], &vec![0; 4 + usize::from(length)]].concat();
+    let message = |length| Frames(vec![length]).bytes();
     let mut side = Side::with_memory(0);
     side.let_write(LARGEST);
     // One is under way, and the other waits behind it.
@@ -674,7 +712,7 @@ fn pings_are_answered_behind_what_fills_a_small_buffer() {
 }
 
 /// The lengths of messages, from server frames, and of the shortest frame that came in parts.
-fn judge(mut frames: &[u8]) -> (Vec<usize>, Option<usize>) {
+fn received_lengths(mut frames: &[u8]) -> (Vec<usize>, Option<usize>) {
     let (mut lengths, mut length, mut parts, mut shortest) = (vec![], 0, 0, None);
     while let [first, short, rest @ ..] = frames {
         let (payload, header) = match short {
@@ -694,63 +732,6 @@ fn judge(mut frames: &[u8]) -> (Vec<usize>, Option<usize>) {
         }
     }
     (lengths, shortest)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: Some(Box::new(FileFailurePersistence::Off)), ..ProptestConfig::default() })]
-
-    #[test]
-    fn without_memory_the_smallest_buffers_do(
-        messages in prop::collection::vec(prop_oneof![0..200usize, 0..3000usize, 0..70_000usize, 0..400_000usize], 1..10),
-        steps in prop::collection::vec((prop_oneof![1..20usize, 1..5000usize, 1..200_000usize], any::<bool>(), 0..4usize), 1..100),
-    ) {
-        let mut side = Side::with_memory(1 << 30);
-        let (mut part, mut was_there) = (Some(side.memory.take(1 << 30)), false);
-        let mut stream = vec![];
-        for &length in &messages {
-            stream.push(0x82);
-            match length {
-                0..=125 => stream.push(0x80 | length as u8),
-                126..=0xFFFF => {
-                    stream.push(0xFE);
-                    stream.extend((length as u16).to_be_bytes());
-                }
-                _ => {
-                    stream.push(0xFF);
-                    stream.extend((length as u64).to_be_bytes());
-                }
-            }
-            stream.resize(stream.len() + 4 + length, 0);
-        }
-        let (mut rest, mut received) = (&stream[..], vec![]);
-        let patient = steps.into_iter().chain(std::iter::repeat((usize::MAX, true, 1)));
-        for (count, credit, memory) in patient {
-            if memory == 0 {
-                // It comes back, and is gone again.
-                part = if part.take().is_some() { None } else { Some(side.memory.take(1 << 30)) };
-                was_there = true;
-            }
-            let (arrives, later) = rest.split_at(count.min(rest.len()));
-            side.arrive(arrives);
-            rest = later;
-            let reads = side.read();
-            received.extend(side.take_bytes().unwrap_or_default());
-            if !was_there {
-                prop_assert!(reads.iter().all(|&room| room <= SMALLEST), "{:?}", reads);
-                prop_assert!(side.in_use() <= SMALLEST, "{} bytes", side.in_use());
-                prop_assert_eq!(side.memory.taken(), 1 << 30);
-            }
-            if credit {
-                side.peer.incoming.give_credit();
-            }
-            if rest.is_empty() && side.socket.0.borrow().arrived.is_empty() && side.in_use() == 0 {
-                break;
-            }
-        }
-        let (received, shortest) = judge(&received);
-        prop_assert_eq!(received, messages);
-        prop_assert!(shortest.is_none_or(|shortest| shortest > SMALL_FRAME), "a message of {:?} was split", shortest);
-    }
 }
 
 /// Where there are timers.
