@@ -14,7 +14,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use async_channel::{Receiver, Sender, TryRecvError};
+use async_channel::{Receiver, Sender, TryRecvError, TrySendError};
 
 /// Why nothing more comes from the other side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,11 +140,13 @@ impl<T> Outgoing<T> {
     ///
     /// # Panics
     ///
-    /// Unless [`poll_ready`](Self::poll_ready) has been ready since the last batch.
+    /// Unless [`poll_ready`](Self::poll_ready) has been ready since the last batch, or if a credit was given for a batch
+    /// that is not taken yet.
     pub fn send(&mut self, batch: T) {
         assert!(std::mem::take(&mut self.has_credit), "a batch needs a credit");
-        // With a credit in hand there is room, so this fails only if the other side is gone.
-        let _ = self.batches.try_send(batch);
+        // With a credit in hand there is room, unless it was given twice: then no batch may vanish in silence.
+        let sent = self.batches.try_send(batch);
+        assert!(!matches!(sent, Err(TrySendError::Full(_))), "one credit, one batch");
         self.tell_receiver();
     }
 
@@ -294,6 +296,17 @@ mod tests {
         assert_eq!(next(&mut far), Poll::Ready(Next::End(Farewell::Lost)));
         assert!(far.outgoing.is_abandoned() && ready(&mut far));
         far.outgoing.send(1); // vanishes
+    }
+
+    #[test]
+    #[should_panic = "one credit, one batch"]
+    fn a_batch_does_not_vanish_for_a_credit_too_many() {
+        let (mut near, far) = link();
+        for batch in 1..3 {
+            assert!(ready(&mut near));
+            near.outgoing.send(batch);
+            far.incoming.give_credit();
+        }
     }
 
     #[test]

@@ -631,7 +631,7 @@ proptest! {
         let mut side = Side::with_memory(1 << 30);
         let (mut part, mut was_there) = (Some(side.memory.take(1 << 30)), false);
         let stream = Frames(messages.clone()).bytes();
-        let (mut rest, mut received) = (&stream[..], vec![]);
+        let (mut rest, mut received, mut owes_credit) = (&stream[..], vec![], false);
         let patient = steps.into_iter().chain(std::iter::repeat((usize::MAX, true, 1)));
         for (count, credit, memory) in patient {
             if memory == 0 {
@@ -643,13 +643,16 @@ proptest! {
             side.arrive(arrives);
             rest = later;
             let reads = side.read();
-            received.extend(side.take_bytes().unwrap_or_default());
+            if let Some(batch) = side.take_bytes() {
+                received.extend(batch);
+                owes_credit = true;
+            }
             if !was_there {
                 prop_assert!(reads.iter().all(|&room| room <= SMALLEST), "{:?}", reads);
                 prop_assert!(side.in_use() <= SMALLEST, "{} bytes", side.in_use());
                 prop_assert_eq!(side.memory.taken(), 1 << 30);
             }
-            if credit {
+            if credit && std::mem::take(&mut owes_credit) {
                 side.peer.incoming.give_credit();
             }
             if rest.is_empty() && side.socket.0.borrow().arrived.is_empty() && side.in_use() == 0 {
