@@ -298,10 +298,12 @@ mod tests {
     use std::future::poll_fn;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::pin::Pin;
+    use std::task::Wake;
     use std::thread;
 
     use futures_lite::FutureExt;
-    use futures_lite::future::{yield_now, zip};
+    use futures_lite::future::yield_now;
 
     const MOMENT: Duration = Duration::from_millis(20);
 
@@ -486,26 +488,45 @@ mod tests {
         });
     }
 
+    /// A waker that notes whom it has woken, and when.
+    struct Note {
+        number: u32,
+        notes: Arc<Mutex<Vec<(u32, Instant)>>>,
+        task: Waker,
+    }
+
+    impl Wake for Note {
+        fn wake(self: Arc<Self>) {
+            lock(&self.notes).push((self.number, Instant::now()));
+            self.task.wake_by_ref();
+        }
+    }
+
     #[test]
-    fn timers_are_ready_in_the_order_of_their_deadlines_and_never_early() {
-        let start = Instant::now();
-        let order = RefCell::new(vec![]);
-        let timer = |moments: u32| {
-            let order = &order;
-            async move {
-                Timer::at(start + moments * MOMENT).await;
-                assert!(start.elapsed() >= moments * MOMENT);
-                order.borrow_mut().push(moments);
-            }
-        };
+    fn timers_wake_in_the_order_of_their_deadlines_and_never_early() {
+        let start = Instant::now() + 10 * MOMENT;
+        let notes = Arc::new(Mutex::new(vec![]));
+        let mut timers = [3, 1, 2].map(|number| (number, Timer::at(start + number * MOMENT)));
         let reactor = Reactor::new().unwrap();
         reactor.block_on(async {
-            zip(zip(timer(3), timer(1)), timer(2)).await;
+            poll_fn(|cx| {
+                if lock(&notes).is_empty() {
+                    for (number, timer) in &mut timers {
+                        let note = Note { number: *number, notes: Arc::clone(&notes), task: cx.waker().clone() };
+                        let waker = Waker::from(Arc::new(note));
+                        assert!(Pin::new(timer).poll(&mut Context::from_waker(&waker)).is_pending());
+                    }
+                }
+                if lock(&notes).len() < timers.len() { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
             let mut gone = Box::pin(Timer::at(Instant::now() + LONGEST_WAIT));
             assert!(poll_fn(|cx| Poll::Ready(gone.as_mut().poll(cx))).await.is_pending());
             assert!(reactor.timers.next().is_some());
         });
-        assert_eq!(*order.borrow(), [1, 2, 3]);
+        let notes = lock(&notes);
+        assert_eq!(notes.iter().map(|&(number, _)| number).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(notes.iter().all(|&(number, at)| at >= start + number * MOMENT), "early");
         assert_eq!(reactor.timers.next(), None, "a timer that is dropped is not waited for");
     }
 }

@@ -74,7 +74,7 @@ fn what_cannot_be_listened_on_is_one_line_and_exit_1() {
 
 #[test]
 fn access_tokens_that_cannot_be_had_are_one_line_and_exit_1() {
-    let empty = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli-no-access-tokens");
+    let empty = support::scratch("cli-no-access-tokens");
     std::fs::write(&empty, "\n# secret\n").unwrap();
     for (path, reason) in [(empty.to_str().unwrap(), "there is no access token"), ("/nowhere", "No such file")] {
         let (code, stdout, stderr) = output(command().args(["start", "--port", "0", "--access-token-file", path]));

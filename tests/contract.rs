@@ -253,7 +253,7 @@ fn one_side_alone_leaves_its_code_behind() {
 
 #[test]
 fn one_side_alone_expires_but_a_pair_does_not() {
-    let relay = Relay::start(&["--pair-ttl", "2s"]);
+    let relay = Relay::start(&["--pair-ttl", "5s"]);
     run(async {
         let (mut a, mut b) = relay.pair("pair").await;
         let mut alone = relay.connect("alone").await;
@@ -329,18 +329,20 @@ fn pairs_that_go_on_for_too_long_are_told_and_who_does_not_read_is_not_waited_fo
         }
         assert!(begin.elapsed() >= Duration::from_secs(1));
         assert_eq!(relay.wait().code(), Some(0));
-        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        // Three seconds; the stalled one alone would have had more than a minute for what is on its way.
+        assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
     });
 }
 
 #[test]
 fn a_second_signal_exits_at_once() {
-    let mut relay = Relay::start(&[]);
+    let mut relay = Relay::start(&["--drain-timeout", "10m"]);
     run(async {
-        let silent = relay.connect("x").await;
+        let _pair = relay.pair("y").await;
+        let alone = relay.connect("x").await;
         relay.signal(Signal::TERM);
-        // The close frame has come, but its answer is held back, which keeps the relay waiting.
-        silent.socket.get_ref().peek(&mut [0]).await.unwrap();
+        // It has heard it when a close frame has come. (Two signals at once may be one.)
+        alone.socket.get_ref().peek(&mut [0]).await.unwrap();
         relay.signal(Signal::INT);
         assert_eq!(relay.wait().code(), Some(130));
     });

@@ -50,7 +50,7 @@ fn refusals_are_those_in_the_table() {
     support::raw::open(&mut a, "/?pair=x", b"");
     support::raw::open(&mut b, "/?pair=x", b"");
     seen.insert(refusal(&relay, &whole));
-    let tokens = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs-access-tokens");
+    let tokens = support::scratch("docs-access-tokens");
     std::fs::write(&tokens, "blue").unwrap();
     let strict = Relay::start(&["--allow-origin", "https://app.test", "--access-token-file", tokens.to_str().unwrap()]);
     seen.insert(refusal(&strict, &upgrade("/?pair=x", "Origin: https://evil.test\r\n")));
@@ -97,7 +97,7 @@ fn limits_are_those_of_the_help() {
 /// A request that lacks everything is refused for the first thing that is listed; as soon as it has that, for the next.
 #[test]
 fn what_is_asked_of_those_who_join_is_asked_in_this_order() {
-    let tokens = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs-order-tokens");
+    let tokens = support::scratch("docs-order-tokens");
     std::fs::write(&tokens, "blue").unwrap();
     let strict = ["--allow-origin", "https://app.test", "--access-token-file", tokens.to_str().unwrap()];
     let strict = [&strict[..], &["--min-code-length", "4", "--probe-timeout", "0"]].concat();

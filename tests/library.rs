@@ -121,7 +121,8 @@ fn it_counts_messages() {
 
 #[test]
 fn it_counts_who_is_there_who_was_and_who_was_refused() {
-    let relay = Relay::start(Config { ping_interval: None, ..config() }).unwrap();
+    let relay =
+        Relay::start(Config { ping_interval: None, probe_timeout: Duration::from_secs(30), ..config() }).unwrap();
     let refused = |target: &str| {
         let mut socket = TcpStream::connect(relay.local_addr()).unwrap();
         socket.write_all(support::raw::upgrade(target, "").as_bytes()).unwrap();

@@ -56,8 +56,13 @@ fn status(relay: &Relay) -> String {
 fn who_is_quiet_is_pinged_and_who_answers_stays() {
     let relay = Relay::start(&["--ping-interval", "200ms", "--ping-timeout", "10s"]);
     let (mut a, mut b) = pair(&relay);
-    let pings = answer(&mut a, Duration::from_secs(2));
-    assert!((2..=10).contains(&pings), "{pings} pings in two seconds");
+    let (begin, mut pings) = (Instant::now(), 0);
+    while pings < 5 {
+        pings += answer(&mut a, Duration::from_millis(500));
+        assert!(begin.elapsed() < PATIENCE, "only {pings} pings");
+    }
+    let most = begin.elapsed().as_millis() / 200 + 1;
+    assert!(pings as u128 <= most, "{pings} pings, where there should be {most} at most");
     a.write_all(&frame(0x82, b"still there")).unwrap();
     // The other one has answered nothing yet, but one ping is enough.
     expect(&mut b, &[0x89, 0]);
@@ -66,9 +71,9 @@ fn who_is_quiet_is_pinged_and_who_answers_stays() {
 
 #[test]
 fn who_does_not_answer_is_lost_and_its_peer_is_told() {
-    let relay = Relay::start(&["--ping-interval", "2s", "--ping-timeout", "1s"]);
-    let (mut silent, mut peer) = pair(&relay);
+    let relay = Relay::start(&["--ping-interval", "2s", "--ping-timeout", "6s"]);
     let begin = Instant::now();
+    let (mut silent, mut peer) = pair(&relay);
     loop {
         let mut byte = [0];
         peer.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -106,31 +111,29 @@ fn without_an_interval_nobody_is_asked() {
     assert_eq!(relay.pairs(), 1);
 }
 
-/// Sends until nothing is accepted any more, and returns how many messages were.
+/// Sends until nothing has been accepted for a while, and returns how many whole messages were. The last one may be cut off.
 fn fill(socket: &mut TcpStream, message: &[u8]) -> usize {
+    const STUCK: usize = 5;
     socket.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
-    let mut sent = 0;
-    loop {
-        let mut rest = message;
-        while !rest.is_empty() {
-            match socket.write(rest) {
-                Ok(count) => rest = &rest[count..],
-                Err(_) if rest.len() == message.len() => return sent,
-                Err(_) => return sent, // a message is cut off, which only matters if it goes on
-            }
+    let (mut sent, mut stuck) = (0, 0);
+    while stuck < STUCK {
+        match socket.write(&message[sent % message.len()..]) {
+            Ok(count) => (sent, stuck) = (sent + count, 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => stuck += 1,
+            Err(_given_up) => break,
         }
-        sent += 1;
     }
+    sent / message.len()
 }
 
 #[test]
 fn who_is_not_read_from_or_reads_slowly_is_not_blamed_for_its_silence() {
-    let relay = Relay::start(&["--ping-interval", "200ms", "--ping-timeout", "200ms"]);
+    let relay = Relay::start(&["--ping-interval", "2s", "--ping-timeout", "2s"]);
     let (mut sender, mut slow) = pair(&relay);
     let message = frame(0x82, &[7; 60_000]);
     let sent = fill(&mut sender, &message);
     assert!(sent > 0);
-    thread::sleep(Duration::from_secs(2)); // neither answers anything
+    thread::sleep(Duration::from_secs(6)); // neither answers anything
     assert_eq!(relay.pairs(), 1);
     let mut payload = 0;
     while payload < sent * 60_000 {
@@ -156,7 +159,14 @@ fn who_accepts_nothing_for_long_is_given_up() {
     let relay = Relay::start(&["--write-timeout", "2s"]);
     let (mut sender, _stalled) = pair(&relay);
     let begin = Instant::now();
-    fill(&mut sender, &frame(0x82, &[7; 60_000]));
+    let message = frame(0x82, &[7; 60_000]);
+    sender.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    while sender.set_nonblocking(true).and_then(|()| sender.peek(&mut [0])).is_err() {
+        sender.set_nonblocking(false).unwrap();
+        let _ = sender.write(&message);
+        assert!(begin.elapsed() < PATIENCE, "it is never told");
+    }
+    sender.set_nonblocking(false).unwrap();
     expect(&mut sender, &server_close(LOST.0, LOST.1));
     assert!(begin.elapsed() >= Duration::from_secs(2), "{:?}", begin.elapsed());
     assert_eq!(relay.pairs(), 0);
@@ -164,7 +174,7 @@ fn who_accepts_nothing_for_long_is_given_up() {
 
 #[test]
 fn a_third_comes_in_the_place_of_who_does_not_answer() {
-    let relay = Relay::start(&["--probe-timeout", "1s"]);
+    let relay = Relay::start(&["--probe-timeout", "5s"]);
     let (mut dead, mut peer) = pair(&relay);
     let asked = thread::scope(|scope| {
         let peer = scope.spawn(|| {
@@ -181,7 +191,7 @@ fn a_third_comes_in_the_place_of_who_does_not_answer() {
         expect(&mut fourth, &server_frame(0x82, b"a new pair"));
         asked
     });
-    assert!(asked >= Duration::from_secs(1), "{asked:?}");
+    assert!(asked >= Duration::from_secs(5), "{asked:?}");
     expect(&mut dead, &[0x89, 0]);
     expect(&mut dead, &server_close(TIMEOUT.0, TIMEOUT.1));
 }
@@ -189,7 +199,7 @@ fn a_third_comes_in_the_place_of_who_does_not_answer() {
 /// A third that has to wait is cut off neither for the time that takes, nor because others come to the front door.
 #[test]
 fn a_third_waits_in_peace() {
-    let relay = Relay::start(&["--probe-timeout", "2s", "--handshake-timeout", "500ms", "--max-handshakes", "4"]);
+    let relay = Relay::start(&["--probe-timeout", "8s", "--handshake-timeout", "3s", "--max-handshakes", "4"]);
     let dead = [enter(&relay, "/?pair=x"), enter(&relay, "/?pair=x")];
     let mut third = relay.socket();
     third.write_all(upgrade("/?pair=x", "").as_bytes()).unwrap();
@@ -222,14 +232,16 @@ fn a_pair_that_is_there_keeps_its_seats() {
 
 #[test]
 fn a_pair_is_asked_for_one_at_a_time() {
-    let relay = Relay::start(&["--probe-timeout", "2s"]);
-    let (mut dead, _dead) = pair(&relay);
+    let relay = Relay::start(&["--probe-timeout", "1m"]);
+    let (mut dead, other) = pair(&relay);
     thread::scope(|scope| {
-        scope.spawn(|| enter(&relay, "/?pair=x"));
+        let third = scope.spawn(|| enter(&relay, "/?pair=x"));
         expect(&mut dead, &[0x89, 0]);
         let begin = Instant::now();
         assert_eq!(status(&relay), "409");
-        assert!(begin.elapsed() < Duration::from_millis(1500), "it waited for somebody else's question");
+        assert!(begin.elapsed() < Duration::from_secs(30), "it waited for somebody else's question");
+        drop((dead, other)); // which ends that one
+        third.join().unwrap();
     });
 }
 

@@ -8,7 +8,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use arc_relay::{Outcome, Rejection};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::raw::{expect, expect_end, frame, open, server_close, upgrade};
-use support::{Relay, eventually};
+use support::{Relay, eventually, scratch};
 
 const README: &str = include_str!("../README.md");
 
@@ -28,7 +28,7 @@ struct Logged {
 
 impl Logged {
     fn start(name: &str, flags: &[&str]) -> Self {
-        let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
+        let log = scratch(name);
         let mut command = start(flags);
         command.stderr(File::create(&log).unwrap());
         Self { relay: Relay::spawn(command), log }
@@ -72,7 +72,7 @@ const JSON: &[&str] = &["--log-level", "debug", "--log-format", "json"];
 
 #[test]
 fn the_end_of_a_websocket_is_told_with_what_it_has_done() {
-    let logged = Logged::start("logs-ends", &[JSON, &["--pair-ttl", "2s"]].concat());
+    let logged = Logged::start("logs-ends", &[JSON, &["--pair-ttl", "5s"]].concat());
     let (mut a, mut b) = (logged.relay.socket(), logged.relay.socket());
     open(&mut a, "/?pair=x", b"");
     open(&mut b, "/?pair=x", b"");
@@ -151,7 +151,7 @@ fn who_is_lost_does_not_answer_or_is_stopped_is_told_apart() {
 #[test]
 fn who_gets_no_answer_is_told_with_the_reason() {
     let logged =
-        Logged::start("logs-no-answer", &[JSON, &["--max-handshakes", "1", "--handshake-timeout", "1s"]].concat());
+        Logged::start("logs-no-answer", &[JSON, &["--max-handshakes", "1", "--handshake-timeout", "4s"]].concat());
     let reasons = |count: usize| -> Vec<_> {
         let refused = logged.await_events("refused", count);
         assert!(refused.iter().all(|event| !event.contains_key("status")), "{refused:?}");
@@ -243,7 +243,7 @@ fn behind_a_proxy_the_address_is_the_client_s() {
     let refused = logged.await_events("refused", 2).remove(1);
     assert_eq!((&refused["reason"], &refused["address"]), (&Value::from("malformed"), &Value::from("127.0.0.1")));
 
-    let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join("logs-addresses-proxied.log");
+    let log = scratch("logs-addresses-proxied");
     let mut command = start(&[JSON, &["--log-addresses", "--proxy-protocol"]].concat());
     command.stderr(File::create(&log).unwrap());
     let relay = Relay::spawn_behind(command, "PROXY TCP4 203.0.113.8 127.0.0.1 80 80\r\n");
@@ -273,6 +273,9 @@ fn a_level_says_what_is_logged() {
         open(&mut client, "/?pair=x", &frame(0x88, b""));
         expect_end_of_close(&mut client);
         drop(client);
+        if expected.contains(&"closed") {
+            eventually("its end is told before that of the relay", || logged.text().contains(" closed "));
+        }
         let log = logged.stop();
         let events: Vec<_> = log.lines().map(|line| line.split(' ').nth(2).unwrap()).collect();
         assert_eq!(events, expected, "{level}");

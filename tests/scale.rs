@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_lite::future::zip;
 use support::raw::{frame, open, server_frame, upgrade};
-use support::{Relay, eventually, pattern, raise_file_limit};
+use support::{NO_PINGS, Relay, eventually, pattern, raise_file_limit};
 
 const GIB: usize = 1 << 30;
 
@@ -74,7 +74,7 @@ fn read_repeated(socket: &mut TcpStream, block: &[u8], length: usize) {
 
 #[test]
 fn a_message_of_a_gibibyte_in_one_frame_crosses_in_constant_memory() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let (mut a, mut b) = pair(&relay);
     let block = pattern(BLOCK, 1);
     let mask = [1, 2, 3, 4];
@@ -95,7 +95,7 @@ fn a_message_of_a_gibibyte_in_one_frame_crosses_in_constant_memory() {
 
 #[test]
 fn a_message_of_a_gibibyte_in_a_million_fragments_crosses_in_constant_memory() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let (mut a, mut b) = pair(&relay);
     let block = pattern(BLOCK, 2);
     let fragments = |first| block.chunks(1024).map(|chunk| frame(first, chunk)).collect::<Vec<_>>().concat();
@@ -123,7 +123,7 @@ fn a_thousand_pairs_stream_both_ways_at_once() {
     const MESSAGES: u32 = 50;
     let files = raise_file_limit();
     let pairs = 1000.min((files.saturating_sub(100) / 2) as u32);
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let executor = smol::LocalExecutor::new();
     support::run(executor.run(async {
         let tasks: Vec<_> = (0..pairs)

@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::frames::{Frames, pair};
 use crate::support::raw::{expect, frame, server_frame};
-use crate::support::{PATIENCE, Relay, eventually, pattern};
+use crate::support::{Relay, pattern};
 
 /// What one or two clients may leave resident, in KiB. Before a case, a pair has streamed, so that the
 /// worker keeps as many free buffers as it ever does. What remains is what the allocator cannot give back at once, as
@@ -82,13 +82,4 @@ fn stream(relay: &Relay) {
 pub(crate) fn forget_peak(relay: &Relay) {
     let file = format!("/proc/{}/clear_refs", relay.pid().as_raw_nonzero());
     std::fs::write(file, "5").expect("a process of our own");
-}
-
-/// Nobody is left, and so within `limit`.
-pub(crate) fn assert_empty_within(relay: &Relay, limit: Duration) {
-    assert!(limit < PATIENCE);
-    let start = Instant::now();
-    eventually("nobody is left", || relay.pairs() == 0);
-    relay.assert_empty();
-    assert!(start.elapsed() < limit, "it took {:?}", start.elapsed());
 }

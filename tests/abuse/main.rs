@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod aftermath;
+mod clock;
 mod crowds;
 mod floods;
 mod frames;

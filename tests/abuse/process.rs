@@ -13,8 +13,9 @@ use crate::frames::{Frames, pair};
 use crate::support::raw::{expect, frame, open, server_frame};
 use crate::support::{PATIENCE, Relay, eventually, pattern};
 
-/// How long a graceful stop may take (README), and something for a slow machine.
-const STOP: Duration = Duration::from_secs(2 + 3);
+/// How long a graceful stop may take on a slow machine. (Two seconds, says the README, and the simulation holds it to three;
+/// what is on its way to a reader that stalls would have more than a minute.)
+const STOP: Duration = Duration::from_secs(30);
 
 const STOPPING: (u16, &str) = (1001, "relay stopping");
 
@@ -196,7 +197,8 @@ fn a_reader_that_has_stalled_and_reads_on_is_told_that_it_stops() {
 #[test]
 fn a_second_signal_stops_it_at_once() {
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)] {
-        let mut relay = Relay::start(&[]);
+        // It would wait for the pair.
+        let mut relay = Relay::start(&["--drain-timeout", "10m"]);
         let stalled = stall(&relay);
         relay.signal(first);
         // Two that come at once may be one.

@@ -8,13 +8,13 @@ use rustix::process::Signal;
 
 use crate::policy::{LET_IN, join, refused};
 use crate::support::raw::upgrade;
-use crate::support::{Relay, eventually, run};
+use crate::support::{Relay, eventually, run, scratch};
 
 const TOKEN: &str = "access token required\n";
 
-/// A file of a test's own.
+/// A file with this text.
 fn file(name: &str, text: &str) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let path = scratch(name);
     fs::write(&path, text).unwrap();
     path
 }

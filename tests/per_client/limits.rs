@@ -60,7 +60,7 @@ fn a_connection_counts_from_when_it_is_accepted() {
 
 #[test]
 fn whatever_way_a_connection_ends_it_is_counted_no_more() {
-    let relay = Relay::start(&["--max-connections-per-client", "1", "--handshake-timeout", "500ms"]);
+    let relay = Relay::start(&["--max-connections-per-client", "1", "--handshake-timeout", "3s"]);
     drop(eventually_join(&relay, 2, "/?pair=x"));
     let reset = eventually_join(&relay, 2, "/?pair=x");
     crate::support::raw::reset(&reset.socket);

@@ -89,10 +89,13 @@ fn whoever_begins_with_anything_else_is_closed_without_an_answer() {
 
 #[test]
 fn whoever_says_nothing_is_closed_in_time() {
-    let relay = start(&["--handshake-timeout", "300ms"]);
-    for beginning in ["", "PROXY TCP4 1.1.1.1", "\r\n\r\n"] {
+    let relay = start(&["--handshake-timeout", "3s"]);
+    let sockets = ["", "PROXY TCP4 1.1.1.1", "\r\n\r\n"].map(|beginning| {
         let mut socket = connect(&relay, 2);
         socket.write_all(beginning.as_bytes()).unwrap();
+        socket
+    });
+    for mut socket in sockets {
         expect_end(&mut socket);
     }
 }

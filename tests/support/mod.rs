@@ -7,6 +7,7 @@ pub mod raw;
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,14 @@ use smol::{Async, Timer};
 
 /// The bound of every wait: long enough for the slowest machine, short enough to be noticed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// For clients that do not know what a ping is: a slow machine may take longer than they are let alone for.
+pub const NO_PINGS: &[&str] = &["--ping-interval", "0"];
+
+/// A file of a test's own.
+pub fn scratch(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
+}
 
 /// Runs a test's future, and fails if it hangs.
 pub fn run<T>(test: impl Future<Output = T>) -> T {

@@ -17,15 +17,20 @@ pub fn upgrade(target: &str, extra: &str) -> String {
 /// Opens a WebSocket by hand, with `behind` in the same packet, and returns the head of the response.
 pub fn open(socket: &mut TcpStream, target: &str, behind: &[u8]) -> String {
     socket.write_all(&[upgrade(target, "").as_bytes(), behind].concat()).expect("the relay reads");
+    let head = head(socket);
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    head
+}
+
+/// Reads the head of a response, and nothing behind it.
+pub fn head(socket: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         socket.read_exact(&mut byte).expect("the relay answers");
         head.push(byte[0]);
     }
-    let head = String::from_utf8(head).expect("a head is text");
-    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    head
+    String::from_utf8(head).expect("a head is text")
 }
 
 /// A masked client frame.

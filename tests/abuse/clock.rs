@@ -1,0 +1,73 @@
+//! The system's time is set while the relay runs: by a year ahead, far back, and right again.
+//!
+//! A container's root may not do that, so the relay runs with libfaketime, which answers what time it is, and leaves the
+//! clock that only goes on alone. Where it is not installed, the test says so and passes, unless `ARC_RELAY_FAKETIME` is
+//! `required`, as in `.ci/run`.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::aftermath::{A_PAIR, round_trip, unharmed};
+use crate::frames::{Frames, pair};
+use crate::support::raw::{expect, open};
+use crate::support::{Relay, scratch};
+
+const TTL: Duration = Duration::from_secs(3);
+
+/// Where Debian's package has put it, on any machine.
+fn libfaketime() -> Option<PathBuf> {
+    let machines = fs::read_dir("/usr/lib").ok()?.flatten();
+    machines.map(|machine| machine.path().join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
+}
+
+/// The years that lines of a log begin with.
+fn years(log: &Path) -> BTreeSet<u16> {
+    fs::read_to_string(log).unwrap().lines().map(|line| line[..4].parse().unwrap()).collect()
+}
+
+#[test]
+fn a_time_that_jumps_does_it_no_harm() {
+    let Some(library) = libfaketime() else {
+        let required = std::env::var("ARC_RELAY_FAKETIME").is_ok_and(|value| value == "required");
+        assert!(!required, "libfaketime is not installed");
+        println!("not tried, as libfaketime is not installed");
+        return;
+    };
+    let (time, log) = (scratch("time"), scratch("time-log"));
+    fs::write(&time, "+0").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    command
+        .args(["start", "--host", "127.0.0.1", "--port", "0", "--pair-ttl", "3s", "--log-level", "info"])
+        .env("LD_PRELOAD", library)
+        .env("FAKETIME_TIMESTAMP_FILE", &time)
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .env("ARC_RELAY_LOG_LEVEL", "info")
+        .stderr(File::create(&log).unwrap());
+    let relay = Relay::spawn(command);
+    unharmed(&relay, A_PAIR, |relay| {
+        let (mut a, mut b) = pair(relay, "x");
+        for jump in ["+400d", "-800d", "+0"] {
+            let mut late = relay.socket();
+            late.write_all(b"GET /health HTTP/1.1\r\nHost: late\r\n").unwrap();
+            let (before, mut waiting) = (Instant::now(), relay.socket());
+            open(&mut waiting, "/?pair=alone", b"");
+
+            fs::write(&time, jump).unwrap();
+
+            late.write_all(b"Connection: close\r\n\r\n").unwrap();
+            expect(&mut late, b"HTTP/1.1 200 OK\r\n");
+            round_trip(&mut a, &mut b);
+            // Neither at once nor never.
+            assert_eq!(Frames::of(&waiting).closed(), (1001, String::from("pair expired")));
+            assert!(before.elapsed() >= TTL, "it was told after {:?}", before.elapsed());
+            round_trip(&mut a, &mut b);
+        }
+    });
+    let years = years(&log);
+    assert!(years.len() >= 3, "it has seen no jump, but only {years:?}");
+}
