@@ -183,7 +183,12 @@ impl Reactor {
     }
 
     /// Waits until something has happened, unless the bell has rung already, and wakes whom it concerns.
+    ///
+    /// A timer's time has come when it had come before the sockets were looked at. So whatever had happened by then is told
+    /// first, also to a process that was stopped meanwhile: nobody is given up for an answer that is there.
     fn turn(&self, events: &mut Vec<Event>) {
+        let now = Instant::now();
+        let until = |deadline: Instant| deadline.saturating_duration_since(now).min(LONGEST_WAIT);
         let wait = if self.bell.listen() { self.timers.next().map(until) } else { Some(Duration::ZERO) };
         let timeout = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() });
         let result = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
@@ -192,7 +197,10 @@ impl Reactor {
         for event in events.drain(..) {
             self.report(event);
         }
-        self.timers.fire();
+        // A wait that a signal has interrupted has not looked.
+        if result.is_ok() {
+            self.timers.fire(now);
+        }
         self.bell.ignore(); // the tasks have their turn now, and no other one before the next wait
     }
 
@@ -281,10 +289,6 @@ impl Drop for Registration {
         let source = lock(&self.reactor.sources).remove(self.place.index as usize);
         drop(source); // and its waker, when nothing is locked any more
     }
-}
-
-fn until(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now()).min(LONGEST_WAIT)
 }
 
 /// What is locked here stays whole if its thread panics.

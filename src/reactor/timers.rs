@@ -23,11 +23,9 @@ impl Timers {
         lock(&self.waiting).first_key_value().map(|(&(deadline, _), _)| deadline)
     }
 
-    /// Wakes those whose time has come.
-    pub(super) fn fire(&self) {
-        let Some(first) = self.next() else { return };
-        let now = Instant::now();
-        if first > now {
+    /// Wakes those whose time has come by `now`.
+    pub(super) fn fire(&self, now: Instant) {
+        if self.next().is_none_or(|first| first > now) {
             return;
         }
         let due = {
@@ -39,7 +37,8 @@ impl Timers {
     }
 }
 
-/// Ready at a deadline, on the thread whose reactor was the first to poll it.
+/// Ready at a deadline, on the thread whose reactor was the first to poll it: not by the time that it is, but when the
+/// reactor says so, which tells what has happened until then first.
 #[derive(Debug)]
 pub(crate) struct Timer {
     deadline: Instant,
@@ -57,16 +56,18 @@ impl Future for Timer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline;
-        if Instant::now() >= deadline {
-            return Poll::Ready(());
-        }
-        let (reactor, number) = self.place.get_or_insert_with(|| {
+        let Some((reactor, number)) = &self.place else {
             let reactor = Reactor::current();
             let number = reactor.timers.issued.fetch_add(1, Relaxed);
-            (reactor, number)
-        });
-        let previous = lock(&reactor.timers.waiting).insert((deadline, *number), cx.waker().clone());
-        drop(previous);
+            lock(&reactor.timers.waiting).insert((deadline, number), cx.waker().clone());
+            self.place = Some((reactor, number));
+            return Poll::Pending;
+        };
+        let mut waiting = lock(&reactor.timers.waiting);
+        let Some(waker) = waiting.get_mut(&(deadline, *number)) else { return Poll::Ready(()) };
+        let previous = std::mem::replace(waker, cx.waker().clone());
+        drop(waiting);
+        drop(previous); // which may do anything
         Poll::Pending
     }
 }

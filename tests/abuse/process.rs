@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::aftermath::{A_PAIR, round_trip, unharmed};
 use crate::frames::{Frames, pair};
-use crate::support::raw::{expect, frame, open, server_frame};
+use crate::support::raw::{expect, frame, open, server_frame, upgrade};
 use crate::support::{PATIENCE, Relay, eventually, pattern};
 
 /// How long a graceful stop may take on a slow machine. (Two seconds, says the README, and the simulation holds it to three;
@@ -118,6 +119,47 @@ fn a_stopped_relay_goes_on_where_it_was() {
         assert_eq!(frames.closed(), (1000, String::from("peer disconnected")));
         expect(&mut late, b"HTTP/1.1 200 OK\r\n");
         round_trip(&mut a, &mut b);
+    });
+}
+
+/// A third has asked for the seats of pairs, and somebody is in the middle of its request, when the relay is stopped for
+/// longer than any of them has time. What they have to say comes meanwhile, and counts.
+#[test]
+fn nobody_is_given_up_for_an_answer_that_came_while_it_was_stopped() {
+    const PAIRS: usize = 8;
+    let relay = Relay::start(&["--probe-timeout", "2s", "--handshake-timeout", "3s"]);
+    unharmed(&relay, A_PAIR, |relay| {
+        for _ in 0..2 {
+            let mut pairs: Vec<_> = (0..PAIRS).map(|code| pair(relay, &code.to_string())).collect();
+            let ask = |code: usize| {
+                let mut third = relay.socket();
+                third.write_all(upgrade(&format!("/?pair={code}"), "").as_bytes()).unwrap();
+                third
+            };
+            let mut thirds: Vec<_> = (0..PAIRS).map(ask).collect();
+            let mut late: Vec<_> = (0..PAIRS).map(|_| relay.socket()).collect();
+            let requests: Vec<_> = (0..PAIRS).map(|code| upgrade(&format!("/?pair=late{code}"), "")).collect();
+            let send = |late: &mut [TcpStream], part: Range<usize>| {
+                for (socket, request) in late.iter_mut().zip(&requests) {
+                    socket.write_all(&request.as_bytes()[part.start..part.end.min(request.len())]).unwrap();
+                }
+            };
+            send(&mut late, 0..30);
+            for side in pairs.iter_mut().flat_map(|(a, b)| [a, b]) {
+                expect(side, &server_frame(0x89, b""));
+            }
+            relay.signal(Signal::STOP);
+            for side in pairs.iter_mut().flat_map(|(a, b)| [a, b]) {
+                side.write_all(&frame(0x8A, b"")).unwrap();
+            }
+            send(&mut late, 30..usize::MAX);
+            thread::sleep(Duration::from_millis(3500));
+            relay.signal(Signal::CONT);
+            thirds.iter_mut().for_each(|third| expect(third, b"HTTP/1.1 409 "));
+            late.iter_mut().for_each(|socket| expect(socket, b"HTTP/1.1 101 "));
+            pairs.iter_mut().for_each(|(a, b)| round_trip(a, b));
+            drop((thirds, late));
+        }
     });
 }
 

@@ -68,7 +68,10 @@ pub fn server_close(code: u16, reason: &str) -> Vec<u8> {
 pub fn expect(socket: &mut TcpStream, expected: &[u8]) {
     let mut bytes = vec![0; expected.len()];
     socket.read_exact(&mut bytes).expect("the relay sends");
-    assert_eq!(bytes, expected);
+    if let Some(at) = bytes.iter().zip(expected).position(|(byte, expected)| byte != expected) {
+        let near = |bytes: &[u8]| bytes[at..bytes.len().min(at + 100)].escape_ascii().to_string();
+        panic!("at {at}: {}, instead of {}", near(&bytes), near(expected));
+    }
 }
 
 /// Nothing more may come but the end of the stream.
