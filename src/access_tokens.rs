@@ -47,6 +47,8 @@ impl FromStr for AccessTokens {
     /// Reads one token from each line, without the white space around it. Blank lines and those that begin with `#` hold
     /// none.
     fn from_str(text: &str) -> Result<Self, NoAccessToken> {
+        // Some editors begin a file with a mark that says how it is encoded.
+        let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let hashes: Arc<[_]> = lines.map(|token| Sha256::digest(token).into()).collect();
         if hashes.is_empty() { Err(NoAccessToken) } else { Ok(Self(hashes)) }
@@ -79,6 +81,7 @@ mod tests {
     fn a_line_is_a_token_unless_it_is_blank_or_a_remark() {
         let tokens: AccessTokens = "one\r\n\n  # two\n\t three four \n#five\nsix#6".parse().unwrap();
         assert_eq!(tokens.count(), 3);
+        assert_eq!("\u{FEFF}one".parse(), "one".parse::<AccessTokens>());
         for token in ["one", "three four", "six#6"] {
             assert!(tokens.contains(token.as_bytes()), "{token}");
         }

@@ -8,6 +8,9 @@ use crate::pair_table;
 /// program around the library has open. With those of the workers no more than a quarter of all, should these be few.
 const RESERVE: usize = 64;
 
+/// But at least so many, which are needed where nobody has come, and for who is just coming.
+const LEAST_RESERVE: usize = 24;
+
 /// How many connections may be on their way to a worker. It is a matter of one turn of its executor.
 pub(crate) const INBOX: usize = 16;
 
@@ -51,7 +54,7 @@ impl Capacity {
     }
 
     fn with_files(wish: Wish, files: usize) -> Self {
-        let reserve = (RESERVE + FILES_OF_A_WORKER * wish.workers).min(files / 4);
+        let reserve = (RESERVE + FILES_OF_A_WORKER * wish.workers).min((files / 4).max(LEAST_RESERVE)).min(files / 2);
         let files = files.saturating_sub(reserve).max(4);
         let handshakes = wish.handshakes.min(files / SHARE_OF_HANDSHAKES).max(1);
         let connections = wish.connections.unwrap_or(usize::MAX).min(files - handshakes).max(2);
@@ -90,6 +93,15 @@ mod tests {
         assert_eq!((capacity.connections, capacity.table.waiting), (7, 6));
         let wish = Wish { connections: Some(400), ..NOTHING };
         assert_eq!(Capacity::with_files(wish, 98 + 400).connections, 300);
+    }
+
+    #[test]
+    fn few_files_are_not_all_for_connections() {
+        let taken = |files| {
+            let Capacity { connections, handshakes, .. } = Capacity::with_files(NOTHING, files);
+            connections + handshakes
+        };
+        assert_eq!([40, 56, 96, 100].map(taken), [20, 32, 72, 75]);
     }
 
     #[test]

@@ -49,6 +49,8 @@ macro_rules! words {
 words! {
     /// Why a client was not let in.
     Rejection {
+        /// By the PROXY protocol: it is not a proxy that is trusted, or what it sent first is no header.
+        ProxyHeader = "proxy_header",
         /// Its request line is too long.
         TargetTooLong = "target_too_long",
         /// It sent no `Host`, or several.

@@ -14,6 +14,7 @@ mod route;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ use crate::events::{Rejection, Witness};
 use crate::handshakes::{Handshakes, Place};
 use crate::network::{Network, is_trusted};
 use crate::policy::Policy;
-use crate::seats::{Claim, Seats};
+use crate::seats::{Claim, NoSeat, Seats};
 use crate::stats::Stats;
 use crate::stop::Stop;
 use crate::transport::Transport;
@@ -102,7 +103,7 @@ pub(crate) async fn receive<T: Transport>(
         poll_fn(|cx| stream.poll_readable(cx)).await.ok()?;
         stream.leave_unread();
         Some(match known {
-            Some(caller) => Some((caller, Bytes::new())),
+            Some(caller) => Ok((caller, Bytes::new())),
             None => introduce(stream.clone(), peer, door).await,
         })
     };
@@ -114,7 +115,13 @@ pub(crate) async fn receive<T: Transport>(
         tell_given_up(&witness, &deadline, &place);
         return None;
     };
-    let (caller, read_ahead) = begun?;
+    let (caller, read_ahead) = begun
+        .inspect_err(|error| {
+            if error.kind() == io::ErrorKind::InvalidData {
+                witness.rejected(Rejection::ProxyHeader, None);
+            }
+        })
+        .ok()?;
     witness.learn(caller.peer());
     // Only now, and in a box: a connection that says nothing is to cost next to nothing.
     let visit = Visit { stream, read_ahead, caller, witness: &witness, place, deadline };
@@ -149,12 +156,18 @@ struct Visit<'a, T> {
 async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mut stop: Stop) -> Option<Admitted<T>> {
     let Visit { stream, read_ahead, caller, witness, place, deadline } = visit;
     let claimed = RefCell::new(None);
-    let (claimed_by, deadline_of, caller_is) = (&claimed, &deadline, &caller);
+    let (claimed_by, deadline_of, caller_is, stop_of) = (&claimed, &deadline, &caller, stop.clone());
+    let stop_of = &stop_of;
     let service = service_fn(|request| async move {
         // To answer can take a while, if a pair is asked whether it is there, and whoever has asked is not cut off for that.
         deadline_of.pause(door.seats.probe_timeout());
         witness.learn(caller_is.client(request.headers()));
-        let answer = answer(&request, caller_is, door, worker).await.map(|(answer, claim)| {
+        let stopping = async {
+            stop_of.clone().wait().await;
+            Err(Refusal::NoSeat(NoSeat::Stopping))
+        };
+        // Who is waiting for the answers of a pair need not wait for them any more.
+        let answer = answer(&request, caller_is, door, worker).or(stopping).await.map(|(answer, claim)| {
             *claimed_by.borrow_mut() = claim;
             answer
         });
@@ -175,13 +188,6 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
         .half_close(true)
         .serve_connection(FuturesIo::new(Timed { read_ahead, stream: stream.clone(), deadline: &deadline }), service)
         .without_shutdown();
-    let unless_claimed = async |signal: &mut Stop| {
-        signal.wait().await;
-        if claimed.borrow().is_some() {
-            // It is about to become a WebSocket, and can be told by a close frame.
-            pending::<()>().await;
-        }
-    };
     let unless_decided = async {
         place.given_up().await;
         if deadline.is_paused() || claimed.borrow().is_some() {
@@ -199,7 +205,11 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
         Some(parts.ok())
     };
     let stopped = async {
-        unless_claimed(&mut stop).await;
+        stop.wait().await;
+        if deadline.is_paused() || deadline.is_answering() || claimed.borrow().is_some() {
+            // It is about to be refused, or to become a WebSocket, and can be told.
+            pending::<()>().await;
+        }
         Some(None)
     };
     let given_up = async {
@@ -224,13 +234,13 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
     Some(Admitted { socket: stream, read_ahead, claim, presence: caller.into_presence() })
 }
 
-/// Whose connection it is, as a proxy says, and what was read behind that. None if it is to be closed without a word.
-async fn introduce(stream: impl Transport, peer: IpAddr, door: &Door) -> Option<(Caller<'_>, Bytes)> {
+/// Whose connection it is, as a proxy says, and what was read behind that. Otherwise it is closed without a word.
+async fn introduce(stream: impl Transport, peer: IpAddr, door: &Door) -> io::Result<(Caller<'_>, Bytes)> {
     if !door.trusted_proxies.is_empty() && !is_trusted(peer, &door.trusted_proxies) {
-        return None;
+        return Err(io::ErrorKind::InvalidData.into());
     }
     let Preamble { source, read_ahead } = proxy_header::read(stream).await?;
-    Some((Caller::new(door, source.unwrap_or(peer)), read_ahead))
+    Ok((Caller::new(door, source.unwrap_or(peer)), read_ahead))
 }
 
 /// Ends our side, and gives the client's a moment to end too.
@@ -282,11 +292,9 @@ mod tests {
     use super::*;
     use crate::clients::Limits;
     use crate::clock::SystemClock;
-    use crate::seats::NoSeat;
     use futures_lite::future::block_on;
     use futures_lite::{AsyncRead, AsyncWrite};
     use hyper::StatusCode;
-    use std::io;
     use std::net::Ipv4Addr;
     use std::pin::Pin;
     use std::task::{Context, Poll};

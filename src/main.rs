@@ -6,14 +6,17 @@ mod settings;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::mem;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use arc_relay::{AccessTokens, Relay, RelayHandle};
 use argh::{EarlyExit, FromArgs};
 use async_signal::{Signal, Signals};
+use futures_lite::future::pending;
 use futures_lite::{FutureExt, StreamExt};
 use rustix::process::{Resource, getrlimit, setrlimit};
+use smol::{Task, unblock};
 
 use settings::{Settings, Start};
 
@@ -107,16 +110,14 @@ fn run(settings: Settings) -> ExitCode {
     };
     say(&format!("arc-relay listening on ws://{} (health at /health)", relay.local_addr()));
     let code = smol::block_on(async {
-        // Without a file there is nothing to read again, and that is no reason to end.
-        let read_again = || access_token_file.iter().for_each(|path| exchange_access_tokens(&relay, path));
-        end_requested(&mut signals, read_again).await;
+        end_requested(&mut signals, Some(&mut Rereading::new(&relay, access_token_file))).await;
         let stopped = async {
             relay.stop().await;
             ExitCode::SUCCESS
         };
         let second_signal = async {
             // As a shell would report it if the first had not been caught.
-            ExitCode::from(128 + end_requested(&mut signals, || {}).await)
+            ExitCode::from(128 + end_requested(&mut signals, None).await)
         };
         stopped.or(second_signal).await
     });
@@ -124,25 +125,64 @@ fn run(settings: Settings) -> ExitCode {
     code
 }
 
-/// Waits for a signal to end, and returns its number. For each SIGHUP that comes before, `read_again` is called.
-async fn end_requested(signals: &mut Signals, read_again: impl Fn()) -> u8 {
+/// Waits for a signal to end, and returns its number. At each SIGHUP that comes before, the access tokens are read again.
+async fn end_requested(signals: &mut Signals, mut tokens: Option<&mut Rereading<'_>>) -> u8 {
     loop {
-        match signals.next().await {
-            Some(Ok(Signal::Hup)) => read_again(),
-            other => return other.and_then(Result::ok).map_or(1, |signal| signal as u8),
+        let read = async {
+            match &mut tokens {
+                Some(tokens) => tokens.finish().await,
+                None => pending().await,
+            }
+            None
+        };
+        let signal = async { Some(signals.next().await) };
+        match signal.or(read).await {
+            None => {}
+            Some(Some(Ok(Signal::Hup))) => tokens.iter_mut().for_each(|tokens| tokens.begin()),
+            Some(other) => return other.and_then(Result::ok).map_or(1, |signal| signal as u8),
         }
     }
 }
 
-/// Reads the access tokens again. If they cannot be had, the relay keeps those it has: neither everybody nor nobody may
-/// get in because a file is being edited.
-fn exchange_access_tokens(relay: &RelayHandle, path: &Path) {
-    match read_access_tokens(path) {
-        Ok(tokens) => {
-            log::info!(count = tokens.count(); "tokens_read");
-            relay.set_access_tokens(tokens);
+/// The access tokens, which are read again when somebody asks for that. If they cannot be had, the relay keeps those it has:
+/// neither everybody nor nobody may get in because a file is being edited.
+struct Rereading<'a> {
+    relay: &'a RelayHandle,
+    /// Without a file there is nothing to read again, and that is no reason to end.
+    path: Option<PathBuf>,
+    /// On a thread of its own: a file on a disk that does not answer must not keep signals from being heard.
+    reading: Option<Task<Result<AccessTokens, String>>>,
+    /// Whether somebody has asked again meanwhile.
+    again: bool,
+}
+
+impl<'a> Rereading<'a> {
+    fn new(relay: &'a RelayHandle, path: Option<PathBuf>) -> Self {
+        Self { relay, path, reading: None, again: false }
+    }
+
+    fn begin(&mut self) {
+        let Some(path) = self.path.clone() else { return };
+        match self.reading {
+            Some(_) => self.again = true,
+            None => self.reading = Some(unblock(move || read_access_tokens(&path))),
         }
-        Err(error) => log::error!(error; "tokens_kept"),
+    }
+
+    /// Waits for the end of what was begun.
+    async fn finish(&mut self) {
+        let Some(reading) = &mut self.reading else { return pending().await };
+        match reading.await {
+            Ok(tokens) => {
+                log::info!(count = tokens.count(); "tokens_read");
+                self.relay.set_access_tokens(tokens);
+            }
+            Err(error) => log::error!(error; "tokens_kept"),
+        }
+        self.reading = None;
+        if mem::take(&mut self.again) {
+            self.begin();
+        }
     }
 }
 

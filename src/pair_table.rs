@@ -165,7 +165,7 @@ impl<H> PairTable<H> {
     ///
     /// If `now` plus the time to live is beyond what an [`Instant`] can hold (on Linux, billions of years).
     pub fn connect(&mut self, code: PairCode, offered: H, now: Instant) -> Result<Admission<H>, Refusal<H>> {
-        let full = self.slots.len() >= self.capacity.codes || self.deadlines.len() >= self.capacity.waiting;
+        let full = self.slots.len() >= self.capacity.codes || !self.has_room_to_wait();
         let id = ConnId(self.next_id);
         let admission = match self.slots.entry(code.clone()) {
             Entry::Vacant(_) if full => return Err(Refusal::Full { offered }),
@@ -240,6 +240,19 @@ impl<H> PairTable<H> {
             Slot::Waiting { .. } => None,
             Slot::Paired { a, b } => Some(if id == *a { *b } else { *a }),
         }
+    }
+
+    /// The two sides of the pair at this code, if there is one.
+    pub fn pair(&self, code: &PairCode) -> Option<[ConnId; 2]> {
+        match self.slots.get(code)? {
+            Slot::Waiting { .. } => None,
+            Slot::Paired { a, b } => Some([*a, *b]),
+        }
+    }
+
+    /// Whether one more side may wait for a second one.
+    pub fn has_room_to_wait(&self) -> bool {
+        self.deadlines.len() < self.capacity.waiting
     }
 
     /// The number of codes in use, those with one side waiting included.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt;
+use futures_lite::future::yield_now;
 
 use crate::buffer::Buffer;
 use crate::capacity::Capacity;
@@ -23,6 +24,10 @@ use crate::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
 use crate::rate::{Rates, SharedBudget};
 use crate::stop::Stop;
 use crate::tickets::{Ticket, Tickets};
+
+/// How long whoever gets the seat of somebody who is lost waits for that to be gone. It is a matter of a turn of the
+/// executor.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// What the first side leaves for the second.
 #[derive(Debug)]
@@ -189,7 +194,10 @@ impl Seats {
         if !state.open {
             return Err(NoSeat::Stopping);
         }
-        let ticket = ticket.ok_or(NoSeat::Full)?;
+        let Some(ticket) = ticket else {
+            // If these are gone there are tickets, too.
+            return Err(state.table.pair(&code).map_or(NoSeat::Full, NoSeat::Occupied));
+        };
         let admission = state.table.connect(code, parked, now);
         if let Ok(Admission::Waiting { id, .. } | Admission::Paired { id, .. }) = admission {
             state.occupants.come(id);
@@ -261,7 +269,12 @@ impl Seats {
         if self.probe_timeout.is_zero() {
             return None;
         }
-        let (asked, answered, tasks) = self.lock().occupants.ask(sides)?;
+        let mut state = self.lock();
+        if !state.table.has_room_to_wait() {
+            return None; // nobody loses its seat for somebody who cannot have it
+        }
+        let (asked, answered, tasks) = state.occupants.ask(sides)?;
+        drop(state);
         self.tell(tasks);
         Some(Probe { seats: Arc::clone(self), asked, answered })
     }
@@ -293,17 +306,32 @@ struct Probe {
 impl Probe {
     /// Waits until both have answered or departed. Whoever has done neither in time has no seat any more.
     async fn settle(mut self) {
+        self.wait(self.seats.probe_timeout).await;
+        if self.give_up() {
+            // Their tickets may be the last ones.
+            self.wait(FAREWELL).await;
+            yield_now().await; // their tasks end behind their seats
+        }
+    }
+
+    /// Waits for all who were asked, but no longer than this.
+    async fn wait(&mut self, time: Duration) {
         let clock = &self.seats.clock;
-        let timeout = clock.sleep_until(clock.now() + self.seats.probe_timeout);
-        self.answered.wait().or(timeout).await;
+        self.answered.wait().or(clock.sleep_until(clock.now() + time)).await;
+    }
+
+    /// Takes their seats from those who have not answered. Whether there are any.
+    fn give_up(&self) -> bool {
         let mut state = self.seats.lock();
         let lost = state.occupants.give_up(&self.asked);
         let departures: Vec<_> = lost.iter().map(|&(id, _)| state.table.disconnect(id)).collect();
         drop(state);
         drop(departures);
-        if !lost.is_empty() {
+        let is_anybody = !lost.is_empty();
+        if is_anybody {
             self.seats.tell(lost.into_iter().filter_map(|(_, task)| task));
         }
+        is_anybody
     }
 }
 

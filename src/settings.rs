@@ -143,7 +143,7 @@ impl Start {
         sources.set("--probe-timeout", self.probe_timeout, &mut c.probe_timeout, duration_or_zero)?;
         sources.set("--drain-timeout", self.drain_timeout, &mut c.drain_timeout, duration_or_zero)?;
         sources.set("--handshake-timeout", self.handshake_timeout, &mut c.handshake_timeout, duration)?;
-        sources.set("--max-connections", self.max_connections, &mut c.max_connections, some(from(1)))?;
+        sources.set("--max-connections", self.max_connections, &mut c.max_connections, some(from(2)))?;
         sources.set("--max-waiting", self.max_waiting, &mut c.max_waiting, some(from(1)))?;
         sources.set("--max-handshakes", self.max_handshakes, &mut c.max_handshakes, from(1))?;
         sources.set("--allow-origin", self.allow_origin, &mut c.allowed_origins, list)?;

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
+use rustix::process::Signal;
 use smol::Timer;
 use support::raw::{expect, expect_end, frame, open, server_close, server_frame, upgrade};
 use support::{Client, PATIENCE, Relay, eventually, run};
@@ -194,6 +195,42 @@ fn a_third_comes_in_the_place_of_who_does_not_answer() {
     assert!(asked >= Duration::from_secs(5), "{asked:?}");
     expect(&mut dead, &[0x89, 0]);
     expect(&mut dead, &server_close(TIMEOUT.0, TIMEOUT.1));
+}
+
+#[test]
+fn a_third_comes_in_the_place_of_who_is_gone_when_there_are_as_many_connections_as_may_be() {
+    let relay = Relay::start(&["--probe-timeout", "1s", "--max-connections", "2"]);
+    let _dead = pair(&relay);
+    let third = enter(&relay, "/?pair=x");
+    assert_eq!(relay.pairs(), 1);
+    drop(third);
+}
+
+#[test]
+fn nobody_loses_its_seat_for_a_third_that_could_not_have_it() {
+    let relay = Relay::start(&["--probe-timeout", "1s", "--max-waiting", "1"]);
+    let (mut dead, _dead) = pair(&relay);
+    let alone = enter(&relay, "/?pair=alone");
+    assert_eq!(status(&relay), "409", "it would have to wait, and there is no room for that");
+    dead.set_nonblocking(true).unwrap();
+    assert_eq!(dead.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "nobody was asked");
+    drop(alone);
+    eventually("its place is free", || relay.pairs() == 1);
+    drop(enter(&relay, "/?pair=x"));
+}
+
+#[test]
+fn a_third_that_waits_for_answers_is_told_that_the_relay_stops() {
+    let mut relay = Relay::start(&["--probe-timeout", "1m"]);
+    let (mut dead, _dead) = pair(&relay);
+    let mut third = relay.socket();
+    third.write_all(upgrade("/?pair=x", "").as_bytes()).unwrap();
+    expect(&mut dead, &[0x89, 0]);
+    relay.signal(Signal::TERM);
+    let mut answer = String::new();
+    third.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("relay stopping\n"), "{answer}");
+    assert_eq!(relay.wait().code(), Some(0));
 }
 
 /// A third that has to wait is cut off neither for the time that takes, nor because others come to the front door.

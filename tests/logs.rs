@@ -7,7 +7,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -169,6 +169,27 @@ fn who_gets_no_answer_is_told_with_the_reason() {
     begun.write_all(b"GET ").unwrap();
     expect_end(&mut begun);
     assert_eq!(reasons(4)[3], "timeout");
+}
+
+#[test]
+fn who_is_refused_by_the_proxy_protocol_is_told() {
+    for (name, flag) in [("logs-no-header", "127.0.0.0/8"), ("logs-no-proxy", "192.0.2.0/24")] {
+        let log = scratch(name);
+        let mut command = start(&[JSON, &["--proxy-protocol", "--trusted-proxies", flag]].concat());
+        command.stderr(File::create(&log).unwrap());
+        // (One that trusts nobody cannot be asked how it is.)
+        let mut relay = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufReader::new(relay.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.split(['/', ' ']).find(|word| word.starts_with("127.0.0.1:")).unwrap();
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        client.write_all(if flag.starts_with("127") { b"GET / HTTP/1.1\r\n" } else { b"PROXY UNKNOWN\r\n" }).unwrap();
+        expect_end(&mut client);
+        let told = || fs::read_to_string(&log).unwrap().contains("\"reason\":\"proxy_header\"");
+        eventually("it is told", told);
+        rustix::process::kill_process(rustix::process::Pid::from_child(&relay), Signal::TERM).unwrap();
+        assert_eq!(relay.wait().unwrap().code(), Some(0));
+    }
 }
 
 /// What is in no log, whatever the level: it stands in all that a client can say.

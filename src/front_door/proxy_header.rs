@@ -2,6 +2,7 @@
 //!
 //! The format is proxy-header's. This file bounds what is read for it, and keeps what comes behind it.
 
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 
 use futures_lite::{AsyncRead, AsyncReadExt};
@@ -28,24 +29,34 @@ pub(super) struct Preamble {
     pub(super) read_ahead: Bytes,
 }
 
-/// Reads the header. None if there is none, or none that can be understood.
-pub(super) async fn read(mut stream: impl AsyncRead + Unpin) -> Option<Preamble> {
+/// Reads the header.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidData`] if there is none, or none that can be understood; another one if the stream has ended.
+pub(super) async fn read(mut stream: impl AsyncRead + Unpin) -> io::Result<Preamble> {
+    let no_header = || Err(ErrorKind::InvalidData.into());
     let mut bytes = [0; LONGEST];
     let mut count = 0;
     loop {
-        count +=
-            stream.read(bytes.get_mut(count..).filter(|room| !room.is_empty())?).await.ok().filter(|&more| more > 0)?;
+        if count == LONGEST {
+            return no_header();
+        }
+        match stream.read(&mut bytes[count..]).await? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            more => count += more,
+        }
         let read = &bytes[..count];
         if !may_be_header(read) {
-            return None;
+            return no_header();
         }
         match ProxyHeader::parse(read, CONFIG) {
             Ok((header, length)) => {
                 let source = header.proxied_address().map(|addresses| addresses.source.ip());
-                return Some(Preamble { source, read_ahead: Bytes::copy_from_slice(&read[length..]) });
+                return Ok(Preamble { source, read_ahead: Bytes::copy_from_slice(&read[length..]) });
             }
             Err(Error::BufferTooShort) => {}
-            Err(_) => return None,
+            Err(_) => return no_header(),
         }
     }
 }
@@ -68,7 +79,6 @@ mod tests {
     use futures_lite::future::block_on;
     use futures_lite::io::Cursor;
     use proptest::prelude::*;
-    use std::io;
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
@@ -88,7 +98,7 @@ mod tests {
     /// What is read of it, in pieces of this length, and what is left to be read. None if there is no header.
     fn read_of(sent: &[u8], length: usize) -> Option<(Option<IpAddr>, Vec<u8>)> {
         let mut pieces = Pieces { sent: Cursor::new(sent.to_vec()), length };
-        let Preamble { source, read_ahead } = block_on(read(&mut pieces))?;
+        let Preamble { source, read_ahead } = block_on(read(&mut pieces)).ok()?;
         let left = &sent[usize::try_from(pieces.sent.position()).unwrap()..];
         Some((source, [&read_ahead, left].concat()))
     }
@@ -156,6 +166,15 @@ mod tests {
                 assert_eq!(read_of(sent, length), None, "{:?}", sent.escape_ascii().to_string());
             }
         }
+    }
+
+    #[test]
+    fn who_leaves_before_the_end_of_a_header_has_sent_no_wrong_one() {
+        let error = |sent: &[u8]| block_on(read(&mut Cursor::new(sent.to_vec()))).err().map(|error| error.kind());
+        for (header, _) in headers() {
+            assert_eq!(error(&header[..header.len() - 1]), Some(ErrorKind::UnexpectedEof));
+        }
+        assert_eq!((error(b""), error(BEHIND)), (Some(ErrorKind::UnexpectedEof), Some(ErrorKind::InvalidData)));
     }
 
     #[test]

@@ -121,6 +121,30 @@ fn tokens_that_cannot_be_read_again_leave_the_old_ones() {
     }
 }
 
+/// A pipe that nobody writes to is what a disk is that does not answer.
+#[test]
+fn a_file_that_takes_long_keeps_no_signal_from_being_heard() {
+    let tokens = file("slow", "old");
+    let mut relay = start(&tokens);
+    fs::remove_file(&tokens).unwrap();
+    assert!(Command::new("mkfifo").arg(&tokens).status().unwrap().success());
+    relay.signal(Signal::HUP);
+    // It waits for somebody who writes; this does, to a second one who has asked meanwhile.
+    let write = |token: &str| fs::write(&tokens, token).unwrap();
+    relay.signal(Signal::HUP);
+    write("new");
+    eventually("the new token lets in", || {
+        relay.signal(Signal::HUP);
+        join(&relay, "/?pair=x&token=new", "") == LET_IN
+    });
+    // Nobody writes any more, and it is asked for once more.
+    relay.signal(Signal::HUP);
+    assert_eq!(join(&relay, "/?pair=y&token=new", ""), LET_IN);
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    fs::remove_file(&tokens).unwrap();
+}
+
 #[test]
 fn sighup_does_no_harm_without_a_file() {
     let relay = Relay::start(&[]);
