@@ -177,15 +177,11 @@ impl<T: Transport> Connection<T> {
         if self.outbound.is_closing() {
             return false; // which has timeouts of its own
         }
-        let (beat, rules) = (self.surroundings.beat.get(), &self.surroundings.liveness);
-        if self.liveness.is_due(beat) {
+        if self.liveness.is_due(self.surroundings.beat.get()) {
             let heard = self.inbound.forget_heard() || self.is_excused();
-            match self.liveness.look(beat, heard, self.outbound.take_written(), rules) {
+            match self.look(heard) {
                 Verdict::Wait => {}
-                Verdict::Ping => {
-                    self.outbound.ping();
-                    self.surroundings.stats.pinged();
-                }
+                Verdict::Ping => self.ping(),
                 Verdict::Lost => return true,
             }
         }
@@ -197,12 +193,10 @@ impl<T: Transport> Connection<T> {
             Some(Question::Lost) => return true,
             Some(Question::IsThere) if !self.asked => {
                 self.asked = true;
-                let written = self.outbound.take_written();
                 let heard = self.inbound.forget_heard();
-                let _ = self.liveness.look(beat, heard, written, rules);
-                if self.liveness.is_near(rules) && !self.is_excused() {
-                    self.outbound.ping();
-                    self.surroundings.stats.pinged();
+                let _ = self.look(heard);
+                if self.liveness.is_near(&self.surroundings.liveness) && !self.is_excused() {
+                    self.ping();
                 } else {
                     // The answer would not come in time, and a client that lives never loses its seat.
                     self.answer();
@@ -211,6 +205,18 @@ impl<T: Transport> Connection<T> {
             Some(Question::IsThere) | None => {}
         }
         false
+    }
+
+    fn look(&mut self, heard: bool) -> Verdict {
+        let (pongs, written) = (self.inbound.pongs(), self.outbound.take_written());
+        self.liveness.look(self.surroundings.beat.get(), heard, pongs, written, &self.surroundings.liveness)
+    }
+
+    fn ping(&mut self) {
+        if self.outbound.ping() {
+            self.liveness.pinged();
+            self.surroundings.stats.pinged();
+        }
     }
 
     /// Whether the client is not to blame for its silence: it is not read from, or what it was sent before is on its way

@@ -1,8 +1,12 @@
 //! Whether a client is still there: when it is asked, and when it is given up.
 //!
 //! It is asked by a ping when it has been quiet for a while. Any byte is an answer. What was written to it before the
-//! ping arrives before the ping, which takes its time on a slow line, so a client has as much more time as that takes
-//! at [half a megabit in a second](SLOWEST).
+//! ping arrives before the ping, which takes its time on a slow line, so a client has as much more time as that takes.
+//!
+//! How much that is, its pongs tell: each says that all that was written before its ping has been taken. So a client that
+//! is sent a lot is asked meanwhile, too, and only what was written since counts as being on its way. What was taken
+//! between two pings, and in what time, tells how fast the rest will be taken; nobody is believed to be slower than
+//! [half a megabit in a second](SLOWEST).
 //!
 //! Time is counted in beats, of which all connections of a worker have the same, so that none needs a timer.
 
@@ -10,6 +14,9 @@ use std::time::Duration;
 
 /// How many bytes a client takes in a second at least that is not given up: half a megabit.
 const SLOWEST: u32 = 64 * 1024;
+
+/// What was measured may have been its best moment: this part of it is relied on.
+const CAUTION: u32 = 4;
 
 /// What may be on its way to a client at most, in bytes: as much as a socket of Linux holds by default (`tcp_wmem`).
 const MOST_ON_ITS_WAY: u32 = 4 << 20;
@@ -78,12 +85,31 @@ pub(crate) struct Liveness {
     deadline: Option<u32>,
     /// How many bytes are on their way to it at most.
     on_its_way: u32,
+    /// How many it takes in a beat at least, as far as that was measured.
+    takes: u32,
+    /// How many pongs of it were seen.
+    pongs: u32,
+    /// How many pings it has not answered.
+    unanswered: u32,
+    /// The last ping.
+    last: Mark,
+    /// The one before that.
+    before: Mark,
+}
+
+/// A ping.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    beat: u32,
+    /// How many bytes were written behind it, and before the next one.
+    behind: u32,
 }
 
 impl Liveness {
     /// Of a client that comes at this beat.
     pub(crate) fn new(now: u32) -> Self {
-        Self { looked: now, heard: now, ..Self::default() }
+        // Its opening handshake is as good as a ping.
+        Self { looked: now, heard: now, last: Mark { beat: now, behind: 0 }, ..Self::default() }
     }
 
     /// Whether this beat has not been looked at.
@@ -91,13 +117,16 @@ impl Liveness {
         self.looked != now
     }
 
-    /// Looks at a client: whether something came of it since the last look, and how many bytes were written to it.
-    pub(crate) fn look(&mut self, now: u32, heard: bool, written: u64, rules: &Rules) -> Verdict {
+    /// Looks at a client: whether something came of it since the last look, how many pongs have come, and how many bytes
+    /// were written to it since the last look.
+    pub(crate) fn look(&mut self, now: u32, heard: bool, pongs: u32, written: u64, rules: &Rules) -> Verdict {
         let beats = now.wrapping_sub(self.looked);
         self.looked = now;
         let written = u32::try_from(written).unwrap_or(u32::MAX);
-        let rest = self.on_its_way.saturating_sub(rules.takes.saturating_mul(beats));
+        let rest = self.on_its_way.saturating_sub(self.takes(rules).saturating_mul(beats));
         self.on_its_way = rest.saturating_add(written).min(MOST_ON_ITS_WAY);
+        self.last.behind = self.last.behind.saturating_add(written);
+        self.count(pongs, rules);
         if heard {
             self.heard = now;
             self.deadline = None;
@@ -105,17 +134,46 @@ impl Liveness {
         match (self.deadline, rules.interval) {
             (Some(deadline), _) if now.wrapping_sub(deadline) < u32::MAX / 2 => Verdict::Lost,
             (None, Some(interval)) if now.wrapping_sub(self.heard) >= interval => {
-                let way = self.on_its_way / rules.takes;
+                let way = self.on_its_way / self.takes(rules);
                 self.deadline = Some(now.wrapping_add(rules.timeout).wrapping_add(way));
                 Verdict::Ping
             }
+            (None, Some(_)) if self.unanswered == 0 && !self.is_near(rules) => Verdict::Ping,
             _ => Verdict::Wait,
         }
     }
 
+    /// It is sent a ping, behind all that was looked at.
+    pub(crate) fn pinged(&mut self) {
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.before = std::mem::replace(&mut self.last, Mark { beat: self.looked, behind: 0 });
+    }
+
     /// Whether a ping would get to it within about a beat.
     pub(crate) fn is_near(&self, rules: &Rules) -> bool {
-        self.on_its_way <= rules.takes
+        self.on_its_way <= self.takes(rules)
+    }
+
+    /// Counts pongs. (One that nobody has asked for may pass for another. Who sends such and is slow has less time for it.)
+    fn count(&mut self, pongs: u32, rules: &Rules) {
+        let more = pongs.wrapping_sub(self.pongs);
+        self.pongs = pongs;
+        let was_asked = self.unanswered > 0;
+        self.unanswered = self.unanswered.saturating_sub(more);
+        if !was_asked || self.unanswered > 0 {
+            return;
+        }
+        self.on_its_way = self.on_its_way.min(self.last.behind);
+        // What was written between the pings was taken since the first of them.
+        if self.before.behind > rules.takes {
+            let beats = self.looked.wrapping_sub(self.before.beat).saturating_add(1);
+            self.takes = self.before.behind / beats / CAUTION;
+        }
+    }
+
+    /// How many bytes it takes in a beat, at least.
+    fn takes(&self, rules: &Rules) -> u32 {
+        self.takes.max(rules.takes)
     }
 }
 
@@ -123,6 +181,7 @@ impl Liveness {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::VecDeque;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -131,14 +190,18 @@ mod tests {
         Rules { beat: SECOND, interval: Some(BEATS), timeout: 20, takes: SLOWEST }
     }
 
-    /// The beats at which a client is asked and given up that is silent from the beginning.
+    /// The beats at which a client is asked for the last time and given up that is silent from the beginning. Until it is
+    /// asked for its silence, so many bytes are written to it at each beat.
     fn silent(written: u64) -> (u32, u32) {
-        let (rules, mut liveness, mut asked) = (rules(), Liveness::new(7), None);
-        for beat in 8.. {
-            match liveness.look(beat, false, if asked.is_none() { written } else { 0 }, &rules) {
+        let (rules, mut liveness, mut asked) = (rules(), Liveness::new(7), 0);
+        for beat in 1.. {
+            match liveness.look(7 + beat, false, 0, if beat <= BEATS { written } else { 0 }, &rules) {
                 Verdict::Wait => {}
-                Verdict::Ping => assert_eq!(asked.replace(beat - 7), None, "it is asked once"),
-                Verdict::Lost => return (asked.unwrap(), beat - 7),
+                Verdict::Ping => {
+                    liveness.pinged();
+                    asked = beat;
+                }
+                Verdict::Lost => return (asked, beat),
             }
         }
         unreachable!("it is never given up");
@@ -160,7 +223,7 @@ mod tests {
     fn who_is_never_asked_is_never_given_up() {
         let rules = Rules::new(None, SECOND);
         let mut liveness = Liveness::new(0);
-        assert!((1..10_000).all(|beat| liveness.look(beat, false, 0, &rules) == Verdict::Wait));
+        assert!((1..10_000).all(|beat| liveness.look(beat, false, 0, 1 << 20, &rules) == Verdict::Wait));
     }
 
     #[test]
@@ -178,10 +241,63 @@ mod tests {
     fn near_is_who_has_little_on_its_way() {
         let (rules, mut liveness) = (rules(), Liveness::new(0));
         assert!(liveness.is_near(&rules));
-        let _ = liveness.look(1, true, u64::from(SLOWEST) + 1, &rules);
+        let _ = liveness.look(1, true, 0, u64::from(SLOWEST) + 1, &rules);
         assert!(!liveness.is_near(&rules));
-        let _ = liveness.look(2, true, 0, &rules);
+        let _ = liveness.look(2, true, 0, 0, &rules);
         assert!(liveness.is_near(&rules));
+    }
+
+    #[test]
+    fn what_a_client_has_taken_its_pongs_tell() {
+        let (rules, mut liveness) = (rules(), Liveness::new(0));
+        assert_eq!(liveness.look(1, true, 0, 4 << 20, &rules), Verdict::Ping);
+        liveness.pinged();
+        assert_eq!(liveness.look(2, true, 0, 100, &rules), Verdict::Wait, "it is asked already");
+        assert!(!liveness.is_near(&rules));
+        assert_eq!(liveness.look(2, true, 1, 0, &rules), Verdict::Wait);
+        assert_eq!(liveness.on_its_way, 100);
+        // Four mebibytes in three beats at most, and a quarter of that is relied on.
+        assert_eq!(liveness.takes(&rules), (4 << 20) / 3 / 4);
+        // It dies. What was sent to it since would have been taken soon.
+        let _ = liveness.look(3, true, 1, 1 << 20, &rules);
+        liveness.pinged();
+        let beats = (4..).find(|&beat| {
+            let _ = liveness.look(beat, false, 1, 0, &rules);
+            liveness.is_near(&rules)
+        });
+        assert_eq!(beats, Some(6), "after three beats");
+    }
+
+    #[test]
+    fn all_pings_have_to_be_answered_and_other_pongs_tell_nothing() {
+        let (rules, mut liveness) = (rules(), Liveness::new(0));
+        let _ = liveness.look(1, true, 3, 1 << 20, &rules);
+        assert_eq!(liveness.on_its_way, 1 << 20, "nobody has asked for those");
+        liveness.pinged();
+        liveness.pinged();
+        let _ = liveness.look(1, true, 4, 0, &rules);
+        assert_eq!(liveness.on_its_way, 1 << 20);
+        let _ = liveness.look(1, true, 5, 0, &rules);
+        assert_eq!(liveness.on_its_way, 0);
+    }
+
+    /// A client that takes what it is sent at a pace of its own, and answers a ping when it comes to it.
+    #[derive(Default)]
+    struct Reader {
+        written: u64,
+        taken: u64,
+        /// Where pings are in the stream.
+        pings: VecDeque<u64>,
+        pongs: u32,
+    }
+
+    impl Reader {
+        fn take(&mut self, bytes: u64) {
+            self.taken = self.written.min(self.taken + bytes);
+            while self.pings.pop_front_if(|ping| *ping <= self.taken).is_some() {
+                self.pongs += 1;
+            }
+        }
     }
 
     proptest! {
@@ -199,14 +315,17 @@ mod tests {
                 if hears {
                     (heard, asked) = (time, None);
                 }
-                match liveness.look(begin.wrapping_add(time), hears, written, &rules) {
+                match liveness.look(begin.wrapping_add(time), hears, 0, written, &rules) {
                     Verdict::Wait => {
                         prop_assert!(asked.is_some() || time - heard < BEATS);
                         prop_assert!(asked.is_none_or(|asked| time - asked < 20 + 64));
                     }
                     Verdict::Ping => {
-                        prop_assert!(asked.is_none() && time - heard >= BEATS);
-                        asked = Some(time);
+                        liveness.pinged();
+                        if time - heard >= BEATS {
+                            prop_assert!(asked.is_none());
+                            asked = Some(time);
+                        }
                     }
                     Verdict::Lost => {
                         prop_assert!(asked.is_some_and(|asked| time - asked >= 20));
@@ -214,6 +333,34 @@ mod tests {
                     }
                 }
             }
+        }
+
+        /// What a client has not taken is known to be on its way, however fast it is and whatever it was asked.
+        #[test]
+        fn nobody_is_believed_to_be_nearer_than_it_is(
+            pace in prop_oneof![Just(u64::from(SLOWEST)), u64::from(SLOWEST)..1_000_000, 1_000_000..100_000_000_u64],
+            begin in prop_oneof![Just(0), Just(u32::MAX - 50)],
+            looks in prop::collection::vec(
+                (0..4_u32, prop_oneof![Just(0), 0..100_000_u64, 0..10_000_000_u64], prop::bool::weighted(0.1)),
+                1..200,
+            ),
+        ) {
+            let (rules, mut liveness, mut reader, mut now) = (rules(), Liveness::new(begin), Reader::default(), begin);
+            let quiet = std::iter::repeat_n((1, 0, false), 80);
+            for (beats, bytes, asks) in looks.into_iter().chain(quiet) {
+                reader.take(pace * u64::from(beats));
+                now = now.wrapping_add(beats);
+                let written = bytes.min(u64::from(MOST_ON_ITS_WAY) - (reader.written - reader.taken));
+                reader.written += written;
+                let verdict = liveness.look(now, true, reader.pongs, written, &rules);
+                prop_assert!(u64::from(liveness.on_its_way) >= reader.written - reader.taken);
+                prop_assert!(u64::from(liveness.takes(&rules)) <= pace);
+                if verdict == Verdict::Ping || asks {
+                    liveness.pinged();
+                    reader.pings.push_back(reader.written);
+                }
+            }
+            prop_assert!(liveness.is_near(&rules));
         }
     }
 }

@@ -118,6 +118,7 @@ pub struct Reframer {
     limit: u64,
     text: Utf8,
     tally: Tally,
+    pongs: u32,
     saves_memory: bool,
 }
 
@@ -178,6 +179,7 @@ impl Reframer {
             limit: limit.unwrap_or(u64::MAX),
             text: Utf8::default(),
             tally: Tally::default(),
+            pongs: 0,
             saves_memory: false,
         }
     }
@@ -222,6 +224,11 @@ impl Reframer {
         self.tally
     }
 
+    /// How many pongs have come. The count begins anew behind the largest number.
+    pub fn pongs(&self) -> u32 {
+        self.pongs
+    }
+
     fn end(&mut self) {
         self.position = Position::End;
         self.message = None;
@@ -248,7 +255,7 @@ impl Reframer {
                         match header.first & 0xF {
                             PING => return Ok(Found::Ping(payload)),
                             CLOSE => return Ok(Found::Close(payload)),
-                            _ => {} // a pong asks for nothing
+                            _ => self.pongs = self.pongs.wrapping_add(1), // which asks for nothing
                         }
                     }
                 }
@@ -488,6 +495,17 @@ mod tests {
             let cut = &message[..message.len() - 1];
             assert_eq!(forwarded(&mut reframer, &[&message, cut].concat()), (1, cut.len()), "{length}");
         }
+    }
+
+    #[test]
+    fn pongs_are_counted_and_no_other_frames() {
+        let mut reframer = Reframer::new(None);
+        let mut buffer = Buffer::new(256);
+        let stream = [0xA, 0x9, 0x2, 0xA].map(|opcode| frame(FIN | opcode, 3)).concat();
+        buffer.append_input(&stream);
+        assert!(matches!(reframer.advance(&mut buffer), Ok(Event::Ping(_))));
+        assert_eq!(reframer.advance(&mut buffer), Ok(Event::Starved { frame: 0 }));
+        assert_eq!((reframer.pongs(), buffer.output().len()), (2, 5));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures_lite::FutureExt;
 use rustix::process::Signal;
 use smol::Timer;
-use support::raw::{expect, expect_end, frame, open, server_close, server_frame, upgrade};
+use support::raw::{expect, expect_end, frame, head, open, server_close, server_frame, upgrade};
 use support::{Client, PATIENCE, Relay, eventually, run};
 
 const LOST: (u16, &str) = (1011, "peer connection lost");
@@ -195,6 +195,65 @@ fn a_third_comes_in_the_place_of_who_does_not_answer() {
     assert!(asked >= Duration::from_secs(5), "{asked:?}");
     expect(&mut dead, &[0x89, 0]);
     expect(&mut dead, &server_close(TIMEOUT.0, TIMEOUT.1));
+}
+
+/// What it was sent is no excuse for a reader that has taken all of it, as it has answered pings in between.
+#[test]
+fn a_third_comes_in_the_place_of_a_reader_that_has_died_behind_a_stream() {
+    const MESSAGE: usize = 50_000;
+    let relay = Relay::start(&[]);
+    let (mut sender, mut reader) = pair(&relay);
+    thread::scope(|scope| {
+        let mut answers = sender.try_clone().unwrap();
+        scope.spawn(move || {
+            let mut ping = [0; 2];
+            while answers.read_exact(&mut ping).is_ok() && ping == [0x89, 0] {
+                answers.write_all(&frame(0x8A, b"")).unwrap();
+            }
+        });
+        let reads = scope.spawn(|| {
+            let (mut received, mut pings) = (0, 0);
+            loop {
+                let mut head = [0; 2];
+                reader.read_exact(&mut head).unwrap();
+                match head {
+                    [0x89, 0] => {
+                        pings += 1;
+                        reader.write_all(&frame(0x8A, b"")).unwrap();
+                    }
+                    [0x82, 0] => return (received, pings),
+                    [0x82, 126] => {
+                        let mut rest = [0; 2 + MESSAGE];
+                        reader.read_exact(&mut rest).unwrap();
+                        received += 1;
+                    }
+                    other => panic!("unexpected: {other:x?}"),
+                }
+            }
+        });
+        let (begin, mut sent) = (Instant::now(), 0);
+        while begin.elapsed() < Duration::from_secs(4) {
+            sender.write_all(&frame(0x82, &[7; MESSAGE])).unwrap();
+            sent += 1;
+            thread::sleep(Duration::from_millis(10));
+        }
+        sender.write_all(&frame(0x82, b"")).unwrap();
+        let (received, pings) = reads.join().unwrap();
+        assert!(received == sent && pings > 0, "{received} of {sent} messages, {pings} pings");
+        // Now it says nothing any more.
+        let died = Instant::now();
+        loop {
+            let mut third = relay.socket();
+            third.write_all(upgrade("/?pair=x", "").as_bytes()).unwrap();
+            if head(&mut third).starts_with("HTTP/1.1 101 ") {
+                break;
+            }
+            // (A client that takes half a megabit would need a minute for as much as a socket holds.)
+            assert!(died.elapsed() < Duration::from_secs(30), "it still has its seat");
+            thread::sleep(Duration::from_millis(200));
+        }
+        println!("a third was let in after {:?}", died.elapsed());
+    });
 }
 
 #[test]

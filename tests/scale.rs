@@ -166,7 +166,7 @@ fn a_thousand_pairs_stream_both_ways_at_once() {
 
 #[test]
 fn a_stalled_reader_costs_less_than_a_mebibyte() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let (mut a, mut b) = pair(&relay);
     a.write_all(&frame(0x82, b"warm")).unwrap();
     support::raw::expect(&mut b, &server_frame(0x82, b"warm"));

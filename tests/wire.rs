@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 use async_tungstenite::tungstenite::Message;
 use support::raw::{expect, expect_end, frame, open, reset, server_close, server_frame};
-use support::{Relay, eventually, pattern, run};
+use support::{NO_PINGS, Relay, eventually, pattern, run};
 
 /// How soon a departure is noticed, whatever else goes on.
 const NOTICED: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ fn misbehave(relay: &Relay, bytes: &[u8], answer: &[u8], farewell: (u16, &str)) 
 
 #[test]
 fn a_violator_is_told_its_code_and_the_peer_that_it_is_lost() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let text = |payload: &[u8]| frame(0x81, payload);
     let cases: [(&[u8], u16, &str); 15] = [
         (&frame(0xC2, b"x"), 1002, "reserved bit set"),
@@ -64,7 +64,7 @@ fn a_violator_is_told_its_code_and_the_peer_that_it_is_lost() {
 
 #[test]
 fn what_follows_a_violation_or_a_close_frame_is_discarded() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let late = [frame(0x82, b"late"), frame(0x89, b"late"), vec![0xFF; 10_000]].concat();
     misbehave(&relay, &[frame(0x83, b""), late.clone()].concat(), &server_close(1002, "reserved opcode"), PEER_LOST);
     misbehave(&relay, &[frame(0x88, b"\x0F\xA0bye"), late].concat(), &server_frame(0x88, b"\x0F\xA0"), PEER_LEFT);
@@ -72,13 +72,13 @@ fn what_follows_a_violation_or_a_close_frame_is_discarded() {
 
 #[test]
 fn a_close_frame_without_a_code_is_answered_without_one() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     misbehave(&relay, &frame(0x88, b""), &[0x88, 0], PEER_LEFT);
 }
 
 #[test]
 fn who_ends_its_stream_right_behind_its_last_frame_still_gets_the_answer() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     for (bytes, answer) in [
         (frame(0x88, &[0x0F, 0xA0]), server_close(4000, "")),
         (vec![0xC2, 0x80], server_close(1002, "reserved bit set")),
@@ -96,7 +96,7 @@ fn who_ends_its_stream_right_behind_its_last_frame_still_gets_the_answer() {
 
 #[test]
 fn a_ping_behind_other_frames_is_answered_between_whole_frames() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let bytes = [frame(0x89, b"one"), frame(0x8A, b"unasked"), frame(0x89, b""), frame(0x88, b"")].concat();
     let answer = [server_frame(0x8A, b"one"), server_frame(0x8A, b""), vec![0x88, 0]].concat();
     misbehave(&relay, &bytes, &answer, PEER_LEFT);
@@ -104,7 +104,7 @@ fn a_ping_behind_other_frames_is_answered_between_whole_frames() {
 
 #[test]
 fn a_stream_that_ends_within_a_message_is_a_loss() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     for part in
         [&frame(0x82, b"cut off")[..9], &frame(0x02, b"more to come"), &[0x82], &frame(0x82, &[7; 70_000])[..60_000]]
     {
@@ -123,7 +123,7 @@ fn a_stream_that_ends_within_a_message_is_a_loss() {
 
 #[test]
 fn frames_in_the_packet_of_the_opening_handshake_count() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let mut a = relay.socket();
     open(&mut a, "/?pair=x", &[frame(0x82, b"eager"), frame(0x89, b"ping")].concat());
     expect(&mut a, &server_frame(0x8A, b"ping"));
@@ -142,7 +142,7 @@ fn frames_in_the_packet_of_the_opening_handshake_count() {
 
 #[test]
 fn a_frame_that_comes_byte_by_byte_goes_out_whole() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let (mut a, mut b) = (relay.socket(), relay.socket());
     open(&mut a, "/?pair=x", b"");
     open(&mut b, "/?pair=x", b"");
@@ -154,7 +154,7 @@ fn a_frame_that_comes_byte_by_byte_goes_out_whole() {
 
 #[test]
 fn a_frame_too_large_for_a_buffer_arrives_while_it_is_sent() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let (mut a, mut b) = (relay.socket(), relay.socket());
     open(&mut a, "/?pair=x", b"");
     open(&mut b, "/?pair=x", b"");
@@ -184,7 +184,7 @@ fn a_frame_too_large_for_a_buffer_arrives_while_it_is_sent() {
 
 #[test]
 fn a_close_frame_that_is_never_answered_is_given_up() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let (mut a, mut b) = (relay.socket(), relay.socket());
     open(&mut a, "/?pair=x", b"");
     open(&mut b, "/?pair=x", b"");
@@ -198,7 +198,7 @@ fn a_close_frame_that_is_never_answered_is_given_up() {
 
 #[test]
 fn a_client_that_vanishes_before_its_first_frame_frees_its_seat() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     for with_reset in [true, false] {
         let mut a = relay.socket();
         open(&mut a, "/?pair=x", b"");
@@ -220,7 +220,7 @@ fn a_client_that_vanishes_before_its_first_frame_frees_its_seat() {
 
 #[test]
 fn a_client_that_is_reset_while_it_is_written_to_has_said_what_it_said() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     run(async {
         for _ in 0..20 {
             let mut raw = relay.socket();
@@ -238,7 +238,7 @@ fn a_client_that_is_reset_while_it_is_written_to_has_said_what_it_said() {
 
 #[test]
 fn more_than_can_be_held_for_a_peer_slows_the_sender_and_is_never_dropped() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     run(async {
         let mut a = relay.socket();
         open(&mut a, "/?pair=x", b"");
@@ -259,7 +259,7 @@ fn more_than_can_be_held_for_a_peer_slows_the_sender_and_is_never_dropped() {
 
 #[test]
 fn a_flood_of_pings_from_a_client_that_does_not_read_costs_no_memory() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let mut a = relay.socket();
     open(&mut a, "/?pair=x", b"");
     let pings = frame(0x89, &[7; 125]).repeat(1000);
@@ -288,7 +288,7 @@ fn fill(socket: &mut TcpStream, message: &[u8]) -> usize {
 
 #[test]
 fn a_departure_is_noticed_while_nothing_can_be_read() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     for with_reset in [true, false] {
         let mut alone = relay.socket();
         open(&mut alone, "/?pair=x", b"");
@@ -312,7 +312,7 @@ fn a_departure_is_noticed_while_nothing_can_be_read() {
 
 #[test]
 fn a_departure_behind_a_slow_reader_frees_the_code_and_loses_nothing() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let message = pattern(100_000, 7);
     for with_reset in [true, false] {
         run(async {
@@ -340,6 +340,7 @@ fn a_departure_behind_a_slow_reader_frees_the_code_and_loses_nothing() {
                         received += 1;
                     }
                     Message::Close(Some(farewell)) => break u16::from(farewell.code),
+                    Message::Ping(_) => {}
                     other => panic!("{other:?}"),
                 }
             };
@@ -356,7 +357,7 @@ fn a_departure_behind_a_slow_reader_frees_the_code_and_loses_nothing() {
 
 #[test]
 fn a_slow_reader_that_talks_has_time_to_get_everything_after_its_peer_has_left() {
-    let relay = Relay::start(&[]);
+    let relay = Relay::start(NO_PINGS);
     let mut sender = relay.socket();
     open(&mut sender, "/?pair=x", b"");
     // A receive buffer as small as on a slow line keeps the data in the relay's system.

@@ -124,6 +124,11 @@ impl Inbound {
         self.reframer.tally().bytes
     }
 
+    /// How many pongs the client has sent.
+    pub(crate) fn pongs(&self) -> u32 {
+        self.reframer.pongs()
+    }
+
     /// Whether what is under way is part of a stream.
     pub(crate) fn streams(&self) -> bool {
         self.streams

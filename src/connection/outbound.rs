@@ -77,12 +77,14 @@ impl Outbound {
         self.queue(FIN_PONG, &[data]);
     }
 
-    /// Queues a ping. It has no payload: whatever comes of the client is an answer. If there is no room for it, there is
-    /// enough before it to be taken.
-    pub(crate) fn ping(&mut self) {
-        if !self.is_closing() && self.has_room(0) {
+    /// Queues a ping. It has no payload: whatever comes of the client is an answer. False if there is no room for it: then
+    /// there is enough before it to be taken.
+    pub(crate) fn ping(&mut self) -> bool {
+        let has_room = !self.is_closing() && self.has_room(0);
+        if has_room {
             self.queue(FIN_PING, &[]);
         }
+        has_room
     }
 
     /// Whether there is room for a control frame with so many bytes that is no close frame.

@@ -31,7 +31,8 @@ fn every_row_is_kept() {
 
 /// Plays a row, and returns what is wrong.
 fn play(case: &Case, seed: u64) -> Option<String> {
-    let mut stage = Stage::new(Random::new(seed), Config { max_message: case.limit, ..Config::default() });
+    let mut stage =
+        Stage::new(Random::new(seed), Config { max_message: case.limit, ping_interval: None, ..Config::default() });
     let mut peer = Actor::enter(&mut stage, 0, CAPACITY);
     let mut client = Actor::enter(&mut stage, 1, CAPACITY);
     for piece in &case.sent {

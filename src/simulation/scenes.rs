@@ -35,7 +35,7 @@ fn a_client_that_is_reset_is_gone_at_once() {
 #[test]
 fn a_slow_reader_has_time_to_get_everything() {
     for seed in 0..20 {
-        let mut stage = Stage::new(Random::new(seed), Config::default());
+        let mut stage = Stage::new(Random::new(seed), Config { ping_interval: None, ..Config::default() });
         let mut reader = Actor::enter(&mut stage, 0, 100_000);
         let mut sender = Actor::enter(&mut stage, 1, 1_000_000);
         for _ in 0..9 {

@@ -45,12 +45,20 @@ impl<'a> Frames<'a> {
         (header[0], payload)
     }
 
-    /// The next message, put together from its fragments, or control frame: its opcode and its payload.
+    /// The next message, put together from its fragments, or control frame that is no ping: its opcode and its payload.
     pub(crate) fn message(&mut self) -> (u8, Vec<u8>) {
-        let (mut first, mut message) = self.next();
+        let mut next = || {
+            loop {
+                let frame = self.next();
+                if frame.0 != 0x89 {
+                    break frame;
+                }
+            }
+        };
+        let (mut first, mut message) = next();
         let opcode = first & 0x7F;
         while first & 0x80 == 0 {
-            let (next, fragment) = self.next();
+            let (next, fragment) = next();
             assert_eq!(next & 0x7F, 0, "a fragment");
             first = next;
             message.extend(fragment);

@@ -15,8 +15,8 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 
 use cases::{Case, End, LIMIT, SENTINEL, cases};
-use support::Relay;
 use support::raw::{frame, open};
+use support::{NO_PINGS, Relay};
 use verdict::{Received, judge};
 
 /// The names of the groups, by their number.
@@ -36,7 +36,7 @@ const GROUPS: [&str; 9] = [
 fn every_row_is_kept() {
     let only = std::env::var("ARC_RELAY_CASE").ok();
     let limit = LIMIT.to_string();
-    let (unlimited, limited) = (Relay::start(&[]), Relay::start(&["--max-message", &limit]));
+    let (unlimited, limited) = (Relay::start(NO_PINGS), Relay::start(&[NO_PINGS, &["--max-message", &limit]].concat()));
     let cases: Vec<_> = cases().into_iter().filter(|case| only.as_ref().is_none_or(|only| case.id == *only)).collect();
     let failures: Vec<_> =
         cases.iter().filter_map(|case| play(if case.limit.is_some() { &limited } else { &unlimited }, case)).collect();

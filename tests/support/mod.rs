@@ -243,22 +243,28 @@ impl Client {
         self.socket.next().await.expect("there is a message").expect("the relay speaks RFC 6455")
     }
 
-    /// The next message, which must be binary.
+    /// The next message, which must be binary. (Pings are answered by the library.)
     pub async fn receive(&mut self) -> Vec<u8> {
-        match self.next().await {
-            Message::Binary(message) => message.into(),
-            other => panic!("expected a binary message: {other:?}"),
+        loop {
+            match self.next().await {
+                Message::Ping(_) => {}
+                Message::Binary(message) => break message.into(),
+                other => panic!("expected a binary message: {other:?}"),
+            }
         }
     }
 
     /// The close frame, which must come next, and then the end of the connection.
     pub async fn closed(&mut self) -> (u16, String) {
-        match self.next().await {
-            Message::Close(Some(CloseFrame { code, reason })) => {
-                while self.socket.next().await.is_some_and(|end| end.is_ok()) {}
-                (code.into(), reason.to_string())
+        loop {
+            match self.next().await {
+                Message::Ping(_) => {}
+                Message::Close(Some(CloseFrame { code, reason })) => {
+                    while self.socket.next().await.is_some_and(|end| end.is_ok()) {}
+                    break (code.into(), reason.to_string());
+                }
+                other => panic!("expected a close frame: {other:?}"),
             }
-            other => panic!("expected a close frame: {other:?}"),
         }
     }
 
