@@ -87,10 +87,10 @@ pub(crate) struct Liveness {
     on_its_way: u32,
     /// How many it takes in a beat at least, as far as that was measured.
     takes: u32,
-    /// How many pongs of it were seen.
-    pongs: u32,
+    /// How many pongs of it were seen. (A byte is enough: who sends hundreds between two looks was asked for none of them.)
+    pongs: u8,
     /// How many pings it has not answered.
-    unanswered: u32,
+    unanswered: u8,
     /// The last ping.
     last: Mark,
     /// The one before that.
@@ -119,7 +119,7 @@ impl Liveness {
 
     /// Looks at a client: whether something came of it since the last look, how many pongs have come, and how many bytes
     /// were written to it since the last look.
-    pub(crate) fn look(&mut self, now: u32, heard: bool, pongs: u32, written: u64, rules: &Rules) -> Verdict {
+    pub(crate) fn look(&mut self, now: u32, heard: bool, pongs: u8, written: u64, rules: &Rules) -> Verdict {
         let beats = now.wrapping_sub(self.looked);
         self.looked = now;
         let written = u32::try_from(written).unwrap_or(u32::MAX);
@@ -155,7 +155,7 @@ impl Liveness {
     }
 
     /// Counts pongs. (One that nobody has asked for may pass for another. Who sends such and is slow has less time for it.)
-    fn count(&mut self, pongs: u32, rules: &Rules) {
+    fn count(&mut self, pongs: u8, rules: &Rules) {
         let more = pongs.wrapping_sub(self.pongs);
         self.pongs = pongs;
         let was_asked = self.unanswered > 0;
@@ -288,14 +288,14 @@ mod tests {
         taken: u64,
         /// Where pings are in the stream.
         pings: VecDeque<u64>,
-        pongs: u32,
+        pongs: u8,
     }
 
     impl Reader {
         fn take(&mut self, bytes: u64) {
             self.taken = self.written.min(self.taken + bytes);
             while self.pings.pop_front_if(|ping| *ping <= self.taken).is_some() {
-                self.pongs += 1;
+                self.pongs = self.pongs.wrapping_add(1);
             }
         }
     }

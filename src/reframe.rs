@@ -118,7 +118,7 @@ pub struct Reframer {
     limit: u64,
     text: Utf8,
     tally: Tally,
-    pongs: u32,
+    pongs: u8,
     saves_memory: bool,
 }
 
@@ -224,8 +224,8 @@ impl Reframer {
         self.tally
     }
 
-    /// How many pongs have come. The count begins anew behind the largest number.
-    pub fn pongs(&self) -> u32 {
+    /// How many pongs have come. The count begins anew behind 255.
+    pub fn pongs(&self) -> u8 {
         self.pongs
     }
 

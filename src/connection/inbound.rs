@@ -124,8 +124,8 @@ impl Inbound {
         self.reframer.tally().bytes
     }
 
-    /// How many pongs the client has sent.
-    pub(crate) fn pongs(&self) -> u32 {
+    /// How many pongs the client has sent, as the reframer [counts](Reframer::pongs) them.
+    pub(crate) fn pongs(&self) -> u8 {
         self.reframer.pongs()
     }
 
