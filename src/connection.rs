@@ -87,8 +87,8 @@ pub(crate) struct Connection<T> {
     liveness: Liveness,
     /// What is told of it when it ends.
     visit: Visit,
-    /// Whether the client has not answered in time.
-    timed_out: bool,
+    /// Why the client was given up, once it is.
+    given_up: Option<Outcome>,
     /// Whether a step has begun and not ended: whoever drops it then does so because of a panic.
     is_in_step: bool,
     /// Whether its seat owes an answer.
@@ -126,7 +126,7 @@ impl<T: Transport> Connection<T> {
             shut_down: false,
             liveness: Liveness::new(surroundings.beat.get()),
             visit,
-            timed_out: false,
+            given_up: None,
             is_in_step: false,
             asked: false,
             attends: false,
@@ -141,12 +141,13 @@ impl<T: Transport> Connection<T> {
 impl<T> Connection<T> {
     /// How it ended. What came first counts: after a farewell, the client's own end is only the answer to it.
     fn outcome(&self) -> Outcome {
-        match self.outbound.farewell() {
+        match (self.given_up, self.outbound.farewell()) {
             _ if self.is_in_step => Outcome::Panicked,
-            _ if self.timed_out => Outcome::Timeout,
-            Some(farewell) => farewell.into(),
+            (Some(outcome), _) => outcome,
+            (None, Some(farewell)) => farewell.into(),
+            (None, None) if self.inbound.has_stalled() || self.outbound.has_stalled() => Outcome::Stalled,
             // If the client has not ended either, the relay waits for it no longer.
-            None => self.inbound.outcome().unwrap_or(Outcome::Stopped),
+            (None, None) => self.inbound.outcome().unwrap_or(Outcome::Stopped),
         }
     }
 }
@@ -172,25 +173,25 @@ enum Closing {
 }
 
 impl<T: Transport> Connection<T> {
-    /// Asks the client whether it is there, if it is time to. True if it is lost.
-    fn is_lost(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Asks the client whether it is there, if it is time to. If it is not, that is how it ends.
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
         if self.outbound.is_closing() {
-            return false; // which has timeouts of its own
+            return None; // which has timeouts of its own
         }
         if self.liveness.is_due(self.surroundings.beat.get()) {
             let heard = self.inbound.forget_heard() || self.is_excused();
             match self.look(heard) {
                 Verdict::Wait => {}
                 Verdict::Ping => self.ping(),
-                Verdict::Lost => return true,
+                Verdict::Lost => return Some(Outcome::Timeout),
             }
         }
-        let Some(seat) = self.inbound.seat() else { return false };
+        let seat = self.inbound.seat()?;
         if !std::mem::replace(&mut self.attends, true) {
             seat.attend(cx.waker().clone());
         }
         match seat.question() {
-            Some(Question::Lost) => return true,
+            Some(Question::Lost) => return Some(Outcome::Replaced),
             Some(Question::IsThere) if !self.asked => {
                 self.asked = true;
                 let heard = self.inbound.forget_heard();
@@ -204,7 +205,7 @@ impl<T: Transport> Connection<T> {
             }
             Some(Question::IsThere) | None => {}
         }
-        false
+        None
     }
 
     fn look(&mut self, heard: bool) -> Verdict {
@@ -283,8 +284,8 @@ impl<T: Transport> Connection<T> {
         if this.surroundings.stopping.get() {
             this.inbound.leave(Farewell::Stopping);
         }
-        if this.is_lost(cx) {
-            this.timed_out = true;
+        this.given_up = this.poll_lost(cx);
+        if this.given_up.is_some() {
             let (code, reason) = PING_TIMEOUT;
             this.outbound.close(Some(code), reason);
             this.outbound.poll(cx, &this.socket);

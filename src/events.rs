@@ -97,8 +97,12 @@ words! {
         Lost = "lost",
         /// The client broke the protocol.
         Violation = "violation",
-        /// The client did not answer a ping or a third one's question in time.
+        /// The client did not answer a ping in time.
         Timeout = "timeout",
+        /// The client did not answer a third one's question in time, which has its seat now.
+        Replaced = "replaced",
+        /// The client's system acknowledged or accepted nothing for too long.
+        Stalled = "stalled",
         /// Its peer left.
         PeerLeft = "peer_left",
         /// Its peer was lost, broke the protocol, or did not answer.

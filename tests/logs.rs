@@ -123,6 +123,30 @@ fn the_end_of_a_websocket_is_told_with_what_it_has_done() {
 }
 
 #[test]
+fn who_makes_room_for_a_third_or_takes_nothing_is_told_apart() {
+    let flags = ["--ping-interval", "0", "--probe-timeout", "1s", "--write-timeout", "2s"];
+    let logged = Logged::start("logs-given-up", &[JSON, &flags].concat());
+    let enter = |code: &str| {
+        let mut socket = logged.relay.socket();
+        open(&mut socket, &format!("/?pair={code}"), b"");
+        socket
+    };
+    let _dead = [enter("x"), enter("x")];
+    let _third = enter("x");
+    let outcomes = |closed: &[BTreeMap<String, Value>]| -> Vec<_> {
+        closed.iter().map(|event| event["outcome"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(outcomes(&logged.await_events("closed", 2)), ["replaced", "replaced"]);
+    let (mut sender, _reader) = (enter("y"), enter("y"));
+    sender.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let message = frame(0x82, &[7; 60_000]);
+    eventually("who reads nothing is given up", || {
+        let _ = sender.write(&message);
+        logged.text().contains("\"stalled\"")
+    });
+}
+
+#[test]
 fn who_is_lost_does_not_answer_or_is_stopped_is_told_apart() {
     let logged = Logged::start("logs-lost", &[JSON, &["--ping-interval", "200ms", "--ping-timeout", "2s"]].concat());
     let outcomes = |count: usize| -> BTreeSet<_> {

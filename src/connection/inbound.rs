@@ -52,6 +52,8 @@ pub(crate) struct Inbound {
     heard: bool,
     /// Whether the client is not read from, for the sake of its peer or of a rate.
     held: bool,
+    /// Whether the client's system has acknowledged or accepted nothing for too long.
+    stalled: bool,
     /// Whether the client has closed or violated the protocol: whatever follows means nothing.
     closed: bool,
     /// How the client departed, once it has.
@@ -96,6 +98,7 @@ impl Inbound {
             turn: 0,
             heard: false,
             held: false,
+            stalled: false,
             closed: false,
             farewell: None,
             route: Some(Route { seat: Some(seat), outgoing }),
@@ -163,6 +166,17 @@ impl Inbound {
         outgoing.finish(last, farewell);
     }
 
+    /// Whether the client's system has acknowledged or accepted nothing for too long.
+    pub(crate) fn has_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// Departs, as nothing can be read any more.
+    fn break_off(&mut self, how: &io::Error) {
+        self.stalled = how.kind() == io::ErrorKind::TimedOut;
+        self.leave(Farewell::Lost);
+    }
+
     /// Reads and hands over what it can. Ready when the client's stream has ended.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &mut Outbound) -> Poll<()> {
         self.held = false;
@@ -189,8 +203,8 @@ impl Inbound {
                 return Poll::Pending;
             }
             if self.drained {
-                if let Err(_gone) = ready!(self.poll_readable(cx, socket)) {
-                    self.leave(Farewell::Lost);
+                if let Err(gone) = ready!(self.poll_readable(cx, socket)) {
+                    self.break_off(&gone);
                     return Poll::Ready(());
                 }
                 self.drained = false;
@@ -209,8 +223,8 @@ impl Inbound {
                 Ok(_) => self.reframe(outbound),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.drained = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_gone) => {
-                    self.leave(Farewell::Lost);
+                Err(gone) => {
+                    self.break_off(&gone);
                     return Poll::Ready(());
                 }
             }

@@ -151,6 +151,11 @@ impl Outbound {
         self.broken.is_some_and(|kind| kind != io::ErrorKind::BrokenPipe)
     }
 
+    /// Whether the client's system has acknowledged or accepted nothing for too long.
+    pub(crate) fn has_stalled(&self) -> bool {
+        self.broken == Some(io::ErrorKind::TimedOut)
+    }
+
     /// Writes what it can. If the link ends, it queues the close frame that says why.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, socket: &impl Transport) {
         if let Err(error) = self.try_poll(cx, socket) {

@@ -197,7 +197,7 @@ impl Side {
             shut_down: false,
             liveness: Liveness::new(0),
             visit: Visit::first(0, Instant::now(), Arc::default()),
-            timed_out: false,
+            given_up: None,
             is_in_step: false,
             asked: false,
             attends: false,
