@@ -12,8 +12,9 @@ pub(crate) fn pair(relay: &Relay, code: &str) -> (TcpStream, TcpStream) {
     for socket in [&a, &b] {
         socket.set_write_timeout(Some(PATIENCE)).expect("a socket takes options");
     }
-    open(&mut a, &format!("/?pair={code}"), b"");
-    open(&mut b, &format!("/?pair={code}"), b"");
+    for socket in [&mut a, &mut b] {
+        open(socket, &format!("/?pair={code}{}", relay.query), b"");
+    }
     (a, b)
 }
 
@@ -45,20 +46,22 @@ impl<'a> Frames<'a> {
         (header[0], payload)
     }
 
+    /// The next frame that is no ping.
+    pub(crate) fn next_but_pings(&mut self) -> (u8, Vec<u8>) {
+        loop {
+            let frame = self.next();
+            if frame.0 != 0x89 {
+                break frame;
+            }
+        }
+    }
+
     /// The next message, put together from its fragments, or control frame that is no ping: its opcode and its payload.
     pub(crate) fn message(&mut self) -> (u8, Vec<u8>) {
-        let mut next = || {
-            loop {
-                let frame = self.next();
-                if frame.0 != 0x89 {
-                    break frame;
-                }
-            }
-        };
-        let (mut first, mut message) = next();
+        let (mut first, mut message) = self.next_but_pings();
         let opcode = first & 0x7F;
         while first & 0x80 == 0 {
-            let (next, fragment) = next();
+            let (next, fragment) = self.next_but_pings();
             assert_eq!(next & 0x7F, 0, "a fragment");
             first = next;
             message.extend(fragment);

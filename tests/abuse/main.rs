@@ -10,6 +10,7 @@ mod floods;
 mod frames;
 mod network;
 mod process;
+mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod worst;

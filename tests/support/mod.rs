@@ -54,8 +54,10 @@ pub fn eventually(what: &str, mut answer: impl FnMut() -> bool) {
 pub struct Relay {
     child: Child,
     pub address: SocketAddr,
-    /// What is to be sent in front of each request.
+    /// What is to be sent first on each connection.
     preamble: &'static str,
+    /// What has to stand behind each code.
+    pub query: &'static str,
     files_at_start: usize,
     stopped: bool,
 }
@@ -71,7 +73,7 @@ impl Relay {
         Self::spawn_behind(command, "")
     }
 
-    /// One that expects `preamble` in front of each request.
+    /// One that expects `preamble` first on each connection.
     pub fn spawn_behind(mut command: Command, preamble: &'static str) -> Self {
         // What tests do on purpose is not worth a line, unless they say so.
         if command.get_envs().all(|(variable, _)| variable != "ARC_RELAY_LOG_LEVEL") {
@@ -85,7 +87,7 @@ impl Relay {
             .and_then(|rest| rest.strip_suffix(" (health at /health)\n"))
             .unwrap_or_else(|| panic!("unexpected first line: {line:?}"));
         let address = address.parse().expect("a socket address");
-        let mut relay = Self { child, address, preamble, files_at_start: 0, stopped: false };
+        let mut relay = Self { child, address, preamble, query: "", files_at_start: 0, stopped: false };
         assert_eq!(relay.pairs(), 0);
         relay.files_at_start = relay.settled_files();
         relay
@@ -128,16 +130,17 @@ impl Relay {
     /// Sends a request as it is, and returns the whole response.
     pub fn http(&self, request: &str) -> String {
         let mut socket = self.socket();
-        socket.write_all([self.preamble, request].concat().as_bytes()).expect("the relay reads");
+        socket.write_all(request.as_bytes()).expect("the relay reads");
         let mut response = Vec::new();
         socket.read_to_end(&mut response).expect("the relay answers, and ends");
         String::from_utf8(response).expect("a response is text")
     }
 
     pub fn socket(&self) -> TcpStream {
-        let socket = TcpStream::connect(self.address).expect("the relay accepts");
+        let mut socket = TcpStream::connect(self.address).expect("the relay accepts");
         socket.set_read_timeout(Some(PATIENCE)).expect("a socket takes options");
         socket.set_nodelay(true).expect("a socket takes options");
+        socket.write_all(self.preamble.as_bytes()).expect("the relay reads");
         socket
     }
 
