@@ -36,7 +36,7 @@ use crate::client_limits::Presence;
 use crate::clock::{Clock, Sleep};
 use crate::events::{Outcome, Visit};
 use crate::link::Farewell;
-use crate::liveness::{Liveness, Rules, Verdict};
+use crate::liveness::{Liveness, Rules, Seen, Verdict};
 use crate::occupants::Question;
 use crate::pool::Pool;
 use crate::reframe::Reframer;
@@ -72,6 +72,8 @@ pub(crate) struct Surroundings {
     pub(crate) turn: Rc<Cell<u32>>,
     /// Counts the beats, at which some of the connections are woken to look at their clients.
     pub(crate) beat: Cell<u32>,
+    /// The last one that came too late: as when the process was stopped.
+    pub(crate) late_beat: Cell<u32>,
     pub(crate) liveness: Rules,
 }
 
@@ -145,9 +147,11 @@ impl<T> Connection<T> {
             _ if self.is_in_step => Outcome::Panicked,
             (Some(outcome), _) => outcome,
             (None, Some(farewell)) => farewell.into(),
-            (None, None) if self.inbound.has_stalled() || self.outbound.has_stalled() => Outcome::Stalled,
-            // If the client has not ended either, the relay waits for it no longer.
-            (None, None) => self.inbound.outcome().unwrap_or(Outcome::Stopped),
+            (None, None) => match self.inbound.outcome() {
+                Some(Outcome::Lost) if self.inbound.has_stalled() || self.outbound.has_stalled() => Outcome::Stalled,
+                // If the client has not ended either, the relay waits for it no longer.
+                outcome => outcome.unwrap_or(Outcome::Stopped),
+            },
         }
     }
 }
@@ -183,6 +187,12 @@ impl<T: Transport> Connection<T> {
             match self.look(heard) {
                 Verdict::Wait => {}
                 Verdict::Ping => self.ping(),
+                Verdict::Measure { ping } => {
+                    if self.outbound.ping(&[ping]) {
+                        self.liveness.pinged();
+                        self.surroundings.stats.pinged();
+                    }
+                }
                 Verdict::Lost => return Some(Outcome::Timeout),
             }
         }
@@ -209,13 +219,14 @@ impl<T: Transport> Connection<T> {
     }
 
     fn look(&mut self, heard: bool) -> Verdict {
-        let (pongs, written) = (self.inbound.pongs(), self.outbound.take_written());
-        self.liveness.look(self.surroundings.beat.get(), heard, pongs, written, &self.surroundings.liveness)
+        let Surroundings { beat, late_beat, liveness: rules, .. } = &*self.surroundings;
+        let seen = Seen { heard, echo: self.inbound.echo(), written: self.outbound.take_written() };
+        self.liveness.look(beat.get(), late_beat.get(), seen, rules)
     }
 
+    /// Any byte is an answer.
     fn ping(&mut self) {
-        if self.outbound.ping() {
-            self.liveness.pinged();
+        if self.outbound.ping(&[]) {
             self.surroundings.stats.pinged();
         }
     }

@@ -99,7 +99,7 @@ words! {
         Violation = "violation",
         /// The client did not answer a ping in time.
         Timeout = "timeout",
-        /// The client did not answer a third one's question in time, which has its seat now.
+        /// The client did not answer a third one's question in time, and made room for it.
         Replaced = "replaced",
         /// The client's system acknowledged or accepted nothing for too long.
         Stalled = "stalled",

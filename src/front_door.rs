@@ -206,7 +206,7 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
     };
     let stopped = async {
         stop.wait().await;
-        if deadline.is_paused() || deadline.is_answering() || claimed.borrow().is_some() {
+        if deadline.is_paused() || claimed.borrow().is_some() {
             // It is about to be refused, or to become a WebSocket, and can be told.
             pending::<()>().await;
         }
@@ -237,6 +237,9 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
 /// Whose connection it is, as a proxy says, and what was read behind that. Otherwise it is closed without a word.
 async fn introduce(stream: impl Transport, peer: IpAddr, door: &Door) -> io::Result<(Caller<'_>, Bytes)> {
     if !door.trusted_proxies.is_empty() && !is_trusted(peer, &door.trusted_proxies) {
+        // Who has only looked whether there is anybody has asked for nothing.
+        let mut stream = stream;
+        stream.read_exact(&mut [0]).await?;
         return Err(io::ErrorKind::InvalidData.into());
     }
     let Preamble { source, read_ahead } = proxy_header::read(stream).await?;

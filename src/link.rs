@@ -232,6 +232,8 @@ impl<T> Incoming<T> {
 
 impl<T> Drop for Incoming<T> {
     fn drop(&mut self) {
+        // First, so that nobody who hears that no credit is needed finds the channel full.
+        self.batches.close();
         self.tell_sender(|slip| slip.abandoned = true);
     }
 }
@@ -296,6 +298,27 @@ mod tests {
         assert_eq!(next(&mut far), Poll::Ready(Next::End(Farewell::Lost)));
         assert!(far.outgoing.is_abandoned() && ready(&mut far));
         far.outgoing.send(1); // vanishes
+    }
+
+    #[test]
+    fn what_nobody_will_take_vanishes_however_much_it_is() {
+        let (mut near, far) = link();
+        assert!(ready(&mut near));
+        near.outgoing.send(1);
+        let End { incoming, outgoing: _outgoing } = far;
+        // Whoever is woken by the end sends at once.
+        struct Sends(Mutex<Outgoing<u8>>);
+        impl std::task::Wake for Sends {
+            fn wake(self: Arc<Self>) {
+                let mut outgoing = self.0.lock().unwrap();
+                assert!(outgoing.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+                outgoing.send(2);
+            }
+        }
+        let sends = Arc::new(Sends(Mutex::new(near.outgoing)));
+        let waker = Waker::from(Arc::clone(&sends));
+        assert!(sends.0.lock().unwrap().poll_ready(&mut Context::from_waker(&waker)).is_pending());
+        drop(incoming);
     }
 
     #[test]

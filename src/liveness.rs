@@ -3,10 +3,12 @@
 //! It is asked by a ping when it has been quiet for a while. Any byte is an answer. What was written to it before the
 //! ping arrives before the ping, which takes its time on a slow line, so a client has as much more time as that takes.
 //!
-//! How much that is, its pongs tell: each says that all that was written before its ping has been taken. So a client that
-//! is sent a lot is asked meanwhile, too, and only what was written since counts as being on its way. What was taken
-//! between two pings, and in what time, tells how fast the rest will be taken; nobody is believed to be slower than
-//! [half a megabit in a second](SLOWEST).
+//! How much that is, pongs tell: each says that all that was written before its ping has been taken. So with what is sent
+//! to a client, there goes a ping with a number now and then, and only what was written since the last one that it has
+//! answered counts as being on its way. What was taken between two of them, and in what time, tells how fast the rest will
+//! be taken; nobody is believed to be slower than [half a megabit in a second](SLOWEST). Should its line have
+//! become more than [four times](CAUTION) slower since, with megabytes under way, it is asked too soon. That is the price of
+//! knowing within seconds that somebody who was sent as much has died.
 //!
 //! Time is counted in beats, of which all connections of a worker have the same, so that none needs a timer.
 
@@ -69,10 +71,23 @@ impl Rules {
 pub(crate) enum Verdict {
     /// Nothing.
     Wait,
-    /// It is asked.
+    /// It is asked whether it is there: anything is an answer.
     Ping,
+    /// It is sent a ping with this byte, and its answer to that tells what it has taken.
+    Measure { ping: u8 },
     /// It is given up.
     Lost,
+}
+
+/// What has happened since the last look.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    /// Whether anything of the client came.
+    pub(crate) heard: bool,
+    /// The ping with a byte that it has answered last, whenever that was.
+    pub(crate) echo: Option<u8>,
+    /// How many bytes were written to it.
+    pub(crate) written: u64,
 }
 
 /// What is known of a client.
@@ -87,17 +102,16 @@ pub(crate) struct Liveness {
     on_its_way: u32,
     /// How many it takes in a beat at least, as far as that was measured.
     takes: u32,
-    /// How many pongs of it were seen. (A byte is enough: who sends hundreds between two looks was asked for none of them.)
-    pongs: u8,
-    /// How many pings it has not answered.
-    unanswered: u8,
-    /// The last ping.
+    /// The byte of the last ping with one, and whether it was answered.
+    number: u8,
+    is_answered: bool,
+    /// That ping.
     last: Mark,
     /// The one before that.
     before: Mark,
 }
 
-/// A ping.
+/// A ping with a byte.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mark {
     beat: u32,
@@ -109,7 +123,8 @@ impl Liveness {
     /// Of a client that comes at this beat.
     pub(crate) fn new(now: u32) -> Self {
         // Its opening handshake is as good as a ping.
-        Self { looked: now, heard: now, last: Mark { beat: now, behind: 0 }, ..Self::default() }
+        let last = Mark { beat: now, behind: 0 };
+        Self { looked: now, heard: now, is_answered: true, last, ..Self::default() }
     }
 
     /// Whether this beat has not been looked at.
@@ -117,17 +132,19 @@ impl Liveness {
         self.looked != now
     }
 
-    /// Looks at a client: whether something came of it since the last look, how many pongs have come, and how many bytes
-    /// were written to it since the last look.
-    pub(crate) fn look(&mut self, now: u32, heard: bool, pongs: u8, written: u64, rules: &Rules) -> Verdict {
+    /// Looks at a client at this beat, when the last one that came too late was `late`.
+    pub(crate) fn look(&mut self, now: u32, late: u32, seen: Seen, rules: &Rules) -> Verdict {
         let beats = now.wrapping_sub(self.looked);
         self.looked = now;
-        let written = u32::try_from(written).unwrap_or(u32::MAX);
+        let written = u32::try_from(seen.written).unwrap_or(u32::MAX);
         let rest = self.on_its_way.saturating_sub(self.takes(rules).saturating_mul(beats));
         self.on_its_way = rest.saturating_add(written).min(MOST_ON_ITS_WAY);
         self.last.behind = self.last.behind.saturating_add(written);
-        self.count(pongs, rules);
-        if heard {
+        if !self.is_answered && seen.echo == Some(self.number) {
+            self.is_answered = true;
+            self.measure(late, rules);
+        }
+        if seen.heard {
             self.heard = now;
             self.deadline = None;
         }
@@ -138,14 +155,17 @@ impl Liveness {
                 self.deadline = Some(now.wrapping_add(rules.timeout).wrapping_add(way));
                 Verdict::Ping
             }
-            (None, Some(_)) if self.unanswered == 0 && !self.is_near(rules) => Verdict::Ping,
+            (None, Some(_)) if !self.is_near(rules) && self.may_measure() => {
+                Verdict::Measure { ping: self.number.wrapping_add(1) }
+            }
             _ => Verdict::Wait,
         }
     }
 
-    /// It is sent a ping, behind all that was looked at.
+    /// It is sent a ping with a byte, behind all that was looked at.
     pub(crate) fn pinged(&mut self) {
-        self.unanswered = self.unanswered.saturating_add(1);
+        self.number = self.number.wrapping_add(1);
+        self.is_answered = false;
         self.before = std::mem::replace(&mut self.last, Mark { beat: self.looked, behind: 0 });
     }
 
@@ -154,20 +174,20 @@ impl Liveness {
         self.on_its_way <= self.takes(rules)
     }
 
-    /// Counts pongs. (One that nobody has asked for may pass for another. Who sends such and is slow has less time for it.)
-    fn count(&mut self, pongs: u8, rules: &Rules) {
-        let more = pongs.wrapping_sub(self.pongs);
-        self.pongs = pongs;
-        let was_asked = self.unanswered > 0;
-        self.unanswered = self.unanswered.saturating_sub(more);
-        if !was_asked || self.unanswered > 0 {
-            return;
-        }
+    /// One such ping at a time; but one may be lost, as a flood of the client's own pings drives it out.
+    fn may_measure(&self) -> bool {
+        self.is_answered || self.looked.wrapping_sub(self.last.beat) >= BEATS
+    }
+
+    /// It has taken all that was written before the last ping; and what was written between that and the one before it, since
+    /// the one before.
+    fn measure(&mut self, late: u32, rules: &Rules) {
         self.on_its_way = self.on_its_way.min(self.last.behind);
-        // What was written between the pings was taken since the first of them.
-        if self.before.behind > rules.takes {
-            let beats = self.looked.wrapping_sub(self.before.beat).saturating_add(1);
-            self.takes = self.before.behind / beats / CAUTION;
+        let beats = self.looked.wrapping_sub(self.before.beat);
+        // A beat that came too late was longer than a beat, and little says nothing.
+        let is_timed = self.looked.wrapping_sub(late) > beats;
+        if is_timed && self.before.behind > rules.takes {
+            self.takes = self.before.behind / beats.saturating_add(1) / CAUTION;
         }
     }
 
@@ -185,6 +205,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// No beat that is looked at here is late.
+    const LATE: u32 = u32::MAX / 2;
+
+    fn wrote(written: u64) -> Seen {
+        Seen { written, ..Seen::default() }
+    }
+
     /// A beat is a second, and takes 64 KiB.
     fn rules() -> Rules {
         Rules { beat: SECOND, interval: Some(BEATS), timeout: 20, takes: SLOWEST }
@@ -195,12 +222,10 @@ mod tests {
     fn silent(written: u64) -> (u32, u32) {
         let (rules, mut liveness, mut asked) = (rules(), Liveness::new(7), 0);
         for beat in 1.. {
-            match liveness.look(7 + beat, false, 0, if beat <= BEATS { written } else { 0 }, &rules) {
+            match liveness.look(7 + beat, LATE, wrote(if beat <= BEATS { written } else { 0 }), &rules) {
                 Verdict::Wait => {}
-                Verdict::Ping => {
-                    liveness.pinged();
-                    asked = beat;
-                }
+                Verdict::Ping => asked = beat,
+                Verdict::Measure { .. } => liveness.pinged(),
                 Verdict::Lost => return (asked, beat),
             }
         }
@@ -223,7 +248,7 @@ mod tests {
     fn who_is_never_asked_is_never_given_up() {
         let rules = Rules::new(None, SECOND);
         let mut liveness = Liveness::new(0);
-        assert!((1..10_000).all(|beat| liveness.look(beat, false, 0, 1 << 20, &rules) == Verdict::Wait));
+        assert!((1..10_000).all(|beat| liveness.look(beat, LATE, wrote(1 << 20), &rules) == Verdict::Wait));
     }
 
     #[test]
@@ -241,44 +266,53 @@ mod tests {
     fn near_is_who_has_little_on_its_way() {
         let (rules, mut liveness) = (rules(), Liveness::new(0));
         assert!(liveness.is_near(&rules));
-        let _ = liveness.look(1, true, 0, u64::from(SLOWEST) + 1, &rules);
+        let _ = liveness.look(1, LATE, wrote(u64::from(SLOWEST) + 1), &rules);
         assert!(!liveness.is_near(&rules));
-        let _ = liveness.look(2, true, 0, 0, &rules);
+        let _ = liveness.look(2, LATE, wrote(0), &rules);
         assert!(liveness.is_near(&rules));
     }
 
     #[test]
     fn what_a_client_has_taken_its_pongs_tell() {
         let (rules, mut liveness) = (rules(), Liveness::new(0));
-        assert_eq!(liveness.look(1, true, 0, 4 << 20, &rules), Verdict::Ping);
+        let seen = |echo, written| Seen { heard: true, echo, written };
+        assert_eq!(liveness.look(1, LATE, seen(None, 4 << 20), &rules), Verdict::Measure { ping: 1 });
         liveness.pinged();
-        assert_eq!(liveness.look(2, true, 0, 100, &rules), Verdict::Wait, "it is asked already");
+        assert_eq!(liveness.look(2, LATE, seen(Some(0), 100), &rules), Verdict::Wait, "that is no answer");
         assert!(!liveness.is_near(&rules));
-        assert_eq!(liveness.look(2, true, 1, 0, &rules), Verdict::Wait);
+        assert_eq!(liveness.look(2, LATE, seen(Some(1), 0), &rules), Verdict::Wait);
         assert_eq!(liveness.on_its_way, 100);
         // Four mebibytes in three beats at most, and a quarter of that is relied on.
         assert_eq!(liveness.takes(&rules), (4 << 20) / 3 / 4);
         // It dies. What was sent to it since would have been taken soon.
-        let _ = liveness.look(3, true, 1, 1 << 20, &rules);
+        assert_eq!(liveness.look(3, LATE, seen(Some(1), 1 << 20), &rules), Verdict::Measure { ping: 2 });
         liveness.pinged();
         let beats = (4..).find(|&beat| {
-            let _ = liveness.look(beat, false, 1, 0, &rules);
+            let _ = liveness.look(beat, LATE, seen(Some(1), 0), &rules);
             liveness.is_near(&rules)
         });
         assert_eq!(beats, Some(6), "after three beats");
     }
 
     #[test]
-    fn all_pings_have_to_be_answered_and_other_pongs_tell_nothing() {
+    fn an_answer_that_does_not_come_is_not_waited_for_for_ever() {
         let (rules, mut liveness) = (rules(), Liveness::new(0));
-        let _ = liveness.look(1, true, 3, 1 << 20, &rules);
-        assert_eq!(liveness.on_its_way, 1 << 20, "nobody has asked for those");
+        let seen = Seen { heard: true, echo: None, written: 1 << 20 };
+        assert_eq!(liveness.look(1, LATE, seen, &rules), Verdict::Measure { ping: 1 });
         liveness.pinged();
-        liveness.pinged();
-        let _ = liveness.look(1, true, 4, 0, &rules);
-        assert_eq!(liveness.on_its_way, 1 << 20);
-        let _ = liveness.look(1, true, 5, 0, &rules);
-        assert_eq!(liveness.on_its_way, 0);
+        let again = (2..).find(|&beat| liveness.look(beat, LATE, seen, &rules) == Verdict::Measure { ping: 2 });
+        assert_eq!(again, Some(1 + BEATS));
+    }
+
+    #[test]
+    fn what_is_taken_while_a_beat_is_late_is_no_measure() {
+        for (late, takes) in [(0, (4 << 20) / 3 / 4), (1, SLOWEST), (2, SLOWEST)] {
+            let (rules, mut liveness) = (rules(), Liveness::new(1));
+            let _ = liveness.look(1, LATE, wrote(4 << 20), &rules);
+            liveness.pinged();
+            let _ = liveness.look(3, late, Seen { echo: Some(1), ..wrote(0) }, &rules);
+            assert_eq!((liveness.on_its_way, liveness.takes(&rules)), (0, takes), "late at {late}");
+        }
     }
 
     /// A client that takes what it is sent at a pace of its own, and answers a ping when it comes to it.
@@ -287,15 +321,15 @@ mod tests {
         written: u64,
         taken: u64,
         /// Where pings are in the stream.
-        pings: VecDeque<u64>,
-        pongs: u8,
+        pings: VecDeque<(u64, u8)>,
+        echo: Option<u8>,
     }
 
     impl Reader {
         fn take(&mut self, bytes: u64) {
             self.taken = self.written.min(self.taken + bytes);
-            while self.pings.pop_front_if(|ping| *ping <= self.taken).is_some() {
-                self.pongs = self.pongs.wrapping_add(1);
+            while let Some((_, ping)) = self.pings.pop_front_if(|(place, _)| *place <= self.taken) {
+                self.echo = Some(ping);
             }
         }
     }
@@ -315,17 +349,18 @@ mod tests {
                 if hears {
                     (heard, asked) = (time, None);
                 }
-                match liveness.look(begin.wrapping_add(time), hears, 0, written, &rules) {
+                match liveness.look(begin.wrapping_add(time), LATE, Seen { heard: hears, echo: None, written }, &rules) {
                     Verdict::Wait => {
                         prop_assert!(asked.is_some() || time - heard < BEATS);
                         prop_assert!(asked.is_none_or(|asked| time - asked < 20 + 64));
                     }
                     Verdict::Ping => {
+                        prop_assert!(asked.is_none() && time - heard >= BEATS);
+                        asked = Some(time);
+                    }
+                    Verdict::Measure { .. } => {
+                        prop_assert!(asked.is_none());
                         liveness.pinged();
-                        if time - heard >= BEATS {
-                            prop_assert!(asked.is_none());
-                            asked = Some(time);
-                        }
                     }
                     Verdict::Lost => {
                         prop_assert!(asked.is_some_and(|asked| time - asked >= 20));
@@ -335,7 +370,7 @@ mod tests {
             }
         }
 
-        /// What a client has not taken is known to be on its way, however fast it is and whatever it was asked.
+        /// What a client has not taken is known to be on its way, however fast it is and whichever pings are lost.
         #[test]
         fn nobody_is_believed_to_be_nearer_than_it_is(
             pace in prop_oneof![Just(u64::from(SLOWEST)), u64::from(SLOWEST)..1_000_000, 1_000_000..100_000_000_u64],
@@ -347,17 +382,24 @@ mod tests {
         ) {
             let (rules, mut liveness, mut reader, mut now) = (rules(), Liveness::new(begin), Reader::default(), begin);
             let quiet = std::iter::repeat_n((1, 0, false), 80);
-            for (beats, bytes, asks) in looks.into_iter().chain(quiet) {
+            for (beats, bytes, loses) in looks.into_iter().chain(quiet) {
                 reader.take(pace * u64::from(beats));
                 now = now.wrapping_add(beats);
                 let written = bytes.min(u64::from(MOST_ON_ITS_WAY) - (reader.written - reader.taken));
                 reader.written += written;
-                let verdict = liveness.look(now, true, reader.pongs, written, &rules);
+                let seen = Seen { heard: true, echo: reader.echo, written };
+                let verdict = liveness.look(now, now.wrapping_sub(1 << 30), seen, &rules);
                 prop_assert!(u64::from(liveness.on_its_way) >= reader.written - reader.taken);
                 prop_assert!(u64::from(liveness.takes(&rules)) <= pace);
-                if verdict == Verdict::Ping || asks {
-                    liveness.pinged();
-                    reader.pings.push_back(reader.written);
+                match verdict {
+                    // Some of them get lost.
+                    Verdict::Measure { ping } => {
+                        liveness.pinged();
+                        if !loses {
+                            reader.pings.push_back((reader.written, ping));
+                        }
+                    }
+                    verdict => prop_assert_eq!(verdict, Verdict::Wait),
                 }
             }
             prop_assert!(liveness.is_near(&rules));

@@ -83,21 +83,22 @@ fn raise_file_limit() {
 
 /// Runs a relay until a signal ends it.
 fn run(settings: Settings) -> ExitCode {
-    // Before anything else, so that no signal is missed.
-    let mut signals = match Signals::new([Signal::Term, Signal::Int, Signal::Hup]) {
-        Ok(signals) => signals,
-        Err(error) => return fail(1, &format!("cannot receive signals: {error}")),
-    };
-    raise_file_limit();
     let Settings { mut config, access_token_file, log_level, log_format } = settings;
-    if let Err(error) = logging::begin(log_level, log_format) {
-        return fail(1, &format!("cannot log: {error}"));
-    }
+    // Before signals are caught: a file that takes long can be given up.
     if let Some(path) = &access_token_file {
         match read_access_tokens(path) {
             Ok(tokens) => config.access_tokens = Some(tokens),
             Err(error) => return fail(1, &error),
         }
+    }
+    // Before there is anything to end, so that no signal is missed.
+    let mut signals = match Signals::new([Signal::Term, Signal::Int, Signal::Hup]) {
+        Ok(signals) => signals,
+        Err(error) => return fail(1, &format!("cannot receive signals: {error}")),
+    };
+    raise_file_limit();
+    if let Err(error) = logging::begin(log_level, log_format) {
+        return fail(1, &format!("cannot log: {error}"));
     }
     let place = if config.host.contains(':') && !config.host.starts_with('[') {
         format!("[{}]:{}", config.host, config.port)

@@ -59,6 +59,10 @@ const EVENTS: usize = 1024;
 /// The longest wait. Systems before Linux 5.11 know no waits of more than 24 days; one in an hour costs nothing.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
+/// How often it takes as many as there is room for before timers have their turn: for what has come to all sockets that there
+/// can be while the process was stopped, but not for a flood without an end.
+const ROUNDS: usize = 64;
+
 /// The bell's place, where no source will ever be.
 const BELL: Place = Place { index: u32::MAX, serial: 0 };
 
@@ -184,23 +188,32 @@ impl Reactor {
 
     /// Waits until something has happened, unless the bell has rung already, and wakes whom it concerns.
     ///
-    /// A timer's time has come when it had come before the sockets were looked at. So whatever had happened by then is told
-    /// first, also to a process that was stopped meanwhile: nobody is given up for an answer that is there.
+    /// A timer's time has come when it had come before the sockets were looked at. So whatever had happened to them by then is
+    /// told first, also to a process that was stopped meanwhile: nobody is given up for an answer that is there.
     fn turn(&self, events: &mut Vec<Event>) {
         let now = Instant::now();
         let until = |deadline: Instant| deadline.saturating_duration_since(now).min(LONGEST_WAIT);
         let wait = if self.bell.listen() { self.timers.next().map(until) } else { Some(Duration::ZERO) };
-        let timeout = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() });
-        let result = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
-        self.bell.ignore(); // or each task that is woken here would ring it for a sleeper
-        debug_assert!(matches!(result, Ok(_) | Err(Errno::INTR)), "nothing else can happen to a wait");
-        for event in events.drain(..) {
-            self.report(event);
+        let mut timeout = wait;
+        for _ in 0..ROUNDS {
+            let time =
+                timeout.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() });
+            let result = epoll::wait(&self.epoll, spare_capacity(events), time.as_ref());
+            self.bell.ignore(); // or each task that is woken here would ring it for a sleeper
+            debug_assert!(matches!(result, Ok(_) | Err(Errno::INTR)), "nothing else can happen to a wait");
+            let are_all = events.len() < events.capacity();
+            for event in events.drain(..) {
+                self.report(event);
+            }
+            if result.is_err() {
+                return self.bell.ignore(); // a wait that a signal has interrupted has not looked
+            }
+            if are_all {
+                break;
+            }
+            timeout = Some(Duration::ZERO);
         }
-        // A wait that a signal has interrupted has not looked.
-        if result.is_ok() {
-            self.timers.fire(now);
-        }
+        self.timers.fire(now);
         self.bell.ignore(); // the tasks have their turn now, and no other one before the next wait
     }
 

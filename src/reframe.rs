@@ -118,7 +118,7 @@ pub struct Reframer {
     limit: u64,
     text: Utf8,
     tally: Tally,
-    pongs: u8,
+    echo: Option<u8>,
     saves_memory: bool,
 }
 
@@ -179,7 +179,7 @@ impl Reframer {
             limit: limit.unwrap_or(u64::MAX),
             text: Utf8::default(),
             tally: Tally::default(),
-            pongs: 0,
+            echo: None,
             saves_memory: false,
         }
     }
@@ -224,9 +224,9 @@ impl Reframer {
         self.tally
     }
 
-    /// How many pongs have come. The count begins anew behind 255.
-    pub fn pongs(&self) -> u8 {
-        self.pongs
+    /// The application data of the newest pong that has a single byte of it.
+    pub fn echo(&self) -> Option<u8> {
+        self.echo
     }
 
     fn end(&mut self) {
@@ -255,7 +255,12 @@ impl Reframer {
                         match header.first & 0xF {
                             PING => return Ok(Found::Ping(payload)),
                             CLOSE => return Ok(Found::Close(payload)),
-                            _ => self.pongs = self.pongs.wrapping_add(1), // which asks for nothing
+                            // A pong asks for nothing, and those that nobody has asked for (section 5.5.3) have no such data.
+                            _ => {
+                                if let [byte] = buffer.bytes[payload] {
+                                    self.echo = Some(byte);
+                                }
+                            }
                         }
                     }
                 }
@@ -498,14 +503,20 @@ mod tests {
     }
 
     #[test]
-    fn pongs_are_counted_and_no_other_frames() {
+    fn the_newest_pong_of_a_byte_is_known() {
         let mut reframer = Reframer::new(None);
-        let mut buffer = Buffer::new(256);
-        let stream = [0xA, 0x9, 0x2, 0xA].map(|opcode| frame(FIN | opcode, 3)).concat();
-        buffer.append_input(&stream);
-        assert!(matches!(reframer.advance(&mut buffer), Ok(Event::Ping(_))));
-        assert_eq!(reframer.advance(&mut buffer), Ok(Event::Starved { frame: 0 }));
-        assert_eq!((reframer.pongs(), buffer.output().len()), (2, 5));
+        let mut echo = |opcode, data: &[u8]| {
+            let mut buffer = Buffer::new(256);
+            buffer.append_input(&[&[FIN | opcode, MASKED | data.len() as u8, 7, 7, 7, 7], data].concat());
+            let _ = reframer.advance(&mut buffer);
+            reframer.echo()
+        };
+        assert_eq!(echo(PING, &[7 ^ 1]), None);
+        assert_eq!(echo(PONG, &[7 ^ 2]), Some(2));
+        for (opcode, data) in [(PONG, &[][..]), (PONG, &[7, 7]), (PING, &[7]), (BINARY, &[7])] {
+            assert_eq!(echo(opcode, data), Some(2));
+        }
+        assert_eq!(echo(PONG, &[7 ^ 3]), Some(3));
     }
 
     #[test]

@@ -172,7 +172,14 @@ impl Seats {
             Err(occupied @ NoSeat::Occupied(sides)) => {
                 let Some(probe) = self.probe(sides) else { return Err(occupied) };
                 probe.settle().await;
-                self.claim(code, worker)
+                match self.claim(code.clone(), worker) {
+                    Err(NoSeat::Full) => {
+                        // The tickets of who is lost come back with the ends of their tasks, which follow their seats.
+                        yield_now().await;
+                        self.claim(code, worker)
+                    }
+                    result => result,
+                }
             }
             result => result,
         }
@@ -271,7 +278,7 @@ impl Seats {
         }
         let mut state = self.lock();
         if !state.table.has_room_to_wait() {
-            return None; // nobody loses its seat for somebody who cannot have it
+            return None; // nobody is to lose its seat for somebody who cannot have it
         }
         let (asked, answered, tasks) = state.occupants.ask(sides)?;
         drop(state);
@@ -308,9 +315,7 @@ impl Probe {
     async fn settle(mut self) {
         self.wait(self.seats.probe_timeout).await;
         if self.give_up() {
-            // Their tickets may be the last ones.
-            self.wait(FAREWELL).await;
-            yield_now().await; // their tasks end behind their seats
+            self.wait(FAREWELL).await; // their tickets may be the last ones
         }
     }
 
@@ -323,6 +328,9 @@ impl Probe {
     /// Takes their seats from those who have not answered. Whether there are any.
     fn give_up(&self) -> bool {
         let mut state = self.seats.lock();
+        if !state.table.has_room_to_wait() {
+            return false; // any more
+        }
         let lost = state.occupants.give_up(&self.asked);
         let departures: Vec<_> = lost.iter().map(|&(id, _)| state.table.disconnect(id)).collect();
         drop(state);

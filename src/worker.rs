@@ -94,6 +94,7 @@ impl<T: Transport> Worker<T> {
             stopping: Cell::new(false),
             turn: executor.turn(),
             beat: Cell::new(0),
+            late_beat: Cell::new(0),
             liveness: shared.liveness,
         });
         // One waits for the signal in the place of all, which costs each of them a flag instead of a listener.
@@ -113,9 +114,13 @@ impl<T: Transport> Worker<T> {
                     // All connections are gone, and the thread may sleep until there is one.
                     let _ = comes.recv().await;
                 }
-                shared.clock.sleep_until(shared.clock.now() + shared.liveness.beat).await;
+                let due = shared.clock.now() + shared.liveness.beat;
+                shared.clock.sleep_until(due).await;
                 let beat = surroundings.beat.get().wrapping_add(1);
                 surroundings.beat.set(beat);
+                if shared.clock.now() > due + shared.liveness.beat {
+                    surroundings.late_beat.set(beat);
+                }
                 executor.wake(beat as usize % SHARES, SHARES);
             }
         };

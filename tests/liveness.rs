@@ -30,6 +30,13 @@ fn pair(relay: &Relay) -> (TcpStream, TcpStream) {
     (enter(relay, "/?pair=x"), enter(relay, "/?pair=x"))
 }
 
+/// Answers a ping whose header was read, with its application data.
+fn pong(socket: &mut TcpStream, length: u8) {
+    let mut data = vec![0; length.into()];
+    socket.read_exact(&mut data).unwrap();
+    socket.write_all(&frame(0x8A, &data)).unwrap();
+}
+
 /// Answers pings until nothing has come for a while, and returns how many there were.
 fn answer(socket: &mut TcpStream, time: Duration) -> usize {
     let (end, mut pings) = (Instant::now() + time, 0);
@@ -141,7 +148,7 @@ fn who_is_not_read_from_or_reads_slowly_is_not_blamed_for_its_silence() {
         let mut head = [0; 2];
         slow.read_exact(&mut head).unwrap();
         match head {
-            [0x89, 0] => slow.write_all(&frame(0x8A, b"")).unwrap(),
+            [0x89, length] => pong(&mut slow, length),
             [0x82, 126] => {
                 let mut length = [0; 2];
                 slow.read_exact(&mut length).unwrap();
@@ -217,9 +224,9 @@ fn a_third_comes_in_the_place_of_a_reader_that_has_died_behind_a_stream() {
                 let mut head = [0; 2];
                 reader.read_exact(&mut head).unwrap();
                 match head {
-                    [0x89, 0] => {
+                    [0x89, length] => {
                         pings += 1;
-                        reader.write_all(&frame(0x8A, b"")).unwrap();
+                        pong(&mut reader, length);
                     }
                     [0x82, 0] => return (received, pings),
                     [0x82, 126] => {

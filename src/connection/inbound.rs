@@ -127,9 +127,9 @@ impl Inbound {
         self.reframer.tally().bytes
     }
 
-    /// How many pongs the client has sent, as the reframer [counts](Reframer::pongs) them.
-    pub(crate) fn pongs(&self) -> u8 {
-        self.reframer.pongs()
+    /// The ping of a byte that the client has answered last.
+    pub(crate) fn echo(&self) -> Option<u8> {
+        self.reframer.echo()
     }
 
     /// Whether what is under way is part of a stream.

@@ -77,12 +77,11 @@ impl Outbound {
         self.queue(FIN_PONG, &[data]);
     }
 
-    /// Queues a ping. It has no payload: whatever comes of the client is an answer. False if there is no room for it: then
-    /// there is enough before it to be taken.
-    pub(crate) fn ping(&mut self) -> bool {
-        let has_room = !self.is_closing() && self.has_room(0);
+    /// Queues a ping. False if there is no room for it: then there is enough before it to be taken.
+    pub(crate) fn ping(&mut self, data: &[u8]) -> bool {
+        let has_room = !self.is_closing() && self.has_room(data.len());
         if has_room {
-            self.queue(FIN_PING, &[]);
+            self.queue(FIN_PING, &[data]);
         }
         has_room
     }

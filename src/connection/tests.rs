@@ -165,6 +165,7 @@ impl Side {
             stopping: Cell::default(),
             turn: Rc::default(),
             beat: Cell::default(),
+            late_beat: Cell::default(),
             liveness: Rules::new(None, Duration::MAX),
         });
         Self {
@@ -442,7 +443,7 @@ fn pongs_that_nobody_reads_have_a_bound() {
     side.outbound.pong(b"newest");
     assert_eq!(side.write().concat(), b"\x8A\x06newest");
     fill(&mut side);
-    assert!((0..100).all(|_| !side.outbound.ping()), "there is no room");
+    assert!((0..100).all(|_| !side.outbound.ping(b"")), "there is no room");
     side.outbound.close(Some(1000), &"x".repeat(123));
     let all = side.write().concat().len();
     assert_eq!(all, CONTROL_BACKLOG + 2 + 125, "there is room for the end, and there are no pings without");
