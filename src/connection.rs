@@ -177,8 +177,8 @@ enum Closing {
 }
 
 impl<T: Transport> Connection<T> {
-    /// Asks the client whether it is there, if it is time to. If it is not, that is how it ends.
-    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
+    /// Asks the client whether it is there, if it is time to. If it is given up, says why.
+    fn look_after_client(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
         if self.outbound.is_closing() {
             return None; // which has timeouts of its own
         }
@@ -186,11 +186,10 @@ impl<T: Transport> Connection<T> {
             let heard = self.inbound.forget_heard() || self.is_excused();
             match self.look(heard) {
                 Verdict::Wait => {}
-                Verdict::Ping => self.ping(),
+                Verdict::Ping => _ = self.ping(&[]), // any byte is an answer
                 Verdict::Measure { ping } => {
-                    if self.outbound.ping(&[ping]) {
+                    if self.ping(&[ping]) {
                         self.liveness.pinged();
-                        self.surroundings.stats.pinged();
                     }
                 }
                 Verdict::Lost => return Some(Outcome::Timeout),
@@ -207,7 +206,7 @@ impl<T: Transport> Connection<T> {
                 let heard = self.inbound.forget_heard();
                 let _ = self.look(heard);
                 if self.liveness.is_near(&self.surroundings.liveness) && !self.is_excused() {
-                    self.ping();
+                    self.ping(&[]);
                 } else {
                     // The answer would not come in time, and a client that lives never loses its seat.
                     self.answer();
@@ -224,11 +223,13 @@ impl<T: Transport> Connection<T> {
         self.liveness.look(beat.get(), late_beat.get(), seen, rules)
     }
 
-    /// Any byte is an answer.
-    fn ping(&mut self) {
-        if self.outbound.ping(&[]) {
+    /// False if there is no room for a ping.
+    fn ping(&mut self, data: &[u8]) -> bool {
+        let is_queued = self.outbound.ping(data);
+        if is_queued {
             self.surroundings.stats.pinged();
         }
+        is_queued
     }
 
     /// Whether the client is not to blame for its silence: it is not read from, or what it was sent before is on its way
@@ -295,7 +296,7 @@ impl<T: Transport> Connection<T> {
         if this.surroundings.stopping.get() {
             this.inbound.leave(Farewell::Stopping);
         }
-        this.given_up = this.poll_lost(cx);
+        this.given_up = this.look_after_client(cx);
         if this.given_up.is_some() {
             let (code, reason) = PING_TIMEOUT;
             this.outbound.close(Some(code), reason);

@@ -155,15 +155,14 @@ struct Visit<'a, T> {
 /// Speaks HTTP with a client that has begun to.
 async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mut stop: Stop) -> Option<Admitted<T>> {
     let Visit { stream, read_ahead, caller, witness, place, deadline } = visit;
-    let claimed = RefCell::new(None);
-    let (claimed_by, deadline_of, caller_is, stop_of) = (&claimed, &deadline, &caller, stop.clone());
-    let stop_of = &stop_of;
+    let (claimed, door_closed) = (RefCell::new(None), stop.clone());
+    let (claimed_by, deadline_of, caller_is, door_closed) = (&claimed, &deadline, &caller, &door_closed);
     let service = service_fn(|request| async move {
         // To answer can take a while, if a pair is asked whether it is there, and whoever has asked is not cut off for that.
         deadline_of.pause(door.seats.probe_timeout());
         witness.learn(caller_is.client(request.headers()));
         let stopping = async {
-            stop_of.clone().wait().await;
+            door_closed.clone().wait().await;
             Err(Refusal::NoSeat(NoSeat::Stopping))
         };
         // Who is waiting for the answers of a pair need not wait for them any more.
@@ -188,10 +187,10 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
         .half_close(true)
         .serve_connection(FuturesIo::new(Timed { read_ahead, stream: stream.clone(), deadline: &deadline }), service)
         .without_shutdown();
-    let unless_decided = async {
-        place.given_up().await;
+    // Who has said all it had to say is about to be refused, or to become a WebSocket, and can be told. (So many pairs are
+    // asked at a time, and no more.)
+    let unless_decided = async || {
         if deadline.is_paused() || claimed.borrow().is_some() {
-            // It said all it had to say, and has its answer soon. (So many pairs are asked at a time, and no more.)
             pending::<()>().await;
         }
     };
@@ -206,14 +205,15 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
     };
     let stopped = async {
         stop.wait().await;
-        if deadline.is_paused() || claimed.borrow().is_some() {
-            // It is about to be refused, or to become a WebSocket, and can be told.
-            pending::<()>().await;
-        }
+        unless_decided().await;
         Some(None)
     };
+    let makes_room = async {
+        place.given_up().await;
+        unless_decided().await;
+    };
     let given_up = async {
-        deadline.passed().or(unless_decided).await;
+        deadline.passed().or(makes_room).await;
         None
     };
     // Who is given up has had its time, and gets no moment more.

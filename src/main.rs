@@ -2,23 +2,21 @@
 
 mod logging;
 mod settings;
+mod token_file;
 
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, Write};
-use std::mem;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use arc_relay::{AccessTokens, Relay, RelayHandle};
+use arc_relay::Relay;
 use argh::{EarlyExit, FromArgs};
 use async_signal::{Signal, Signals};
 use futures_lite::future::pending;
 use futures_lite::{FutureExt, StreamExt};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use smol::{Task, unblock};
 
 use settings::{Settings, Start};
+use token_file::TokenFile;
 
 /// Joins two WebSocket endpoints that know the same pair code, and forwards binary messages between them, unread.
 #[derive(FromArgs)]
@@ -86,7 +84,7 @@ fn run(settings: Settings) -> ExitCode {
     let Settings { mut config, access_token_file, log_level, log_format } = settings;
     // Before signals are caught: a file that takes long can be given up.
     if let Some(path) = &access_token_file {
-        match read_access_tokens(path) {
+        match token_file::read(path) {
             Ok(tokens) => config.access_tokens = Some(tokens),
             Err(error) => return fail(1, &error),
         }
@@ -111,7 +109,7 @@ fn run(settings: Settings) -> ExitCode {
     };
     say(&format!("arc-relay listening on ws://{} (health at /health)", relay.local_addr()));
     let code = smol::block_on(async {
-        end_requested(&mut signals, Some(&mut Rereading::new(&relay, access_token_file))).await;
+        end_requested(&mut signals, Some(&mut TokenFile::new(&relay, access_token_file))).await;
         let stopped = async {
             relay.stop().await;
             ExitCode::SUCCESS
@@ -127,7 +125,7 @@ fn run(settings: Settings) -> ExitCode {
 }
 
 /// Waits for a signal to end, and returns its number. At each SIGHUP that comes before, the access tokens are read again.
-async fn end_requested(signals: &mut Signals, mut tokens: Option<&mut Rereading<'_>>) -> u8 {
+async fn end_requested(signals: &mut Signals, mut tokens: Option<&mut TokenFile<'_>>) -> u8 {
     loop {
         let read = async {
             match &mut tokens {
@@ -143,54 +141,6 @@ async fn end_requested(signals: &mut Signals, mut tokens: Option<&mut Rereading<
             Some(other) => return other.and_then(Result::ok).map_or(1, |signal| signal as u8),
         }
     }
-}
-
-/// The access tokens, which are read again when somebody asks for that. If they cannot be had, the relay keeps those it has:
-/// neither everybody nor nobody may get in because a file is being edited.
-struct Rereading<'a> {
-    relay: &'a RelayHandle,
-    /// Without a file there is nothing to read again, and that is no reason to end.
-    path: Option<PathBuf>,
-    /// On a thread of its own: a file on a disk that does not answer must not keep signals from being heard.
-    reading: Option<Task<Result<AccessTokens, String>>>,
-    /// Whether somebody has asked again meanwhile.
-    again: bool,
-}
-
-impl<'a> Rereading<'a> {
-    fn new(relay: &'a RelayHandle, path: Option<PathBuf>) -> Self {
-        Self { relay, path, reading: None, again: false }
-    }
-
-    fn begin(&mut self) {
-        let Some(path) = self.path.clone() else { return };
-        match self.reading {
-            Some(_) => self.again = true,
-            None => self.reading = Some(unblock(move || read_access_tokens(&path))),
-        }
-    }
-
-    /// Waits for the end of what was begun.
-    async fn finish(&mut self) {
-        let Some(reading) = &mut self.reading else { return pending().await };
-        match reading.await {
-            Ok(tokens) => {
-                log::info!(count = tokens.count(); "tokens_read");
-                self.relay.set_access_tokens(tokens);
-            }
-            Err(error) => log::error!(error; "tokens_kept"),
-        }
-        self.reading = None;
-        if mem::take(&mut self.again) {
-            self.begin();
-        }
-    }
-}
-
-/// The error names the file, and nothing that is in it.
-fn read_access_tokens(path: &Path) -> Result<AccessTokens, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot read access tokens from {path:?}: {error}"))?;
-    text.parse().map_err(|error| format!("cannot read access tokens from {path:?}: {error}"))
 }
 
 /// One line on standard output. If nobody reads it, so be it.

@@ -193,25 +193,24 @@ impl Reactor {
     fn turn(&self, events: &mut Vec<Event>) {
         let now = Instant::now();
         let until = |deadline: Instant| deadline.saturating_duration_since(now).min(LONGEST_WAIT);
-        let wait = if self.bell.listen() { self.timers.next().map(until) } else { Some(Duration::ZERO) };
-        let mut timeout = wait;
+        let mut wait = if self.bell.listen() { self.timers.next().map(until) } else { Some(Duration::ZERO) };
         for _ in 0..ROUNDS {
-            let time =
-                timeout.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() });
-            let result = epoll::wait(&self.epoll, spare_capacity(events), time.as_ref());
+            let timeout =
+                wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() });
+            let result = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
             self.bell.ignore(); // or each task that is woken here would ring it for a sleeper
             debug_assert!(matches!(result, Ok(_) | Err(Errno::INTR)), "nothing else can happen to a wait");
+            if result.is_err() {
+                return; // it has not looked
+            }
             let are_all = events.len() < events.capacity();
             for event in events.drain(..) {
                 self.report(event);
             }
-            if result.is_err() {
-                return self.bell.ignore(); // a wait that a signal has interrupted has not looked
-            }
             if are_all {
                 break;
             }
-            timeout = Some(Duration::ZERO);
+            wait = Some(Duration::ZERO);
         }
         self.timers.fire(now);
         self.bell.ignore(); // the tasks have their turn now, and no other one before the next wait

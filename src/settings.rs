@@ -1,21 +1,20 @@
 //! The flags of `arc-relay start`, and their environment variables: a flag wins over the environment, and that over
 //! the default. An empty variable counts as none, so that a compose file can pass on what is not set.
 
+mod sources;
+mod value;
+
 use std::ffi::OsString;
-use std::fmt;
-use std::num::NonZeroU64;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
 
 use arc_relay::Config;
 use arc_relay::pair_code::MAX_CHARACTERS;
 use argh::FromArgs;
-use bytesize::ByteSize;
 use log::LevelFilter;
 
 use crate::logging::{self, Format};
+use sources::{Sources, invalid};
+use value::{duration, duration_or_none, duration_or_zero, from, host, is_on, list, rate, size, some, within};
 
 /// Run the relay until SIGINT or SIGTERM. Each flag can be set in the environment, too (the name is in brackets); a
 /// flag wins.
@@ -183,121 +182,13 @@ impl Start {
     }
 }
 
-/// Where settings come from, beside the command line.
-struct Sources<E> {
-    environment: E,
-}
-
-impl<E: Fn(&str) -> Option<OsString>> Sources<E> {
-    /// Sets `setting` to what was given with its flag, or else to what its variable says, if that says anything.
-    fn set<T>(
-        &self,
-        flag: &str,
-        given: Option<String>,
-        setting: &mut T,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<(), String> {
-        if let Some((source, value)) = self.find(flag, given) {
-            let value = value.to_string_lossy();
-            *setting = parse(&value).map_err(|needed| invalid(&source, &value, &needed))?;
-        }
-        Ok(())
-    }
-
-    /// What was said of this flag, and by whom.
-    fn find(&self, flag: &str, given: Option<String>) -> Option<(String, OsString)> {
-        if let Some(value) = given {
-            return Some((flag.to_owned(), value.into()));
-        }
-        variables(flag).find_map(|variable| {
-            let value = (self.environment)(&variable).filter(|value| !value.is_empty())?;
-            Some((variable, value))
-        })
-    }
-}
-
-fn invalid(source: &str, value: &str, needed: &str) -> String {
-    format!("{source}: invalid value {value:?}: {needed}")
-}
-
-/// The environment variables that stand for a flag: its name with our prefix, and one that other relays have, too.
-fn variables(flag: &str) -> impl Iterator<Item = String> + use<> {
-    let name = flag.trim_start_matches('-').replace('-', "_").to_ascii_uppercase();
-    let common = matches!(flag, "--host" | "--port").then(|| format!("RELAY_{name}"));
-    [format!("ARC_RELAY_{name}")].into_iter().chain(common)
-}
-
-fn host(text: &str) -> Result<String, String> {
-    match text {
-        "" => Err(String::from("an address or a name is needed")),
-        host => Ok(host.to_owned()),
-    }
-}
-
-fn is_on(text: &str) -> Result<bool, String> {
-    match text {
-        "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => Err(String::from("true or false is needed")),
-    }
-}
-
-/// What may be missing, but was given.
-fn some<T>(parse: impl FnOnce(&str) -> Result<T, String>) -> impl FnOnce(&str) -> Result<Option<T>, String> {
-    |text| parse(text).map(Some)
-}
-
-/// A list with commas.
-fn list<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<Vec<T>, String> {
-    text.split(',').map(|item| item.trim().parse().map_err(|needed: T::Err| needed.to_string())).collect()
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    match text.parse() {
-        Ok(ByteSize(0)) | Err(_) => Err(String::from("a size is needed, such as 65536 or 16MiB")),
-        Ok(ByteSize(size)) => Ok(size),
-    }
-}
-
-/// A size in each second.
-fn rate(text: &str) -> Result<NonZeroU64, String> {
-    let rate = size(text).ok().filter(|rate| *rate >= Config::LEAST_RATE).and_then(NonZeroU64::new);
-    rate.ok_or_else(|| format!("a size from {} is needed, such as 1MiB", ByteSize(Config::LEAST_RATE)))
-}
-
-/// A number that is no less than this.
-fn from<T: FromStr + PartialOrd + fmt::Display>(least: T) -> impl FnOnce(&str) -> Result<T, String> {
-    move |text| {
-        let number = text.parse().ok().filter(|number| *number >= least);
-        number.ok_or_else(|| format!("a number from {least} is needed"))
-    }
-}
-
-/// A number within these bounds.
-fn within<T: FromStr + PartialOrd + fmt::Display>(bounds: RangeInclusive<T>) -> impl FnOnce(&str) -> Result<T, String> {
-    move |text| {
-        let number = text.parse().ok().filter(|number| bounds.contains(number));
-        number.ok_or_else(|| format!("a number from {} to {} is needed", bounds.start(), bounds.end()))
-    }
-}
-
-fn duration_or_zero(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| String::from("a duration is needed, such as 90s or 5m"))
-}
-
-/// Zero means none.
-fn duration_or_none(text: &str) -> Result<Option<Duration>, String> {
-    duration_or_zero(text).map(|duration| (!duration.is_zero()).then_some(duration))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    duration_or_none(text)?.ok_or_else(|| String::from("more than zero is needed, such as 90s or 5m"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sources::variables;
+    use std::num::NonZeroU64;
     use std::os::unix::ffi::OsStringExt;
+    use std::time::Duration;
 
     fn settings(flags: &[&str], environment: &[(&str, &str)]) -> Result<Settings, String> {
         let start = Start::from_args(&["arc-relay", "start"], flags).map_err(|exit| exit.output)?;

@@ -429,6 +429,12 @@ impl World {
         assert_eq!(self.table.connections(), waiting.len() + 2 * pairs);
         assert!(self.table.len() <= self.capacity.codes && self.table.waiting() <= self.capacity.waiting);
         assert_eq!(self.table.next_deadline(), waiting.first().map(|seat| seat.deadline));
+        assert_eq!(self.table.has_room_to_wait(), waiting.len() < self.capacity.waiting);
+        for number in 0..CODES {
+            let there: Vec<_> = self.seats.iter().filter(|seat| seat.code == number).collect();
+            let pair = <[_; 2]>::try_from(there).ok().map(|pair| pair.map(|seat| self.sides[seat.side].id));
+            assert_eq!(self.table.pair(&code(number)), pair);
+        }
         for (at, side) in self.sides.iter().enumerate() {
             let seat = self.seats.iter().find(|seat| seat.side == at);
             let peer =

@@ -1,0 +1,262 @@
+//! How much a read has room for, what memory is held meanwhile, and when there is none.
+
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+
+use super::*;
+use crate::connection::inbound::{LARGE_BATCH, LEAST_READ, SPARSE};
+use crate::pool::{SIZES, size_for};
+
+#[test]
+fn reads_grow_with_a_stream_and_shrink_behind_it() {
+    let mut side = Side::new();
+    side.arrive(&small_messages(1 << 20));
+    for size in [0, 1, 2, 3, 3, 3] {
+        assert_eq!(side.read(), [SIZES[size] - HEADROOM]);
+        assert!(side.take().is_some());
+        side.peer.incoming.give_credit();
+    }
+    side.socket.0.borrow_mut().arrived.clear();
+    let sparse = |size: usize| SIZES[size] / SPARSE;
+    assert_eq!(side.read().len(), 1, "the last one was full, so there may be more");
+    for (bytes, size) in [(sparse(3), 3), (8, 3), (sparse(2), 2), (8, 2), (8, 1), (8, 0), (8, 0)] {
+        side.arrive(&small_messages(bytes));
+        assert_eq!(side.read(), [SIZES[size] - HEADROOM]);
+        assert!(side.take().is_some());
+        side.peer.incoming.give_credit();
+        assert_eq!(side.in_use(), 0, "there is nothing to keep");
+    }
+}
+
+/// A side in the middle of a stream, the rest of which has arrived.
+fn streaming() -> Side {
+    let mut side = Side::new();
+    let mut message = vec![0; 1 << 10];
+    message[..8].copy_from_slice(&[0x82, 0xFE, 0x03, 0xF8, 1, 2, 3, 4]);
+    side.arrive(&message.repeat(1 << 10));
+    for _ in SIZES {
+        assert_eq!(side.read().len(), 1);
+        assert!(side.take().is_some());
+        side.peer.incoming.give_credit();
+    }
+    assert!(side.inbound.streams());
+    side
+}
+
+#[test]
+fn a_stream_is_read_once_in_a_turn() {
+    let mut side = streaming();
+    assert!(side.read_again().is_empty(), "there was a read in this turn");
+    assert_eq!(side.read().len(), 1);
+    assert!(side.take().is_some());
+    side.peer.incoming.give_credit();
+    assert!(side.read_again().is_empty());
+    assert_eq!(side.read().len(), 1);
+}
+
+#[test]
+fn a_client_is_held_only_for_as_long_as_its_peer_takes_nothing() {
+    let mut side = streaming();
+    side.read(); // the batch is under way, and more has arrived
+    assert!(side.inbound.is_held());
+    side.socket.0.borrow_mut().arrived.clear();
+    assert!(side.take().is_some());
+    side.peer.incoming.give_credit();
+    side.read(); // there is nothing, and nothing may ever come
+    assert!(!side.inbound.is_held(), "its silence would never count again");
+}
+
+#[test]
+fn in_a_stream_both_ways_what_came_from_the_peer_is_written_before_more_is_read() {
+    for streams in [true, false] {
+        let mut side = if streams { streaming() } else { Side::new() };
+        side.arrive(&small_messages(64));
+        side.let_write(usize::MAX);
+        let mut batch = side.surroundings.pool.take(LARGEST);
+        batch.append_input(&small_messages(64));
+        let _ = Reframer::new(None).advance(&mut batch);
+        assert!(side.peer.outgoing.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+        side.peer.outgoing.send(batch);
+        side.surroundings.turn.set(u32::MAX);
+        let socket = side.socket.clone();
+        let (mut connection, _peer) = side.connection();
+        socket.0.borrow_mut().reads.clear();
+        let poll = Pin::new(&mut connection).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll.is_pending());
+        let state = socket.0.borrow();
+        assert_eq!((state.reads.len(), state.writes.len()), (1, 1));
+        assert_eq!(state.last, if streams { "read" } else { "write" });
+    }
+}
+
+#[test]
+fn behind_what_has_to_wait_there_is_room_for_a_read_that_is_worth_it() {
+    // With so many messages ready, the smallest size has just room for it; with one more it has not.
+    let fitting = (SIZES[0] - 2 * HEADROOM - LEAST_READ) / 4;
+    for (messages, size) in [(fitting, 0), (fitting + 1, 1)] {
+        let mut side = Side::new();
+        side.arrive(&small_messages(8));
+        side.read();
+        assert!(side.take().is_some(), "and its credit is out");
+        side.arrive(&small_messages(8 * messages));
+        side.read();
+        side.arrive(&small_messages(8));
+        assert_eq!(side.read(), [SIZES[size] - 2 * HEADROOM - 4 * messages]);
+    }
+}
+
+#[test]
+fn nothing_is_read_that_can_only_say_that_there_is_nothing() {
+    let mut side = Side::new();
+    assert_eq!(side.read().len(), 0);
+    side.arrive(&small_messages(800));
+    assert_eq!(side.read().len(), 1);
+    assert_eq!(side.read().len(), 0);
+}
+
+#[test]
+fn a_read_that_fails_for_now_is_made_again() {
+    let mut side = Side::new();
+    side.socket.0.borrow_mut().lies = true;
+    assert_eq!(side.read().len(), 1, "it said that there is something");
+    assert_eq!(side.in_use(), 0, "the buffer is given back");
+    side.fail(io::ErrorKind::Interrupted);
+    side.arrive(&small_messages(8));
+    while !side.read().is_empty() {}
+    assert_eq!(side.take(), Some(4));
+}
+
+#[test]
+fn a_frame_that_comes_in_drops_stays_where_it_is() {
+    let mut side = Side::new();
+    let mut header = vec![0x82, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0];
+    header.extend([0; 4]);
+    side.arrive(&[header, vec![7; 60_000]].concat());
+    while !side.read().is_empty() {}
+    let in_use = side.in_use();
+    for _ in 0..100 {
+        side.arrive(&[7]);
+        let room = side.read();
+        assert!(room.len() <= 2 && (LEAST_READ..SIZES[2]).contains(&room[0]), "{room:?}");
+        assert_eq!(side.in_use(), in_use);
+    }
+    assert_eq!(in_use, SIZES[2]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Arrive(usize),
+    Read,
+    Credit,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let arrive = prop_oneof![0..40usize, 0..5000usize, 0..200_000usize].prop_map(Step::Arrive);
+    prop::collection::vec(prop_oneof![2 => arrive, 4 => Just(Step::Read), 1 => Just(Step::Credit)], 1..60)
+}
+
+fn lengths() -> impl Strategy<Value = Vec<usize>> {
+    let length = prop_oneof![0..126usize, 126..3000usize, 3000..=65536usize, Just(65535), Just(65536)];
+    prop_oneof![prop::collection::vec(length, 1..40), prop::collection::vec(0..9usize, 1..5000)]
+}
+
+/// What a connection must have done with them, told by lengths alone.
+struct Model {
+    frames: Frames,
+    consumed: usize,
+    sent: usize,
+    has_credit: bool,
+    drained: bool,
+    /// Whether the last batch was a large one.
+    streams: bool,
+    /// The index of the size of the next read.
+    size: usize,
+}
+
+impl Model {
+    /// The lengths of what is ready, of what is not, and of the frame that it begins.
+    fn holds(&self) -> (usize, usize, usize) {
+        let (output, input, frame) = self.frames.after(self.consumed);
+        (output - self.sent, input, frame)
+    }
+
+    /// Hands over what is ready if it may, and returns its length.
+    fn hand_over(&mut self) -> usize {
+        let output = if self.has_credit { self.holds().0 } else { 0 };
+        if output > 0 {
+            self.has_credit = false;
+            self.streams = output > LARGE_BATCH;
+        }
+        self.sent += output;
+        output
+    }
+
+    fn read(&mut self, room: usize, available: usize) {
+        let count = room.min(available);
+        self.consumed += count;
+        self.drained = count < room;
+        if !self.drained && self.size < SIZES.len() - 1 {
+            self.size += 1;
+        } else if count > 0 && count < SIZES[self.size] / SPARSE {
+            self.size = self.size.saturating_sub(1);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/regressions/connection.txt"))),
+        ..ProptestConfig::default()
+    })]
+
+    /// Every read has room that is worth it and all that the next frame needs; no more memory is taken for it than
+    /// that, nor held while nothing comes; and nothing but a full buffer stops it.
+    #[test]
+    fn a_read_has_the_room_it_needs_and_no_more(lengths in lengths(), steps in steps()) {
+        let frames = Frames(lengths);
+        let stream = frames.bytes();
+        let mut model = Model { frames, consumed: 0, sent: 0, has_credit: true, drained: true, streams: false, size: 0 };
+        let mut side = Side::new();
+        let mut arrived = 0;
+        for step in steps {
+            match step {
+                Step::Arrive(count) => {
+                    let end = stream.len().min(arrived + count);
+                    side.arrive(&stream[arrived..end]);
+                    arrived = end;
+                }
+                // There is but one, which comes back when a batch is written.
+                Step::Credit if model.has_credit => {}
+                Step::Credit => {
+                    side.peer.incoming.give_credit();
+                    model.has_credit = true;
+                }
+                Step::Read => {
+                    let held = side.in_use();
+                    let mut batch = model.hand_over();
+                    let kept = if batch == 0 { size_for(held) } else { 0 };
+                    let (output, input, frame) = model.holds();
+                    let before = HEADROOM + if output > 0 { output + HEADROOM } else { 0 };
+                    let needed = before + frame.max(input + LEAST_READ);
+                    let is_full = output > 0 && needed > LARGEST;
+                    let reads = side.read();
+                    let waits = model.streams && !model.drained && !model.has_credit;
+                    let expected = !is_full && !waits && (arrived > model.consumed || !model.drained);
+                    prop_assert_eq!(reads.len(), usize::from(expected));
+                    if let Some(&room) = reads.first() {
+                        let worth = if output == 0 { needed.max(SIZES[model.size]) } else { needed };
+                        prop_assert!(before + input + room >= worth);
+                        let capacity = HEADROOM + output + input + room;
+                        prop_assert!(size_for(capacity) <= size_for(worth).max(kept));
+                        model.read(room, arrived - model.consumed);
+                    }
+                    batch += model.hand_over();
+                    prop_assert_eq!(side.take().unwrap_or(0), batch);
+                    let (output, input, _) = model.holds();
+                    let held = if output + input > 0 { SIZES[size_for(2 * HEADROOM + output + input)] } else { 0 };
+                    prop_assert!(!model.drained || is_full || side.in_use() <= held);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What is written, and when.
+
+use super::*;
+use crate::connection::outbound::CONTROL_BACKLOG;
+use crate::reactor::Reactor;
+
+#[test]
+fn a_write_that_fails_for_now_is_made_again() {
+    let mut side = Side::new();
+    side.outbound.pong(b"ping");
+    side.let_write(100);
+    side.fail(io::ErrorKind::Interrupted);
+    assert_eq!(side.write().last().unwrap(), b"\x8A\x04ping");
+    assert!(!side.outbound.is_broken());
+}
+
+#[test]
+fn nothing_is_written_where_there_is_no_room() {
+    let mut side = Side::new();
+    side.outbound.pong(b"ping");
+    side.let_write(2);
+    assert_eq!(side.write(), [b"\x8A\x04"]);
+    assert_eq!(side.write().len(), 0);
+    side.let_write(4);
+    assert_eq!(side.write(), [b"ping"]);
+    assert!(side.outbound.is_flushed());
+    side.let_write(0);
+    side.outbound.pong(b"");
+    assert_eq!(side.write().len(), 1, "the last write took everything: there may be room");
+    side.let_write(2);
+    assert_eq!(side.write(), [b"\x8A\0"]);
+}
+
+#[test]
+fn pongs_that_nobody_reads_have_a_bound() {
+    let mut side = Side::new();
+    let fill = |side: &mut Side| {
+        (0..CONTROL_BACKLOG / 32).for_each(|_| side.outbound.pong(&[b'a'; 30]));
+        side.outbound.pong(&[b'a'; CONTROL_BACKLOG % 32 - 2]);
+    };
+    fill(&mut side);
+    side.let_write(usize::MAX);
+    assert_eq!(side.write().concat().len(), CONTROL_BACKLOG, "so many are all answered");
+    fill(&mut side);
+    side.outbound.pong(b"newest");
+    assert_eq!(side.write().concat(), b"\x8A\x06newest");
+    fill(&mut side);
+    assert!((0..100).all(|_| !side.outbound.ping(b"")), "there is no room");
+    side.outbound.close(Some(1000), &"x".repeat(123));
+    let all = side.write().concat().len();
+    assert_eq!(all, CONTROL_BACKLOG + 2 + 125, "there is room for the end, and there are no pings without");
+}
+
+#[test]
+fn only_a_reset_is_a_reset() {
+    for (kind, was_reset) in [(io::ErrorKind::ConnectionReset, true), (io::ErrorKind::BrokenPipe, false)] {
+        let mut side = Side::new();
+        side.outbound.pong(b"ping");
+        side.fail(kind);
+        side.write();
+        assert!(side.outbound.is_broken() && side.outbound.is_closing());
+        assert_eq!(side.outbound.was_reset(), was_reset);
+    }
+}
+
+/// Where there are timers.
+fn in_reactor(test: impl FnOnce()) {
+    Reactor::new().unwrap().block_on(async { test() });
+}
+
+#[test]
+fn the_answer_to_a_close_frame_goes_out_with_the_end_of_the_stream() {
+    let close = [0x88, 0x82, 0, 0, 0, 0, 3, 0xE8];
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    let run = |room, expected: &[u8]| {
+        let side = Side::new();
+        let socket = side.socket.clone();
+        let (mut connection, _peer) = side.connection();
+        let mut arrive = |bytes: &[u8], room| {
+            socket.0.borrow_mut().arrived.extend(bytes);
+            socket.0.borrow_mut().room = room;
+            connection.surroundings.turn.set(connection.surroundings.turn.get() + 1);
+            assert!(connection.step(&mut Context::from_waker(Waker::noop())).is_pending());
+            socket.0.borrow().ended
+        };
+        assert!(!arrive(&[&ping, &close[..6]].concat(), 1), "the client has not closed yet");
+        let ended = arrive(&close[6..], room);
+        assert!(ended || arrive(&[], LARGEST));
+        assert_eq!(socket.0.borrow().with_end, expected);
+    };
+    in_reactor(|| {
+        // Behind the rest of the pong, whole, and in two parts.
+        run(LARGEST, &[0x88, 2, 3, 0xE8]);
+        run(3, &[3, 0xE8]);
+    });
+}
+
+#[test]
+fn the_end_of_a_stream_is_not_at_hand_before_the_client_has_closed() {
+    in_reactor(|| {
+        let side = Side::new();
+        side.let_write(LARGEST);
+        let socket = side.socket.clone();
+        let (mut connection, peer) = side.connection();
+        peer.outgoing.finish(None, Farewell::Left);
+        assert!(connection.step(&mut Context::from_waker(Waker::noop())).is_pending());
+        let state = socket.0.borrow();
+        assert_eq!((state.writes.len(), state.with_end.len(), state.ended), (1, 0, false));
+    });
+}

@@ -1,0 +1,58 @@
+//! The file of access tokens: read at the start, and again when somebody asks for that.
+
+use std::fs;
+use std::mem;
+use std::path::{Path, PathBuf};
+
+use arc_relay::{AccessTokens, RelayHandle};
+use futures_lite::future::pending;
+use smol::{Task, unblock};
+
+/// The error names the file, and nothing that is in it.
+pub(crate) fn read(path: &Path) -> Result<AccessTokens, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot read access tokens from {path:?}: {error}"))?;
+    text.parse().map_err(|error| format!("cannot read access tokens from {path:?}: {error}"))
+}
+
+/// The access tokens, which are read again when somebody asks for that. If they cannot be had, the relay keeps those it has:
+/// neither everybody nor nobody may get in because a file is being edited.
+pub(crate) struct TokenFile<'a> {
+    relay: &'a RelayHandle,
+    /// Without a file there is nothing to read again, and that is no reason to end.
+    path: Option<PathBuf>,
+    /// On a thread of its own: a file on a disk that does not answer must not keep signals from being heard.
+    reading: Option<Task<Result<AccessTokens, String>>>,
+    /// Whether somebody has asked again meanwhile.
+    again: bool,
+}
+
+impl<'a> TokenFile<'a> {
+    pub(crate) fn new(relay: &'a RelayHandle, path: Option<PathBuf>) -> Self {
+        Self { relay, path, reading: None, again: false }
+    }
+
+    /// Begins to read it again, or sees to it that it is read once more.
+    pub(crate) fn begin(&mut self) {
+        let Some(path) = self.path.clone() else { return };
+        match self.reading {
+            Some(_) => self.again = true,
+            None => self.reading = Some(unblock(move || read(&path))),
+        }
+    }
+
+    /// Waits for the end of what was begun.
+    pub(crate) async fn finish(&mut self) {
+        let Some(reading) = &mut self.reading else { return pending().await };
+        match reading.await {
+            Ok(tokens) => {
+                log::info!(count = tokens.count(); "tokens_read");
+                self.relay.set_access_tokens(tokens);
+            }
+            Err(error) => log::error!(error; "tokens_kept"),
+        }
+        self.reading = None;
+        if mem::take(&mut self.again) {
+            self.begin();
+        }
+    }
+}
