@@ -545,4 +545,27 @@ mod tests {
         assert!(notes.iter().all(|&(number, at)| at >= start + number * MOMENT), "early");
         assert_eq!(reactor.timers.next(), None, "a timer that is dropped is not waited for");
     }
+
+    /// As after a stop of the process: more has happened than fits into one wait, and a timer's time is over.
+    #[test]
+    fn all_that_has_happened_is_told_before_a_timer_is_ready() {
+        let reactor = Reactor::new().unwrap();
+        let notes = Arc::new(Mutex::new(vec![]));
+        let waker =
+            |number| Waker::from(Arc::new(Note { number, notes: Arc::clone(&notes), task: Waker::noop().clone() }));
+        let mut pairs: Vec<_> = (0..10).map(|_| sockets()).collect();
+        let registrations: Vec<_> = pairs.iter().map(|(near, _)| reactor.register(near).unwrap()).collect();
+        reactor.block_on(async {
+            let mut timer = Timer::at(Instant::now());
+            assert!(Pin::new(&mut timer).poll(&mut Context::from_waker(&waker(0))).is_pending());
+            for (registration, (_, far)) in registrations.iter().zip(&mut pairs) {
+                assert!(registration.poll(Readiness::Read, &mut Context::from_waker(&waker(1))).is_pending());
+                far.write_all(b"meanwhile").unwrap();
+            }
+            thread::sleep(MOMENT);
+            reactor.turn(&mut Vec::with_capacity(4));
+            let told: Vec<_> = lock(&notes).iter().map(|&(number, _)| number).collect();
+            assert_eq!(told, [&[1; 10][..], &[0]].concat());
+        });
+    }
 }

@@ -285,6 +285,20 @@ fn nobody_loses_its_seat_for_a_third_that_could_not_have_it() {
     drop(enter(&relay, "/?pair=x"));
 }
 
+/// There was room for it when it came, and there is none any more when nobody has answered.
+#[test]
+fn nobody_loses_its_seat_for_a_third_that_cannot_have_it_any_more() {
+    let relay = Relay::start(&["--probe-timeout", "3s", "--max-waiting", "1"]);
+    let (mut dead, _dead) = pair(&relay);
+    let mut third = relay.socket();
+    third.write_all(upgrade("/?pair=x", "").as_bytes()).unwrap();
+    expect(&mut dead, &[0x89, 0]);
+    let alone = enter(&relay, "/?pair=alone");
+    assert!(head(&mut third).starts_with("HTTP/1.1 409 "));
+    assert_eq!(relay.pairs(), 2);
+    drop(alone);
+}
+
 #[test]
 fn a_third_that_waits_for_answers_is_told_that_the_relay_stops() {
     let mut relay = Relay::start(&["--probe-timeout", "1m"]);

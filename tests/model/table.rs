@@ -233,6 +233,8 @@ impl World {
         let new = self.sides.len();
         let there: Vec<_> = self.seats.iter().filter(|seat| seat.code == number).copied().collect();
         let codes = self.waiting().len() + (self.seats.len() - self.waiting().len()) / 2;
+        let pair = <[Seat; 2]>::try_from(&there[..]).ok().map(|pair| pair.map(|seat| self.sides[seat.side].id));
+        assert_eq!(self.table.pair(&code(number)), pair);
         let has_room = codes < self.capacity.codes && self.waiting().len() < self.capacity.waiting;
         let result = self.table.connect(code(number), Handle { owner: new }, self.now);
         let (id, peer) = match (result, &there[..]) {
@@ -430,11 +432,6 @@ impl World {
         assert!(self.table.len() <= self.capacity.codes && self.table.waiting() <= self.capacity.waiting);
         assert_eq!(self.table.next_deadline(), waiting.first().map(|seat| seat.deadline));
         assert_eq!(self.table.has_room_to_wait(), waiting.len() < self.capacity.waiting);
-        for number in 0..CODES {
-            let there: Vec<_> = self.seats.iter().filter(|seat| seat.code == number).collect();
-            let pair = <[_; 2]>::try_from(there).ok().map(|pair| pair.map(|seat| self.sides[seat.side].id));
-            assert_eq!(self.table.pair(&code(number)), pair);
-        }
         for (at, side) in self.sides.iter().enumerate() {
             let seat = self.seats.iter().find(|seat| seat.side == at);
             let peer =

@@ -63,6 +63,34 @@ fn only_a_reset_is_a_reset() {
     }
 }
 
+#[test]
+fn who_has_said_how_it_departs_has_not_stalled() {
+    in_reactor(|| {
+        for (sent, outcome) in [
+            (&[][..], Outcome::Stalled),
+            (&[0x88, 0x80, 0, 0, 0, 0], Outcome::Left),
+            (&[0xFF, 0x80, 0, 0, 0, 0], Outcome::Violation),
+        ] {
+            let side = Side::new();
+            side.arrive(sent);
+            let socket = side.socket.clone();
+            let (mut connection, _peer) = side.connection();
+            let mut step = || {
+                connection.surroundings.turn.set(connection.surroundings.turn.get() + 1);
+                connection.step(&mut Context::from_waker(Waker::noop()))
+            };
+            assert!(step().is_pending());
+            // Its system gives it up, which is found by a read or by the next write.
+            let mut state = socket.0.borrow_mut();
+            state.failures.push_back(io::ErrorKind::TimedOut);
+            (state.lies, state.room) = (true, 1);
+            drop(state);
+            let _ = step();
+            assert_eq!(connection.outcome(), outcome, "{sent:x?}");
+        }
+    });
+}
+
 /// Where there are timers.
 fn in_reactor(test: impl FnOnce()) {
     Reactor::new().unwrap().block_on(async { test() });
