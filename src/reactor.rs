@@ -200,9 +200,6 @@ impl Reactor {
             let result = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
             self.bell.ignore(); // or each task that is woken here would ring it for a sleeper
             debug_assert!(matches!(result, Ok(_) | Err(Errno::INTR)), "nothing else can happen to a wait");
-            if result.is_err() {
-                return; // it has not looked
-            }
             let are_all = events.len() < events.capacity();
             for event in events.drain(..) {
                 self.report(event);
@@ -557,15 +554,18 @@ mod tests {
         let registrations: Vec<_> = pairs.iter().map(|(near, _)| reactor.register(near).unwrap()).collect();
         reactor.block_on(async {
             let mut timer = Timer::at(Instant::now());
-            assert!(Pin::new(&mut timer).poll(&mut Context::from_waker(&waker(0))).is_pending());
+            let mut poll = || Pin::new(&mut timer).poll(&mut Context::from_waker(&waker(0)));
+            assert!(poll().is_pending());
             for (registration, (_, far)) in registrations.iter().zip(&mut pairs) {
                 assert!(registration.poll(Readiness::Read, &mut Context::from_waker(&waker(1))).is_pending());
                 far.write_all(b"meanwhile").unwrap();
             }
             thread::sleep(MOMENT);
+            assert!(poll().is_pending(), "nobody has looked at the sockets yet");
             reactor.turn(&mut Vec::with_capacity(4));
             let told: Vec<_> = lock(&notes).iter().map(|&(number, _)| number).collect();
             assert_eq!(told, [&[1; 10][..], &[0]].concat());
+            assert!(poll().is_ready());
         });
     }
 }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt;
-use futures_lite::future::yield_now;
 
 use crate::buffer::Buffer;
 use crate::capacity::Capacity;
@@ -25,7 +24,7 @@ use crate::rate::{Rates, SharedBudget};
 use crate::stop::Stop;
 use crate::tickets::{Ticket, Tickets};
 
-/// How long whoever gets the seat of somebody who is lost waits for that to be gone. It is a matter of a turn of the
+/// How long whoever gets the seat of somebody who is lost waits for that to be gone. It is a matter of a turn of its
 /// executor.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -172,14 +171,7 @@ impl Seats {
             Err(occupied @ NoSeat::Occupied(sides)) => {
                 let Some(probe) = self.probe(sides) else { return Err(occupied) };
                 probe.settle().await;
-                match self.claim(code.clone(), worker) {
-                    Err(NoSeat::Full) => {
-                        // The tickets of who is lost come back with the ends of their tasks, which follow their seats.
-                        yield_now().await;
-                        self.claim(code, worker)
-                    }
-                    result => result,
-                }
+                self.claim(code, worker)
             }
             result => result,
         }
@@ -315,7 +307,8 @@ impl Probe {
     async fn settle(mut self) {
         self.wait(self.seats.probe_timeout).await;
         if self.give_up() {
-            self.wait(FAREWELL).await; // their tickets may be the last ones
+            // Their tickets may be the last ones, and come back with their tasks, whose last act it is to leave their seats.
+            self.wait(FAREWELL).await;
         }
     }
 
