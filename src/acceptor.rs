@@ -8,7 +8,7 @@ use futures_lite::FutureExt;
 use rustix::io::Errno;
 
 use crate::events;
-use crate::handshakes::Handshakes;
+use crate::slots::Slots;
 use crate::stop::{Stop, StopOnDrop, stop};
 use crate::transport::Listener;
 use crate::worker::{Job, Shared, Stage};
@@ -83,7 +83,7 @@ async fn accept<L: Listener>(listener: L, shared: &Shared<L::Socket>, alive: Sto
 
 /// How long to wait after a failed accept. If file descriptors are short, and handshakes have many of them, the limit of
 /// handshakes is too high for this system's; but they must not keep others out for that.
-fn pause(error: &io::Error, handshakes: &Handshakes) -> Duration {
+fn pause(error: &io::Error, handshakes: &Slots) -> Duration {
     let want_files = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
     if want_files && handshakes.make_room() { ROOM_IS_MADE } else { ACCEPT_BACKOFF }
 }

@@ -26,6 +26,8 @@ pub struct Buffer {
     pub(crate) bytes: Box<[u8]>,
     pub(crate) output: Range<usize>,
     pub(crate) input: Range<usize>,
+    /// Messages that end in the output.
+    pub(crate) messages: u32,
     /// The memory that it takes, if that is counted.
     _part: Option<Part>,
 }
@@ -46,7 +48,7 @@ impl Buffer {
         let bytes = vec![0; capacity].into_boxed_slice();
         #[cfg(any(test, fuzzing))]
         ALLOCATED.set(ALLOCATED.get().wrapping_add(capacity));
-        Self { bytes, output: HEADROOM..HEADROOM, input: HEADROOM..HEADROOM, _part: part }
+        Self { bytes, output: HEADROOM..HEADROOM, input: HEADROOM..HEADROOM, messages: 0, _part: part }
     }
 
     /// Where the next read goes: the free end of the buffer, which may be empty.

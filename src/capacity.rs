@@ -20,6 +20,9 @@ const FILES_OF_A_WORKER: usize = 2 + 2 * INBOX;
 /// How many of the open files handshakes may take at most: one in so many, as long as they are no more than asked for.
 const SHARE_OF_HANDSHAKES: usize = 4;
 
+/// How many of the connections may linger in their closing handshake: one in so many. Strangers can make them take their time.
+const SHARE_OF_LINGERING: usize = 4;
+
 /// What is asked for. What is not is decided by the limit of open files.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
@@ -37,13 +40,19 @@ pub(crate) struct Capacity {
     pub(crate) connections: usize,
     /// Opening handshakes.
     pub(crate) handshakes: usize,
+    /// WebSockets whose closing handshake takes long: a part of all.
+    pub(crate) lingering: usize,
     pub(crate) table: pair_table::Capacity,
 }
 
 impl Capacity {
     #[cfg(test)]
-    pub(crate) const ROOMY: Self =
-        Self { connections: 100, handshakes: 100, table: pair_table::Capacity { codes: 100, waiting: 100 } };
+    pub(crate) const ROOMY: Self = Self {
+        connections: 100,
+        handshakes: 100,
+        lingering: 100,
+        table: pair_table::Capacity { codes: 100, waiting: 100 },
+    };
 
     /// What is possible with the limit of open files that this process has now.
     pub(crate) fn of_system(wish: Wish) -> Self {
@@ -60,7 +69,8 @@ impl Capacity {
         let connections = wish.connections.unwrap_or(usize::MAX).min(files - handshakes).max(2);
         // If all connections could wait, those who come to somebody who waits would find no room.
         let waiting = wish.waiting.unwrap_or(connections / 2).max(1);
-        Self { connections, handshakes, table: pair_table::Capacity { codes: wish.pairs, waiting } }
+        let lingering = (connections / SHARE_OF_LINGERING).max(1);
+        Self { connections, handshakes, lingering, table: pair_table::Capacity { codes: wish.pairs, waiting } }
     }
 }
 
@@ -72,7 +82,7 @@ mod tests {
 
     #[test]
     fn all_files_but_a_reserve_are_for_connections() {
-        let Capacity { connections, handshakes, table } = Capacity::with_files(NOTHING, 20_000);
+        let Capacity { connections, handshakes, table, .. } = Capacity::with_files(NOTHING, 20_000);
         assert_eq!(
             (connections + handshakes + 98, handshakes, table.waiting, table.codes),
             (20_000, 1024, connections / 2, 9)
@@ -107,7 +117,7 @@ mod tests {
     #[test]
     fn a_pair_fits_whatever_the_limit_is() {
         for files in [0, 3, 60, 70, usize::MAX] {
-            let Capacity { connections, handshakes, table } = Capacity::with_files(NOTHING, files);
+            let Capacity { connections, handshakes, table, .. } = Capacity::with_files(NOTHING, files);
             assert!(connections >= 2 && handshakes >= 1 && table.waiting >= 1, "{files} files");
         }
     }

@@ -14,12 +14,14 @@
 //! | the link ends with a farewell         |                                         | the farewell's code       |
 //!
 //! After a close frame is sent to the client, the connection lasts until the client has closed too and its stream has
-//! ended, but no longer than [`CLOSE_TIMEOUT`]. A stream that ends while it is not read from, because the peer is slow or a rate is used up,
-//! ends the way to that client at once, whatever it said before. If nothing can be written to it any more, what it sent before is
-//! still read, as fast as its peer takes it, and the end of its stream says how it departed.
+//! ended, or until [`closing`] waits no longer. A stream that ends while it is not read from, because the peer is slow or a
+//! rate is used up, ends the way to that client at once, whatever it said before. If nothing can be written to it any more,
+//! what it sent before is still read, as fast as its peer takes it, and the end of its stream says how it departed.
 
+mod closing;
 mod inbound;
 mod outbound;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -33,29 +35,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::client_limits::Presence;
-use crate::clock::{Clock, Sleep};
+use crate::clock::Clock;
 use crate::events::{Outcome, Visit};
 use crate::link::Farewell;
 use crate::liveness::{Liveness, Rules, Seen, Verdict};
-use crate::occupants::Question;
 use crate::pool::Pool;
 use crate::reframe::Reframer;
 use crate::seats::Claim;
+use crate::slots::Slots;
 use crate::stats::Stats;
 use crate::stop::StopOnDrop;
 use crate::tickets::Ticket;
 use crate::transport::Transport;
 
-use inbound::Inbound;
+use closing::Closing;
+use inbound::{Ended, Inbound};
 use outbound::Outbound;
-
-/// How long a close frame may remain unanswered, and a closed connection open. Long enough for a slow link, short
-/// enough that a vanished client does not matter.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the close frame may take to get to a client that has done nothing wrong: the system's queue before it may
-/// hold megabytes that its peer has sent. Enough for 4 MiB at half a megabit in a second.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(70);
+use takeover::Takeover;
 
 /// What a client is told that has not answered, should it still listen.
 const PING_TIMEOUT: (u16, &str) = (1011, "ping timeout");
@@ -72,8 +68,11 @@ pub(crate) struct Surroundings {
     pub(crate) turn: Rc<Cell<u32>>,
     /// Counts the beats, at which some of the connections are woken to look at their clients.
     pub(crate) beat: Cell<u32>,
-    /// The last one that came too late: as when the process was stopped.
-    pub(crate) late_beat: Cell<u32>,
+    /// How long a client's system may acknowledge nothing, and how long in a takeover probe.
+    pub(crate) write_timeout: Duration,
+    pub(crate) probe_timeout: Duration,
+    /// Slots of connections whose closing handshake takes long.
+    pub(crate) lingering: Arc<Slots>,
     pub(crate) liveness: Rules,
 }
 
@@ -82,10 +81,11 @@ pub(crate) struct Connection<T> {
     socket: T,
     inbound: Inbound,
     outbound: Outbound,
-    closing: Closing,
-    /// The end of its present step.
-    timeout: Option<Sleep>,
+    /// The closing handshake, once it has begun.
+    closing: Option<Box<Closing>>,
     shut_down: bool,
+    /// Whether the client's stream has ended in order, so that only the way to it is left.
+    ended: bool,
     liveness: Liveness,
     /// What is told of it when it ends.
     visit: Visit,
@@ -93,9 +93,11 @@ pub(crate) struct Connection<T> {
     given_up: Option<Outcome>,
     /// Whether a step has begun and not ended: whoever drops it then does so because of a panic.
     is_in_step: bool,
-    /// Whether its seat owes an answer.
-    asked: bool,
-    /// Whether its seat knows whom to wake.
+    /// The takeover probe that its seat owes an answer to, if any.
+    takeover: Takeover,
+    /// Whether something was received since the last look at the client.
+    received: bool,
+    /// Whether its seat has the waker of this task.
     attends: bool,
     surroundings: Rc<Surroundings>,
     _ticket: Ticket,
@@ -122,15 +124,16 @@ impl<T: Transport> Connection<T> {
         Self {
             socket,
             inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, budgets, Rc::clone(&surroundings)),
-            outbound: Outbound::new(end.incoming, Rc::clone(&surroundings.pool)),
-            closing: Closing::NotYet,
-            timeout: None,
+            outbound: Outbound::new(end.incoming, Rc::clone(&surroundings.pool), surroundings.liveness.has_pings()),
+            closing: None,
             shut_down: false,
+            ended: false,
             liveness: Liveness::new(surroundings.beat.get()),
             visit,
             given_up: None,
             is_in_step: false,
-            asked: false,
+            takeover: Takeover::None,
+            received: false,
             attends: false,
             surroundings,
             _ticket: ticket,
@@ -148,7 +151,10 @@ impl<T> Connection<T> {
             (Some(outcome), _) => outcome,
             (None, Some(farewell)) => farewell.into(),
             (None, None) => match self.inbound.outcome() {
-                Some(Outcome::Lost) if self.inbound.has_stalled() || self.outbound.has_stalled() => Outcome::Stalled,
+                Some(Outcome::Lost) if self.inbound.has_stalled() || self.outbound.has_stalled() => {
+                    // In a takeover probe, the system has found that out for the third client.
+                    if self.takeover.is_probed() { Outcome::Replaced } else { Outcome::Stalled }
+                }
                 // If the client has not ended either, the relay waits for it no longer.
                 outcome => outcome.unwrap_or(Outcome::Stopped),
             },
@@ -164,116 +170,98 @@ impl<T> Drop for Connection<T> {
     }
 }
 
-/// How far the closing handshake has come.
-#[derive(Clone, Copy, Debug)]
-enum Closing {
-    NotYet,
-    /// The close frame is queued, but not yet sent.
-    Delivering,
-    /// It is in the socket, which was asked to tell when it is sent.
-    Sending,
-    /// The client's turn.
-    Answering,
-}
-
 impl<T: Transport> Connection<T> {
-    /// Asks the client whether it is there, if it is time to. If it is given up, says why.
-    fn look_after_client(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
+    /// Looks whether the client is there: at each beat, and when a third client wants its seat.
+    fn look_after_client(&mut self, cx: &mut Context<'_>) {
         if self.outbound.is_closing() {
-            return None; // which has timeouts of its own
+            return; // which has timeouts of its own
         }
-        if self.liveness.is_due(self.surroundings.beat.get()) {
-            let heard = self.inbound.forget_heard() || self.is_excused();
-            match self.look(heard) {
+        let received = self.inbound.take_received();
+        self.received |= received;
+        let beat = self.surroundings.beat.get();
+        let beats = self.liveness.beats_since_look(beat);
+        if beats > 0 {
+            self.outbound.mark(beats);
+            let seen = self.seen();
+            match self.liveness.look(beat, seen, &self.surroundings.liveness) {
                 Verdict::Wait => {}
-                Verdict::Ping => _ = self.ping(&[]), // any byte is an answer
-                Verdict::Measure { ping } => {
-                    if self.ping(&[ping]) {
-                        self.liveness.pinged();
-                    }
-                }
-                Verdict::Lost => return Some(Outcome::Timeout),
+                Verdict::Ping => self.ping(),
+                Verdict::Lost => return self.give_up(cx),
             }
         }
-        let seat = self.inbound.seat()?;
+        self.take_over(cx, received);
+        self.outbound.poll(cx, &self.socket);
+        self.takeover.advance(cx, &self.socket, &self.outbound, &self.surroundings);
+    }
+
+    /// Begins or ends a takeover probe.
+    fn take_over(&mut self, cx: &Context<'_>, received: bool) {
+        let Some(seat) = self.inbound.seat() else { return };
         if !std::mem::replace(&mut self.attends, true) {
             seat.attend(cx.waker().clone());
         }
-        match seat.question() {
-            Some(Question::Lost) => return Some(Outcome::Replaced),
-            Some(Question::IsThere) if !self.asked => {
-                self.asked = true;
-                let heard = self.inbound.forget_heard();
-                let _ = self.look(heard);
-                if self.liveness.is_near(&self.surroundings.liveness) && !self.is_excused() {
-                    self.ping(&[]);
-                } else {
-                    // The answer would not come in time, and a client that lives never loses its seat.
-                    self.answer();
-                }
+        let is_asked = seat.is_asked();
+        if !is_asked && !self.takeover.is_probed() {
+            return;
+        }
+        // A client that could not answer in time, though it lives, keeps its seat.
+        if received || self.is_excused() {
+            if let Some(seat) = self.inbound.seat() {
+                seat.answer();
             }
-            Some(Question::IsThere) | None => {}
+            return self.takeover.end(&self.socket, &self.surroundings);
         }
-        None
-    }
-
-    fn look(&mut self, heard: bool) -> Verdict {
-        let Surroundings { beat, late_beat, liveness: rules, .. } = &*self.surroundings;
-        let seen = Seen { heard, echo: self.inbound.echo(), written: self.outbound.take_written() };
-        self.liveness.look(beat.get(), late_beat.get(), seen, rules)
-    }
-
-    /// False if there is no room for a ping.
-    fn ping(&mut self, data: &[u8]) -> bool {
-        let is_queued = self.outbound.ping(data);
-        if is_queued {
-            self.surroundings.stats.pinged();
+        if !self.takeover.is_probed() {
+            self.takeover = Takeover::Pinged;
+            let seen = self.seen();
+            if self.liveness.probe(self.surroundings.beat.get(), seen, &self.surroundings.liveness) {
+                self.ping();
+            }
         }
-        is_queued
     }
 
-    /// Whether the client is not to blame for its silence: it is not read from, or what it was sent before is on its way
-    /// (and if it takes nothing of that, the system gives it up).
+    /// What has happened since this was asked last.
+    fn seen(&mut self) -> Seen {
+        Seen {
+            received: std::mem::take(&mut self.received) || self.is_excused(),
+            messages: self.outbound.take_messages(),
+            to_next_answer: self.outbound.in_flight().to_next_answer(),
+        }
+    }
+
+    /// Pings the client, unless there is no room for a ping: then there is enough before it to be taken.
+    fn ping(&mut self) {
+        if self.outbound.ping(&[]) {
+            self.surroundings.stats.pinged(); // any byte is an answer
+        }
+    }
+
+    /// Gives the client up. Should it live, it gets everything that was sent to it, and then learns why.
+    fn give_up(&mut self, cx: &mut Context<'_>) {
+        self.given_up = Some(if self.takeover.is_probed() { Outcome::Replaced } else { Outcome::Timeout });
+        let (code, reason) = PING_TIMEOUT;
+        self.outbound.close(Some(code), reason);
+        self.outbound.poll(cx, &self.socket);
+        self.inbound.leave(Farewell::Lost);
+        // What it still sends is read and discarded.
+        cx.waker().wake_by_ref();
+    }
+
+    /// Whether the client is not to blame for its silence: it is not read from, or it has to take something first (and if it
+    /// takes nothing of that, the system gives it up).
     fn is_excused(&self) -> bool {
         self.inbound.is_held() || self.outbound.is_blocked()
     }
 
-    /// Tells who asked that the client is there.
-    fn answer(&mut self) {
-        self.asked = false;
-        if let Some(seat) = self.inbound.seat() {
-            seat.answer();
-        }
-    }
-
     /// Ready when the closing handshake has taken too long.
-    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let clock = &self.surroundings.clock;
-        let sleep = |duration| Some(clock.sleep_until(clock.now() + duration));
-        loop {
-            self.closing = match self.closing {
-                // A client that has closed or violated the protocol wants nothing more.
-                Closing::NotYet | Closing::Delivering | Closing::Sending if self.inbound.has_closed() => {
-                    self.timeout = sleep(CLOSE_TIMEOUT);
-                    Closing::Answering
-                }
-                Closing::NotYet => {
-                    self.timeout = sleep(DELIVERY_TIMEOUT);
-                    Closing::Delivering
-                }
-                Closing::Delivering if self.outbound.is_flushed() => {
-                    // Not before: the room that the frame waits for would be told in the place of this.
-                    self.socket.report_when_sent();
-                    Closing::Sending
-                }
-                Closing::Sending if self.socket.poll_writable(cx).is_ready() => {
-                    self.timeout = sleep(CLOSE_TIMEOUT);
-                    Closing::Answering
-                }
-                Closing::Delivering | Closing::Sending | Closing::Answering => break,
-            };
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.closing.is_none() {
+            self.takeover.end(&self.socket, &self.surroundings);
+            let now = self.surroundings.clock.now();
+            self.closing = Some(Box::new(Closing::new(now, self.given_up.is_some())));
         }
-        self.timeout.as_mut().map_or(Poll::Pending, |timeout| timeout.as_mut().poll(cx))
+        let Some(closing) = &mut self.closing else { return Poll::Pending };
+        closing.poll(cx, &self.socket, &self.outbound, self.inbound.take_received(), &self.surroundings)
     }
 }
 
@@ -292,51 +280,48 @@ impl<T: Transport> Future for Connection<T> {
 
 impl<T: Transport> Connection<T> {
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self;
-        if this.surroundings.stopping.get() {
-            this.inbound.leave(Farewell::Stopping);
+        if self.surroundings.stopping.get() {
+            self.inbound.leave(Farewell::Stopping);
         }
-        this.given_up = this.look_after_client(cx);
-        if this.given_up.is_some() {
-            let (code, reason) = PING_TIMEOUT;
-            this.outbound.close(Some(code), reason);
-            this.outbound.poll(cx, &this.socket);
-            this.inbound.leave(Farewell::Lost);
-            return Poll::Ready(());
-        }
-        let mut was_closing = this.outbound.is_closing();
-        if this.inbound.streams() {
+        let mut was_closing = self.outbound.is_closing();
+        if self.inbound.streams() {
             // What the peer has just read is written before it is driven out of the cache.
-            this.outbound.poll(cx, &this.socket);
+            self.outbound.poll(cx, &self.socket);
         }
         loop {
-            if this.inbound.poll(cx, &this.socket, &mut this.outbound).is_ready() {
-                if this.outbound.is_closing() {
-                    // Its stream ended right behind what is answered by this, but it may still listen.
-                    this.outbound.poll(cx, &this.socket);
+            if !self.ended
+                && let Poll::Ready(ended) = self.inbound.poll(cx, &self.socket, &mut self.outbound)
+            {
+                if ended == Ended::Broken {
+                    return Poll::Ready(());
                 }
-                return Poll::Ready(()); // and there is nobody to wait for
+                // It may still read: answers that it is owed go out, and what is being written.
+                self.ended = true;
+                self.outbound.finish();
             }
-            this.outbound.poll(cx, &this.socket);
-            if was_closing || !this.outbound.is_closing() || this.outbound.is_broken() {
+            self.outbound.poll(cx, &self.socket);
+            if was_closing || !self.outbound.is_closing() || self.outbound.is_broken() {
                 break;
             }
             was_closing = true;
             // The link has ended. What the client still sends has nowhere to go, but has to be read for its answer.
-            this.inbound.leave(Farewell::Left);
+            self.inbound.leave(Farewell::Left);
         }
-        if this.asked && (this.inbound.has_heard() || this.is_excused()) {
-            this.answer();
+        // After reading: an answer that has arrived counts before the time that it had.
+        self.look_after_client(cx);
+        let is_broken = self.outbound.is_broken();
+        if self.ended && (is_broken || self.outbound.is_flushed()) {
+            return Poll::Ready(()); // nothing is left to wait for
         }
-        if this.outbound.is_closing() && !this.outbound.is_broken() {
-            if this.poll_timeout(cx).is_ready() {
-                this.inbound.leave(Farewell::Lost);
+        if self.outbound.is_closing() && !is_broken {
+            if self.poll_closing(cx).is_ready() {
+                self.inbound.leave(Farewell::Lost);
                 return Poll::Ready(());
             }
-            if this.outbound.is_flushed() && this.inbound.has_closed() && !this.shut_down {
+            if self.outbound.is_flushed() && self.inbound.has_closed() && !self.shut_down {
                 // The server is to close first (RFC 6455, section 7.1.1). An error says that the client was faster.
-                this.shut_down = true;
-                let _ = this.socket.shut_down();
+                self.shut_down = true;
+                let _ = self.socket.shut_down();
             }
         }
         Poll::Pending

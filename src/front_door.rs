@@ -33,10 +33,10 @@ use smol_hyper::rt::FuturesIo;
 use crate::client_limits::{ClientLimits, Presence};
 use crate::clock::Clock;
 use crate::events::{Rejection, Witness};
-use crate::handshakes::{Handshakes, Place};
 use crate::network::{Network, is_trusted};
 use crate::policy::Policy;
 use crate::seats::{Claim, NoSeat, Seats};
+use crate::slots::{Slot, Slots};
 use crate::stats::Stats;
 use crate::stop::Stop;
 use crate::transport::Transport;
@@ -71,7 +71,7 @@ pub(crate) struct Admitted<T> {
 /// What the front door goes by. All workers share it.
 #[derive(Debug)]
 pub(crate) struct Door {
-    pub(crate) handshakes: Arc<Handshakes>,
+    pub(crate) handshakes: Arc<Slots>,
     /// How long a client may take for the head of a request, and then for its answer.
     pub(crate) handshake_timeout: Duration,
     pub(crate) policy: Policy,
@@ -96,7 +96,7 @@ pub(crate) async fn receive<T: Transport>(
     mut stop: Stop,
 ) -> Option<Admitted<T>> {
     let witness = Witness::new(&door.stats, door.log_addresses.then_some(peer));
-    let place = door.handshakes.enter();
+    let slot = door.handshakes.take();
     let deadline = Deadline::new(&*door.clock, door.handshake_timeout);
     let known = (!door.proxy_protocol).then(|| Caller::new(door, peer));
     let begun = async {
@@ -108,11 +108,11 @@ pub(crate) async fn receive<T: Transport>(
         })
     };
     let given_up = async {
-        deadline.passed().or(place.given_up()).or(stop.wait()).await;
+        deadline.passed().or(slot.revoked()).or(stop.wait()).await;
         None
     };
     let Some(begun) = begun.or(given_up).await else {
-        tell_given_up(&witness, &deadline, &place);
+        tell_given_up(&witness, &deadline, &slot);
         return None;
     };
     let (caller, read_ahead) = begun
@@ -124,7 +124,7 @@ pub(crate) async fn receive<T: Transport>(
         .ok()?;
     witness.learn(caller.peer());
     // Only now, and in a box: a connection that says nothing is to cost next to nothing.
-    let visit = Visit { stream, read_ahead, caller, witness: &witness, place, deadline };
+    let visit = Visit { stream, read_ahead, caller, witness: &witness, slot, deadline };
     let mut admitted = Box::pin(speak(visit, door, worker, stop)).await;
     if let Some(admitted) = &mut admitted {
         admitted.claim.visit.address = witness.address().map(Box::new);
@@ -133,10 +133,10 @@ pub(crate) async fn receive<T: Transport>(
 }
 
 /// A client was given up without an answer, if one of these is why.
-fn tell_given_up(witness: &Witness<'_>, deadline: &Deadline<'_>, place: &Place) {
+fn tell_given_up(witness: &Witness<'_>, deadline: &Deadline<'_>, slot: &Slot) {
     if deadline.is_over() {
         witness.rejected(Rejection::Timeout, None);
-    } else if place.is_given_up() {
+    } else if slot.is_revoked() {
         witness.rejected(Rejection::Crowded, None);
     }
 }
@@ -148,18 +148,18 @@ struct Visit<'a, T> {
     read_ahead: Bytes,
     caller: Caller<'a>,
     witness: &'a Witness<'a>,
-    place: Place,
+    slot: Slot,
     deadline: Deadline<'a>,
 }
 
 /// Speaks HTTP with a client that has begun to.
 async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mut stop: Stop) -> Option<Admitted<T>> {
-    let Visit { stream, read_ahead, caller, witness, place, deadline } = visit;
+    let Visit { stream, read_ahead, caller, witness, slot, deadline } = visit;
     let (claimed, door_closed) = (RefCell::new(None), stop.clone());
     let (claimed_by, deadline_of, caller_is, door_closed) = (&claimed, &deadline, &caller, &door_closed);
     let service = service_fn(|request| async move {
         // To answer can take a while, if a pair is asked whether it is there, and whoever has asked is not cut off for that.
-        deadline_of.pause(door.seats.probe_timeout());
+        deadline_of.pause(door.seats.longest_join());
         witness.learn(caller_is.client(request.headers()));
         let stopping = async {
             door_closed.clone().wait().await;
@@ -209,7 +209,7 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
         Some(None)
     };
     let makes_room = async {
-        place.given_up().await;
+        slot.revoked().await;
         unless_decided().await;
     };
     let given_up = async {
@@ -221,11 +221,11 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
         if !deadline.is_answering() {
             witness.learn(caller.peer()); // for whom it would have asked next is not known
         }
-        tell_given_up(witness, &deadline, &place);
+        tell_given_up(witness, &deadline, &slot);
         return None;
     };
     let (Some(parts), Some(claim)) = (parts, claimed.take()) else {
-        linger(stream, &*door.clock).or(place.given_up()).await;
+        linger(stream, &*door.clock).or(slot.revoked()).await;
         return None;
     };
     // hyper has read all there was at once; but that is its affair.
@@ -314,7 +314,7 @@ mod tests {
     }
 
     fn door(seats: &Arc<Seats>) -> Door {
-        let handshakes = Arc::new(Handshakes::new(1));
+        let handshakes = Arc::new(Slots::new(1));
         let client_limits = Arc::new(ClientLimits::new(Limits::default(), Arc::new(SystemClock)));
         Door {
             handshakes,
@@ -362,6 +362,8 @@ mod tests {
             Ok(bytes.len())
         }
         fn report_when_sent(&self) {}
+        fn report_room(&self) {}
+        fn set_ack_timeout(&self, _: Duration) {}
         fn shut_down(&self) -> io::Result<()> {
             Ok(())
         }

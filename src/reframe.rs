@@ -224,9 +224,9 @@ impl Reframer {
         self.tally
     }
 
-    /// The application data of the newest pong that has a single byte of it.
-    pub fn echo(&self) -> Option<u8> {
-        self.echo
+    /// The application data of the newest pong that has a single byte of it, since the last time that this was asked.
+    pub fn take_echo(&mut self) -> Option<u8> {
+        self.echo.take()
     }
 
     fn end(&mut self) {
@@ -503,18 +503,18 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_pong_of_a_byte_is_known() {
+    fn the_newest_pong_of_a_byte_is_known_once() {
         let mut reframer = Reframer::new(None);
         let mut echo = |opcode, data: &[u8]| {
             let mut buffer = Buffer::new(256);
             buffer.append_input(&[&[FIN | opcode, MASKED | data.len() as u8, 7, 7, 7, 7], data].concat());
             let _ = reframer.advance(&mut buffer);
-            reframer.echo()
+            reframer.take_echo()
         };
         assert_eq!(echo(PING, &[7 ^ 1]), None);
         assert_eq!(echo(PONG, &[7 ^ 2]), Some(2));
         for (opcode, data) in [(PONG, &[][..]), (PONG, &[7, 7]), (PING, &[7]), (BINARY, &[7])] {
-            assert_eq!(echo(opcode, data), Some(2));
+            assert_eq!(echo(opcode, data), None);
         }
         assert_eq!(echo(PONG, &[7 ^ 3]), Some(3));
     }

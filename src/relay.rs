@@ -21,7 +21,6 @@ use crate::clients::{Limits, MOST_JOINS};
 use crate::clock::{Clock, SystemClock};
 use crate::events::Running;
 use crate::front_door::Door;
-use crate::handshakes::Handshakes;
 use crate::liveness::Rules;
 use crate::network::Network;
 use crate::origin::Origin;
@@ -30,6 +29,7 @@ use crate::rate::{LEAST_RATE, Rates};
 use crate::reactor::Reactor;
 use crate::reframe::Tally;
 use crate::seats::Seats;
+use crate::slots::Slots;
 use crate::stats::{Counters, Stats};
 use crate::stop::{Stop, StopOnDrop, stop};
 use crate::tcp::Port;
@@ -255,7 +255,7 @@ impl<L: Listener> Parts<L> {
         let client_limits =
             Limits { connections: config.max_connections_per_client, joins_per_minute: config.max_joins_per_minute };
         let door = Arc::new(Door {
-            handshakes: Arc::new(Handshakes::new(capacity.handshakes)),
+            handshakes: Arc::new(Slots::new(capacity.handshakes)),
             handshake_timeout: config.handshake_timeout.min(LONGEST),
             policy: Policy {
                 allowed_origins: config.allowed_origins.clone(),
@@ -280,6 +280,8 @@ impl<L: Listener> Parts<L> {
             stopped,
             max_message: config.max_message,
             beats: config.ping_interval.is_some() || !config.probe_timeout.is_zero(),
+            write_timeout: config.write_timeout.min(LONGEST),
+            probe_timeout: config.probe_timeout.min(LONGEST),
             liveness: Rules::new(config.ping_interval.map(|interval| interval.min(LONGEST)), config.ping_timeout),
             clock,
         });

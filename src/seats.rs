@@ -17,16 +17,23 @@ use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::events::Visit;
 use crate::link::{End, Farewell, link};
-use crate::occupants::{Asked, Occupants, Question};
+use crate::occupants::{Asked, Occupants};
 use crate::pair_code::PairCode;
 use crate::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
 use crate::rate::{Rates, SharedBudget};
+use crate::slots::Slots;
+use crate::stats::Counts;
 use crate::stop::Stop;
 use crate::tickets::{Ticket, Tickets};
 
-/// How long whoever gets the seat of somebody who is lost waits for that to be gone. It is a matter of a turn of its
-/// executor.
-const FAREWELL: Duration = Duration::from_millis(100);
+/// How long a client waits for the permit of a connection that is ending, and how often it tries. The end is a matter of a turn
+/// of an executor.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
+const TRIES: usize = 10;
+
+/// How much longer than twice the probe timeout a third client waits. The kernel's timeout begins with its first retransmission,
+/// which comes after a round trip or two.
+const RETRANSMISSION: Duration = Duration::from_secs(1);
 
 /// What the first side leaves for the second.
 #[derive(Debug)]
@@ -54,10 +61,12 @@ pub(crate) struct Seats {
     state: Mutex<State>,
     /// Tells [`expire`](Self::expire) that somebody waits after nobody did.
     first_waits: (Sender<()>, Receiver<()>),
-    /// Counts what occupants were asked or told, so that most of the time they need not look.
-    questions: AtomicU32,
+    /// Counts takeover probes, so that most of the time occupants need not look.
+    probes: AtomicU32,
     tickets: Arc<Tickets>,
-    /// How long they have for an answer. If none, nobody is asked.
+    /// Connections whose closing handshake takes long. They make room when there are no tickets left.
+    lingering: Arc<Slots>,
+    /// How long the kernel of a probed client may acknowledge nothing. Zero: there are no probes.
     probe_timeout: Duration,
     rates: Rates,
     clock: Arc<dyn Clock>,
@@ -94,7 +103,7 @@ pub(crate) enum NoSeat {
 pub(crate) struct Seat {
     seats: Arc<Seats>,
     id: ConnId,
-    /// How many of the questions it has looked at.
+    /// The number of probes when it looked last.
     seen: u32,
 }
 
@@ -104,20 +113,21 @@ impl Seat {
         self.seats.lock().occupants.attend(self.id, task);
     }
 
-    /// What the connection was asked or told since the last time, if anything.
-    pub(crate) fn question(&mut self) -> Option<Question> {
-        let questions = self.seats.questions.load(Ordering::Acquire);
-        if self.seen == questions {
-            return None;
+    /// Whether a takeover probe waits for the connection's answer. Asked once, until there is another probe.
+    pub(crate) fn is_asked(&mut self) -> bool {
+        let probes = self.seats.probes.load(Ordering::Acquire);
+        if self.seen == probes {
+            return false;
         }
-        self.seen = questions;
-        self.seats.lock().occupants.question(self.id)
+        self.seen = probes;
+        self.seats.lock().occupants.is_asked(self.id)
     }
 
-    /// Its client is there.
+    /// Answers a takeover probe: the client is there.
     pub(crate) fn answer(&self) {
-        let asked = self.seats.lock().occupants.answer(self.id);
-        drop(asked); // when nothing is locked any more
+        let now = self.seats.clock.now();
+        let asker = self.seats.lock().occupants.answer(self.id, now);
+        drop(asker); // when nothing is locked any more
     }
 }
 
@@ -149,8 +159,9 @@ impl Seats {
         Self {
             state: Mutex::new(State { table, occupants: Occupants::default(), open: true }),
             first_waits: async_channel::bounded(1),
-            questions: AtomicU32::default(),
+            probes: AtomicU32::default(),
             tickets: Tickets::new(capacity.connections),
+            lingering: Arc::new(Slots::new(capacity.lingering)),
             probe_timeout,
             rates,
             clock,
@@ -163,23 +174,51 @@ impl Seats {
         Arc::new(Self::new(Duration::from_secs(60), Capacity::ROOMY, Duration::ZERO, Rates::default(), clock))
     }
 
-    /// Takes a seat at `code`. If both are taken, their clients are asked whether they are still there, and whoever does
-    /// not answer in time loses it. So the owner of a code whose connection has silently died need not wait until that
-    /// is noticed.
+    /// Takes a seat at `code`. If both are taken, their clients are asked whether they are still there: the owner of a code whose
+    /// connection has silently died need not wait until a keepalive ping finds that out.
     pub(crate) async fn join(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, NoSeat> {
-        match self.claim(code.clone(), worker) {
+        match self.claim_with_room(&code, worker, false).await {
             Err(occupied @ NoSeat::Occupied(sides)) => {
                 let Some(probe) = self.probe(sides) else { return Err(occupied) };
                 probe.settle().await;
-                self.claim(code, worker)
+                self.claim_with_room(&code, worker, true).await
             }
             result => result,
         }
     }
 
-    /// How long it may take to [join](Self::join).
-    pub(crate) fn probe_timeout(&self) -> Duration {
-        self.probe_timeout
+    /// [Claims](Self::claim) a seat. If there is no ticket left, a lingering connection makes room. One that has just departed
+    /// gives its ticket back a moment after its seat.
+    async fn claim_with_room(
+        self: &Arc<Self>,
+        code: &PairCode,
+        worker: usize,
+        has_departed: bool,
+    ) -> Result<Claim, NoSeat> {
+        for _ in 0..TRIES {
+            match self.claim(code.clone(), worker) {
+                Err(NoSeat::Full) if self.tickets.is_empty() && (self.lingering.revoke_oldest() || has_departed) => {
+                    self.clock.sleep_until(self.clock.now() + TRY_AGAIN).await;
+                }
+                result => return result,
+            }
+        }
+        self.claim(code.clone(), worker)
+    }
+
+    /// How long it may take to [join](Self::join), at most.
+    pub(crate) fn longest_join(&self) -> Duration {
+        self.longest_probe() + TRY_AGAIN * 2 * TRIES as u32
+    }
+
+    /// How long a third client waits for the answers of a pair, at most.
+    fn longest_probe(&self) -> Duration {
+        self.probe_timeout * 2 + RETRANSMISSION
+    }
+
+    /// Slots for connections whose closing handshake takes long.
+    pub(crate) fn lingering(&self) -> Arc<Slots> {
+        Arc::clone(&self.lingering)
     }
 
     /// Takes a seat at `code` for a connection that is being admitted on `worker`.
@@ -226,10 +265,12 @@ impl Seats {
         self.lock().table.len()
     }
 
-    /// The number of codes with one side and with two, and how often pairs were asked whether they are there.
-    pub(crate) fn counts(&self) -> (usize, usize, u64) {
+    /// The number of codes with one side and with two, of takeover probes so far, and of lingering connections.
+    pub(crate) fn counts(&self) -> Counts {
         let State { table, occupants, .. } = &*self.lock();
-        (table.waiting(), table.len() - table.waiting(), occupants.questions_asked())
+        let waiting = table.waiting();
+        let (paired, probes) = (table.len() - waiting, occupants.probes_so_far());
+        Counts { waiting, paired, probes, lingering: self.lingering.len() }
     }
 
     /// Ends the wait of every side whose time is over, for as long as it runs. One timer serves all: the time to live
@@ -263,30 +304,26 @@ impl Seats {
         }
     }
 
-    /// Asks both sides of a pair, unless that is not to be done, or done already, or being done too often.
+    /// Asks both sides of a pair, unless there are no probes, or one is under way, or both have just answered.
     fn probe(self: &Arc<Self>, sides: [ConnId; 2]) -> Option<Probe> {
         if self.probe_timeout.is_zero() {
             return None;
         }
+        let now = self.clock.now();
         let mut state = self.lock();
         if !state.table.has_room_to_wait() {
-            return None; // nobody is to lose its seat for somebody who cannot have it
+            return None; // the third could not have the seat
         }
-        let (asked, answered, tasks) = state.occupants.ask(sides)?;
+        let (asked, answered, tasks) = state.occupants.ask(sides, now)?;
         drop(state);
-        self.tell(tasks);
-        Some(Probe { seats: Arc::clone(self), asked, answered })
-    }
-
-    /// Has these tasks look what they are asked.
-    fn tell(&self, tasks: impl IntoIterator<Item = Waker>) {
-        self.questions.fetch_add(1, Ordering::Release);
+        self.probes.fetch_add(1, Ordering::Release);
         tasks.into_iter().for_each(Waker::wake);
+        Some(Probe { seats: Arc::clone(self), asked, answered })
     }
 
     fn seat(self: &Arc<Self>, id: ConnId) -> Seat {
         // It may have been asked already: it looks once.
-        Seat { seats: Arc::clone(self), id, seen: self.questions.load(Ordering::Acquire).wrapping_sub(1) }
+        Seat { seats: Arc::clone(self), id, seen: self.probes.load(Ordering::Acquire).wrapping_sub(1) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -295,7 +332,7 @@ impl Seats {
     }
 }
 
-/// A question to both sides of a pair, for as long as somebody waits for their answers.
+/// A takeover probe, for as long as a third client waits for its answers.
 struct Probe {
     seats: Arc<Seats>,
     asked: Asked,
@@ -303,36 +340,11 @@ struct Probe {
 }
 
 impl Probe {
-    /// Waits until both have answered or departed. Whoever has done neither in time has no seat any more.
+    /// Waits until both sides have answered or departed, but no longer than [`Seats::longest_probe`].
     async fn settle(mut self) {
-        self.wait(self.seats.probe_timeout).await;
-        if self.give_up() {
-            // Their tickets may be the last ones, and come back with their tasks, whose last act it is to leave their seats.
-            self.wait(FAREWELL).await;
-        }
-    }
-
-    /// Waits for all who were asked, but no longer than this.
-    async fn wait(&mut self, time: Duration) {
         let clock = &self.seats.clock;
-        self.answered.wait().or(clock.sleep_until(clock.now() + time)).await;
-    }
-
-    /// Takes their seats from those who have not answered. Whether there are any.
-    fn give_up(&self) -> bool {
-        let mut state = self.seats.lock();
-        if !state.table.has_room_to_wait() {
-            return false; // any more
-        }
-        let lost = state.occupants.give_up(&self.asked);
-        let departures: Vec<_> = lost.iter().map(|&(id, _)| state.table.disconnect(id)).collect();
-        drop(state);
-        drop(departures);
-        let is_anybody = !lost.is_empty();
-        if is_anybody {
-            self.seats.tell(lost.into_iter().filter_map(|(_, task)| task));
-        }
-        is_anybody
+        let over = clock.sleep_until(clock.now() + self.seats.longest_probe());
+        self.answered.wait().or(over).await;
     }
 }
 

@@ -39,19 +39,34 @@ pub struct Counters {
     pub closed: Vec<(Outcome, u64)>,
     /// Messages that were forwarded or dropped, and the bytes of the first.
     pub messages: Tally,
-    /// Pings that clients were sent because they were quiet, or somebody else wanted their seat.
+    /// Connections whose closing handshake takes longer than 5 s, because much is in flight to their clients.
+    pub lingering: usize,
+    /// Pings that clients were sent because they were quiet, or a third client wanted their seat.
     pub pings: u64,
     /// How often a client was not read from for a while, as a rate was used up.
     pub throttled: u64,
     /// How often there was no buffer of the size that a client's stream asked for, as their memory was used up, and it was
     /// read from in a small part.
     pub squeezed: u64,
-    /// Pairs that were asked whether they are still there, because somebody else wanted a seat.
+    /// Takeover probes: a pair was asked whether it is there, because a third client wanted a seat.
     pub probes: u64,
     /// Connections that met a bug of the relay.
     pub panics: u64,
     /// How often a connection could not be accepted.
     pub accept_errors: u64,
+}
+
+/// What the shared table counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// Codes with one side.
+    pub(crate) waiting: usize,
+    /// Codes with two.
+    pub(crate) paired: usize,
+    /// Takeover probes so far.
+    pub(crate) probes: u64,
+    /// Connections whose closing handshake takes long.
+    pub(crate) lingering: usize,
 }
 
 impl Stats {
@@ -108,8 +123,8 @@ impl Stats {
         increment(&self.accept_errors);
     }
 
-    /// All of them, beside what the pair table knows: codes with one side and with two, and how often pairs were asked.
-    pub(crate) fn counters(&self, (waiting, paired, probes): (usize, usize, u64)) -> Counters {
+    /// All of them, beside what is counted elsewhere.
+    pub(crate) fn counters(&self, Counts { waiting, paired, probes, lingering }: Counts) -> Counters {
         // Those that have ended are read first, as each of them was opened before.
         let closed: Vec<_> =
             Outcome::ALL.iter().map(|&outcome| (outcome, get(&self.closed[outcome as usize]))).collect();
@@ -121,6 +136,7 @@ impl Stats {
             rejected: Rejection::ALL.iter().map(|&reason| (reason, get(&self.rejected[reason as usize]))).collect(),
             closed,
             messages: self.tally(),
+            lingering,
             pings: get(&self.pings),
             throttled: get(&self.throttled),
             squeezed: get(&self.squeezed),
@@ -164,7 +180,7 @@ mod tests {
             times(nth).for_each(|_| stats.closed(outcome));
         }
         stats.opened();
-        let Counters { connections, rejected, closed, panics, .. } = stats.counters((0, 0, 0));
+        let Counters { connections, rejected, closed, panics, .. } = stats.counters(Counts::default());
         assert!(rejected.iter().zip(1..).all(|((_, count), nth)| *count == nth), "{rejected:?}");
         assert!(closed.iter().zip(1..).all(|((_, count), nth)| *count == nth), "{closed:?}");
         assert_eq!(connections, 1);

@@ -73,9 +73,12 @@ fn configure(socket: &Socket, write_timeout: Duration) -> io::Result<()> {
     // not answer, or who let what is sent to them lie.
     let probes = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
     socket.set_tcp_keepalive(&probes)?;
-    // The system counts in milliseconds, and takes none for its own much longer time.
-    let bounds = (Duration::from_millis(1), Duration::from_millis(i32::MAX as u64));
-    socket.set_tcp_user_timeout(Some(write_timeout.clamp(bounds.0, bounds.1)))
+    socket.set_tcp_user_timeout(Some(ack_timeout(write_timeout)))
+}
+
+/// A `TCP_USER_TIMEOUT`: the system counts in milliseconds, and takes none for its own much longer time.
+fn ack_timeout(timeout: Duration) -> Duration {
+    timeout.clamp(Duration::from_millis(1), Duration::from_millis(i32::MAX as u64))
 }
 
 impl Listener for Port {
@@ -177,6 +180,15 @@ impl Transport for Tcp {
             registration.set_pending(Readiness::Write);
             let _ = registration.look_again(&self.0.socket);
         }
+    }
+
+    fn report_room(&self) {
+        // Zero is what it was: the system's own limit.
+        let _ = SockRef::from(&self.0.socket).set_tcp_notsent_lowat(0);
+    }
+
+    fn set_ack_timeout(&self, timeout: Duration) {
+        let _ = SockRef::from(&self.0.socket).set_tcp_user_timeout(Some(ack_timeout(timeout)));
     }
 
     fn shut_down(&self) -> io::Result<()> {

@@ -23,6 +23,11 @@ impl Tickets {
         self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).ok()?;
         Some(Ticket(Arc::clone(self)))
     }
+
+    /// Whether none is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.load(Relaxed) == 0
+    }
 }
 
 impl Drop for Ticket {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
 
@@ -44,6 +45,13 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Clone + Debug + Unpin + 'st
 
     /// From now on, [writable](Self::poll_writable) means that all that was sent has left this system.
     fn report_when_sent(&self);
+
+    /// From now on, [writable](Self::poll_writable) means again that there is room.
+    fn report_room(&self);
+
+    /// Ends the connection, with [`io::ErrorKind::TimedOut`], once the other side's system has acknowledged nothing for so long
+    /// after what was sent had to be sent again. A system that cannot do so ignores it.
+    fn set_ack_timeout(&self, timeout: Duration);
 
     /// Ends this side's stream. The other side's goes on.
     fn shut_down(&self) -> io::Result<()>;

@@ -9,6 +9,7 @@ use std::future::{Future, pending};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt;
@@ -45,6 +46,8 @@ pub(crate) struct Shared<T> {
     pub(crate) stopped: Stop,
     pub(crate) max_message: Option<u64>,
     pub(crate) liveness: Rules,
+    pub(crate) write_timeout: Duration,
+    pub(crate) probe_timeout: Duration,
     /// Whether there are beats: somebody is asked whether it is there, at some time.
     pub(crate) beats: bool,
     pub(crate) clock: Arc<dyn Clock>,
@@ -94,8 +97,10 @@ impl<T: Transport> Worker<T> {
             stopping: Cell::new(false),
             turn: executor.turn(),
             beat: Cell::new(0),
-            late_beat: Cell::new(0),
             liveness: shared.liveness,
+            write_timeout: shared.write_timeout,
+            probe_timeout: shared.probe_timeout,
+            lingering: shared.seats.lingering(),
         });
         // One waits for the signal in the place of all, which costs each of them a flag instead of a listener.
         let stop = async {
@@ -118,9 +123,6 @@ impl<T: Transport> Worker<T> {
                 shared.clock.sleep_until(due).await;
                 let beat = surroundings.beat.get().wrapping_add(1);
                 surroundings.beat.set(beat);
-                if shared.clock.now() > due + shared.liveness.beat {
-                    surroundings.late_beat.set(beat);
-                }
                 executor.wake(beat as usize % SHARES, SHARES);
             }
         };

@@ -180,9 +180,10 @@ fn who_accepts_nothing_for_long_is_given_up() {
     assert_eq!(relay.pairs(), 0);
 }
 
+/// The kernel of a client whose program is silent acknowledges the ping, as a proxy would: it has the ping timeout.
 #[test]
-fn a_third_comes_in_the_place_of_who_does_not_answer() {
-    let relay = Relay::start(&["--probe-timeout", "5s"]);
+fn a_third_takes_the_seat_of_a_program_that_is_silent_for_the_ping_timeout() {
+    let relay = Relay::start(&["--probe-timeout", "30s", "--ping-timeout", "5s"]);
     let (mut dead, mut peer) = pair(&relay);
     let asked = thread::scope(|scope| {
         let peer = scope.spawn(|| {
@@ -264,8 +265,8 @@ fn a_third_comes_in_the_place_of_a_reader_that_has_died_behind_a_stream() {
 }
 
 #[test]
-fn a_third_comes_in_the_place_of_who_is_gone_when_there_are_as_many_connections_as_may_be() {
-    let relay = Relay::start(&["--probe-timeout", "1s", "--max-connections", "2"]);
+fn a_third_takes_a_seat_when_there_are_as_many_connections_as_may_be() {
+    let relay = Relay::start(&["--probe-timeout", "30s", "--ping-timeout", "1s", "--max-connections", "2"]);
     let _dead = pair(&relay);
     let third = enter(&relay, "/?pair=x");
     assert_eq!(relay.pairs(), 1);
@@ -274,7 +275,7 @@ fn a_third_comes_in_the_place_of_who_is_gone_when_there_are_as_many_connections_
 
 #[test]
 fn nobody_loses_its_seat_for_a_third_that_could_not_have_it() {
-    let relay = Relay::start(&["--probe-timeout", "1s", "--max-waiting", "1"]);
+    let relay = Relay::start(&["--probe-timeout", "30s", "--ping-timeout", "1s", "--max-waiting", "1"]);
     let (mut dead, _dead) = pair(&relay);
     let alone = enter(&relay, "/?pair=alone");
     assert_eq!(status(&relay), "409", "it would have to wait, and there is no room for that");
@@ -285,10 +286,10 @@ fn nobody_loses_its_seat_for_a_third_that_could_not_have_it() {
     drop(enter(&relay, "/?pair=x"));
 }
 
-/// There was room for it when it came, and there is none any more when nobody has answered.
+/// There was room for it when it came, and there is none any more when its probe is over.
 #[test]
 fn nobody_loses_its_seat_for_a_third_that_cannot_have_it_any_more() {
-    let relay = Relay::start(&["--probe-timeout", "3s", "--max-waiting", "1"]);
+    let relay = Relay::start(&["--probe-timeout", "1s", "--max-waiting", "1"]);
     let (mut dead, _dead) = pair(&relay);
     let mut third = relay.socket();
     third.write_all(upgrade("/?pair=x", "").as_bytes()).unwrap();
@@ -316,7 +317,8 @@ fn a_third_that_waits_for_answers_is_told_that_the_relay_stops() {
 /// A third that has to wait is cut off neither for the time that takes, nor because others come to the front door.
 #[test]
 fn a_third_waits_in_peace() {
-    let relay = Relay::start(&["--probe-timeout", "8s", "--handshake-timeout", "3s", "--max-handshakes", "4"]);
+    let times = ["--probe-timeout", "30s", "--ping-timeout", "8s", "--handshake-timeout", "3s"];
+    let relay = Relay::start(&[&times[..], &["--max-handshakes", "4"]].concat());
     let dead = [enter(&relay, "/?pair=x"), enter(&relay, "/?pair=x")];
     let mut third = relay.socket();
     third.write_all(upgrade("/?pair=x", "").as_bytes()).unwrap();
@@ -327,10 +329,10 @@ fn a_third_waits_in_peace() {
 }
 
 #[test]
-fn a_pair_that_is_there_keeps_its_seats() {
+fn a_pair_that_is_there_keeps_its_seats_and_is_not_asked_again_for_a_second() {
     let relay = Relay::start(&["--probe-timeout", "1m"]);
     let (mut a, mut b) = pair(&relay);
-    for _ in 0..10 {
+    for _ in 0..3 {
         let answers = [&mut a, &mut b].map(|side| {
             let mut side = side.try_clone().unwrap();
             thread::spawn(move || {
@@ -341,10 +343,33 @@ fn a_pair_that_is_there_keeps_its_seats() {
             })
         });
         assert_eq!(status(&relay), "409", "as soon as both have answered");
+        let answered = Instant::now();
         answers.into_iter().for_each(|answer| answer.join().unwrap());
+        // A flood of third clients makes no flood of pings.
+        let mut thirds = 0;
+        while answered.elapsed() < Duration::from_millis(300) {
+            assert_eq!(status(&relay), "409");
+            thirds += 1;
+        }
+        assert!(thirds > 2, "there was no flood");
         expect(&mut a, &server_frame(0x82, b"here"));
         expect(&mut b, &server_frame(0x82, b"here"));
+        thread::sleep(Duration::from_millis(1100));
     }
+}
+
+/// The time begins when the ping is written, and not when a third client comes: a relay that is busy takes nothing of it.
+#[test]
+fn a_silent_program_keeps_its_seat_within_the_ping_timeout() {
+    let relay = Relay::start(&["--probe-timeout", "200ms", "--ping-timeout", "1m"]);
+    let (mut a, mut b) = pair(&relay);
+    for _ in 0..3 {
+        assert_eq!(status(&relay), "409", "nothing says that they are gone");
+    }
+    expect(&mut a, &[0x89, 0]);
+    a.write_all(&frame(0x82, b"busy until now")).unwrap();
+    // One ping is enough, however many come.
+    expect(&mut b, &[&[0x89, 0][..], &server_frame(0x82, b"busy until now")].concat());
 }
 
 #[test]

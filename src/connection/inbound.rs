@@ -33,6 +33,15 @@ pub(super) const SPARSE: usize = 16;
 /// A batch of more bytes than this is part of a stream that has filled the system's queue.
 pub(super) const LARGE_BATCH: usize = LARGEST / 2;
 
+/// How a client's stream has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// In order. The client may still read.
+    InOrder,
+    /// By a reset, or because its system was silent for too long.
+    Broken,
+}
+
 pub(crate) struct Inbound {
     reframer: Reframer,
     /// What is read and not yet handed over; none while there is nothing.
@@ -48,8 +57,10 @@ pub(crate) struct Inbound {
     streams: bool,
     /// The executor's turn at the last read.
     turn: u32,
+    /// Messages that were handed over, for comparison only.
+    handed_over: u32,
     /// Whether something was read since this was asked last.
-    heard: bool,
+    received: bool,
     /// Whether the client is not read from, for the sake of its peer or of a rate.
     held: bool,
     /// Whether the client's system has acknowledged or accepted nothing for too long.
@@ -96,7 +107,8 @@ impl Inbound {
             drained: true,
             streams: false,
             turn: 0,
-            heard: false,
+            handed_over: 0,
+            received: false,
             held: false,
             stalled: false,
             closed: false,
@@ -127,11 +139,6 @@ impl Inbound {
         self.reframer.tally().bytes
     }
 
-    /// The ping of a byte that the client has answered last.
-    pub(crate) fn echo(&self) -> Option<u8> {
-        self.reframer.echo()
-    }
-
     /// Whether what is under way is part of a stream.
     pub(crate) fn streams(&self) -> bool {
         self.streams
@@ -142,14 +149,9 @@ impl Inbound {
         self.held
     }
 
-    /// Whether something of the client was read since this was [forgotten](Self::forget_heard).
-    pub(crate) fn has_heard(&self) -> bool {
-        self.heard
-    }
-
-    /// From now on, only what is still to come counts.
-    pub(crate) fn forget_heard(&mut self) -> bool {
-        std::mem::take(&mut self.heard)
+    /// Whether something of the client was read since the last time.
+    pub(crate) fn take_received(&mut self) -> bool {
+        std::mem::take(&mut self.received)
     }
 
     /// The client's seat, unless it has left it.
@@ -178,7 +180,12 @@ impl Inbound {
     }
 
     /// Reads and hands over what it can. Ready when the client's stream has ended.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &mut Outbound) -> Poll<()> {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &impl Transport,
+        outbound: &mut Outbound,
+    ) -> Poll<Ended> {
         self.held = false;
         let must_wait = self.throttle.as_ref().is_some_and(|throttle| throttle.has_unpaid());
         if must_wait && self.poll_throttle(cx).is_pending() {
@@ -205,7 +212,7 @@ impl Inbound {
             if self.drained {
                 if let Err(gone) = ready!(self.poll_readable(cx, socket)) {
                     self.break_off(&gone);
-                    return Poll::Ready(());
+                    return Poll::Ready(Ended::Broken);
                 }
                 self.drained = false;
             }
@@ -218,14 +225,14 @@ impl Inbound {
                 Ok(0) => {
                     let lost = outbound.was_reset() || self.is_mid_message();
                     self.leave(if lost { Farewell::Lost } else { Farewell::Left });
-                    return Poll::Ready(());
+                    return Poll::Ready(Ended::InOrder);
                 }
                 Ok(_) => self.reframe(outbound),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.drained = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(gone) => {
                     self.break_off(&gone);
-                    return Poll::Ready(());
+                    return Poll::Ready(Ended::Broken);
                 }
             }
         }
@@ -284,7 +291,7 @@ impl Inbound {
         if let Some(throttle) = self.throttle() {
             throttle.spend(count, self.surroundings.clock.now());
         }
-        self.heard = true;
+        self.received = true;
         self.drained = count < room;
         if !self.drained && room < portion && self.next_size() < LARGEST {
             self.size += 1;
@@ -315,6 +322,9 @@ impl Inbound {
                 }
             }
         };
+        if let Some(number) = self.reframer.take_echo() {
+            outbound.answered(number);
+        }
         self.surroundings.stats.count(before, self.reframer.tally());
         self.buffer = Some(buffer);
         if let Some(farewell) = end {
@@ -361,6 +371,8 @@ impl Inbound {
             buffer.move_input_into(&mut rest);
             self.buffer = Some(rest);
         }
+        let forwarded = self.reframer.tally().forwarded as u32;
+        buffer.messages = forwarded.wrapping_sub(std::mem::replace(&mut self.handed_over, forwarded));
         Some(buffer)
     }
 

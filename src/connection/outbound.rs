@@ -6,15 +6,19 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::buffer::{Buffer, HEADROOM};
+use crate::in_flight::InFlight;
 use crate::link::{Farewell, Incoming, Next};
 use crate::pool::{Pool, SIZES};
 use crate::reframe::CONTROL_PAYLOAD;
 use crate::transport::Transport;
 
 /// How many bytes of pongs and pings may wait for a client that does not read: as many as the smallest buffer holds, with
-/// a close frame behind them. Beyond that only the client's newest ping is answered, as RFC 6455, section 5.5.3 allows:
-/// a flood of pings costs no memory.
-pub(super) const CONTROL_BACKLOG: usize = SIZES[0] - HEADROOM - (2 + CONTROL_PAYLOAD);
+/// a mark and a close frame behind them. Beyond that only the client's newest ping is answered, as RFC 6455, section 5.5.3
+/// allows: a flood of pings costs no memory.
+pub(super) const CONTROL_BACKLOG: usize = SIZES[0] - HEADROOM - MARK - (2 + CONTROL_PAYLOAD);
+
+/// The size of a mark: a ping with a number, in bytes.
+const MARK: usize = 3;
 
 const FIN_CLOSE: u8 = 0x88;
 const FIN_PING: u8 = 0x89;
@@ -26,8 +30,12 @@ pub(crate) struct Outbound {
     writing: Writing,
     /// Whether the last write took less than it was given. Then the next one waits until the socket is writable.
     blocked: bool,
-    /// How many bytes were written since this was asked last.
-    written: u64,
+    /// Bytes that were written, for comparison only: the count begins anew after 4 GiB.
+    written: u32,
+    /// What of the peer's bytes the client may not have taken.
+    in_flight: InFlight,
+    /// Messages that the client was sent since this was asked last.
+    messages: u32,
     /// The relay's own frames that are next, if there are any: pongs and pings, and at last a close frame.
     control: Option<Box<Buffer>>,
     /// Whether the stream ends with the close frame: the client has nothing more to say.
@@ -49,12 +57,15 @@ enum Writing {
 }
 
 impl Outbound {
-    pub(crate) fn new(incoming: Incoming<Box<Buffer>>, pool: Rc<Pool>) -> Self {
+    /// The way to a client. `has_marks` says whether there are [marks](crate::in_flight) in it.
+    pub(crate) fn new(incoming: Incoming<Box<Buffer>>, pool: Rc<Pool>, has_marks: bool) -> Self {
         Self {
             incoming: Some(incoming),
             writing: Writing::Nothing,
             blocked: false,
             written: 0,
+            in_flight: InFlight::new(has_marks),
+            messages: 0,
             control: None,
             ends: false,
             broken: None,
@@ -96,15 +107,45 @@ impl Outbound {
         self.blocked && !matches!(self.writing, Writing::Nothing)
     }
 
-    /// How many bytes were written since the last time.
-    pub(crate) fn take_written(&mut self) -> u64 {
-        std::mem::take(&mut self.written)
+    /// Bytes that were written, for comparison with a later value.
+    pub(crate) fn written(&self) -> u32 {
+        self.written
     }
 
-    /// Queues a close frame, as the last frame this client gets. What the peer has sent but is not being written yet
-    /// is dropped. Idempotent: the first code stands.
+    /// What of the peer's bytes the client may not have taken.
+    pub(crate) fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
+
+    /// Notes that the client has answered the mark with this number.
+    pub(crate) fn answered(&mut self, number: u8) {
+        self.in_flight.answered(number);
+    }
+
+    /// Marks what was sent since the last mark, if it is worth one; some beats have passed since the last time.
+    pub(crate) fn mark(&mut self, beats: u32) {
+        self.in_flight.refill(beats);
+        if !self.is_closing()
+            && self.has_room(1)
+            && let Some(number) = self.in_flight.mark_at_rest()
+        {
+            self.queue(FIN_PING, &[&[number]]);
+        }
+    }
+
+    /// Messages that the client was sent since the last time.
+    pub(crate) fn take_messages(&mut self) -> u32 {
+        std::mem::take(&mut self.messages)
+    }
+
+    /// Queues a close frame, as the last frame this client gets, behind a mark if much is in flight: the mark's pong says that
+    /// the client has everything. What the peer has sent but is not being written yet is dropped. Idempotent: the first code
+    /// stands.
     pub(crate) fn close(&mut self, code: Option<u16>, reason: &str) {
         if self.incoming.take().is_some() {
+            if let Some(number) = self.in_flight.mark_at_rest() {
+                self.queue(FIN_PING, &[&[number]]);
+            }
             self.status_code = code;
             let code = code.map(u16::to_be_bytes);
             self.queue(FIN_CLOSE, &[code.as_ref().map_or(&[], |code| code), reason.as_bytes()]);
@@ -162,6 +203,11 @@ impl Outbound {
         }
     }
 
+    /// Takes nothing more from the peer: the client's stream has ended. What is in hand is still written.
+    pub(crate) fn finish(&mut self) {
+        self.incoming = None;
+    }
+
     /// Writes nothing any more: the client is gone, in this way. The first way stands: a reset is reported only once.
     pub(crate) fn break_off(&mut self, how: io::ErrorKind) {
         self.broken.get_or_insert(how);
@@ -180,9 +226,19 @@ impl Outbound {
                 self.writing = Writing::Control(control);
                 continue;
             }
+            if !self.is_closing()
+                && let Some(number) = self.in_flight.mark_in_burst()
+            {
+                self.queue(FIN_PING, &[&[number]]);
+                continue;
+            }
             let Some(incoming) = &mut self.incoming else { return Ok(()) };
             match incoming.poll_next(cx) {
-                Poll::Ready(Next::Batch(batch)) => self.writing = Writing::Batch(batch),
+                Poll::Ready(Next::Batch(batch)) => {
+                    self.in_flight.add(batch.output().len());
+                    self.messages = self.messages.saturating_add(batch.messages);
+                    self.writing = Writing::Batch(batch);
+                }
                 Poll::Ready(Next::End(farewell)) => {
                     self.farewell = Some(farewell);
                     self.close(Some(farewell.code()), farewell.reason());
@@ -209,7 +265,7 @@ impl Outbound {
             match socket.send(bytes, is_last && self.ends) {
                 Ok(count) => {
                     self.blocked = count < bytes.len();
-                    self.written += count as u64;
+                    self.written = self.written.wrapping_add(count as u32);
                     self.advance(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,

@@ -25,6 +25,7 @@ use crate::link::{End, Next};
 use crate::pair_code::PairCode;
 use crate::pool::LARGEST;
 use crate::seats::Seats;
+use crate::stats::Counts;
 use crate::stop::stop;
 use crate::tickets::Tickets;
 
@@ -102,6 +103,10 @@ impl Transport for Tap {
 
     fn report_when_sent(&self) {}
 
+    fn report_room(&self) {}
+
+    fn set_ack_timeout(&self, _: Duration) {}
+
     fn shut_down(&self) -> io::Result<()> {
         self.0.borrow_mut().ended = true;
         Ok(())
@@ -165,8 +170,10 @@ impl Side {
             stopping: Cell::default(),
             turn: Rc::default(),
             beat: Cell::default(),
-            late_beat: Cell::default(),
             liveness: Rules::new(None, Duration::MAX),
+            write_timeout: Duration::MAX,
+            probe_timeout: Duration::ZERO,
+            lingering: Arc::new(Slots::new(1)),
         });
         Self {
             inbound: Inbound::new(
@@ -177,7 +184,7 @@ impl Side {
                 vec![],
                 Rc::clone(&surroundings),
             ),
-            outbound: Outbound::new(ours.end.incoming, Rc::clone(&surroundings.pool)),
+            outbound: Outbound::new(ours.end.incoming, Rc::clone(&surroundings.pool), false),
             socket: Tap::default(),
             peer: theirs.end,
             surroundings,
@@ -193,14 +200,15 @@ impl Side {
             socket,
             inbound,
             outbound,
-            closing: Closing::NotYet,
-            timeout: None,
+            closing: None,
             shut_down: false,
+            ended: false,
             liveness: Liveness::new(0),
             visit: Visit::first(0, Instant::now(), Arc::default()),
             given_up: None,
             is_in_step: false,
-            asked: false,
+            takeover: Takeover::None,
+            received: false,
             attends: false,
             surroundings,
             _ticket: tickets.take().unwrap(),

@@ -63,6 +63,12 @@ impl Transport for Liar {
     fn report_when_sent(&self) {
         self.0.report_when_sent();
     }
+    fn report_room(&self) {
+        self.0.report_room();
+    }
+    fn set_ack_timeout(&self, timeout: Duration) {
+        self.0.set_ack_timeout(timeout);
+    }
     fn shut_down(&self) -> io::Result<()> {
         self.0.shut_down()
     }

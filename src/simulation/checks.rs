@@ -151,7 +151,9 @@ impl World {
         }
         // And who never answers is not waited for.
         if let (Some(closed), Some(ended)) = (client.closed_at, client.ended_at) {
-            let in_time = ended < closed + Duration::from_secs(8) + stalls || client.ending == Ending::Vanish;
+            let bytes: usize = client.received.iter().map(Vec::len).sum();
+            let takes = Duration::from_secs((bytes / 4096) as u64);
+            let in_time = ended < closed + Duration::from_secs(68) + takes + stalls || client.ending == Ending::Vanish;
             assert!(in_time, "client {number} was kept for {:?}", ended - closed);
         }
         match &client.close {

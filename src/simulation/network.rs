@@ -129,6 +129,9 @@ impl Stream {
     }
 }
 
+/// Longer timeouts of acknowledgements are not simulated: clients that vanish end their connection themselves.
+const LONGEST_ACK_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How often a connection stalls at most.
 const MOST_STALLS: usize = 5;
 
@@ -148,6 +151,10 @@ struct Wire {
     broken: bool,
     /// Whose socket is gone.
     closed: [bool; 2],
+    /// The timeout of acknowledgements that the relay has set, until the scheduler has seen it.
+    ack_timeout: Option<Duration>,
+    /// How often something has arrived at the client.
+    arrivals: usize,
     /// What each side has not been told yet of a reset.
     error: [Option<io::ErrorKind>; 2],
     random: Random,
@@ -185,6 +192,8 @@ pub(super) fn connection(client: usize, capacity: usize, random: Random) -> (Soc
         stalled_for: Duration::ZERO,
         broken: false,
         closed: [false; 2],
+        ack_timeout: None,
+        arrivals: 0,
         error: [None; 2],
         random,
     };
@@ -224,6 +233,26 @@ impl Cable {
             trace(|| format!("client {}: reset by the network", wire.client));
             wire.broken = true;
             wire.error = [Some(io::ErrorKind::ConnectionReset); 2];
+            wire.end();
+        }
+    }
+
+    /// A short timeout of acknowledgements that the relay has set since this was asked last, and how often something has arrived
+    /// at the client so far.
+    pub(super) fn take_ack_timeout(&self) -> Option<(Duration, usize)> {
+        let wire = &mut *self.0.borrow_mut();
+        let timeout = wire.ack_timeout.take_if(|timeout| *timeout < LONGEST_ACK_TIMEOUT)?;
+        Some((timeout, wire.arrivals))
+    }
+
+    /// What the relay's system does when nothing was acknowledged since then.
+    pub(super) fn check_ack(&self, arrivals: usize) {
+        let wire = &mut *self.0.borrow_mut();
+        let Stream { bytes, arrived, .. } = &wire.streams[1];
+        let is_silent = wire.arrivals == arrivals && *arrived < bytes.len() && wire.ack_timeout.is_none();
+        if is_silent && !wire.reset && (wire.cut || wire.stalled) {
+            trace(|| format!("client {}: nothing was acknowledged", wire.client));
+            wire.error[1] = Some(io::ErrorKind::TimedOut);
             wire.end();
         }
     }
@@ -275,6 +304,7 @@ impl Wire {
             let all = self.random.once_in(2);
             let count = if all { can_arrive } else { 1 + self.random.below(can_arrive.min(3000)) };
             stream.arrived += count;
+            self.arrivals += direction;
             trace(|| format!("client {client}: {count} bytes arrive at {to}"));
         } else if stream.end_can_arrive() {
             stream.end_arrived = true;
@@ -427,6 +457,17 @@ impl Transport for Socket {
         stream.until_sent = true;
         stream.writer.has_come = stream.is_writable();
         stream.refused = !stream.writer.has_come;
+    }
+
+    fn report_room(&self) {
+        let stream = &mut self.wire.borrow_mut().streams[self.side];
+        stream.until_sent = false;
+        stream.writer.has_come = stream.is_writable();
+        stream.refused = !stream.writer.has_come;
+    }
+
+    fn set_ack_timeout(&self, timeout: Duration) {
+        self.wire.borrow_mut().ack_timeout = Some(timeout);
     }
 
     fn shut_down(&self) -> io::Result<()> {

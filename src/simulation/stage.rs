@@ -118,7 +118,10 @@ impl Stage {
             self.fingerprint = (self.fingerprint.rotate_left(5) ^ decided as u64).wrapping_mul(0x100_0000_01B3);
         }
         match nth.checked_sub(runnable) {
-            None => self.executor.run(nth),
+            None => {
+                self.executor.run(nth);
+                self.watch_acks();
+            }
             Some(nth) => {
                 if let Some(stall) = busy[nth].deliver() {
                     let (clock, cable) = (self.shared_clock(), busy[nth].clone());
@@ -130,6 +133,20 @@ impl Stage {
             }
         }
         true
+    }
+
+    /// Does what the relay's system does for the timeouts of acknowledgements that were just set. They begin with the first
+    /// retransmission, which comes after a second.
+    fn watch_acks(&self) {
+        for cable in &self.cables {
+            if let Some((timeout, arrivals)) = cable.take_ack_timeout() {
+                let (clock, cable) = (self.shared_clock(), cable.clone());
+                self.executor.spawn(("ack timeout", 0), async move {
+                    sleep(&clock, timeout + Duration::from_secs(1)).await;
+                    cable.check_ack(arrivals);
+                });
+            }
+        }
     }
 
     /// Runs until nothing can happen but by time or by somebody's decision.

@@ -72,7 +72,7 @@ impl<'a> Frames<'a> {
     /// The close frame, which must come next, and the end of the stream behind it. It is answered, as otherwise the
     /// relay would wait for that.
     pub(crate) fn closed(&mut self) -> (u16, String) {
-        let (first, payload) = self.next();
+        let (first, payload) = self.next_but_pings();
         assert_eq!(first, 0x88, "{payload:x?}");
         let mut socket: &TcpStream = self.0.get_ref();
         let _ = socket.write_all(&frame(0x88, &payload[..2.min(payload.len())]));

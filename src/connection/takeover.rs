@@ -1,0 +1,78 @@
+//! A takeover probe, on the side of a client that is asked: a third client wants a seat of its pair.
+//!
+//! Two kinds of evidence make a client lose its seat to the third:
+//!
+//! 1. **Its kernel is silent.** The ping has left this system, and nothing acknowledges it. The kernel knows the round trip of the
+//!    line and retransmits by it; the connection ends when it has retransmitted without an acknowledgement for the
+//!    *probe timeout* (`TCP_USER_TIMEOUT`, RFC 5482). So a client that has vanished loses its seat within seconds.
+//! 2. **Its program is silent**, though its kernel, or a proxy, acknowledges the ping: the *ping timeout*, by
+//!    [`liveness`](crate::liveness). Until then the third is refused with 409 and may come again.
+//!
+//! The first needs care. A kernel that acknowledges everything but whose program does not read closes its window, and the timeout would
+//! count that, too. So it is set only when nothing is unsent, and taken back as soon as anything more is written.
+
+use std::task::Context;
+
+use super::Surroundings;
+use super::outbound::Outbound;
+use crate::transport::Transport;
+
+/// How far a probe has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Takeover {
+    /// No probe: the client has not been asked, or has answered.
+    #[default]
+    None,
+    /// The ping is queued.
+    Pinged,
+    /// The ping is written, and the socket reports when it is sent.
+    Sending,
+    /// The ping is sent, and its acknowledgement has the probe timeout.
+    Sent {
+        /// What was [written](Outbound::written) by then.
+        written: u32,
+    },
+    /// Only the ping timeout is left to wait for.
+    Undecided,
+}
+
+impl Takeover {
+    /// Whether the client owes an answer.
+    pub(super) fn is_probed(self) -> bool {
+        self != Self::None
+    }
+
+    /// Goes on with a probe as far as possible.
+    pub(super) fn advance(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &impl Transport,
+        outbound: &Outbound,
+        surroundings: &Surroundings,
+    ) {
+        if *self == Self::Pinged && outbound.is_flushed() {
+            socket.report_when_sent();
+            *self = Self::Sending;
+        }
+        if *self == Self::Sending && outbound.is_flushed() && socket.poll_writable(cx).is_ready() {
+            socket.report_room();
+            socket.set_ack_timeout(surroundings.probe_timeout);
+            *self = Self::Sent { written: outbound.written() };
+        }
+        if let Self::Sent { written } = *self
+            && (written != outbound.written() || !outbound.is_flushed())
+        {
+            socket.set_ack_timeout(surroundings.write_timeout);
+            *self = Self::Undecided;
+        }
+    }
+
+    /// Ends a probe: the client has answered, or the connection closes.
+    pub(super) fn end(&mut self, socket: &impl Transport, surroundings: &Surroundings) {
+        match std::mem::take(self) {
+            Self::None | Self::Pinged | Self::Undecided => {}
+            Self::Sending => socket.report_room(),
+            Self::Sent { .. } => socket.set_ack_timeout(surroundings.write_timeout),
+        }
+    }
+}

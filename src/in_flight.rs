@@ -1,0 +1,250 @@
+//! Which bytes are in flight to a client: sent, and not yet known to be taken. Pure: it reads no clock and does no I/O.
+//!
+//! The kernel's acknowledgements do not tell: behind a proxy, they are the proxy's. Pongs do. A *mark* is a ping with a number as its
+//! payload that is sent between two batches; its pong says that everything before it was taken (RFC 6455, section 5.5.3: one
+//! pong may answer several pings, so it settles all earlier marks too).
+//!
+//! Two rules place marks, because pings cost the client a packet each:
+//!
+//! 1. At each beat, a mark follows whatever amounts to [`LEAST_MARKED`] since the last one.
+//! 2. Within a beat, a token bucket allows a burst of them, [`FINE`] bytes apart at first and [`COARSE`] after that. A burst of
+//!    megabytes into a proxy's buffers takes minutes on a slow line; with marks in it, pongs come back all along.
+//!
+//! A client that answers no mark stops getting them when [`MOST_MARKS`] are unanswered. A relay that is to send no pings
+//! sends no marks.
+
+use std::collections::VecDeque;
+
+/// A mark is not worth its packet for fewer bytes than this.
+pub(crate) const LEAST_MARKED: u32 = 16 << 10;
+
+/// The distance of the first marks of a burst, in bytes: four seconds at 16 KiB/s.
+const FINE: u32 = 64 << 10;
+
+/// The distance of the later marks of a burst, in bytes.
+const COARSE: u32 = 512 << 10;
+
+/// The size of the token bucket. A burst has marks for 13 MiB, which is what proxies and kernels were seen to hold.
+const MOST_TOKENS: u8 = 32;
+
+/// With fewer tokens than this, marks are [`COARSE`].
+const FINE_TOKENS: u8 = 24;
+
+/// Tokens that a beat brings.
+const TOKENS_PER_BEAT: u32 = 2;
+
+/// The most unanswered marks. Numbers are a byte, so it is small enough that no two of them have the same.
+const MOST_MARKS: usize = 64;
+
+/// The most bytes that are counted: two sockets of a proxy and one of the relay hold no more by Linux' defaults (`tcp_rmem`,
+/// `tcp_wmem`).
+const MOST_BYTES: u32 = 32 << 20;
+
+/// A ping whose pong is outstanding.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    number: u8,
+    /// Bytes between the mark before it and this one.
+    bytes: u32,
+}
+
+/// The bytes in flight to a client, and the marks among them.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    /// Unanswered marks, the oldest first. Boxed and only there while there are some: idle connections have none.
+    #[expect(clippy::box_collection, reason = "a pointer in the place of four words, in each idle connection")]
+    marks: Option<Box<VecDeque<Mark>>>,
+    /// Bytes before the last mark.
+    marked: u32,
+    /// Bytes behind it.
+    unmarked: u32,
+    /// The number of the last mark.
+    number: u8,
+    tokens: u8,
+    /// Whether there are marks at all.
+    has_marks: bool,
+    /// Whether the client has ever answered a mark.
+    is_answering: bool,
+}
+
+impl InFlight {
+    /// Nothing, with marks among what is to come or without.
+    pub(crate) fn new(has_marks: bool) -> Self {
+        Self { marks: None, marked: 0, unmarked: 0, number: 0, tokens: MOST_TOKENS, has_marks, is_answering: false }
+    }
+
+    /// Adds bytes that are being sent.
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.unmarked = self.unmarked.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX)).min(MOST_BYTES);
+    }
+
+    /// The number of a mark that is to be sent now, within a beat, if one is due.
+    pub(crate) fn mark_in_burst(&mut self) -> Option<u8> {
+        let distance = if self.tokens > FINE_TOKENS { FINE } else { COARSE };
+        if self.unmarked < distance || self.tokens == 0 {
+            return None;
+        }
+        let number = self.mark()?;
+        self.tokens -= 1;
+        Some(number)
+    }
+
+    /// The number of a mark that is to be sent at a beat or in front of a close frame, if it is worth it.
+    pub(crate) fn mark_at_rest(&mut self) -> Option<u8> {
+        if self.unmarked < LEAST_MARKED { None } else { self.mark() }
+    }
+
+    /// Refills the token bucket after so many beats.
+    pub(crate) fn refill(&mut self, beats: u32) {
+        let tokens = u32::from(self.tokens).saturating_add(beats.saturating_mul(TOKENS_PER_BEAT));
+        self.tokens = u8::try_from(tokens).unwrap_or(u8::MAX).min(MOST_TOKENS);
+        if self.marks.as_ref().is_some_and(|marks| marks.is_empty()) {
+            self.marks = None;
+        }
+    }
+
+    /// Notes a pong with this number. A number of no unanswered mark means nothing: pongs may be unsolicited.
+    pub(crate) fn answered(&mut self, number: u8) {
+        let Some(marks) = &mut self.marks else { return };
+        let Some(nth) = marks.iter().position(|mark| mark.number == number) else { return };
+        let taken: u32 = marks.drain(..=nth).map(|mark| mark.bytes).sum();
+        self.marked -= taken;
+        self.is_answering = true;
+    }
+
+    /// Bytes in flight, at most.
+    pub(crate) fn bytes(&self) -> u32 {
+        self.marked.saturating_add(self.unmarked).min(MOST_BYTES)
+    }
+
+    /// Bytes that the client takes before it has something to answer: those up to the first mark, if there is one.
+    pub(crate) fn to_next_answer(&self) -> u32 {
+        self.marks.as_ref().and_then(|marks| marks.front()).map_or(self.bytes(), |mark| mark.bytes)
+    }
+
+    /// Whether the client has ever answered a mark.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.is_answering
+    }
+
+    fn mark(&mut self) -> Option<u8> {
+        if !self.has_marks {
+            return None;
+        }
+        let marks = self.marks.get_or_insert_default();
+        if marks.len() >= MOST_MARKS {
+            return None;
+        }
+        self.number = self.number.wrapping_add(1);
+        marks.push_back(Mark { number: self.number, bytes: self.unmarked });
+        self.marked = self.marked.saturating_add(std::mem::take(&mut self.unmarked));
+        Some(self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_pong_settles_all_marks_before_it() {
+        let mut in_flight = InFlight::new(true);
+        let numbers: Vec<_> = (0..3)
+            .map(|_| {
+                in_flight.add(100_000);
+                in_flight.mark_in_burst().unwrap()
+            })
+            .collect();
+        in_flight.add(7);
+        assert_eq!((in_flight.bytes(), in_flight.to_next_answer()), (300_007, 100_000));
+        assert!(!in_flight.is_answering());
+        in_flight.answered(numbers[1]);
+        assert_eq!((in_flight.bytes(), in_flight.to_next_answer()), (100_007, 100_000));
+        assert!(in_flight.is_answering());
+        in_flight.answered(numbers[0]);
+        assert_eq!(in_flight.bytes(), 100_007, "that was settled before");
+        in_flight.answered(numbers[2]);
+        assert_eq!((in_flight.bytes(), in_flight.to_next_answer()), (7, 7));
+        in_flight.refill(1);
+        assert!(in_flight.marks.is_none(), "an idle connection keeps no list");
+    }
+
+    #[test]
+    fn a_burst_has_fine_marks_and_then_coarse_ones_and_then_none() {
+        let mut in_flight = InFlight::new(true);
+        let mut distances = vec![0];
+        for _ in 0..3000 {
+            in_flight.add(16 << 10);
+            *distances.last_mut().unwrap() += 16 << 10;
+            if in_flight.mark_in_burst().is_some() {
+                distances.push(0);
+            }
+        }
+        let fine = usize::from(MOST_TOKENS - FINE_TOKENS);
+        assert!(distances[..fine].iter().all(|&bytes| bytes == FINE), "{distances:?}");
+        assert!(distances[fine..usize::from(MOST_TOKENS)].iter().all(|&bytes| bytes == COARSE), "{distances:?}");
+        assert_eq!(distances.len(), usize::from(MOST_TOKENS) + 1);
+        in_flight.refill(1);
+        assert!(in_flight.mark_in_burst().is_some(), "a beat brings more");
+    }
+
+    #[test]
+    fn a_few_bytes_get_no_mark_and_unanswered_marks_have_a_bound() {
+        let mut in_flight = InFlight::new(true);
+        in_flight.add(LEAST_MARKED as usize - 1);
+        assert_eq!(in_flight.mark_at_rest(), None);
+        in_flight.add(1);
+        let marks = (0..1000).filter(|_| {
+            in_flight.add(LEAST_MARKED as usize);
+            in_flight.mark_at_rest().is_some()
+        });
+        assert_eq!(marks.count(), MOST_MARKS);
+        in_flight.add(usize::MAX);
+        assert_eq!(in_flight.bytes(), MOST_BYTES);
+    }
+
+    #[test]
+    fn without_marks_all_bytes_stay_in_flight() {
+        let mut in_flight = InFlight::new(false);
+        in_flight.add(10 << 20);
+        assert_eq!((in_flight.mark_in_burst(), in_flight.mark_at_rest()), (None, None));
+        assert_eq!((in_flight.bytes(), in_flight.to_next_answer()), (10 << 20, 10 << 20));
+    }
+
+    proptest! {
+        /// What a client has not taken is always counted, whichever marks it answers, and in which order the two happen.
+        #[test]
+        fn bytes_that_are_not_taken_are_in_flight(
+            steps in prop::collection::vec((0..3_u8, 0..400_000_usize, any::<bool>()), 1..300),
+        ) {
+            let mut in_flight = InFlight::new(true);
+            let (mut sent, mut taken, mut marks) = (0_u64, 0_u64, VecDeque::new());
+            for (step, bytes, answers) in steps {
+                match step {
+                    0 => {
+                        let bytes = bytes.min((u64::from(MOST_BYTES) - (sent - taken)) as usize);
+                        in_flight.add(bytes);
+                        sent += bytes as u64;
+                        marks.extend(in_flight.mark_in_burst().map(|number| (sent, number)));
+                    }
+                    1 => {
+                        in_flight.refill(1);
+                        marks.extend(in_flight.mark_at_rest().map(|number| (sent, number)));
+                    }
+                    _ => {
+                        taken = sent.min(taken + bytes as u64);
+                        while let Some((_, number)) = marks.pop_front_if(|(place, _)| *place <= taken) {
+                            // Not each of them need be answered.
+                            if answers {
+                                in_flight.answered(number);
+                            }
+                        }
+                    }
+                }
+                prop_assert!(u64::from(in_flight.bytes()) >= sent - taken);
+                prop_assert!(in_flight.to_next_answer() <= in_flight.bytes());
+            }
+        }
+    }
+}
