@@ -43,6 +43,7 @@ fn refusals_are_those_in_the_table() {
         whole.replace("Version: 13", "Version: 12"),
         whole.replace("Host: test\r\n", ""),
         upgrade("/?pair=x", "Content-Length: 1\r\n"),
+        upgrade("/?pair=x", "Sec-WebSocket-Protocol: two words\r\n"),
         upgrade(&format!("/?pair=x&{}", "y".repeat(8192)), ""),
     ];
     let mut seen: BTreeSet<_> = requests.iter().map(|request| refusal(&relay, request)).collect();

@@ -220,6 +220,9 @@ fn the_first_subprotocol_offered_is_echoed_and_extensions_never_are() {
         ("Sec-WebSocket-Protocol: chat.v2, chat\r\n", Some("chat.v2")),
         ("Sec-WebSocket-Protocol: one\r\nSec-WebSocket-Protocol: two\r\n", Some("one")),
         ("Sec-WebSocket-Protocol: , chat\r\n", Some("chat")),
+        ("Sec-WebSocket-Protocol: chat, other, chat\r\n", Some("chat")),
+        ("Sec-WebSocket-Protocol: ,\t, chat\t ,chat,\r\n", Some("chat")),
+        ("Sec-WebSocket-Protocol: !#$%&'*+-.^_`|~09az\r\n", Some("!#$%&'*+-.^_`|~09az")),
         ("Sec-WebSocket-Protocol: \r\n", None),
         ("", None),
     ] {
@@ -233,6 +236,32 @@ fn the_first_subprotocol_offered_is_echoed_and_extensions_never_are() {
         socket.shutdown(Shutdown::Both).unwrap();
         support::eventually("the code is free", || relay.pairs() == 0);
     }
+}
+
+#[test]
+fn a_subprotocol_that_is_no_token_is_refused() {
+    let relay = Relay::start(&[]);
+    for offered in [
+        "two words",
+        "quality;q=1",
+        "key=value",
+        "a/b",
+        "\"quoted\"",
+        "(comment)",
+        "caf\u{E9}",
+        "first, second is none",
+        "first\r\nSec-WebSocket-Protocol: second is none",
+        "first\r\nSec-WebSocket-Protocol: caf\u{E9}",
+    ] {
+        let mut socket = relay.socket();
+        socket.write_all(upgrade("/?pair=x", &format!("Sec-WebSocket-Protocol: {offered}\r\n")).as_bytes()).unwrap();
+        let head = support::raw::head(&mut socket);
+        assert!(head.starts_with("HTTP/1.1 400 "), "{offered}: {head}");
+        let mut body = String::new();
+        socket.read_to_string(&mut body).unwrap();
+        assert_eq!(body, "invalid Sec-WebSocket-Protocol\n");
+    }
+    assert_eq!(relay.pairs(), 0);
 }
 
 #[test]

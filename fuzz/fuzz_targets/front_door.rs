@@ -105,6 +105,9 @@ impl Expected {
             if request.version != Some(1) || !lists("connection", "upgrade") || !key.is_some_and(is_key) {
                 statuses.push(400);
             }
+            if !values("sec-websocket-protocol").all(is_list_of_tokens) {
+                statuses.push(400);
+            }
             match code(uri.query().unwrap_or_default()) {
                 None => statuses.push(400),
                 Some(code) if code == "x" => statuses.push(409),
@@ -133,6 +136,13 @@ fn is_key(key: &[u8]) -> bool {
     let Some(digits) = key.strip_suffix(b"==") else { return false };
     let is_digit = |digit: &u8| digit.is_ascii_alphanumeric() || matches!(digit, b'+' | b'/');
     digits.len() == 22 && digits.iter().all(is_digit) && matches!(digits[21], b'A' | b'Q' | b'g' | b'w')
+}
+
+/// Whether a field is a list of tokens, or of nothing (RFC 9110, sections 5.6.1 and 5.6.2).
+fn is_list_of_tokens(line: &[u8]) -> bool {
+    // A delimiter is every other visible character; white space may be around an element, and not in it.
+    let is_token = |byte: &u8| matches!(byte, b'!'..=b'~') && !b"(),/:;<=>?@[\\]{}\"".contains(byte);
+    line.split(|byte| *byte == b',').all(|element| element.trim_ascii().iter().all(is_token))
 }
 
 /// The pair code, or none if it is missing or invalid.

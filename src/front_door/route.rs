@@ -47,11 +47,12 @@ pub(super) fn route(request: &Request<impl Sized>, policy: &Policy) -> Result<Ro
     if announces_body(request.headers()) {
         return Err(Refusal::Handshake("a body is not allowed on an upgrade"));
     }
+    let protocol = first_protocol(request.headers())?;
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let code = policy.admit(target, request.headers()).map_err(Refusal::Denied)?;
     // Browsers fail the connection if they offered subprotocols and none is chosen. The endpoints know which they
     // speak; the relay takes the first.
-    if let Some(protocol) = first_protocol(request.headers()) {
+    if let Some(protocol) = protocol {
         answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     Ok(Route::Join(code, answer))
@@ -89,8 +90,23 @@ pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
     elements(headers, header::UPGRADE).any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
 }
 
-fn first_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
-    HeaderValue::from_str(elements(headers, header::SEC_WEBSOCKET_PROTOCOL).next()?).ok()
+/// The first subprotocol offered, if there is one. Each has to be a token (RFC 6455, section 11.3.4), and so no answer
+/// echoes what is none.
+///
+/// RFC 6455, section 4.1, item 10, tells clients to offer none twice. Section 4.2.1 does not tell servers to check it, and
+/// the choice of the first is the same with and without a repetition: such clients are let in.
+fn first_protocol(headers: &HeaderMap) -> Result<Option<HeaderValue>, Refusal> {
+    let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    let is_readable = lines.iter().all(|line| line.to_str().is_ok());
+    if !is_readable || !elements(headers, header::SEC_WEBSOCKET_PROTOCOL).all(is_token) {
+        return Err(Refusal::Handshake("invalid Sec-WebSocket-Protocol"));
+    }
+    Ok(elements(headers, header::SEC_WEBSOCKET_PROTOCOL).next().and_then(|first| HeaderValue::from_str(first).ok()))
+}
+
+/// Whether a list's element, which is never empty, is a token (RFC 9110, section 5.6.2).
+fn is_token(element: &str) -> bool {
+    element.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// The elements of a field that is a list, from all of its lines (RFC 9110, sections 5.3 and 5.6.1).
