@@ -7,6 +7,7 @@
 
 mod caller;
 mod deadline;
+mod heads;
 mod proxy_header;
 mod refusal;
 mod route;
@@ -42,9 +43,10 @@ use crate::stop::Stop;
 use crate::transport::Transport;
 use caller::Caller;
 use deadline::{Deadline, Timed};
+use heads::Heads;
 use proxy_header::Preamble;
 use refusal::Refusal;
-use route::{Route, asks_for_websocket, route};
+use route::{Route, announces_body, asks_for_websocket, route};
 
 /// How large the head of a request may be, in bytes. Browsers with many cookies send half of it.
 const HEAD_SIZE: usize = 16 * 1024;
@@ -155,8 +157,9 @@ struct Visit<'a, T> {
 /// Speaks HTTP with a client that has begun to.
 async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mut stop: Stop) -> Option<Admitted<T>> {
     let Visit { stream, read_ahead, caller, witness, slot, deadline } = visit;
-    let (claimed, door_closed) = (RefCell::new(None), stop.clone());
-    let (claimed_by, deadline_of, caller_is, door_closed) = (&claimed, &deadline, &caller, &door_closed);
+    let (claimed, heads, door_closed) = (RefCell::new(None), Heads::default(), stop.clone());
+    let (claimed_by, heads_of, deadline_of, caller_is, door_closed) =
+        (&claimed, &heads, &deadline, &caller, &door_closed);
     let service = service_fn(|request| async move {
         // To answer can take a while, if a pair is asked whether it is there, and whoever has asked is not cut off for that.
         deadline_of.pause(door.seats.longest_join());
@@ -177,15 +180,20 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
             *answer.version_mut() = request.version();
             answer
         });
+        // Every other answer is the last in HTTP: behind it come frames, a body, or nothing that is read.
+        if !answer.headers().contains_key(header::CONNECTION) {
+            heads_of.another();
+        }
         deadline_of.answer();
         Ok::<_, Infallible>(answer)
     });
+    let timed = Timed { read_ahead, stream: stream.clone(), deadline: &deadline, heads: &heads };
     let http = http1::Builder::new()
         .max_buf_size(HEAD_SIZE)
         .max_headers(HEAD_FIELDS)
         // Who ends its stream behind its request still wants the answer.
         .half_close(true)
-        .serve_connection(FuturesIo::new(Timed { read_ahead, stream: stream.clone(), deadline: &deadline }), service)
+        .serve_connection(FuturesIo::new(timed), service)
         .without_shutdown();
     // Who has said all it had to say is about to be refused, or to become a WebSocket, and can be told. (So many pairs are
     // asked at a time, and no more.)
@@ -228,9 +236,9 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
         linger(stream, &*door.clock).or(slot.revoked()).await;
         return None;
     };
-    // hyper has read all there was at once; but that is its affair.
+    // hyper has read no further than the head; but that is its affair.
     let Timed { read_ahead, .. } = parts.io.into_inner();
-    let read_ahead = if read_ahead.is_empty() { parts.read_buf } else { [parts.read_buf, read_ahead].concat().into() };
+    let read_ahead = if parts.read_buf.is_empty() { read_ahead } else { [parts.read_buf, read_ahead].concat().into() };
     Some(Admitted { socket: stream, read_ahead, claim, presence: caller.into_presence() })
 }
 
@@ -283,6 +291,12 @@ async fn answer(
             let mut set = |name, value| answer.headers_mut().insert(name, HeaderValue::from_static(value));
             set(header::CONTENT_TYPE, "application/json");
             set(header::CACHE_CONTROL, "no-store");
+            if announces_body(request.headers()) {
+                // Where the next head would begin is known to hyper only, if it reads the body at all.
+                set(header::CONNECTION, "close");
+                // As for a refusal: no `keep-alive` is to be added.
+                *answer.version_mut() = request.version();
+            }
             Ok((answer, None))
         }
     }

@@ -7,7 +7,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
-use support::raw::{open, upgrade};
+use support::raw::{expect, expect_end, frame, open, server_frame, upgrade};
 use support::{Relay, run};
 
 /// The status line, the headers in lower case, and the body.
@@ -156,7 +156,7 @@ fn an_upgrade_has_no_body() {
     assert_eq!(relay.pairs(), 0);
     let mut socket = relay.socket();
     socket.write_all(upgrade("/?pair=x", "Content-Length: 0\r\n").as_bytes()).unwrap();
-    support::raw::expect(&mut socket, b"HTTP/1.1 101 ");
+    expect(&mut socket, b"HTTP/1.1 101 ");
 }
 
 #[test]
@@ -200,6 +200,95 @@ fn a_request_that_is_not_http_is_refused() {
         let mut response = Vec::new();
         socket.read_to_end(&mut response).unwrap();
         assert!(response.is_empty() || response.starts_with(b"HTTP/1.1 400 "), "{response:?}");
+    }
+}
+
+#[test]
+fn a_bare_line_feed_in_a_head_is_refused_at_once() {
+    let relay = Relay::start(&["--handshake-timeout", "1h"]);
+    let whole = upgrade("/?pair=x", "");
+    // The end of each line in turn, and a line feed in front of the head; then what stays unfinished.
+    let ends: Vec<_> = whole.match_indices('\r').map(|(at, _)| at).collect();
+    let mut heads: Vec<_> = ends.iter().map(|&at| format!("{}{}", &whole[..at], &whole[at + 1..])).collect();
+    heads.push(format!("\n{whole}"));
+    heads.push(format!("\r\n\n{whole}"));
+    heads.push(whole.replace('\r', ""));
+    heads.push(String::from("GET /health HTTP/1.1\n"));
+    heads.push(String::from("GET /health HTTP/1.1\r\nHost: t\r\nX: y\n"));
+    for head in heads {
+        for size in [1, 7, head.len()] {
+            let mut socket = relay.socket();
+            for piece in head.as_bytes().chunks(size) {
+                // It may be refused before its end.
+                let _ = socket.write_all(piece);
+            }
+            expect(&mut socket, b"HTTP/1.1 400 ");
+        }
+    }
+    assert_eq!(relay.pairs(), 0);
+}
+
+#[test]
+fn a_bare_line_feed_in_a_later_head_is_refused_too() {
+    let relay = Relay::start(&["--handshake-timeout", "1h"]);
+    let health = "GET /health HTTP/1.1\r\nHost: t\r\n\r\n";
+    for (first, second) in
+        [(health, "GET /health HTTP/1.1\nHost: t\r\n\r\n"), (health, "GET /health HTTP/1.1\r\nHost: t\n\n")]
+    {
+        // In one packet, and one after the answer to the other.
+        let mut socket = relay.socket();
+        socket.write_all(format!("{first}{second}").as_bytes()).unwrap();
+        expect(&mut socket, b"HTTP/1.1 200 OK\r\n");
+        let mut rest = String::new();
+        socket.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains("\"pairs\":0}HTTP/1.1 400 "), "{rest}");
+        let mut socket = relay.socket();
+        socket.write_all(first.as_bytes()).unwrap();
+        support::raw::head(&mut socket);
+        expect(&mut socket, b"{\"ok\":true,\"pairs\":0}");
+        socket.write_all(second.as_bytes()).unwrap();
+        expect(&mut socket, b"HTTP/1.1 400 ");
+    }
+}
+
+#[test]
+fn requests_in_one_packet_are_answered_in_turn_and_frames_behind_the_last_are_unchanged() {
+    let relay = Relay::start(&[]);
+    let payload = b"\n\r\n\r\n\nGET / HTTP/1.1\n\n";
+    let mut peer = relay.socket();
+    open(&mut peer, "/?pair=x", b"");
+    let health = "\r\nGET /health HTTP/1.1\r\nHost: t\r\n\r\n";
+    let mut socket = relay.socket();
+    let requests = format!("{}{}", health.repeat(3), upgrade("/?pair=x", ""));
+    socket.write_all(&[requests.as_bytes(), &frame(0x82, payload), &frame(0x82, b"\n")].concat()).unwrap();
+    for _ in 0..3 {
+        support::raw::head(&mut socket);
+        expect(&mut socket, b"{\"ok\":true,\"pairs\":1}");
+    }
+    expect(&mut socket, b"HTTP/1.1 101 ");
+    expect(&mut peer, &server_frame(0x82, payload));
+    expect(&mut peer, &server_frame(0x82, b"\n"));
+}
+
+/// Where the next head begins is not known before the body is read, and nothing needs one.
+#[test]
+fn a_request_with_a_body_is_the_last_on_its_connection() {
+    let relay = Relay::start(&[]);
+    for (version, fields) in [
+        ("1.1", "Content-Length: 4\r\n"),
+        ("1.1", "Transfer-Encoding: chunked\r\n"),
+        ("1.0", "Content-Length: 4\r\nConnection: keep-alive\r\n"),
+    ] {
+        let body = if fields.contains("chunked") { "4\r\n\n\r\n\n\r\n0\r\n\r\n" } else { "\n\r\n\n" };
+        let request = format!("GET /health HTTP/{version}\r\nHost: t\r\n{fields}\r\n{body}");
+        let mut socket = relay.socket();
+        socket.write_all(request.repeat(2).as_bytes()).unwrap();
+        let head = support::raw::head(&mut socket).to_lowercase();
+        assert!(head.starts_with(&format!("http/{version} 200 ")), "{head}");
+        let fields: Vec<_> = head.lines().filter(|line| line.starts_with("connection:")).collect();
+        assert_eq!(fields, ["connection: close"]);
+        expect(&mut socket, b"{\"ok\":true,\"pairs\":0}");
+        expect_end(&mut socket);
     }
 }
 

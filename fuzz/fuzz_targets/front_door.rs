@@ -15,14 +15,23 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 fuzz_target!(|input: &[u8]| {
     let Some((&seed, bytes)) = input.split_first() else { return };
     let response = arc_relay::respond(bytes, seed.into());
-    // If a head comes in pieces, hyper looks for its end first. Until then nobody has to be answered.
+    // The head begins behind empty lines, and ends at the next.
     let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
-    let has_end =
-        [&b"\r\n\r\n"[..], b"\n\n"].iter().any(|end| bytes[begin..].windows(end.len()).any(|found| found == *end));
-    // And who insists on HTTP/2 may get none, as it understands none in HTTP/1. hyper looks for that where it has found a
-    // fault, which may be behind a request.
+    let end = bytes[begin..].windows(4).position(|found| found == b"\r\n\r\n").map(|length| begin + length + 4);
+    let head = &bytes[..end.unwrap_or(bytes.len())];
+    // A line feed without a carriage return is refused where it comes, whether or not the head has an end.
+    let is_bare = |at: usize| head[at] == b'\n' && (at == 0 || head[at - 1] != b'\r');
+    let has_bare_line_feed = (0..head.len()).any(is_bare);
+    // A client that insists on HTTP/2 may get no answer, as it understands none in HTTP/1. hyper looks for that where it
+    // has found a fault, which may be behind a request.
     let insists_on_http_2 = bytes.windows(PREFACE.len()).any(|found| found == PREFACE);
-    if (!has_end || insists_on_http_2) && response.is_empty() {
+    // hyper judges a head that comes in pieces only at its end.
+    let may_be_waited_for = end.is_none() && !has_bare_line_feed;
+    if (may_be_waited_for || insists_on_http_2) && response.is_empty() {
+        return;
+    }
+    if has_bare_line_feed {
+        assert!(is_malformed(&response), "{:?}", show(&response));
         return;
     }
     match Expected::of(bytes) {

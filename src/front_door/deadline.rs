@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use futures_lite::{AsyncRead, AsyncWrite};
 use hyper::body::{Buf, Bytes};
 
+use super::heads::{Heads, Piece};
 use crate::buffer::HEADROOM;
 use crate::clock::Clock;
 use crate::pool::SMALLEST;
@@ -91,28 +92,45 @@ impl<'a> Deadline<'a> {
     }
 }
 
-/// How much is read at a time, in bytes. Whoever reads for a head stops where it ends, so what is behind it is no more than
-/// this, and has room in the smallest buffer.
+/// How much is read at a time, in bytes. What is behind a head comes from the same read, so it is no more than this, and
+/// has room in the smallest buffer.
 const PIECE: usize = SMALLEST - HEADROOM;
 
-/// A stream that is read in pieces, and tells the deadline when everything is written.
+/// What hyper reads instead of a bare line feed: no head may contain it.
+const REFUSED: u8 = 0;
+
+/// What hyper reads behind that. It judges a head that comes in pieces only at its end.
+const REFUSED_END: Bytes = Bytes::from_static(b"\r\n\r\n");
+
+/// A stream that is read in pieces, none of which goes beyond a head, and tells the deadline when everything is written.
 #[derive(Debug)]
 pub(super) struct Timed<'a, T> {
-    /// What was read of it already.
+    /// What was read of it already, and is still to be read by hyper, or else by the connection.
     pub(super) read_ahead: Bytes,
     pub(super) stream: T,
     pub(super) deadline: &'a Deadline<'a>,
+    pub(super) heads: &'a Heads,
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Timed<'_, T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        if self.read_ahead.is_empty() {
-            let room = buffer.len().min(PIECE);
-            return Pin::new(&mut self.stream).poll_read(cx, &mut buffer[..room]);
+        let room = buffer.len().min(PIECE);
+        let Piece { length, is_refused } = if self.read_ahead.is_empty() {
+            let count = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer[..room]))?;
+            let piece = self.heads.scan(&buffer[..count]);
+            self.read_ahead = Bytes::copy_from_slice(&buffer[piece.length..count]);
+            piece
+        } else {
+            let count = room.min(self.read_ahead.len());
+            let piece = self.heads.scan(&self.read_ahead[..count]);
+            self.read_ahead.copy_to_slice(&mut buffer[..piece.length]);
+            piece
+        };
+        if is_refused {
+            buffer[length - 1] = REFUSED;
+            self.read_ahead = REFUSED_END;
         }
-        let count = buffer.len().min(self.read_ahead.len());
-        self.read_ahead.copy_to_slice(&mut buffer[..count]);
-        Poll::Ready(Ok(count))
+        Poll::Ready(Ok(length))
     }
 }
 
@@ -141,13 +159,62 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
+    use proptest::prelude::*;
+
+    /// Reads all of it with buffers of these lengths: what was read before, and the rest.
+    fn read(read_ahead: &[u8], rest: &[u8], lengths: &[usize]) -> Vec<Vec<u8>> {
+        let (deadline, heads) = (Deadline::new(&SystemClock, Duration::from_secs(1)), Heads::default());
+        let (read_ahead, stream) = (Bytes::copy_from_slice(read_ahead), Cursor::new(rest.to_vec()));
+        let mut timed = Timed { read_ahead, stream, deadline: &deadline, heads: &heads };
+        let mut pieces = Vec::new();
+        for &length in lengths.iter().cycle() {
+            let mut buffer = vec![0; length];
+            match block_on(timed.read(&mut buffer)).unwrap() {
+                0 => break,
+                count => pieces.push(buffer[..count].to_vec()),
+            }
+        }
+        pieces
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_and_what_is_behind_it_are_read_apart_and_unchanged(
+            behind in prop::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), any::<u8>()], 0..60),
+            split: prop::sample::Index,
+            lengths in prop::collection::vec(1..70_usize, 1..9),
+        ) {
+            let head = b"\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n";
+            let sent = [head, &behind[..]].concat();
+            let (read_ahead, rest) = sent.split_at(split.index(sent.len() + 1));
+            let pieces = read(read_ahead, rest, &lengths);
+            prop_assert_eq!(pieces.concat(), sent);
+            let ends: Vec<_> = pieces.iter().scan(0, |at, piece| { *at += piece.len(); Some(*at) }).collect();
+            prop_assert!(ends.contains(&head.len()), "{:?}", ends);
+        }
+
+        #[test]
+        fn a_bare_line_feed_is_read_as_what_no_head_may_contain(
+            at in 0..30_usize,
+            split: prop::sample::Index,
+            lengths in prop::collection::vec(1..70_usize, 1..9),
+        ) {
+            let head = [b"GET / HTTP/1.1\r\nHost: x\r\nX: y\r\n\r\n", &b"behind"[..]].concat();
+            let at = if head[..at].ends_with(b"\r") { at - 1 } else { at };
+            let sent = [&head[..at], b"\n", &head[at..]].concat();
+            let (read_ahead, rest) = sent.split_at(split.index(sent.len() + 1));
+            let pieces = read(read_ahead, rest, &lengths).concat();
+            prop_assert!(pieces.starts_with(&[&head[..at], b"\0\r\n\r\n"].concat()), "{:?}", pieces.escape_ascii().to_string());
+        }
+    }
 
     /// A larger one would take memory that there may not be.
     #[test]
     fn a_piece_has_room_in_the_smallest_buffer_and_what_was_read_before_comes_first() {
         let deadline = Deadline::new(&SystemClock, Duration::from_secs(1));
         let (read_ahead, stream) = (Bytes::from_static(b"before"), Cursor::new(vec![7; 100_000]));
-        let mut timed = Timed { read_ahead, stream, deadline: &deadline };
+        let heads = Heads::default();
+        let mut timed = Timed { read_ahead, stream, deadline: &deadline, heads: &heads };
         let mut buffer = [0; 32 * 1024];
         assert_eq!(block_on(timed.read(&mut buffer)).unwrap(), 6);
         assert_eq!(&buffer[..6], b"before");

@@ -79,7 +79,7 @@ fn target_length(uri: &Uri) -> usize {
 }
 
 /// Whether a body is to come. Behind an upgrade it would be taken for frames by one reader, and for a body by another.
-fn announces_body(headers: &HeaderMap) -> bool {
+pub(super) fn announces_body(headers: &HeaderMap) -> bool {
     let is_zero = |length: &HeaderValue| length.to_str().is_ok_and(|length| length.trim() == "0");
     headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| !is_zero(length))
