@@ -18,12 +18,13 @@ use std::future::{pending, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_lite::future::yield_now;
 use futures_lite::{AsyncReadExt, FutureExt};
 use http_body_util::Full;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -160,7 +161,7 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
     let (claimed, heads, door_closed) = (RefCell::new(None), Heads::default(), stop.clone());
     let (claimed_by, heads_of, deadline_of, caller_is, door_closed) =
         (&claimed, &heads, &deadline, &caller, &door_closed);
-    let service = service_fn(|request| async move {
+    let respond = |request: Request<Incoming>| async move {
         // To answer can take a while, if a pair is asked whether it is there, and whoever has asked is not cut off for that.
         deadline_of.pause(door.seats.longest_join());
         witness.learn(caller_is.client(request.headers()));
@@ -186,15 +187,25 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
         }
         deadline_of.answer();
         Ok::<_, Infallible>(answer)
-    });
+    };
+    // In a box: hyper is polled by reference below, for which it wants a future that may be moved.
+    let service = service_fn(|request| Box::pin(respond(request)));
     let timed = Timed { read_ahead, stream: stream.clone(), deadline: &deadline, heads: &heads };
-    let http = http1::Builder::new()
+    let mut http = http1::Builder::new()
         .max_buf_size(HEAD_SIZE)
         .max_headers(HEAD_FIELDS)
         // Who ends its stream behind its request still wants the answer.
         .half_close(true)
-        .serve_connection(FuturesIo::new(timed), service)
-        .without_shutdown();
+        .serve_connection(FuturesIo::new(timed), service);
+    // hyper says that it is done with a body it does not want, also if some of the answer is still to be written.
+    let http = async {
+        poll_fn(|cx| match http.poll_without_shutdown(cx) {
+            Poll::Ready(Ok(())) if deadline.is_answering() => Poll::Pending,
+            done => done,
+        })
+        .await?;
+        Ok::<_, hyper::Error>(http.into_parts())
+    };
     // Who has said all it had to say is about to be refused, or to become a WebSocket, and can be told. (So many pairs are
     // asked at a time, and no more.)
     let unless_decided = async || {
@@ -314,7 +325,7 @@ mod tests {
     use hyper::StatusCode;
     use std::net::Ipv4Addr;
     use std::pin::Pin;
-    use std::task::{Context, Poll};
+    use std::task::Context;
 
     fn upgrade(target: &str) -> Request<()> {
         Request::get(target)

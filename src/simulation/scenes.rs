@@ -256,6 +256,29 @@ fn a_seat_is_free_again_when_its_answer_is_not_taken_in_time() {
     }
 }
 
+/// hyper is done with a request whose body it does not want before its answer is written.
+#[test]
+fn a_refusal_of_a_request_with_a_body_is_written_to_its_end() {
+    for seed in 0..20 {
+        let mut stage = Stage::new(Random::new(seed), Config::default());
+        // Less room than the answer needs.
+        let (socket, cable) = stage.socket(0, 100);
+        cable.hold_steady();
+        let mut client = Actor(socket);
+        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n");
+        let mut response = Vec::new();
+        while !cable.is_closed_by_relay() {
+            stage.pass(Duration::from_millis(100));
+            response.extend(client.receive());
+        }
+        response.extend(client.receive());
+        assert!(response.ends_with(b"\r\n\r\nmethod not allowed\n"), "seed {seed}: {}", response.escape_ascii());
+        drop(client);
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
 /// Whoever asks again before the answer is taken would have the whole time again.
 #[test]
 fn asking_again_gives_no_more_time_to_take_the_first_answer() {
