@@ -110,6 +110,7 @@ fn refusals_have_their_status_one_line_and_an_end() {
         let (status_line, headers, found) = split(&response);
         assert_eq!((status_line, found), (&*format!("HTTP/1.1 {status}"), body), "{request}");
         assert!(headers.contains(header) && headers.contains("connection: close\r\n"), "{headers}");
+        assert!(headers.contains("cache-control: no-store\r\n"), "{headers}");
     }
     assert_eq!(relay.pairs(), 0);
 }

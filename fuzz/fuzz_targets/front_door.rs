@@ -194,6 +194,7 @@ impl Answer {
             _ => {
                 // It is the last answer, of one line.
                 assert_eq!(header("connection"), Some("close"));
+                assert_eq!(header("cache-control"), Some("no-store"));
                 let body = std::str::from_utf8(rest).unwrap();
                 assert!(!self.has_body || body.find('\n') == Some(body.len() - 1), "{body:?}");
                 assert!(!self.has_body || header("content-length") == Some(&body.len().to_string()));

@@ -71,6 +71,8 @@ impl Refusal {
         let mut set = |name, value| put(name, HeaderValue::from_static(value));
         set(header::CONTENT_TYPE, "text/plain; charset=utf-8");
         set(header::CONNECTION, "close");
+        // A cache may keep a 404, a 405 or a 414 without being told to (RFC 9110, section 15.1), and answer for the relay.
+        set(header::CACHE_CONTROL, "no-store");
         match self {
             Self::Method { allow } => set(header::ALLOW, allow),
             Self::Denied(Denial::Token) => set(header::WWW_AUTHENTICATE, "Bearer"),
