@@ -1,6 +1,7 @@
 //! The PROXY protocol: what a proxy that forwards bytes, and not requests, puts in front of them to say whose they are.
 //!
-//! The format is proxy-header's. This file bounds what is read for it, and keeps what comes behind it.
+//! The format is proxy-header's. This file bounds what is read for it, refuses what proxy-header takes and the
+//! [specification](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt) does not, and keeps what comes behind it.
 
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -12,6 +13,9 @@ use proxy_header::{Error, ParseConfig, ProxyHeader};
 /// How long a header may be, in bytes: what the specification asks a receiver of version 2 to be ready for at least, and
 /// five times the longest of version 1.
 const LONGEST: usize = 536;
+
+/// How long a header of version 1 may be, in bytes, with its CRLF (section 2.1 of the specification).
+const LONGEST_LINE: usize = 107;
 
 /// What a header of version 1 begins with, and one of version 2; the length of the rest of that is behind two more bytes.
 const BEGINNINGS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
@@ -51,14 +55,34 @@ pub(super) async fn read(mut stream: impl AsyncRead + Unpin) -> io::Result<Pream
             return no_header();
         }
         match ProxyHeader::parse(read, CONFIG) {
-            Ok((header, length)) => {
+            Ok((header, length)) if is_strict(&read[..length]) => {
                 let source = header.proxied_address().map(|addresses| addresses.source.ip());
                 return Ok(Preamble { source, read_ahead: Bytes::copy_from_slice(&read[length..]) });
             }
             Err(Error::BufferTooShort) => {}
-            Err(_) => return no_header(),
+            Ok(_) | Err(_) => return no_header(),
         }
     }
+}
+
+/// Whether a header that proxy-header takes is as in section 2.1 of the specification, if it is of version 1: proxy-header
+/// takes ports with a sign or with leading zeros, a longer line, and anything that begins with `UNKNOWN`. No proxy sends
+/// such a line, so it is a client's, or one that another receiver reads in another way.
+fn is_strict(header: &[u8]) -> bool {
+    let line = header.strip_prefix(BEGINNINGS[0]).and_then(|line| line.strip_suffix(b"\r\n"));
+    let Some(line) = line else { return header.starts_with(BEGINNINGS[1]) };
+    let mut fields = line.split(|&byte| byte == b' ');
+    let has_its_form = match fields.next() {
+        Some(b"UNKNOWN") => true,                                  // what is behind it is to be ignored
+        Some(b"TCP4" | b"TCP6") => fields.skip(2).all(is_decimal), // two ports, behind two addresses
+        _ => false,
+    };
+    header.len() <= LONGEST_LINE && has_its_form
+}
+
+/// Whether a number that was parsed is written in one way only: as digits, the first of which is no 0 before others.
+fn is_decimal(number: &[u8]) -> bool {
+    number.iter().all(u8::is_ascii_digit) && (number.len() == 1 || !number.starts_with(b"0"))
 }
 
 /// Whether this is a header, or the beginning of one, that is not too long: whoever has sent anything else is not waited
@@ -117,7 +141,13 @@ mod tests {
         vec![
             (b"PROXY TCP4 1.1.1.1 127.0.0.1 80 80\r\n".to_vec(), Some("1.1.1.1")),
             (b"PROXY TCP6 2001:db8::1 ::1 80 80\r\n".to_vec(), Some("2001:db8::1")),
+            (b"PROXY TCP4 1.1.1.1 127.0.0.1 0 65535\r\n".to_vec(), Some("1.1.1.1")),
+            // So inet_ntop writes an IPv4 address in IPv6, and HAProxy with it.
+            (b"PROXY TCP6 ::ffff:1.1.1.1 ::1 80 80\r\n".to_vec(), Some("::ffff:1.1.1.1")),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            // What is behind UNKNOWN is ignored, whatever it is, up to the longest line there may be.
+            (b"PROXY UNKNOWN  +80 \n\0\r\n".to_vec(), None),
+            ([b"PROXY UNKNOWN ", &[b'x'; LONGEST_LINE - 16][..], b"\r\n"].concat(), None),
             (b"PROXY UNKNOWN 1.1.1.1 127.0.0.1 80 80\r\n".to_vec(), None),
             (version_2(1, 0x11, &V4), Some("1.1.1.1")),
             (version_2(1, 0x21, &v6), Some("2001:db8::1")),
@@ -142,6 +172,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_header() {
+        let too_long = [b"PROXY UNKNOWN ", &[b'x'; LONGEST_LINE - 15][..], b"\r\n"].concat();
         let long = [b"PROXY UNKNOWN", &[b' '; LONGEST][..], b"\r\n"].concat();
         for sent in [
             &b""[..],
@@ -152,6 +183,25 @@ mod tests {
             b"PROXY TCP4 ::1 ::1 80 80\r\n",
             b"PROXY TCP6 1.1.1.1 127.0.0.1 80 80\r\n",
             b"PROXY TCP4 1.1.1.1 127.0.0.1 80 65536\r\n",
+            b"PROXY TCP4 1.1.1.1 127.0.0.1 +80 80\r\n",
+            b"PROXY TCP4 1.1.1.1 127.0.0.1 80 +80\r\n",
+            b"PROXY TCP4 1.1.1.1 127.0.0.1 080 80\r\n",
+            b"PROXY TCP4 1.1.1.1 127.0.0.1 80 00\r\n",
+            b"PROXY TCP4 1.1.1.1 127.0.0.1 -0 80\r\n",
+            b"PROXY TCP4 1.1.1.1 127.0.0.1 80 \r\n",
+            b"PROXY TCP4 1.1.1.1 127.0.0.1 80 80 \r\n",
+            b"PROXY TCP4 1.1.1.1 127.0.0.1 80 80 80\r\n",
+            b"PROXY TCP4 1.1.1.1 127.0.0.1 80  80\r\n",
+            b"PROXY TCP4  1.1.1.1 127.0.0.1 80 80\r\n",
+            b"PROXY  TCP4 1.1.1.1 127.0.0.1 80 80\r\n",
+            b"PROXY TCP4 1.1.1.01 127.0.0.1 80 80\r\n",
+            b"PROXY TCP4 1.1.1.1 127.0.0.1 80 80\rX\n",
+            b"PROXY TCP6 fe80::1%1 ::1 80 80\r\n",
+            b"PROXY TCP6 00001::1 ::1 80 80\r\n",
+            b"PROXY TCP6 [::1] ::1 80 80\r\n",
+            b"PROXY UNKNOWNX\r\n",
+            b"PROXY UNKNOWN\n\r\n",
+            &too_long,
             b"proxy TCP4 1.1.1.1 127.0.0.1 80 80\r\n",
             b"PROXY\tTCP4 1.1.1.1 127.0.0.1 80 80\r\n",
             b"PROXY UDP4 1.1.1.1 127.0.0.1 80 80\r\n",
