@@ -1,16 +1,40 @@
 //! The file of access tokens: read at the start, and again when somebody asks for that.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::mem;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use arc_relay::{AccessTokens, RelayHandle};
 use futures_lite::future::pending;
+use rustix::fs::OFlags;
 use smol::{Task, unblock};
 
+/// Reads the tokens at the start, from a pipe too, such as a shell's process substitution: the file may take long.
+///
+/// # Errors
+///
 /// The error names the file, and nothing that is in it.
 pub(crate) fn read(path: &Path) -> Result<AccessTokens, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot read access tokens from {path:?}: {error}"))?;
+    parse(path, fs::read_to_string(path))
+}
+
+/// Reads the tokens again, from nothing but a regular file: a pipe that no program writes to would hold up this reload
+/// and every later one.
+fn read_again(path: &Path) -> Result<AccessTokens, String> {
+    parse(path, open_regular(path).and_then(io::read_to_string))
+}
+
+/// Opens a regular file. Without `O_NONBLOCK`, opening a pipe waits for a writer.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(without_waiting).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
+fn parse(path: &Path, text: io::Result<String>) -> Result<AccessTokens, String> {
+    let text = text.map_err(|error| format!("cannot read access tokens from {path:?}: {error}"))?;
     text.parse().map_err(|error| format!("cannot read access tokens from {path:?}: {error}"))
 }
 
@@ -36,7 +60,7 @@ impl<'a> TokenFile<'a> {
         let Some(path) = self.path.clone() else { return };
         match self.reading {
             Some(_) => self.again = true,
-            None => self.reading = Some(unblock(move || read(&path))),
+            None => self.reading = Some(unblock(move || read_again(&path))),
         }
     }
 

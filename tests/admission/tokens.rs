@@ -23,6 +23,14 @@ fn start(tokens: &Path) -> Relay {
     Relay::start(&["--access-token-file", tokens.to_str().unwrap()])
 }
 
+/// One that logs its errors to a file.
+fn start_logging(tokens: &Path, errors: &Path) -> Relay {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    command.args(["start", "--host", "127.0.0.1", "--port", "0", "--access-token-file", tokens.to_str().unwrap()]);
+    command.stderr(File::create(errors).unwrap());
+    Relay::spawn(command)
+}
+
 #[test]
 fn a_token_in_the_header_or_in_the_query_lets_in() {
     let relay = start(&file("lets-in", "# the phones\nred+green fish\n\n  blue  \n"));
@@ -101,10 +109,7 @@ fn sighup_exchanges_the_tokens_and_whoever_has_joined_stays() {
 fn tokens_that_cannot_be_read_again_leave_the_old_ones() {
     let tokens = file("stay", "old-secret");
     let errors = file("stay-errors", "");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
-    command.args(["start", "--host", "127.0.0.1", "--port", "0", "--access-token-file", tokens.to_str().unwrap()]);
-    command.stderr(File::create(&errors).unwrap());
-    let relay = Relay::spawn(command);
+    let relay = start_logging(&tokens, &errors);
     let lines = || fs::read_to_string(&errors).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
 
     fs::write(&tokens, "# new-secret").unwrap();
@@ -121,28 +126,50 @@ fn tokens_that_cannot_be_read_again_leave_the_old_ones() {
     }
 }
 
-/// A pipe that nobody writes to is what a disk is that does not answer.
 #[test]
-fn a_file_that_takes_long_keeps_no_signal_from_being_heard() {
-    let tokens = file("slow", "old");
-    let mut relay = start(&tokens);
+fn a_pipe_is_refused_by_a_reload_and_holds_up_no_later_one() {
+    let tokens = file("pipe", "old");
+    let errors = file("pipe-errors", "");
+    let mut relay = start_logging(&tokens, &errors);
+    let lines = || fs::read_to_string(&errors).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
     fs::remove_file(&tokens).unwrap();
-    assert!(Command::new("mkfifo").arg(&tokens).status().unwrap().success());
-    relay.signal(Signal::HUP);
-    // It waits for somebody who writes; this does, to a second one who has asked meanwhile.
-    let write = |token: &str| fs::write(&tokens, token).unwrap();
-    relay.signal(Signal::HUP);
-    write("new");
-    eventually("the new token lets in", || {
+    make_pipe(&tokens);
+    for nth in 1..=2 {
         relay.signal(Signal::HUP);
-        join(&relay, "/?pair=x&token=new", "") == LET_IN
-    });
-    // Nobody writes any more, and it is asked for once more.
+        eventually("the pipe is complained of", || lines().len() == nth);
+    }
+    assert_eq!(join(&relay, "/?pair=x&token=old", ""), LET_IN);
+
+    fs::remove_file(&tokens).unwrap();
+    fs::write(&tokens, "new").unwrap();
     relay.signal(Signal::HUP);
-    assert_eq!(join(&relay, "/?pair=y&token=new", ""), LET_IN);
+    eventually("the new token lets in", || join(&relay, "/?pair=y&token=new", "") == LET_IN);
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait().code(), Some(0));
+    assert_eq!(lines().len(), 2);
+    for line in lines() {
+        assert!(line.contains(" tokens_kept ") && line.contains("not a regular file"), "{line}");
+    }
+}
+
+/// A shell's process substitution is one.
+#[test]
+fn a_pipe_is_read_at_the_start() {
+    let tokens = scratch("pipe-at-start");
+    make_pipe(&tokens);
+    let writer = std::thread::spawn({
+        let tokens = tokens.clone();
+        move || fs::write(tokens, "# by a program\nblue\n").unwrap()
+    });
+    let relay = start(&tokens);
+    writer.join().unwrap();
+    assert_eq!(join(&relay, "/?pair=x&token=blue", ""), LET_IN);
+    assert_eq!(join(&relay, "/?pair=y", ""), refused(401, TOKEN));
     fs::remove_file(&tokens).unwrap();
+}
+
+fn make_pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
 #[test]
