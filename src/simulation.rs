@@ -2,8 +2,9 @@
 //!
 //! It is the code that runs on sockets, generic over its transport, its time and what runs its tasks, and not a copy of
 //! it. A seed decides which task runs next, what the network delivers, when, and in which pieces, and what the clients
-//! do; the same seed does the same again. The clients know exactly what they sent and what they may receive, and when
-//! nothing can run any more, everybody has to have a reason to wait.
+//! do; the same seed does the same again. Some clients are behind a proxy that buffers without bound. The clients know
+//! exactly what they sent and what they may receive, and when nothing can run any more, everybody has to have a reason to
+//! wait.
 //!
 //! `cargo test --lib simulation` runs some thousand seeds. `ARC_RELAY_SEEDS=FIRST..LAST cargo test --release --lib
 //! simulation` runs these; a failing one is named, and runs alone, with a trace, as `FIRST..FIRST+1`.
@@ -16,7 +17,9 @@ mod client;
 #[cfg(test)]
 mod conformance;
 mod executor;
+mod line;
 mod network;
+mod proxy;
 #[cfg(test)]
 mod scenes;
 mod stage;

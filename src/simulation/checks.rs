@@ -5,11 +5,26 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::client::{Client, Ending, Handle, origin};
+use super::line::Line;
 use super::network::Cable;
 use super::world::{PAIR_TTL, World};
 use crate::clock::Clock;
 use crate::pool::{LARGEST, SMALLEST};
 use crate::relay::Config;
+
+/// How long the relay may keep the socket of a client that has its close frame and shows no progress: the five seconds of
+/// the relay's own timeout, and three for the client's pauses. See [`longest_linger`].
+const LINGER: Duration = Duration::from_secs(8);
+
+/// The same, however much the client was sent.
+const LONGEST_LINGER: Duration = Duration::from_secs(60 * 60);
+
+/// The slowest delivery that the relay has to wait for after a close frame, in bytes a second.
+const SLOWEST_DELIVERY: u32 = 4 * 1024;
+
+/// The slowest proxy, in bytes a second, behind which a client that answers its pings must not be given up as silent, be
+/// it at the relay's interval or when a third client asks for its code.
+const SLOWEST_LIVE: usize = 4 * 1024;
 
 impl World {
     /// After every step, memory and the number of codes are within their bounds, and what was received is what was
@@ -68,10 +83,10 @@ impl World {
                 peer_is && peer.code == client.code && peer.ending == Ending::Vanish && peer.end.is_none()
             };
             let has_ended = matches!(client.ending, Ending::End | Ending::CutOff) && client.departed_at.is_some();
-            let is_read = handle.cable.is_read();
+            let is_read = handle.line.is_read();
             let lingers = has_ended && !is_read && self.clients.iter().enumerate().any(takes_none);
             if client.is_there() && client.ending != Ending::Vanish && !lingers {
-                let told = !is_after(drain) || client.pausing || handle.cable.is_stalled();
+                let told = !is_after(drain) || client.pausing || handle.line.is_late();
                 assert!(told, "the relay has stopped, but client {number} was not told");
                 there.entry(client.code).or_default().push((number, client));
             }
@@ -80,7 +95,7 @@ impl World {
             let same_code = || self.clients.iter().filter(|handle| handle.state.borrow().code == code);
             // Whoever does not read just now, or whose line stalls, may have been told what it does not know yet.
             let waits = there.iter().any(|(_, client)| client.pausing);
-            if waits || same_code().any(|handle| handle.cable.is_stalled()) {
+            if waits || same_code().any(|handle| handle.line.is_late()) {
                 continue;
             }
             match &there[..] {
@@ -101,7 +116,7 @@ impl World {
                     // A stream that ends while it is not read from, as buffers are full, ends the way back.
                     let is_cut_off = alone.departed_at.is_some() && (has_silent_peer || self.is_short());
                     let unanswered = alone.pongs.last() != alone.pings.last() && !is_cut_off;
-                    assert!(!unanswered || !self.clients[*number].cable.is_read(), "client {number}: its last ping");
+                    assert!(!unanswered || !self.clients[*number].line.is_read(), "client {number}: its last ping");
                 }
                 [(a_number, a), (b_number, b)] => {
                     for (number, from, to) in [(a_number, a, b), (b_number, b, a)] {
@@ -136,37 +151,36 @@ impl World {
 
     fn check_client(&self, number: usize, handle: &Handle) {
         let client = &*handle.state.borrow();
-        let stalls = handle.cable.stalled_for();
+        let (stalls, delays) = (handle.line.stalled_for(), handle.line.late_for());
         assert!(client.end.is_some(), "client {number} waits for nothing");
         if client.status != Some(101) {
-            return self.check_refused(number, client, &handle.cable);
+            return self.check_refused(number, client, &handle.line);
         }
         let mut pings = client.pings.iter();
         let are_answers = client.pongs.iter().all(|pong| pings.any(|ping| ping == pong));
         assert!(are_answers, "client {number} got other pongs");
         // Both have closed, so nothing is left to wait for: the relay ends the connection, and not only its timeout.
         if let (Some(answered), Some(ended), Some(Ok(()))) = (client.answered_at, client.ended_at, client.end) {
-            let in_time = ended < answered + Duration::from_secs(4) + stalls;
+            let in_time = ended < answered + Duration::from_secs(4) + delays;
             assert!(in_time, "client {number} was left waiting for the end");
         }
         // And who never answers is not waited for.
         if let (Some(closed), Some(ended)) = (client.closed_at, client.ended_at) {
-            let bytes: usize = client.received.iter().map(Vec::len).sum();
-            let takes = Duration::from_secs((bytes / 4096) as u64);
-            let in_time = ended < closed + Duration::from_secs(68) + takes + stalls || client.ending == Ending::Vanish;
-            assert!(in_time, "client {number} was kept for {:?}", ended - closed);
+            let in_time = ended < closed + longest_linger(client, &handle.line) + delays;
+            assert!(in_time || client.ending == Ending::Vanish, "client {number} was kept for {:?}", ended - closed);
         }
         match &client.close {
-            Some(_) => self.check_close(number, client, stalls),
+            Some(_) => self.check_close(number, client, delays),
             None => {
                 let leaves_so = matches!(client.ending, Ending::Reset | Ending::End | Ending::CutOff | Ending::Vanish);
-                let given_up = may_be_given_up(client, &handle.cable);
-                let unfriendly = given_up || client.departs && leaves_so || handle.cable.was_broken();
-                // Who has left by itself and is slow is not waited for, nor is anybody when the relay stops.
+                let given_up = may_be_given_up(client, &handle.line);
+                let unfriendly = given_up || client.departs && leaves_so || handle.line.was_broken();
+                // Who has left by itself and is slow is not waited for, nor is anybody when the relay stops. What a proxy
+                // holds is no excuse but when the relay stops.
                 let is_slow = client.slow || stalls > Duration::from_secs(1);
                 let has_paused = client.paused_for > Duration::from_secs(1);
                 let gave_up = match self.relay_stopped_at {
-                    Some(_) => is_slow || has_paused,
+                    Some(_) => is_slow || has_paused || delays > Duration::from_secs(1),
                     None => is_slow && client.departed_at.is_some(),
                 };
                 assert!(unfriendly || gave_up, "client {number} got no close frame");
@@ -174,9 +188,9 @@ impl World {
         }
     }
 
-    fn check_refused(&self, number: usize, client: &Client, cable: &Cable) {
-        let is_gone = matches!(client.ending, Ending::Reset | Ending::Vanish) || cable.was_broken();
-        if (!cable.stalled_for().is_zero() || is_gone) && !client.refusal.ends_with('\n') {
+    fn check_refused(&self, number: usize, client: &Client, line: &Line) {
+        let is_gone = matches!(client.ending, Ending::Reset | Ending::Vanish) || line.was_broken();
+        if (!line.stalled_for().is_zero() || is_gone) && !client.refusal.ends_with('\n') {
             return; // nobody waits for long until a refusal has come
         }
         let asked = client.requested_at;
@@ -188,7 +202,7 @@ impl World {
                     // Who vanished or was reset before its response came may have had a seat.
                     let had_seat = other.code == client.code && matches!(other.status, None | Some(101));
                     // A reset is found behind what came before it, which its peer has this long to take.
-                    let unnoticed = matches!(other.ending, Ending::Reset | Ending::Vanish) || handle.cable.was_broken();
+                    let unnoticed = matches!(other.ending, Ending::Reset | Ending::Vanish) || handle.line.was_broken();
                     let ended = other.ended_at.map(|at| at + Duration::from_secs(if unnoticed { 70 } else { 0 }));
                     had_seat && other.requested_at <= client.joined_at && ended >= asked
                 });
@@ -211,15 +225,15 @@ impl World {
     }
 
     /// The close frame that a client got had a cause, and came after everything that had to come before it.
-    fn check_close(&self, number: usize, client: &Client, stalls: Duration) {
+    fn check_close(&self, number: usize, client: &Client, delays: Duration) {
         let Some((code, reason)) = &client.close else { return };
         let (code, reason) = (*code, reason.as_str());
         let peer = client.peer();
         let others = || self.clients.iter().enumerate().filter(|&(other, _)| other != number);
         let same_code = || others().filter(|(_, other)| other.state.borrow().code == client.code);
-        let caused = |causes: &dyn Fn(&Client, &Cable) -> bool| {
+        let caused = |causes: &dyn Fn(&Client, &Line) -> bool| {
             let mut peers = same_code().filter(|&(other, _)| peer.is_none_or(|peer| peer == other));
-            peers.any(|(_, other)| causes(&other.state.borrow(), &other.cable))
+            peers.any(|(_, other)| causes(&other.state.borrow(), &other.line))
         };
         match (code, reason) {
             (Some(1000), "peer disconnected") => assert!(
@@ -230,29 +244,29 @@ impl World {
                 "client {number} got 1000, but its peer did not leave, or not all of it has come"
             ),
             (Some(1011), "peer connection lost") => assert!(
-                caused(&|peer, cable| match peer.ending {
+                caused(&|peer, line| match peer.ending {
                     // Its handshake did not come to its end, or nothing of it came any more.
-                    _ if peer.status.is_none() || cable.was_broken() => true,
+                    _ if peer.status.is_none() || line.was_broken() => true,
                     // Somebody else came in its place.
-                    _ if same_code().count() > 1 && may_be_given_up(peer, cable) => true,
+                    _ if same_code().count() > 1 && may_be_given_up(peer, line) => true,
                     // What was whole before it went wrong has come.
                     Ending::CutOff | Ending::Violation(_) if peer.departs => peer.sent == client.received.len(),
                     Ending::Reset | Ending::Vanish if peer.departs => true,
-                    _ if may_be_given_up(peer, cable) => true,
+                    _ if may_be_given_up(peer, line) => true,
                     // The end of a stream while a message is written, or a reset for what was not read.
                     _ => peer.end.is_some_and(|end| end.is_err()) || peer.deaf || peer.sent < peer.messages.len(),
                 }),
                 "client {number} got 1011, but its peer is not lost, or not all of it has come"
             ),
             (Some(1011), "ping timeout") => {
-                assert!(may_be_given_up(client, &self.clients[number].cable), "client {number} was there");
+                assert!(may_be_given_up(client, &self.clients[number].line), "client {number} was there");
             }
             (Some(1001), "pair expired") => {
                 assert_eq!(peer, None, "client {number} had a peer and expired");
                 let waited = client.closed_at.unwrap() - client.requested_at.unwrap();
                 assert!(waited >= PAIR_TTL, "client {number} expired after {waited:?}");
                 // It makes four short pauses at most, unless it is slow.
-                let last = client.joined_at.unwrap() + PAIR_TTL + Duration::from_secs(5) + stalls;
+                let last = client.joined_at.unwrap() + PAIR_TTL + Duration::from_secs(5) + delays;
                 let late = client.closed_at > Some(last);
                 assert!(!late || client.slow, "client {number} expired after {waited:?}");
             }
@@ -266,10 +280,10 @@ impl World {
                 // It is read when its peer has taken what was sent before, and answered behind what its peer has sent:
                 // each of the two makes four short pauses at most, unless it is slow. Who is alone may wait for long.
                 let both = || same_code().map(|(_, other)| other).chain([&self.clients[number]]);
-                let stalls: Duration = both().map(|each| each.cable.stalled_for()).sum();
+                let delays: Duration = both().map(|each| each.line.late_for()).sum();
                 let peer_came = peer.and_then(|peer| self.clients[peer].state.borrow().joined_at);
                 let since = client.departed_at.max(peer_came).unwrap();
-                let in_time = client.closed_at.unwrap() < since + Duration::from_secs(9) + stalls;
+                let in_time = client.closed_at.unwrap() < since + Duration::from_secs(9) + delays;
                 let waits = |each: &Client| each.slow || each.ending == Ending::Vanish;
                 let excused = peer.is_none() || both().any(|each| waits(&each.state.borrow()));
                 assert!(in_time || excused, "client {number} waited too long for the answer to its close frame");
@@ -280,6 +294,17 @@ impl World {
 }
 
 /// Whether a client may be slower to answer a ping than the relay waits for it.
-fn may_be_given_up(client: &Client, cable: &Cable) -> bool {
-    client.slow || client.ending == Ending::Vanish || cable.stalled_for() > Duration::from_millis(100)
+fn may_be_given_up(client: &Client, line: &Line) -> bool {
+    let is_slow = line.proxy_rate().is_some_and(|rate| rate < SLOWEST_LIVE);
+    client.slow || client.ending == Ending::Vanish || line.stalled_for() > Duration::from_millis(100) || is_slow
+}
+
+/// How long the relay may keep the socket of a client that has its close frame and does not answer it. Behind a proxy all
+/// that the client was sent may still be on its way, as far as the relay knows. Without one, the socket tells it.
+fn longest_linger(client: &Client, line: &Line) -> Duration {
+    if line.proxy_rate().is_none() {
+        return LINGER;
+    }
+    let sent: usize = client.received.iter().map(Vec::len).sum();
+    (LINGER + Duration::from_secs(sent as u64) / SLOWEST_DELIVERY).min(LONGEST_LINGER)
 }

@@ -11,7 +11,8 @@ use async_channel::{Receiver, Sender};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
 
 use super::executor::Random;
-use super::network::{Cable, Socket};
+use super::line::Line;
+use super::network::Socket;
 use super::time::sleep;
 use super::trace::trace;
 use crate::clock::Clock;
@@ -64,7 +65,7 @@ pub(super) struct Client {
     /// How many of these are known to be right.
     pub(super) checked: usize,
     pub(super) pongs: Vec<Vec<u8>>,
-    /// The relay's pings that it has not answered yet.
+    /// The pongs that it has to send: for the relay's pings, and for messages if it acknowledges these.
     pub(super) owed: Vec<Vec<u8>>,
     pub(super) close: Option<(Option<u16>, String)>,
     pub(super) closed_at: Option<Instant>,
@@ -78,6 +79,8 @@ pub(super) struct Client {
     pub(super) slow: bool,
     /// Whether it takes its time between two messages, and so may still talk when its peer has long left.
     pub(super) dreamy: bool,
+    /// Whether it answers each message, by a pong that was not asked for.
+    pub(super) acknowledges: bool,
     /// Whether its reader is just pausing, and for how long it has done so.
     pub(super) pausing: bool,
     pub(super) paused_for: Duration,
@@ -85,7 +88,7 @@ pub(super) struct Client {
 
 /// A client that runs.
 pub(super) struct Handle {
-    pub(super) cable: Cable,
+    pub(super) line: Line,
     pub(super) state: Rc<RefCell<Client>>,
     /// Makes its writer look around: it is to leave, or a close frame has come.
     pub(super) nudge: Sender<()>,
@@ -137,6 +140,7 @@ impl Client {
             ended_at: None,
             slow: random.once_in(3),
             dreamy: random.once_in(3),
+            acknowledges: random.once_in(3),
             pausing: false,
             paused_for: Duration::ZERO,
         }
@@ -183,7 +187,7 @@ pub(super) fn origin(message: &[u8]) -> (usize, usize) {
 /// Makes a client and returns its two tasks. It may be asked whether it is there, or not.
 pub(super) fn client(
     number: usize,
-    (socket, cable): (Socket, Cable),
+    (socket, line): (Socket, Line),
     is_asked: bool,
     random: &mut Random,
     clock: &Arc<dyn Clock>,
@@ -208,7 +212,7 @@ pub(super) fn client(
         random: random.split(),
         clock: Arc::clone(clock),
     };
-    (Handle { cable, state, nudge }, writer.run(), reader.run())
+    (Handle { line, state, nudge }, writer.run(), reader.run())
 }
 
 struct Writer {
@@ -385,7 +389,7 @@ impl Writer {
         let _ = self.nudged.recv().await;
     }
 
-    /// Answers the relay's pings.
+    /// Sends the pongs that it owes.
     async fn pong(&mut self) -> io::Result<()> {
         let owed = std::mem::take(&mut self.state.borrow_mut().owed);
         for payload in owed {
@@ -459,6 +463,10 @@ impl Reader {
             if first == 0x82 || first == 0x80 {
                 trace(|| format!("client {}: a message of {:?}", self.number, message.as_ref().map(Vec::len)));
                 self.state.borrow_mut().received.extend(message.take());
+                if self.state.borrow().acknowledges {
+                    self.state.borrow_mut().owed.push(vec![]);
+                    let _ = self.nudge.try_send(());
+                }
             }
         }
         Ok(())

@@ -137,8 +137,9 @@ const MOST_STALLS: usize = 5;
 
 /// Both directions, and whether one side has cut them off.
 struct Wire {
-    /// Who it is, for the trace.
+    /// Whose connection it is, for the trace, and between which two.
     client: usize,
+    between: [&'static str; 2],
     streams: [Stream; 2],
     reset: bool,
     /// Nothing arrives for a while, or never again.
@@ -157,6 +158,8 @@ struct Wire {
     arrivals: usize,
     /// What each side has not been told yet of a reset.
     error: [Option<io::ErrorKind>; 2],
+    /// On each side, the task that waits for a reset, which nothing else that it waits for has to tell.
+    reset_watchers: [Option<Waker>; 2],
     random: Random,
 }
 
@@ -178,12 +181,18 @@ struct Closer {
 #[derive(Clone)]
 pub(super) struct Cable(Rc<RefCell<Wire>>);
 
-/// The connection of a client, with this much room in each direction.
-pub(super) fn connection(client: usize, capacity: usize, random: Random) -> (Socket, Socket, Cable) {
+/// The connection of a client, `between` these two, with this much room in each direction.
+pub(super) fn connection(
+    client: usize,
+    between: [&'static str; 2],
+    capacity: usize,
+    random: Random,
+) -> (Socket, Socket, Cable) {
     let stream = || Stream { capacity, ..Stream::default() };
     let streams = [stream(), stream()];
     let wire = Wire {
         client,
+        between,
         streams,
         reset: false,
         stalled: false,
@@ -195,6 +204,7 @@ pub(super) fn connection(client: usize, capacity: usize, random: Random) -> (Soc
         ack_timeout: None,
         arrivals: 0,
         error: [None; 2],
+        reset_watchers: [None, None],
         random,
     };
     let wire = Rc::new(RefCell::new(wire));
@@ -297,7 +307,7 @@ impl Wire {
     /// Delivers something in this direction, if there is something.
     fn deliver(&mut self, direction: usize) -> bool {
         let answered = self.streams[1 - direction].end_arrived;
-        let (client, to) = (self.client, ["the relay", "its reader"][direction]);
+        let (client, to) = (self.client, self.between[1 - direction]);
         let stream = &mut self.streams[direction];
         let can_arrive = stream.can_arrive();
         if can_arrive > 0 {
@@ -326,10 +336,11 @@ impl Wire {
         true
     }
 
-    /// Resets the connection. What has arrived may still be read; the rest is lost.
+    /// Resets the connection. What has arrived may still be read; the rest is lost. No reset comes through a cable that is
+    /// cut.
     fn reset(&mut self, by: usize) {
-        if !self.reset {
-            trace(|| format!("client {}: reset by {}", self.client, ["the client", "the relay"][by]));
+        if !self.reset && !self.cut {
+            trace(|| format!("client {}: reset by {}", self.client, self.between[by]));
             self.error[1 - by] = Some(io::ErrorKind::ConnectionReset);
             self.end();
         }
@@ -345,6 +356,7 @@ impl Wire {
             stream.abandoned = true;
             stream.tell();
         }
+        self.reset_watchers.iter_mut().filter_map(Option::take).for_each(Waker::wake);
     }
 }
 
@@ -357,6 +369,16 @@ impl Socket {
     /// Ends the connection with a reset.
     pub(super) fn reset(&self) {
         self.wire.borrow_mut().reset(self.side);
+    }
+
+    /// Ready when the connection has been reset or has timed out, whatever is still to be received.
+    pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let wire = &mut *self.wire.borrow_mut();
+        if wire.reset {
+            return Poll::Ready(());
+        }
+        wire.reset_watchers[self.side] = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Cuts the cable: from now on, nothing arrives, and nobody is told.
@@ -382,7 +404,7 @@ impl Drop for Closer {
         wire.closed[self.side] = true;
         wire.streams[self.side].ended = true;
         wire.streams[1 - self.side].abandoned = true;
-        if unread && !wire.cut {
+        if unread {
             // As TCP does it: bytes that nobody will read are answered with a reset.
             wire.reset(self.side);
         }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use async_channel::Sender;
 
 use super::executor::{Executor, Random, Tasks};
+use super::line::Line;
 use super::network::{Cable, Socket, connection, listener};
+use super::proxy::{Pace, Proxy};
 use super::time::{SimulatedClock, sleep};
 use crate::buffer;
 use crate::client_limits::ClientLimits;
@@ -77,7 +79,10 @@ pub(super) struct Stage {
     pub(super) clock: Arc<SimulatedClock>,
     pub(super) config: Config,
     pub(super) relay: Relay,
+    /// Those that end at the relay.
     pub(super) cables: Vec<Cable>,
+    /// Those between a client and its proxy.
+    pub(super) cables_to_proxies: Vec<Cable>,
     steps: usize,
     /// Follows from everything that was decided: two runs of a seed have the same.
     pub(super) fingerprint: u64,
@@ -88,7 +93,17 @@ impl Stage {
         let executor = Rc::new(Executor::default());
         let clock = Arc::new(SimulatedClock::new());
         let relay = Relay::start(&config, &executor, Arc::<SimulatedClock>::clone(&clock));
-        Self { random, executor, clock, config, relay, cables: vec![], steps: 0, fingerprint: 0 }
+        Self {
+            random,
+            executor,
+            clock,
+            config,
+            relay,
+            cables: vec![],
+            cables_to_proxies: vec![],
+            steps: 0,
+            fingerprint: 0,
+        }
     }
 
     /// The clock, as everybody knows it.
@@ -98,17 +113,39 @@ impl Stage {
 
     /// A new connection to the relay, with this much room in each direction; returns the client's side.
     pub(super) fn socket(&mut self, client: usize, capacity: usize) -> (Socket, Cable) {
-        let (near, far, cable) = connection(client, capacity, self.random.split());
+        self.socket_from("the client", client, capacity)
+    }
+
+    fn socket_from(&mut self, end: &'static str, client: usize, capacity: usize) -> (Socket, Cable) {
+        let (near, far, cable) = connection(client, [end, "the relay"], capacity, self.random.split());
         self.relay.accept(far);
         self.cables.push(cable.clone());
         (near, cable)
+    }
+
+    /// A new connection to a proxy that has a connection to the relay, with this much room in each direction of each, and
+    /// with a pace for what is sent up to the relay and one for what is sent down; returns the client's side.
+    pub(super) fn proxied_socket(&mut self, client: usize, capacity: usize, paces: [Pace; 2]) -> (Socket, Line) {
+        let (to_relay, cable) = self.socket_from("the proxy", client, capacity);
+        let (near, to_client, cable_to_proxy) =
+            connection(client, ["the client", "the proxy"], capacity, self.random.split());
+        self.cables_to_proxies.push(cable_to_proxy.clone());
+        let proxy = Proxy::new(client, to_client, to_relay, paces, &self.shared_clock());
+        let line = Line::proxied(cable_to_proxy, cable, proxy.loads(), paces[1]);
+        self.executor.spawn(("proxy of client", client), proxy.run());
+        (near, line)
+    }
+
+    /// All cables, those to proxies last.
+    pub(super) fn all_cables(&self) -> impl Iterator<Item = &Cable> {
+        self.cables.iter().chain(&self.cables_to_proxies)
     }
 
     /// Does one of the things that can happen now, if there is one.
     pub(super) fn step(&mut self) -> bool {
         self.steps += 1;
         assert!(self.steps < STEPS, "it does not come to rest");
-        let busy: Vec<_> = self.cables.iter().filter(|cable| cable.is_busy()).collect();
+        let busy: Vec<_> = self.cables.iter().chain(&self.cables_to_proxies).filter(|cable| cable.is_busy()).collect();
         let runnable = self.executor.runnable();
         if busy.len() + runnable == 0 {
             return false;

@@ -5,9 +5,11 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::client::{Ending, Handle, MAX_MESSAGE, client};
+use super::client::{Client, Ending, Handle, MAX_MESSAGE, client};
 use super::executor::Random;
+use super::line::Line;
 use super::network::{Cable, Socket};
+use super::proxy::Pace;
 use super::stage::Stage;
 use super::trace::{self, trace};
 use super::visitor::{Visitor, visitor};
@@ -16,6 +18,10 @@ use crate::relay::Config;
 
 /// How long a side may wait for the other, in simulated time.
 pub(super) const PAIR_TTL: Duration = Duration::from_secs(30);
+
+/// No task sleeps for longer: the relay may keep the socket of a client that has been closed for an hour. A world in which
+/// nothing happens within this time has come to its end.
+const LONGEST_SLEEP: Duration = Duration::from_secs(61 * 60);
 
 /// The world of one seed.
 pub(super) struct World {
@@ -54,25 +60,53 @@ impl World {
     }
 
     fn socket(&mut self, client: usize) -> (Socket, Cable) {
+        let capacity = self.capacity();
+        self.stage.socket(client, capacity)
+    }
+
+    /// Some clients are behind a proxy. Half of these have a network that never stalls, so that no stall excuses a loss.
+    fn line(&mut self, client: usize) -> (Socket, Line) {
+        if !self.stage.random.once_in(3) {
+            let (socket, cable) = self.socket(client);
+            return (socket, Line::direct(cable));
+        }
+        let capacity = self.capacity();
+        let paces = [Pace::prompt(&mut self.stage.random), Pace::of_a_line(&mut self.stage.random)];
+        let (socket, line) = self.stage.proxied_socket(client, capacity, paces);
+        if self.stage.random.once_in(2) {
+            line.hold_steady();
+        }
+        (socket, line)
+    }
+
+    /// How much room there is for the next connection, which may not be accepted at first.
+    fn capacity(&mut self) -> usize {
         if self.stage.random.once_in(12) {
             self.stage.relay.fail_accept();
         }
-        let capacity = [200, 5000, 100_000, 1_000_000][self.stage.random.below(4)];
-        self.stage.socket(client, capacity)
+        [200, 5000, 100_000, 1_000_000][self.stage.random.below(4)]
     }
 
     fn connect(&mut self) {
         let number = self.clients.len();
-        let socket = self.socket(number);
+        let line = self.line(number);
         let clock = self.stage.shared_clock();
         let asks = self.stage.config.ping_interval.is_some();
-        let (handle, writer, reader) = client(number, socket, asks, &mut self.stage.random, &clock);
+        let (handle, writer, reader) = client(number, line, asks, &mut self.stage.random, &clock);
         trace(|| {
             let client = handle.state.borrow();
             let lengths: Vec<_> = client.messages.iter().map(Vec::len).collect();
-            let traits = [(client.deaf, "deaf"), (client.slow, "slow"), (client.dreamy, "dreamy")];
+            let traits = [
+                (client.deaf, "deaf"),
+                (client.slow, "slow"),
+                (client.dreamy, "dreamy"),
+                (client.acknowledges, "acknowledges"),
+            ];
             let traits: Vec<_> = traits.iter().filter_map(|(is, what)| is.then_some(what)).collect();
-            format!("client {number}: code {}, messages {lengths:?}, {:?}, {traits:?}", client.code, client.ending)
+            let proxy =
+                handle.line.proxy_rate().map(|rate| format!(", behind a proxy of {rate} bytes/s")).unwrap_or_default();
+            let Client { code, ending, .. } = &*client;
+            format!("client {number}: code {code}, messages {lengths:?}, {ending:?}, {traits:?}{proxy}")
         });
         self.stage.executor.spawn(("writer of client", number), writer);
         self.stage.executor.spawn(("reader of client", number), reader);
@@ -94,9 +128,10 @@ impl World {
         loop {
             while self.stage.step() {
                 self.check_step();
-                if self.stage.random.once_in(4000) && !self.stage.cables.is_empty() {
-                    let nth = self.stage.random.below(self.stage.cables.len());
-                    self.stage.cables[nth].break_down();
+                let cables = self.stage.all_cables().count();
+                if self.stage.random.once_in(4000) && cables > 0 {
+                    let nth = self.stage.random.below(cables);
+                    self.stage.all_cables().nth(nth).unwrap().break_down();
                 }
             }
             // Whom its rate keeps waiting, waits for some moments.
@@ -143,7 +178,7 @@ impl World {
             });
             match staying {
                 Some(handle) if self.stage.random.once_in(2) => handle.leave(),
-                _ if time_helps || self.stage.clock.advance(Duration::from_secs(120)) => {}
+                _ if time_helps || self.stage.clock.advance(LONGEST_SLEEP) => {}
                 Some(handle) => handle.leave(),
                 None => break,
             }
@@ -153,7 +188,7 @@ impl World {
         self.stage.relay.running = None;
         while {
             self.settle();
-            self.stage.clock.advance(Duration::from_secs(120))
+            self.stage.clock.advance(LONGEST_SLEEP)
         } {}
         self.check_end();
         self.stage.fingerprint
