@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_lite::future::{block_on, poll_once};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 
+use super::line::Line;
 use super::network::Socket;
+use super::proxy::Pace;
 use super::stage::Stage;
 
 pub(super) const JOIN: &str = "GET /?pair=x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -27,6 +29,20 @@ pub(super) fn message(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// Takes the first frame from what the relay sent, if it is whole: its first byte and its payload.
+pub(super) fn take_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    let (header, length) = match *bytes.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+        127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
+        length => (2, usize::from(length)),
+    };
+    if bytes.len() < header + length {
+        return None;
+    }
+    let frame: Vec<u8> = bytes.drain(..header + length).collect();
+    Some((frame[0], frame[header..].to_vec()))
+}
+
 /// Somebody who does what a scene says.
 pub(super) struct Actor(pub(super) Socket);
 
@@ -40,13 +56,30 @@ impl Actor {
         Self::join(stage, number, &JOIN.replace("pair=x", &format!("pair={code}")), capacity)
     }
 
+    /// Enters through a proxy that forwards at these paces to the relay and to the actor.
+    pub(super) fn enter_behind_proxy(
+        stage: &mut Stage,
+        number: usize,
+        capacity: usize,
+        paces: [Pace; 2],
+    ) -> (Self, Line) {
+        let (socket, line) = stage.proxied_socket(number, capacity, paces);
+        let mut actor = Self(socket);
+        actor.ask(stage, JOIN);
+        (actor, line)
+    }
+
     fn join(stage: &mut Stage, number: usize, request: &str, capacity: usize) -> Self {
         let mut actor = Self(stage.socket(number, capacity).0);
-        actor.send(request.as_bytes());
-        stage.pass(Duration::from_secs(3)); // the network may stall
-        let head = actor.receive();
-        assert!(head.starts_with(b"HTTP/1.1 101") && head.ends_with(b"\r\n\r\n"));
+        actor.ask(stage, request);
         actor
+    }
+
+    fn ask(&mut self, stage: &mut Stage, request: &str) {
+        self.send(request.as_bytes());
+        stage.pass(Duration::from_secs(3)); // the network may stall
+        let head = self.receive();
+        assert!(head.starts_with(b"HTTP/1.1 101") && head.ends_with(b"\r\n\r\n"));
     }
 
     /// Sends what there has to be room for.

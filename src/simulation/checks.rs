@@ -166,7 +166,7 @@ impl World {
         }
         // And who never answers is not waited for.
         if let (Some(closed), Some(ended)) = (client.closed_at, client.ended_at) {
-            let in_time = ended < closed + longest_linger(client, &handle.line) + delays;
+            let in_time = ended < closed + longest_linger(client) + delays;
             assert!(in_time || client.ending == Ending::Vanish, "client {number} was kept for {:?}", ended - closed);
         }
         match &client.close {
@@ -190,8 +190,9 @@ impl World {
 
     fn check_refused(&self, number: usize, client: &Client, line: &Line) {
         let is_gone = matches!(client.ending, Ending::Reset | Ending::Vanish) || line.was_broken();
-        if (!line.stalled_for().is_zero() || is_gone) && !client.refusal.ends_with('\n') {
-            return; // nobody waits for long until a refusal has come
+        let is_late = !line.stalled_for().is_zero() || line.proxy_rate().is_some();
+        if (is_late || is_gone) && !client.refusal.ends_with('\n') {
+            return; // the relay waits for a second until a refusal has come
         }
         let asked = client.requested_at;
         match client.status {
@@ -301,10 +302,6 @@ fn may_be_given_up(client: &Client, line: &Line) -> bool {
 
 /// How long the relay may keep the socket of a client that has its close frame and does not answer it. Behind a proxy all
 /// that the client was sent may still be on its way, as far as the relay knows. Without one, the socket tells it.
-fn longest_linger(client: &Client, line: &Line) -> Duration {
-    if line.proxy_rate().is_none() {
-        return LINGER;
-    }
-    let sent: usize = client.received.iter().map(Vec::len).sum();
-    (LINGER + Duration::from_secs(sent as u64) / SLOWEST_DELIVERY).min(LONGEST_LINGER)
+fn longest_linger(client: &Client) -> Duration {
+    (LINGER + Duration::from_secs(client.bytes as u64) / SLOWEST_DELIVERY).min(LONGEST_LINGER)
 }

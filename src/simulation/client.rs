@@ -62,6 +62,8 @@ pub(super) struct Client {
     pub(super) status: Option<u16>,
     pub(super) refusal: String,
     pub(super) received: Vec<Vec<u8>>,
+    /// Bytes of frames that it has read.
+    pub(super) bytes: usize,
     /// How many of these are known to be right.
     pub(super) checked: usize,
     pub(super) pongs: Vec<Vec<u8>>,
@@ -130,6 +132,7 @@ impl Client {
             status: None,
             refusal: String::new(),
             received: Vec::new(),
+            bytes: 0,
             checked: 0,
             pongs: Vec::new(),
             owed: Vec::new(),
@@ -501,6 +504,7 @@ impl Reader {
         }
         let mut bytes = vec![0; length];
         self.socket.read_exact(&mut bytes).await?;
+        self.state.borrow_mut().bytes += length;
         Ok(bytes)
     }
 

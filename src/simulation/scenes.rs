@@ -4,9 +4,10 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use super::actor::{Actor, JOIN, PING, PONG, message};
+use super::actor::{Actor, JOIN, PING, PONG, message, take_frame};
 use super::executor::Random;
 use super::network::Cable;
+use super::proxy::Pace;
 use super::stage::Stage;
 use crate::pool::LARGEST;
 use crate::relay::Config;
@@ -480,6 +481,76 @@ fn who_is_gone_is_noticed_while_it_is_slowed_down() {
         stage.pass(Duration::from_millis(100));
         assert_eq!(stage.relay.seats.pairs(), 0, "seed {seed}: the code is not free");
         drop(pair);
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
+/// A proxy takes everything at once and delivers it over forty seconds. The relay must not count the time for the answer
+/// to its close frame from when the proxy has that: a socket that is dropped meets what the client still says with a
+/// reset, at which the proxy drops the rest.
+#[test]
+fn what_a_proxy_holds_arrives_after_the_sender_has_closed() {
+    leave_what_a_proxy_holds(1000, |sender| sender.send(&CLOSE));
+}
+
+/// The same, when the sender breaks the protocol.
+#[test]
+fn what_a_proxy_holds_arrives_after_the_sender_has_broken_the_protocol() {
+    leave_what_a_proxy_holds(1011, |sender| sender.send(&[0xC2, 0x80, 0, 0, 0, 0]));
+}
+
+/// The same, when the sender is lost within a message.
+#[test]
+fn what_a_proxy_holds_arrives_after_the_sender_was_lost() {
+    leave_what_a_proxy_holds(1011, |sender| {
+        sender.send(&[0x82, 0xFE, 1]);
+        sender.0.shut_down().unwrap();
+    });
+}
+
+const CLOSE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 3, 0xE8];
+
+/// A sender departs while a proxy holds almost all that it has sent. The receiver answers each message and each ping when
+/// it has read it, and gets everything and this code.
+fn leave_what_a_proxy_holds(expected: u16, depart: impl Fn(&mut Actor)) {
+    const MESSAGES: usize = 40;
+    for seed in 0..20 {
+        let mut stage = Stage::new(Random::new(seed), Config::default());
+        let up = Pace { bytes: usize::MAX, pause: Duration::from_millis(10) };
+        let down = Pace { bytes: 1000, pause: Duration::from_millis(100) };
+        let (mut receiver, line) = Actor::enter_behind_proxy(&mut stage, 0, 1_000_000, [up, down]);
+        let mut sender = Actor::enter(&mut stage, 1, 1_000_000);
+        line.hold_steady();
+        stage.cables.iter().for_each(Cable::hold_steady);
+        (0..MESSAGES).for_each(|_| sender.send(&message(&[7; 10_000])));
+        depart(&mut sender);
+        stage.pass(Duration::from_secs(1));
+        sender.receive(); // or the answer would be answered with a reset
+        drop(sender);
+        let (mut bytes, mut messages, mut code) = (Vec::new(), 0, None);
+        for _ in 0..60 {
+            stage.pass(Duration::from_secs(1));
+            bytes.extend(receiver.receive());
+            while let Some((first, payload)) = take_frame(&mut bytes) {
+                let answer = match first {
+                    0x89 => [&[0x8A, 0x80 | payload.len() as u8, 0, 0, 0, 0], &payload[..]].concat(),
+                    0x88 => {
+                        code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                        CLOSE.to_vec()
+                    }
+                    _ => {
+                        messages += 1;
+                        message(b"got it")
+                    }
+                };
+                receiver.try_send(&answer); // a reset shows in what comes
+            }
+        }
+        assert_eq!((messages, code), (MESSAGES, Some(expected)), "seed {seed}");
+        drop(receiver);
+        stage.pass(Duration::from_secs(1));
+        assert!(stage.cables.iter().all(Cable::is_closed_by_relay), "seed {seed}: a socket is kept");
         stage.stop();
         stage.check_empty();
     }
