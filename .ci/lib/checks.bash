@@ -2,9 +2,10 @@
 
 set -euo pipefail
 
-# Nothing here may hang a pipeline. `timeout` signals the whole process group, and the trap below still cleans up.
+# Nothing here may hang a pipeline. `timeout` signals the whole process group, and the trap below still cleans up. A
+# script that needs more than ten minutes sets $bound, in seconds, first.
 if [ -z "${CHECKS_BOUNDED:-}" ]; then
-    CHECKS_BOUNDED=1 exec timeout -k 20 600 "$0" "$@"
+    CHECKS_BOUNDED=1 exec timeout -k 20 "${bound:-600}" "$0" "$@"
 fi
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -50,18 +51,18 @@ check() {
     fi
 }
 
-# tally NAME COMMAND...: counts the command's own `ok` and `FAIL` lines.
+# tally NAME COMMAND...: counts the command's own `ok` and `FAIL` lines, and shows each as it comes, behind the name if
+# there is one.
 tally() {
-    local name=$1 line
+    local name=${1:+$1: } line
     shift
-    "$@" >"$work/tally" 2>&1 || echo "FAIL exit code $?" >>"$work/tally"
     while IFS= read -r line; do
         case $line in
-            "ok   "*) ok "$name: ${line#ok   }" ;;
-            "FAIL "*) fail "$name: ${line#FAIL }" ;;
+            "ok   "*) ok "$name${line#ok   }" ;;
+            "FAIL "*) fail "$name${line#FAIL }" ;;
             *) echo "     $line" ;;
         esac
-    done <"$work/tally"
+    done < <("$@" 2>&1 || echo "FAIL exit code $?")
 }
 
 summary() {
