@@ -31,9 +31,10 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// As a client's line is: a direction of the slowest holds what a peer may send for two minutes.
+    /// As a client's line is. The slowest is a little faster than the 4 KiB/s that the relay has to allow for, and takes four
+    /// minutes for the most that a peer sends.
     pub(super) fn of_a_line(random: &mut Random) -> Self {
-        let rate = [8, 12, 32, 256][random.below(4)] << 10;
+        let rate = [5, 8, 32, 256][random.below(4)] << 10;
         // Short, as a client that is asked has two seconds, most of which its reader may spend on pauses.
         let pause = Duration::from_millis(20 + random.below(80) as u64);
         Self { bytes: (rate * pause.as_millis() as usize / 1000).max(1), pause }
