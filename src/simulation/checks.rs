@@ -173,8 +173,9 @@ impl World {
             Some(_) => self.check_close(number, client, delays),
             None => {
                 let leaves_so = matches!(client.ending, Ending::Reset | Ending::End | Ending::CutOff | Ending::Vanish);
-                let given_up = may_be_given_up(client, &handle.line);
-                let unfriendly = given_up || client.departs && leaves_so || handle.line.was_broken();
+                // A client that is given up for what its proxy holds still gets its close frame.
+                let is_silent = may_be_silent(client, &handle.line);
+                let unfriendly = is_silent || client.departs && leaves_so || handle.line.was_broken();
                 // Who has left by itself and is slow is not waited for, nor is anybody when the relay stops. What a proxy
                 // holds is no excuse but when the relay stops.
                 let is_slow = client.slow || stalls > Duration::from_secs(1);
@@ -294,10 +295,14 @@ impl World {
     }
 }
 
-/// Whether a client may be slower to answer a ping than the relay waits for it.
+/// Whether a client may be given up as silent, by its own fault or as what its proxy holds is in front of the ping.
 fn may_be_given_up(client: &Client, line: &Line) -> bool {
-    let is_slow = line.proxy_rate().is_some_and(|rate| rate < SLOWEST_LIVE);
-    client.slow || client.ending == Ending::Vanish || line.stalled_for() > Duration::from_millis(100) || is_slow
+    may_be_silent(client, line) || line.proxy_rate().is_some_and(|rate| rate < SLOWEST_LIVE)
+}
+
+/// Whether a client may be slower to answer a ping that it can read than the relay waits for it.
+fn may_be_silent(client: &Client, line: &Line) -> bool {
+    client.slow || client.ending == Ending::Vanish || line.stalled_for() > Duration::from_millis(100)
 }
 
 /// How long the relay may keep the socket of a client that has its close frame and does not answer it. Behind a proxy all
