@@ -59,6 +59,9 @@ const HEAD_FIELDS: usize = 100;
 /// unread bytes is reset, and the reset can overtake the refusal.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How often a relay that stops looks whether an answer that is under way has gone out.
+const ANSWER_IS_LOOKED_AT: Duration = Duration::from_millis(20);
+
 type Answer = Response<Full<Bytes>>;
 
 /// A connection that has become a WebSocket and has its seat.
@@ -224,6 +227,10 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
     };
     let stopped = async {
         stop.wait().await;
+        // A client that is being answered gets its answer to the end. The deadline bounds this.
+        while deadline.is_answering() {
+            door.clock.sleep_until(door.clock.now() + ANSWER_IS_LOOKED_AT).await;
+        }
         unless_decided().await;
         Some(None)
     };
