@@ -25,6 +25,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod write_timeout;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -52,6 +53,7 @@ use closing::Closing;
 use inbound::{Ended, Inbound};
 use outbound::Outbound;
 use takeover::Takeover;
+use write_timeout::WriteTimeout;
 
 /// What a client is told that has not answered, should it still listen.
 const PING_TIMEOUT: (u16, &str) = (1011, "ping timeout");
@@ -97,6 +99,7 @@ pub(crate) struct Connection<T> {
     takeover: Takeover,
     /// Whether something was received since the last look at the client.
     received: bool,
+    write_timeout: WriteTimeout,
     /// Whether its seat has the waker of this task.
     attends: bool,
     surroundings: Rc<Surroundings>,
@@ -134,6 +137,7 @@ impl<T: Transport> Connection<T> {
             is_in_step: false,
             takeover: Takeover::None,
             received: false,
+            write_timeout: WriteTimeout::default(),
             attends: false,
             surroundings,
             _ticket: ticket,
@@ -182,6 +186,7 @@ impl<T: Transport> Connection<T> {
         let beats = self.liveness.beats_since_look(beat);
         if beats > 0 {
             self.outbound.mark(beats);
+            self.write_timeout.advance(&self.socket, &self.outbound, self.received, &self.surroundings);
             let seen = self.seen();
             match self.liveness.look(beat, seen, &self.surroundings.liveness) {
                 Verdict::Wait => {}
@@ -247,10 +252,11 @@ impl<T: Transport> Connection<T> {
         cx.waker().wake_by_ref();
     }
 
-    /// Whether the client is not to blame for its silence: it is not read from, or it has to take something first (and if it
-    /// takes nothing of that, the system gives it up).
+    /// Whether the client is not to blame for its silence: it is not read from, or it has to take something first and has never
+    /// answered a mark. (If it takes nothing, the system gives it up.)
     fn is_excused(&self) -> bool {
-        self.inbound.is_held() || self.outbound.is_blocked()
+        let is_answering = self.outbound.in_flight().is_answering();
+        self.inbound.is_held() || self.outbound.is_blocked() && !is_answering
     }
 
     /// Ready when the closing handshake has taken too long.
@@ -261,7 +267,9 @@ impl<T: Transport> Connection<T> {
             self.closing = Some(Box::new(Closing::new(now, self.given_up.is_some())));
         }
         let Some(closing) = &mut self.closing else { return Poll::Pending };
-        closing.poll(cx, &self.socket, &self.outbound, self.inbound.take_received(), &self.surroundings)
+        let received = self.inbound.take_received();
+        self.write_timeout.advance(&self.socket, &self.outbound, received, &self.surroundings);
+        closing.poll(cx, &self.socket, &self.outbound, received, &self.surroundings)
     }
 }
 

@@ -209,6 +209,7 @@ impl Side {
             is_in_step: false,
             takeover: Takeover::None,
             received: false,
+            write_timeout: WriteTimeout::default(),
             attends: false,
             surroundings,
             _ticket: tickets.take().unwrap(),
