@@ -384,6 +384,33 @@ fn an_incomplete_frame_says_how_much_room_it_needs() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// In reads of 1,000 bytes the reframer never yields; in one read of all it does, at any frame of the sequence.
+    #[test]
+    fn a_yield_changes_nothing(
+        frames in prop::collection::vec((0..5_u8, 0..4_usize), 1..7),
+        behind in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let frames = frames.iter().flat_map(|&(kind, length)| {
+            let text = &b"text"[..length];
+            match kind {
+                0 => frame(0x81, text),
+                1 => frame(0x82, text),
+                2 => frame(0x89, text),
+                3 => [frame(0x02, text), frame(0x8A, text), frame(0x80, text)].concat(),
+                _ => [frame(0x01, text), frame(0x00, text), frame(0x80, text)].concat(),
+            }
+        });
+        let once = frames.collect::<Vec<_>>();
+        let stream = [once.repeat(60_000 / once.len()), behind].concat();
+        let (whole, split) = (feed(&stream, &[], None), feed(&stream, &[1000], None));
+        prop_assert!(whole.output == split.output && whole.pings == split.pings);
+        prop_assert_eq!((whole.end, whole.tally), (split.end, split.tally));
+    }
+}
+
 #[test]
 fn a_larger_frame_is_forwarded_while_it_arrives_and_whole_if_it_is_there() {
     let frames = [Frame { opcode: 2, fin: true, mask: [1, 2, 3, 4], payload: vec![7; WHOLE_FRAME + 1] }];

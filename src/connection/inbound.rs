@@ -55,6 +55,9 @@ pub(crate) struct Inbound {
     drained: bool,
     /// Whether the last batch was a large one. Then what follows it is not read before it is written.
     streams: bool,
+    /// Whether input is left to be judged because the reframer [yielded](Event::Yield): it is judged before anything else
+    /// is read, in a later step.
+    yields: bool,
     /// The executor's turn at the last read.
     turn: u32,
     /// Messages that were handed over, for comparison only.
@@ -106,6 +109,7 @@ impl Inbound {
             size: 0,
             drained: true,
             streams: false,
+            yields: false,
             turn: 0,
             handed_over: 0,
             received: false,
@@ -142,6 +146,12 @@ impl Inbound {
     /// Whether what is under way is part of a stream.
     pub(crate) fn streams(&self) -> bool {
         self.streams
+    }
+
+    /// Whether what was read last is not all judged yet.
+    #[cfg(test)]
+    pub(crate) fn yields(&self) -> bool {
+        self.yields
     }
 
     /// Whether the client is not read from, whatever it sends: its silence means nothing.
@@ -194,6 +204,11 @@ impl Inbound {
         }
         self.reframe(outbound);
         loop {
+            if self.yields {
+                // Handed over now, the output would leave the input behind, to be copied into a buffer of its own.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             self.hand_over(cx);
             let Some(capacity) = self.next_capacity() else {
                 self.watch_for_departure(cx, socket, outbound);
@@ -305,10 +320,15 @@ impl Inbound {
         let Some(mut buffer) = self.buffer.take() else { return };
         self.reframer.save_memory(self.surroundings.pool.is_short());
         let before = self.reframer.tally();
+        self.yields = false;
         let end = loop {
             match self.reframer.advance(&mut buffer) {
                 Ok(Event::Starved { frame }) => {
                     self.frame = frame as u32;
+                    break None;
+                }
+                Ok(Event::Yield) => {
+                    self.yields = true;
                     break None;
                 }
                 Ok(Event::Ping(data)) => outbound.pong(data),

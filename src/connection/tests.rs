@@ -237,11 +237,19 @@ impl Side {
         self.read_again()
     }
 
-    /// The same in the turn that there is.
+    /// The same in the turn that there is, to the end of what was read.
     fn read_again(&mut self) -> Vec<usize> {
+        self.step();
+        while self.inbound.yields() {
+            self.step();
+        }
+        std::mem::take(&mut self.socket.0.borrow_mut().reads)
+    }
+
+    /// Polls the way in once.
+    fn step(&mut self) {
         let poll = self.inbound.poll(&mut Context::from_waker(Waker::noop()), &self.socket, &mut self.outbound);
         assert!(poll.is_pending());
-        std::mem::take(&mut self.socket.0.borrow_mut().reads)
     }
 
     /// Polls the way out, and returns what each write sent.

@@ -99,6 +99,7 @@ pub fn feed_with_memory(
                     least = frame;
                     break;
                 }
+                Ok(Event::Yield) => assert!(!buffer.input().is_empty(), "there is nothing to come back for"),
                 Ok(Event::Ping(data)) => outcome.pings.push(data.to_vec()),
                 Ok(Event::Close { code, reason }) => outcome.end = End::Closed { code, reason: reason.to_owned() },
                 Err(violation) => outcome.end = End::Violated(violation),
