@@ -122,11 +122,11 @@ impl<T: Transport> Connection<T> {
         presence: Option<Box<Presence>>,
         alive: StopOnDrop,
     ) -> Self {
-        let Claim { seat, end, visit, ticket, budgets, .. } = claim;
+        let Claim { seat, end, visit, ticket, allowance, .. } = claim;
         surroundings.stats.opened();
         Self {
             socket,
-            inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, budgets, Rc::clone(&surroundings)),
+            inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, allowance, Rc::clone(&surroundings)),
             outbound: Outbound::new(end.incoming, Rc::clone(&surroundings.pool), surroundings.liveness.has_pings()),
             closing: None,
             shut_down: false,

@@ -28,11 +28,13 @@ pub mod reframe;
 mod utf8;
 
 // Floor 1: shared between tasks.
+mod allowance;
 mod capacity;
 mod client_limits;
 mod clock;
 mod events;
 mod executor;
+mod fair_rate;
 pub mod link;
 mod occupants;
 mod pool;

@@ -2,55 +2,23 @@
 //!
 //! What has passed is paid for afterwards, because nobody knows before a read how much there is to be read: each byte
 //! costs its share of a second, and as long as no more than [`CREDIT`] is owed more may pass. Once more is owed,
-//! nothing may pass until everything is paid. All who share a budget wait for the same moment, and go on in the order
-//! in which they came to wait: nobody who comes meanwhile is faster. (If they went on as soon as a little less is owed,
-//! they would all be woken for each other's bytes; so it is some times in a second.)
+//! nothing may pass until everything is paid. Both sides of a pair wait for the same moment, some times in a second.
+//! Clients that share a rate with others wait in a queue instead: see [`fair_rate`](crate::fair_rate).
 
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How much may be owed: short enough that nobody notices the wait, long enough that it is worth waking up for.
-const CREDIT: Duration = Duration::from_millis(100);
+pub(crate) const CREDIT: Duration = Duration::from_millis(100);
 
-/// How much passes at once at most, of a rate that is one pair's or all pairs': with more, a slow rate would come in blocks
-/// of many seconds, and who shares one with hundreds would wait long for its turn.
-const PORTION: Duration = CREDIT;
-const SHARED_PORTION: Duration = Duration::from_millis(4);
+/// How much of a pair's rate passes at once at most: with more, a slow rate would come in blocks of many seconds.
+pub(crate) const PORTION: Duration = CREDIT;
 
 /// Less than this is not worth a read, in bytes.
 const LEAST_PORTION: u64 = 512;
 
 /// The least that a rate can be limited to, in bytes per second: a client's ping waits behind what it has sent before.
 pub(crate) const LEAST_RATE: u64 = 1024;
-
-/// What all who share a budget spend from it.
-pub(crate) type SharedBudget = Arc<Mutex<Budget>>;
-
-/// Whose rates are limited.
-#[derive(Debug, Default)]
-pub(crate) struct Rates {
-    /// Each pair's, in bytes per second.
-    pair: Option<NonZeroU64>,
-    /// What all pairs spend from.
-    all: Option<SharedBudget>,
-}
-
-impl Rates {
-    /// What each pair and what all of them may send, in bytes per second.
-    pub(crate) fn new(pair: Option<NonZeroU64>, all: Option<NonZeroU64>, now: Instant) -> Self {
-        Self { pair, all: all.map(|rate| shared(rate, SHARED_PORTION, now)) }
-    }
-
-    /// What both sides of a new pair spend from.
-    pub(crate) fn of_pair(&self, now: Instant) -> Vec<SharedBudget> {
-        self.pair.map(|rate| shared(rate, PORTION, now)).into_iter().chain(self.all.clone()).collect()
-    }
-}
-
-fn shared(rate: NonZeroU64, portion: Duration, now: Instant) -> SharedBudget {
-    Arc::new(Mutex::new(Budget::new(rate, portion, now)))
-}
 
 /// What may be spent at a rate.
 #[derive(Debug)]
@@ -80,6 +48,12 @@ impl Budget {
             self.closed_until = self.paid_at;
         }
         (self.closed_until > now).then_some(self.closed_until)
+    }
+
+    /// When no more than `credit` is owed, if that is not now. Unlike [`wait`](Self::wait), it does not wait until all is
+    /// paid.
+    pub(crate) fn wait_for_credit(&self, credit: Duration, now: Instant) -> Option<Instant> {
+        (self.paid_at > now + credit).then(|| self.paid_at - credit)
     }
 
     /// Pays for what has passed.
@@ -132,7 +106,7 @@ mod tests {
     fn the_slowest_rate_comes_in_small_portions_and_the_fastest_is_none() {
         let now = Instant::now();
         assert_eq!(budget(1, now).portion(), 512);
-        assert_eq!(Budget::new(NonZeroU64::new(1 << 20).unwrap(), SHARED_PORTION, now).portion(), 4194);
+        assert_eq!(Budget::new(NonZeroU64::new(1 << 20).unwrap(), Duration::from_millis(4), now).portion(), 4194);
         let mut fastest = budget(u64::MAX, now);
         assert!(fastest.portion() > 1 << 60);
         (0..1000).for_each(|_| fastest.spend(1, now));

@@ -128,6 +128,7 @@ pub struct Reframer {
     limit: u64,
     text: Utf8,
     tally: Tally,
+    text_bytes: u64,
     echo: Option<u8>,
     saves_memory: bool,
     /// The effort since the last time that input was needed, or that there was a yield. At most [`EFFORT`], give or take
@@ -193,6 +194,7 @@ impl Reframer {
             limit: limit.unwrap_or(u64::MAX),
             text: Utf8::default(),
             tally: Tally::default(),
+            text_bytes: 0,
             echo: None,
             saves_memory: false,
             effort: 0,
@@ -244,6 +246,11 @@ impl Reframer {
     /// How many messages have ended.
     pub fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// How many bytes of text messages were dropped, the headers of their frames included.
+    pub fn text_bytes(&self) -> u64 {
+        self.text_bytes
     }
 
     /// The application data of the newest pong that has a single byte of it, since the last time that this was asked.
@@ -420,6 +427,9 @@ impl Reframer {
                 return Ok(Some(header.size + header.length as usize));
             }
         }
+        if kind == Kind::Text {
+            self.text_bytes += header.size as u64;
+        }
         self.message = Some(kind);
         self.message_length = message_length;
         buffer.input.start += header.size;
@@ -444,6 +454,7 @@ impl Reframer {
             Kind::Text => {
                 let bytes = &mut buffer.bytes;
                 unmask(&mut bytes[start..start + part], 0, payload.key);
+                self.text_bytes += part as u64;
                 self.text.push(&bytes[start..start + part])?;
                 if message_ends {
                     self.text.finish()?;
@@ -499,6 +510,17 @@ fn close(payload: &[u8]) -> Result<Event<'_>, Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bytes_of_text_are_counted_with_their_headers() {
+        let mut buffer = Buffer::new(4096);
+        let stream =
+            [frame(FIN | TEXT, 0), frame(FIN | BINARY, 9), frame(TEXT, 200), frame(FIN | CONTINUATION, 3)].concat();
+        buffer.append_input(&stream[..stream.len() - 1]);
+        let mut reframer = Reframer::new(None);
+        let _ = reframer.advance(&mut buffer);
+        assert_eq!(reframer.text_bytes(), 6 + (8 + 200) + (6 + 2));
+    }
 
     /// A frame of zeros without a mask to speak of; what becomes of payloads is for other tests to say.
     fn frame(first: u8, length: u16) -> Vec<u8> {

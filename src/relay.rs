@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::acceptor::Acceptor;
 use crate::access_tokens::AccessTokens;
+use crate::allowance::Rates;
 use crate::buffer::Memory;
 use crate::capacity::{Capacity, INBOX, Wish};
 use crate::client_limits::ClientLimits;
@@ -25,7 +26,7 @@ use crate::liveness::Rules;
 use crate::network::Network;
 use crate::origin::Origin;
 use crate::policy::Policy;
-use crate::rate::{LEAST_RATE, Rates};
+use crate::rate::LEAST_RATE;
 use crate::reactor::Reactor;
 use crate::reframe::Tally;
 use crate::seats::Seats;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt;
 
+use crate::allowance::{Allowance, Rates};
 use crate::buffer::Buffer;
 use crate::capacity::Capacity;
 use crate::clock::Clock;
@@ -20,7 +21,6 @@ use crate::link::{End, Farewell, link};
 use crate::occupants::{Asked, Occupants};
 use crate::pair_code::PairCode;
 use crate::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
-use crate::rate::{Rates, SharedBudget};
 use crate::slots::Slots;
 use crate::stats::Counts;
 use crate::stop::Stop;
@@ -44,7 +44,7 @@ struct Parked {
     /// Where the first side runs: the second is to run there too, so that their batches stay in one cache.
     worker: usize,
     /// What the pair spends from.
-    budgets: Vec<SharedBudget>,
+    allowance: Allowance,
 }
 
 #[derive(Debug)]
@@ -80,7 +80,7 @@ pub(crate) struct Claim {
     /// What is told of it when it ends.
     pub(crate) visit: Visit,
     /// What it spends from when its client sends something.
-    pub(crate) budgets: Vec<SharedBudget>,
+    pub(crate) allowance: Allowance,
     /// The worker that the connection is to run on.
     pub(crate) worker: usize,
     /// Counts the connection, for as long as it lives.
@@ -226,8 +226,8 @@ impl Seats {
         let (near, far) = link();
         let ticket = self.tickets.take();
         let (now, met) = (self.clock.now(), Arc::default());
-        let budgets = self.rates.of_pair(now);
-        let parked = Box::new(Parked { far, met: Arc::clone(&met), worker, budgets: budgets.clone() });
+        let allowance = self.rates.of_pair(now);
+        let parked = Box::new(Parked { far, met: Arc::clone(&met), worker, allowance: allowance.clone() });
         let mut state = self.lock();
         if !state.open {
             return Err(NoSeat::Stopping);
@@ -248,12 +248,13 @@ impl Seats {
                     let _ = self.first_waits.0.try_send(()); // full: it is told already
                 }
                 let visit = Visit::first(id.number(), now, met);
-                Ok(Claim { seat: self.seat(id), end: near, visit, worker, budgets, ticket })
+                Ok(Claim { seat: self.seat(id), end: near, visit, worker, allowance, ticket })
             }
             Ok(Admission::Paired { id, handle, .. }) => {
-                let Parked { far, met, worker, budgets } = *handle;
+                let Parked { far, met, worker, allowance } = *handle;
+                allowance.meet();
                 let visit = Visit::second(id.number(), now, met);
-                Ok(Claim { seat: self.seat(id), end: far, visit, worker, budgets, ticket })
+                Ok(Claim { seat: self.seat(id), end: far, visit, worker, allowance, ticket })
             }
             Err(Refusal::Occupied { sides, .. }) => Err(NoSeat::Occupied(sides)),
             Err(Refusal::Full { .. }) => Err(NoSeat::Full),

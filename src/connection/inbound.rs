@@ -12,11 +12,11 @@ use std::task::{Context, Poll, ready};
 use super::Surroundings;
 use super::outbound::Outbound;
 use super::throttle::Throttle;
+use crate::allowance::Allowance;
 use crate::buffer::{Buffer, HEADROOM};
 use crate::events::Outcome;
 use crate::link::{Farewell, Outgoing};
 use crate::pool::{LARGEST, SIZES, SMALLEST, size_for};
-use crate::rate::SharedBudget;
 use crate::reframe::{Event, Reframer};
 use crate::seats::Seat;
 use crate::transport::Transport;
@@ -93,7 +93,7 @@ impl Inbound {
         seat: Seat,
         outgoing: Outgoing<Box<Buffer>>,
         reframer: Reframer,
-        budgets: Vec<SharedBudget>,
+        allowance: Allowance,
         surroundings: Rc<Surroundings>,
     ) -> Self {
         let buffer = (!read_ahead.is_empty()).then(|| {
@@ -118,7 +118,7 @@ impl Inbound {
             closed: false,
             farewell: None,
             route: Some(Route { seat: Some(seat), outgoing }),
-            throttle: Throttle::new(budgets, read_ahead.len()),
+            throttle: Throttle::new(allowance, read_ahead.len()),
             surroundings,
         }
     }
@@ -196,6 +196,14 @@ impl Inbound {
         socket: &impl Transport,
         outbound: &mut Outbound,
     ) -> Poll<Ended> {
+        let polled = self.step(cx, socket, outbound);
+        if let Some(throttle) = &mut self.throttle {
+            throttle.end_step();
+        }
+        polled
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &mut Outbound) -> Poll<Ended> {
         self.held = false;
         let must_wait = self.throttle.as_ref().is_some_and(|throttle| throttle.has_unpaid());
         if must_wait && self.poll_throttle(cx).is_pending() {
@@ -298,13 +306,15 @@ impl Inbound {
         let spare = buffer.spare_mut();
         let room = spare.len().min(portion);
         debug_assert!(room > 0, "a read into nothing looks like the end of the stream");
-        let count = socket.receive(&mut spare[..room])?;
+        let received = socket.receive(&mut spare[..room]);
+        let count = received.as_ref().copied().unwrap_or(0);
         buffer.fill(count);
+        if let Some(throttle) = &mut self.throttle {
+            throttle.spend(count, self.surroundings.clock.now());
+        }
+        received?;
         if is_squeezed {
             self.surroundings.stats.squeezed();
-        }
-        if let Some(throttle) = self.throttle() {
-            throttle.spend(count, self.surroundings.clock.now());
         }
         self.received = true;
         self.drained = count < room;
@@ -319,7 +329,7 @@ impl Inbound {
     fn reframe(&mut self, outbound: &mut Outbound) {
         let Some(mut buffer) = self.buffer.take() else { return };
         self.reframer.save_memory(self.surroundings.pool.is_short());
-        let before = self.reframer.tally();
+        let (before, text_before) = (self.reframer.tally(), self.reframer.text_bytes());
         self.yields = false;
         let end = loop {
             match self.reframer.advance(&mut buffer) {
@@ -346,6 +356,10 @@ impl Inbound {
             outbound.answered(number);
         }
         self.surroundings.stats.count(before, self.reframer.tally());
+        let dropped = self.reframer.text_bytes() - text_before;
+        if let (Some(throttle), 1..) = (&self.throttle, dropped) {
+            throttle.weigh(dropped);
+        }
         self.buffer = Some(buffer);
         if let Some(farewell) = end {
             self.closed = true;

@@ -19,6 +19,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use super::inbound::Inbound;
 use super::outbound::Outbound;
 use super::*;
+use crate::allowance::Allowance;
 use crate::buffer::{Buffer, HEADROOM, Memory, allocated};
 use crate::clock::SystemClock;
 use crate::link::{End, Next};
@@ -181,7 +182,7 @@ impl Side {
                 ours.seat,
                 ours.end.outgoing,
                 Reframer::new(None),
-                vec![],
+                Allowance::default(),
                 Rc::clone(&surroundings),
             ),
             outbound: Outbound::new(ours.end.incoming, Rc::clone(&surroundings.pool), false),

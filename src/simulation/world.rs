@@ -53,6 +53,7 @@ impl World {
             // None of them has so many: that they are counted no more at the end is what is checked.
             max_connections_per_client: 100,
             workers: NonZeroUsize::MIN.saturating_add(random.below(3)),
+            max_rate: if random.once_in(8) { NonZeroU64::new(1 << (20 + random.below(3))) } else { None },
             ..defaults
         };
         let stage = Stage::new(random, config);
@@ -135,7 +136,8 @@ impl World {
                 }
             }
             // Whom its rate keeps waiting, waits for some moments.
-            let may_wait = self.stage.config.max_rate_per_pair.is_some() && self.stage.clock.now() < patience;
+            let Config { max_rate, max_rate_per_pair, .. } = self.stage.config;
+            let may_wait = max_rate.or(max_rate_per_pair).is_some() && self.stage.clock.now() < patience;
             if !may_wait || !self.stage.clock.advance(Duration::from_millis(250)) {
                 break;
             }

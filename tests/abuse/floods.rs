@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::num::NonZeroU64;
 use std::thread;
 use std::time::Duration;
 
@@ -179,6 +180,44 @@ fn a_million_dropped_texts_are_counted() {
     client.write_all(&frame(0x89, b"")).unwrap();
     expect(&mut client, &[0x8A, 0]);
     assert_eq!(relay.tally().dropped, MILLION as u64);
+    smol::block_on(relay.stop());
+}
+
+/// What the strangers get through meanwhile is the measure, and not the time: a round trip once waited for a portion of each
+/// of them.
+#[test]
+fn lone_strangers_that_use_up_the_rate_of_all_do_not_starve_a_pair() {
+    const STRANGERS: usize = 200;
+    const ROUND_TRIPS: usize = 20;
+    let max_rate = NonZeroU64::new(1 << 20);
+    let config =
+        Config { host: String::from("127.0.0.1"), port: 0, max_rate, ping_interval: None, ..Config::default() };
+    let relay = arc_relay::Relay::start(config).unwrap();
+    let connect = |target: &str| {
+        let mut socket = TcpStream::connect(relay.local_addr()).unwrap();
+        open(&mut socket, target, b"");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let text = frame(0x81, &[b'x'; 1000]);
+    let (mut a, mut b) = (connect("/?pair=x"), connect("/?pair=x"));
+    let strangers: Vec<_> = (0..STRANGERS).map(|stranger| connect(&format!("/?pair=stranger{stranger}"))).collect();
+    for mut stranger in &strangers {
+        // As much as its system takes: more than there is time for.
+        stranger.set_nonblocking(true).unwrap();
+        while stranger.write(&text.repeat(100)).is_ok_and(|count| count == 100 * text.len()) {}
+    }
+    let dropped = || relay.counters().messages.dropped as usize * text.len();
+    eventually("the rate is used up", || dropped() > 1 << 18);
+    let before = dropped();
+    for number in 0..ROUND_TRIPS {
+        a.write_all(&frame(0x82, &number.to_be_bytes())).unwrap();
+        expect(&mut b, &server_frame(0x82, &number.to_be_bytes()));
+        b.write_all(&frame(0x82, &number.to_be_bytes())).unwrap();
+        expect(&mut a, &server_frame(0x82, &number.to_be_bytes()));
+    }
+    let meanwhile = dropped() - before;
+    assert!(meanwhile < 4 << 20, "{ROUND_TRIPS} round trips have waited for {meanwhile} bytes");
     smol::block_on(relay.stop());
 }
 
