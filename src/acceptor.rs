@@ -48,7 +48,7 @@ impl<L: Listener> Acceptor<L> {
 
         events::stopping();
         // Nobody listens any more. Who waits for a peer hears that none will come; pairs may finish what they are at.
-        shared.seats.close();
+        shared.seats.close().await;
         drop(close_door);
         let after = |time| shared.clock.sleep_until(shared.clock.now() + time);
         all_ended.wait().or(after(drain_timeout)).await;

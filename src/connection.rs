@@ -291,29 +291,27 @@ impl<T: Transport> Connection<T> {
         if self.surroundings.stopping.get() {
             self.inbound.leave(Farewell::Stopping);
         }
-        let mut was_closing = self.outbound.is_closing();
+        let was_closing = self.outbound.is_closing();
         if self.inbound.streams() {
             // What the peer has just read is written before it is driven out of the cache.
             self.outbound.poll(cx, &self.socket);
         }
-        loop {
-            if !self.ended
-                && let Poll::Ready(ended) = self.inbound.poll(cx, &self.socket, &mut self.outbound)
-            {
-                if ended == Ended::Broken {
-                    return Poll::Ready(());
-                }
-                // It may still read: answers that it is owed go out, and what is being written.
-                self.ended = true;
-                self.outbound.finish();
+        if !self.ended
+            && let Poll::Ready(ended) = self.inbound.poll(cx, &self.socket, &mut self.outbound)
+        {
+            if ended == Ended::Broken {
+                return Poll::Ready(());
             }
-            self.outbound.poll(cx, &self.socket);
-            if was_closing || !self.outbound.is_closing() || self.outbound.is_broken() {
-                break;
-            }
-            was_closing = true;
-            // The link has ended. What the client still sends has nowhere to go, but has to be read for its answer.
+            // It may still read: answers that it is owed go out, and what is being written.
+            self.ended = true;
+            self.outbound.finish();
+        }
+        self.outbound.poll(cx, &self.socket);
+        if !was_closing && !self.ended && self.outbound.is_closing() && !self.outbound.is_broken() {
+            // The link has ended. What the client still sends has nowhere to go, but has to be read for its answer: in other
+            // steps, as a busy task, because thousands of links may end at once.
             self.inbound.leave(Farewell::Left);
+            cx.waker().wake_by_ref();
         }
         // After reading: an answer that has arrived counts before the time that it had.
         self.look_after_client(cx);

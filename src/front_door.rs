@@ -458,7 +458,7 @@ mod tests {
     #[test]
     fn a_relay_that_stops_refuses_and_says_when_to_come_back() {
         let seats = Seats::roomy(Arc::new(SystemClock));
-        seats.close();
+        block_on(seats.close());
         let refusal = ask(&seats, "/?pair=x").unwrap_err();
         assert_eq!(refusal, Refusal::NoSeat(NoSeat::Stopping));
         let answer = refusal.into_answer();

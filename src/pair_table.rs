@@ -210,18 +210,29 @@ impl<H> PairTable<H> {
 
     /// Takes out every side that has waited until `now` or longer, and returns what each had parked, oldest first.
     pub fn expire(&mut self, now: Instant) -> Vec<(ConnId, H)> {
-        self.take_waiting(|deadline| deadline <= now)
+        self.expire_some(now, usize::MAX)
+    }
+
+    /// The same, but no more than `most` of them.
+    pub fn expire_some(&mut self, now: Instant, most: usize) -> Vec<(ConnId, H)> {
+        self.take_waiting(most, |deadline| deadline <= now)
     }
 
     /// Takes out every side that waits, whatever its deadline, oldest first. Pairs stay until they depart.
     pub fn drain(&mut self) -> Vec<(ConnId, H)> {
-        self.take_waiting(|_| true)
+        self.drain_some(usize::MAX)
     }
 
-    fn take_waiting(&mut self, due: impl Fn(Instant) -> bool) -> Vec<(ConnId, H)> {
+    /// The same, but no more than `most` of them.
+    pub fn drain_some(&mut self, most: usize) -> Vec<(ConnId, H)> {
+        self.take_waiting(most, |_| true)
+    }
+
+    fn take_waiting(&mut self, most: usize, due: impl Fn(Instant) -> bool) -> Vec<(ConnId, H)> {
         let mut taken = Vec::new();
         while let Some(&(deadline, id)) = self.deadlines.first()
             && due(deadline)
+            && taken.len() < most
         {
             let Departure::Waiting(handle) = self.disconnect(id) else { unreachable!("only who waits has a deadline") };
             taken.push((id, handle));
@@ -328,6 +339,17 @@ mod tests {
         let a = waiting(&mut table, "x", now);
         let _ = table.disconnect(a);
         assert_eq!(table.disconnect(a), Departure::Absent);
+    }
+
+    #[test]
+    fn waiting_sides_can_be_taken_out_in_portions() {
+        let (mut table, now) = table();
+        let [a, b] = ["x", "y"].map(|code| waiting(&mut table, code, now));
+        let ids = |taken: Vec<(ConnId, _)>| taken.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        assert_eq!(ids(table.expire_some(now + TTL, 1)), [a]);
+        assert_eq!(table.next_deadline(), Some(now + TTL));
+        assert_eq!(ids(table.drain_some(1)), [b]);
+        assert!(table.is_empty());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt;
+use futures_lite::future::yield_now;
 
 use crate::allowance::{Allowance, Rates};
 use crate::buffer::Buffer;
@@ -34,6 +35,10 @@ const TRIES: usize = 10;
 /// How much longer than twice the probe timeout a third client waits. The kernel's timeout begins with its first retransmission,
 /// which comes after a round trip or two.
 const RETRANSMISSION: Duration = Duration::from_secs(1);
+
+/// How many waits end in a turn of the executor. Each wakes a connection, which takes some microseconds to write its close
+/// frame.
+const ENDS: usize = 256;
 
 /// What the first side leaves for the second.
 #[derive(Debug)]
@@ -285,24 +290,17 @@ impl Seats {
                 }
                 Some(deadline) => {
                     self.clock.sleep_until(deadline).await;
-                    let expired = self.lock().table.expire(self.clock.now());
-                    for (_, parked) in expired {
-                        parked.far.outgoing.finish(None, Farewell::Expired);
-                    }
+                    let now = self.clock.now();
+                    end_waits(|most| self.lock().table.expire_some(now, most), Farewell::Expired).await;
                 }
             }
         }
     }
 
-    /// Admits nobody any more, and tells those who wait that the relay stops.
-    pub(crate) fn close(&self) {
-        let mut state = self.lock();
-        state.open = false;
-        let waiting = state.table.drain();
-        drop(state);
-        for (_, parked) in waiting {
-            parked.far.outgoing.finish(None, Farewell::Stopping);
-        }
+    /// Admits no client any more, and tells those that wait that the relay stops.
+    pub(crate) async fn close(&self) {
+        self.lock().open = false;
+        end_waits(|most| self.lock().table.drain_some(most), Farewell::Stopping).await;
     }
 
     /// Asks both sides of a pair, unless there are no probes, or one is under way, or both have just answered.
@@ -333,6 +331,21 @@ impl Seats {
     }
 }
 
+/// Ends the waits that `take` takes out of the table, in [portions](ENDS), and yields between them.
+async fn end_waits(take: impl Fn(usize) -> Vec<(ConnId, Box<Parked>)>, farewell: Farewell) {
+    loop {
+        let taken = take(ENDS);
+        let is_all = taken.len() < ENDS;
+        for (_, parked) in taken {
+            parked.far.outgoing.finish(None, farewell);
+        }
+        if is_all {
+            return;
+        }
+        yield_now().await;
+    }
+}
+
 /// A takeover probe, for as long as a third client waits for its answers.
 struct Probe {
     seats: Arc<Seats>,
@@ -353,5 +366,55 @@ impl Drop for Probe {
     fn drop(&mut self) {
         let unanswered = self.seats.lock().occupants.end(&self.asked);
         drop(unanswered); // when nothing is locked any more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::link::Next;
+    use crate::pair_table;
+    use crate::reactor::Reactor;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll};
+
+    /// Polls `future` again and again, and returns how many of these waits have ended behind each poll.
+    async fn ended(future: impl Future, claims: &mut [Claim], farewell: Farewell) -> Vec<usize> {
+        let (mut future, mut cx) = (pin!(future), Context::from_waker(Waker::noop()));
+        let mut ended = vec![0];
+        while ended.last() != Some(&claims.len()) {
+            yield_now().await; // to the reactor, for a timer
+            let _ = future.as_mut().poll(&mut cx);
+            let mut has_ended = |claim: &mut Claim| match claim.end.incoming.poll_next(&mut cx) {
+                Poll::Ready(Next::End(told)) => told == farewell,
+                _ => false,
+            };
+            ended.push(claims.iter_mut().filter_map(|claim| has_ended(claim).then_some(())).count());
+        }
+        ended.dedup();
+        ended
+    }
+
+    #[test]
+    fn waits_end_in_portions() {
+        const WAITS: usize = 2 * ENDS + 1;
+        for stops in [false, true] {
+            let ttl = if stops { Duration::from_secs(60) } else { Duration::ZERO };
+            let clock = Arc::new(SystemClock);
+            let table = pair_table::Capacity { codes: WAITS, waiting: WAITS };
+            let capacity = Capacity { connections: WAITS, table, ..Capacity::ROOMY };
+            let seats = Arc::new(Seats::new(ttl, capacity, Duration::ZERO, Rates::default(), clock));
+            let claim = |nth| seats.claim(PairCode::from_target(&format!("/?pair={nth}")).unwrap(), 0).unwrap();
+            let mut claims: Vec<_> = (0..WAITS).map(claim).collect();
+            let ended = Reactor::new().unwrap().block_on(async {
+                match stops {
+                    false => ended(seats.expire(), &mut claims, Farewell::Expired).await,
+                    true => ended(seats.close(), &mut claims, Farewell::Stopping).await,
+                }
+            });
+            assert_eq!(ended, [0, ENDS, 2 * ENDS, WAITS]);
+        }
     }
 }

@@ -27,6 +27,9 @@ pub(super) const LEAST_READ: usize = 2048;
 /// The same when memory is short: what room there is has to do.
 pub(super) const LEAST_SHORT_READ: usize = 256;
 
+/// A read of what has nowhere to go takes no more than this: nothing is gained by doing it fast.
+pub(super) const MOST_DISCARDED: usize = 64 << 10;
+
 /// A read that fills less than this fraction of its buffer makes the next one smaller.
 pub(super) const SPARSE: usize = 16;
 
@@ -58,6 +61,8 @@ pub(crate) struct Inbound {
     /// Whether input is left to be judged because the reframer [yielded](Event::Yield): it is judged before anything else
     /// is read, in a later step.
     yields: bool,
+    /// Whether what the client sends has nowhere to go, as its link has ended.
+    discards: bool,
     /// The executor's turn at the last read.
     turn: u32,
     /// Messages that were handed over, for comparison only.
@@ -110,6 +115,7 @@ impl Inbound {
             drained: true,
             streams: false,
             yields: false,
+            discards: false,
             turn: 0,
             handed_over: 0,
             received: false,
@@ -174,6 +180,7 @@ impl Inbound {
         let Some(Route { seat, outgoing }) = self.route.take() else { return };
         drop(seat);
         self.farewell = Some(farewell);
+        self.discards = true;
         let last = self.split_output();
         outgoing.finish(last, farewell);
     }
@@ -243,6 +250,12 @@ impl Inbound {
                 self.watch_for_departure(cx, socket, outbound);
                 return Poll::Pending; // as above
             }
+            if !self.discards && self.is_abandoned() {
+                // The close frame is written first, and in the same step nothing is read.
+                self.discards = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             self.turn = self.surroundings.turn.get();
             match self.read(capacity, socket) {
                 Ok(0) => {
@@ -286,7 +299,12 @@ impl Inbound {
     /// What has to be waited for and paid for, unless nobody gets what is read any more: that costs nobody anything.
     fn throttle(&self) -> Option<&Throttle> {
         let throttle = self.throttle.as_deref()?;
-        self.route.as_ref().is_some_and(|route| !route.outgoing.is_abandoned()).then_some(throttle)
+        (!self.is_abandoned()).then_some(throttle)
+    }
+
+    /// Whether the link has ended, on either side.
+    fn is_abandoned(&self) -> bool {
+        self.route.as_ref().is_none_or(|route| route.outgoing.is_abandoned())
     }
 
     /// Waits for the socket, and does not keep an unnecessary byte meanwhile.
@@ -299,7 +317,8 @@ impl Inbound {
     }
 
     fn read(&mut self, capacity: usize, socket: &impl Transport) -> io::Result<usize> {
-        let portion = self.throttle().map_or(usize::MAX, Throttle::portion);
+        let most = if self.discards { MOST_DISCARDED } else { usize::MAX };
+        let portion = self.throttle().map_or(most, Throttle::portion);
         let (wanted, is_short) = (self.next_size(), self.surroundings.pool.is_short());
         let buffer = self.buffer_of(capacity);
         let is_squeezed = is_short && buffer.capacity() < wanted;

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 use super::*;
-use crate::connection::inbound::{LARGE_BATCH, LEAST_READ, SPARSE};
+use crate::connection::inbound::{LARGE_BATCH, LEAST_READ, MOST_DISCARDED, SPARSE};
 use crate::pool::{SIZES, size_for};
+use crate::reactor::Reactor;
 
 #[test]
 fn reads_grow_with_a_stream_and_shrink_behind_it() {
@@ -52,6 +53,41 @@ fn a_stream_is_read_once_in_a_turn() {
     side.peer.incoming.give_credit();
     assert!(side.read_again().is_empty());
     assert_eq!(side.read().len(), 1);
+}
+
+/// Thousands of links may end at once, each with a full buffer before and a full queue of the system behind it.
+#[test]
+fn when_a_link_ends_its_close_frame_is_written_before_more_is_read_and_then_in_small_portions() {
+    let mut side = Side::new();
+    side.arrive(&small_messages(2 << 20));
+    for _ in 0..20 {
+        side.read();
+    }
+    side.let_write(usize::MAX);
+    let (socket, surroundings) = (side.socket.clone(), Rc::clone(&side.surroundings));
+    let (mut connection, peer) = side.connection();
+    peer.outgoing.finish(None, Farewell::Expired);
+    drop(peer.incoming);
+    let mut step = || {
+        surroundings.turn.set(surroundings.turn.get() + 1);
+        assert!(Pin::new(&mut connection).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let mut state = socket.0.borrow_mut();
+        (std::mem::take(&mut state.reads), std::mem::take(&mut state.writes).len())
+    };
+    socket.0.borrow_mut().reads.clear();
+    // Its timeouts need a reactor.
+    Reactor::new().unwrap().block_on(async {
+        assert_eq!(step(), (vec![], 1));
+        let (mut reads, mut steps) = (vec![], 0);
+        while reads.len() < 10 {
+            let (more, writes) = step();
+            assert!(more.len() <= 1 && writes == 0);
+            reads.extend(more);
+            steps += 1;
+            assert!(steps < 1000, "it is not read from");
+        }
+        assert!(reads.iter().all(|&room| room <= MOST_DISCARDED), "{reads:?}");
+    });
 }
 
 #[test]
