@@ -13,8 +13,8 @@ use crate::pool::{LARGEST, SMALLEST};
 use crate::relay::Config;
 
 /// How long the relay may keep the socket of a client that has its close frame and shows no progress: the five seconds of
-/// the relay's own timeout, and three for the client's pauses. See [`longest_linger`].
-const LINGER: Duration = Duration::from_secs(8);
+/// the relay's own timeout, and five for the client's pauses and the headers of what it was sent. See [`longest_linger`].
+const LINGER: Duration = Duration::from_secs(10);
 
 /// The same, however much the client was sent.
 const LONGEST_LINGER: Duration = Duration::from_secs(60 * 60);
@@ -305,8 +305,8 @@ fn may_be_silent(client: &Client, line: &Line) -> bool {
     client.slow || client.ending == Ending::Vanish || line.stalled_for() > Duration::from_millis(100)
 }
 
-/// How long the relay may keep the socket of a client that has its close frame and does not answer it. Behind a proxy all
-/// that the client was sent may still be on its way, as far as the relay knows. Without one, the socket tells it.
+/// How long the relay may keep the socket of a client that has its close frame and does not answer it: all that the client
+/// was sent may still be in flight, as far as the relay knows.
 fn longest_linger(client: &Client) -> Duration {
     (LINGER + Duration::from_secs(client.bytes as u64) / SLOWEST_DELIVERY).min(LONGEST_LINGER)
 }
