@@ -1,6 +1,6 @@
 //! A relay's frames, read one by one, and pairs of raw sockets.
 
-use std::io::{BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use crate::support::raw::{frame, open};
@@ -28,8 +28,13 @@ impl<'a> Frames<'a> {
 
     /// The next frame: its first byte and its payload.
     pub(crate) fn next(&mut self) -> (u8, Vec<u8>) {
+        self.try_next().expect("there is a whole frame")
+    }
+
+    /// The same, where the connection may end.
+    pub(crate) fn try_next(&mut self) -> io::Result<(u8, Vec<u8>)> {
         let mut header = [0; 2];
-        self.0.read_exact(&mut header).expect("there is a frame");
+        self.0.read_exact(&mut header)?;
         let size = match header[1] {
             126 => 2,
             127 => 8,
@@ -39,11 +44,11 @@ impl<'a> Frames<'a> {
             }
         };
         let mut extended = [0; 8];
-        self.0.read_exact(&mut extended[8 - size..]).expect("a header is whole");
+        self.0.read_exact(&mut extended[8 - size..])?;
         let length = if size == 0 { header[1].into() } else { u64::from_be_bytes(extended) as usize };
         let mut payload = vec![0; length];
-        self.0.read_exact(&mut payload).expect("a frame is whole");
-        (header[0], payload)
+        self.0.read_exact(&mut payload)?;
+        Ok((header[0], payload))
     }
 
     /// The next frame that is no ping.

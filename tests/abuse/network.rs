@@ -4,6 +4,8 @@
 //! This needs root, iproute2, Python 3 and a kernel with network namespaces and TUN. Where something of it is missing,
 //! the tests say so and pass, unless `ARC_RELAY_NETNS` is `required`, as in `.ci/run`.
 
+mod takeover;
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -120,22 +122,32 @@ fn within<T: Send>(host: &str, act: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(in_there).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Plays a case with a relay on a host of its own.
-fn across(bounds: Bounds, case: impl FnOnce(&Relay, &mut Network) + Send) {
-    let mut network = match Network::new() {
-        Ok(network) => network,
+/// Two hosts and a line, or none where this system has no such thing.
+fn network() -> Option<Network> {
+    match Network::new() {
+        Ok(network) => Some(network),
         Err(error) => {
             let required = std::env::var("ARC_RELAY_NETNS").is_ok_and(|value| value == "required");
             assert!(!required, "there are no two hosts: {error}");
             println!("not tried, as there are no two hosts: {error}");
-            return;
+            None
         }
-    };
+    }
+}
+
+/// A command that starts a relay that other hosts reach.
+fn relay() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    command.args(["start", "--host", "0.0.0.0", "--port", "0"]);
+    command
+}
+
+/// Plays a case with a relay on a host of its own.
+fn across(bounds: Bounds, case: impl FnOnce(&Relay, &mut Network) + Send) {
+    let Some(mut network) = network() else { return };
     let host = network.near.clone();
     within(&host, || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
-        command.args(["start", "--host", "0.0.0.0", "--port", "0"]);
-        let relay = Relay::spawn(command);
+        let relay = Relay::spawn(relay());
         unharmed(&relay, bounds, |relay| case(relay, &mut network));
     });
 }
