@@ -76,8 +76,8 @@ pub struct Config {
     /// How long a client may accept nothing of what is sent to it, and its system acknowledge nothing, before it is
     /// lost.
     pub write_timeout: Duration,
-    /// How long the clients of a pair have to show that they are there when a third one comes with their code. Who does
-    /// not, loses its seat to it. Zero: the third is refused at once.
+    /// How long the system of a client may acknowledge nothing when a third client comes with the code of its pair, before
+    /// the third gets its seat. (A silent program has the ping timeout.) Zero: the third is refused at once.
     pub probe_timeout: Duration,
     /// How long a client may take for its request, from when it is accepted to the end of the head, and then for taking
     /// the answer. It is the same for each request of a connection that is kept. At most a hundred years.

@@ -42,7 +42,8 @@ pub(crate) struct Start {
     /// how long a client may accept nothing of what is sent to it; default 30s [ARC_RELAY_WRITE_TIMEOUT]
     #[argh(option, arg_name = "duration")]
     write_timeout: Option<String>,
-    /// how long the clients of a pair have to show that they are there when a third one comes, 0 to refuse it at once; default 2s [ARC_RELAY_PROBE_TIMEOUT]
+    /// how long the system of a client may acknowledge nothing when a third one comes for its seat, 0 to refuse thirds at
+    /// once; default 2s [ARC_RELAY_PROBE_TIMEOUT]
     #[argh(option, arg_name = "duration")]
     probe_timeout: Option<String>,
     /// how long pairs may go on after a signal to stop; default 0 [ARC_RELAY_DRAIN_TIMEOUT]
