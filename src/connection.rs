@@ -195,8 +195,12 @@ impl<T: Transport> Connection<T> {
             }
         }
         self.take_over(cx, received);
-        self.outbound.poll(cx, &self.socket);
-        self.takeover.advance(cx, &self.socket, &self.outbound, &self.surroundings);
+        if self.outbound.has_control() {
+            self.outbound.poll(cx, &self.socket);
+        }
+        if self.takeover.is_probed() {
+            self.takeover.advance(cx, &self.socket, &self.outbound, &self.surroundings);
+        }
     }
 
     /// Begins or ends a takeover probe.

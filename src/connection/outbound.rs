@@ -97,6 +97,11 @@ impl Outbound {
         has_room
     }
 
+    /// Whether a control frame waits to be written.
+    pub(crate) fn has_control(&self) -> bool {
+        self.control.is_some()
+    }
+
     /// Whether there is room for a control frame with so many bytes that is no close frame.
     fn has_room(&self, length: usize) -> bool {
         self.control.as_ref().map_or(0, |control| control.output().len()) + 2 + length <= CONTROL_BACKLOG
