@@ -185,8 +185,9 @@ impl<T: Transport> Connection<T> {
         let beat = self.surroundings.beat.get();
         let beats = self.liveness.beats_since_look(beat);
         if beats > 0 {
-            self.outbound.mark(beats);
-            self.write_timeout.advance(&self.socket, &self.outbound, self.received, &self.surroundings);
+            self.outbound.mark(beats, &self.surroundings.liveness);
+            let takes = self.outbound.take_taken();
+            self.write_timeout.advance(&self.socket, &self.outbound, takes, &self.surroundings);
             let seen = self.seen();
             match self.liveness.look(beat, seen, &self.surroundings.liveness) {
                 Verdict::Wait => {}
@@ -245,7 +246,7 @@ impl<T: Transport> Connection<T> {
         }
     }
 
-    /// Gives the client up. Should it live, it gets everything that was sent to it, and then learns why.
+    /// Gives the client up. Should it live, it gets everything that is being written to it, and then learns why.
     fn give_up(&mut self, cx: &mut Context<'_>) {
         self.given_up = Some(if self.takeover.is_probed() { Outcome::Replaced } else { Outcome::Timeout });
         let (code, reason) = PING_TIMEOUT;
@@ -272,7 +273,8 @@ impl<T: Transport> Connection<T> {
         }
         let Some(closing) = &mut self.closing else { return Poll::Pending };
         let received = self.inbound.take_received();
-        self.write_timeout.advance(&self.socket, &self.outbound, received, &self.surroundings);
+        let takes = self.outbound.take_taken();
+        self.write_timeout.advance(&self.socket, &self.outbound, takes, &self.surroundings);
         closing.poll(cx, &self.socket, &self.outbound, received, &self.surroundings)
     }
 }
@@ -292,10 +294,10 @@ impl<T: Transport> Future for Connection<T> {
 
 impl<T: Transport> Connection<T> {
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.surroundings.stopping.get() {
+        // What was read is judged first: it was received before the stop.
+        if self.surroundings.stopping.get() && !self.inbound.yields() {
             self.inbound.leave(Farewell::Stopping);
         }
-        let was_closing = self.outbound.is_closing();
         if self.inbound.streams() {
             // What the peer has just read is written before it is driven out of the cache.
             self.outbound.poll(cx, &self.socket);
@@ -311,7 +313,7 @@ impl<T: Transport> Connection<T> {
             self.outbound.finish();
         }
         self.outbound.poll(cx, &self.socket);
-        if !was_closing && !self.ended && self.outbound.is_closing() && !self.outbound.is_broken() {
+        if self.outbound.is_closing() && !self.outbound.is_broken() && self.inbound.is_joined() {
             // The link has ended. What the client still sends has nowhere to go, but has to be read for its answer: in other
             // steps, as a busy task, because thousands of links may end at once.
             self.inbound.leave(Farewell::Left);

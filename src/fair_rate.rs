@@ -105,6 +105,11 @@ impl Flow {
         drop(waker);
     }
 
+    /// Leaves a portion unused, so that the next waiter has its turn.
+    pub(crate) fn pass_on(&self) {
+        self.rate.change(|_| {});
+    }
+
     /// Pays for what has passed.
     pub(crate) fn spend(&self, bytes: usize, now: Instant) {
         self.rate.change(|queue| queue.spend(self.key, bytes, now));

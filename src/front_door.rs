@@ -197,7 +197,8 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
     let mut http = http1::Builder::new()
         .max_buf_size(HEAD_SIZE)
         .max_headers(HEAD_FIELDS)
-        // Who ends its stream behind its request still wants the answer.
+        // A client that ends its stream behind its request still wants the answer. (And without this, hyper would read while
+        // an answer is made, which `heads` does not reckon with.)
         .half_close(true)
         .serve_connection(FuturesIo::new(timed), service);
     // hyper says that it is done with a body it does not want, also if some of the answer is still to be written.

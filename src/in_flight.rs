@@ -65,12 +65,23 @@ pub(crate) struct InFlight {
     has_marks: bool,
     /// Whether the client has ever answered a mark.
     is_answering: bool,
+    /// Whether it has answered one since this was asked last.
+    has_taken: bool,
 }
 
 impl InFlight {
     /// Nothing, with marks among what is to come or without.
     pub(crate) fn new(has_marks: bool) -> Self {
-        Self { marks: None, marked: 0, unmarked: 0, number: 0, tokens: MOST_TOKENS, has_marks, is_answering: false }
+        Self {
+            marks: None,
+            marked: 0,
+            unmarked: 0,
+            number: 0,
+            tokens: MOST_TOKENS,
+            has_marks,
+            is_answering: false,
+            has_taken: false,
+        }
     }
 
     /// Adds bytes that are being sent.
@@ -94,8 +105,12 @@ impl InFlight {
         if self.unmarked < LEAST_MARKED { None } else { self.mark() }
     }
 
-    /// Refills the token bucket after so many beats.
-    pub(crate) fn refill(&mut self, beats: u32) {
+    /// Refills the token bucket after so many beats, in which the slowest client takes so many bytes. Without marks that is all
+    /// that is known of what a client has taken.
+    pub(crate) fn refill(&mut self, beats: u32, bytes: u32) {
+        if !self.has_marks {
+            self.unmarked = self.unmarked.saturating_sub(bytes);
+        }
         let tokens = u32::from(self.tokens).saturating_add(beats.saturating_mul(TOKENS_PER_BEAT));
         self.tokens = u8::try_from(tokens).unwrap_or(u8::MAX).min(MOST_TOKENS);
         if self.marks.as_ref().is_some_and(|marks| marks.is_empty()) {
@@ -110,6 +125,7 @@ impl InFlight {
         let taken: u32 = marks.drain(..=nth).map(|mark| mark.bytes).sum();
         self.marked -= taken;
         self.is_answering = true;
+        self.has_taken = true;
     }
 
     /// Bytes in flight, at most.
@@ -120,6 +136,11 @@ impl InFlight {
     /// Bytes that the client takes before it has something to answer: those up to the first mark, if there is one.
     pub(crate) fn to_next_answer(&self) -> u32 {
         self.marks.as_ref().and_then(|marks| marks.front()).map_or(self.bytes(), |mark| mark.bytes)
+    }
+
+    /// Whether the client has answered a mark since the last time.
+    pub(crate) fn take_taken(&mut self) -> bool {
+        std::mem::take(&mut self.has_taken)
     }
 
     /// Whether the client has ever answered a mark.
@@ -162,11 +183,12 @@ mod tests {
         in_flight.answered(numbers[1]);
         assert_eq!((in_flight.bytes(), in_flight.to_next_answer()), (100_007, 100_000));
         assert!(in_flight.is_answering());
+        assert_eq!([in_flight.take_taken(), in_flight.take_taken()], [true, false]);
         in_flight.answered(numbers[0]);
         assert_eq!(in_flight.bytes(), 100_007, "that was settled before");
         in_flight.answered(numbers[2]);
         assert_eq!((in_flight.bytes(), in_flight.to_next_answer()), (7, 7));
-        in_flight.refill(1);
+        in_flight.refill(1, 1000);
         assert!(in_flight.marks.is_none(), "an idle connection keeps no list");
     }
 
@@ -185,7 +207,7 @@ mod tests {
         assert!(distances[..fine].iter().all(|&bytes| bytes == FINE), "{distances:?}");
         assert!(distances[fine..usize::from(MOST_TOKENS)].iter().all(|&bytes| bytes == COARSE), "{distances:?}");
         assert_eq!(distances.len(), usize::from(MOST_TOKENS) + 1);
-        in_flight.refill(1);
+        in_flight.refill(1, 1000);
         assert!(in_flight.mark_in_burst().is_some(), "a beat brings more");
     }
 
@@ -210,6 +232,8 @@ mod tests {
         in_flight.add(10 << 20);
         assert_eq!((in_flight.mark_in_burst(), in_flight.mark_at_rest()), (None, None));
         assert_eq!((in_flight.bytes(), in_flight.to_next_answer()), (10 << 20, 10 << 20));
+        in_flight.refill(4, 1 << 20);
+        assert_eq!(in_flight.bytes(), 9 << 20, "the slowest client has taken the rest");
     }
 
     proptest! {
@@ -229,7 +253,7 @@ mod tests {
                         marks.extend(in_flight.mark_in_burst().map(|number| (sent, number)));
                     }
                     1 => {
-                        in_flight.refill(1);
+                        in_flight.refill(1, 1000);
                         marks.extend(in_flight.mark_at_rest().map(|number| (sent, number)));
                     }
                     _ => {

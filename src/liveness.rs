@@ -63,6 +63,11 @@ impl Rules {
         self.interval.is_some()
     }
 
+    /// The bytes that the slowest client takes in so many beats.
+    pub(crate) fn bytes_in(&self, beats: u32) -> u32 {
+        self.bytes_per_beat.saturating_mul(beats)
+    }
+
     /// The beats that a time takes, rounded up.
     fn beats(&self, time: Duration) -> u32 {
         u32::try_from(time.as_nanos().div_ceil(self.beat.as_nanos())).unwrap_or(LONGEST).min(LONGEST)

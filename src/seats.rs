@@ -200,9 +200,15 @@ impl Seats {
         worker: usize,
         has_departed: bool,
     ) -> Result<Claim, NoSeat> {
-        for _ in 0..TRIES {
+        let mut waits = has_departed;
+        for nth in 0..TRIES {
             match self.claim(code.clone(), worker) {
-                Err(NoSeat::Full) if self.tickets.is_empty() && (self.lingering.revoke_oldest() || has_departed) => {
+                Err(NoSeat::Full) if self.tickets.is_empty() => {
+                    // One is enough, and takes a moment to end.
+                    waits |= nth == 0 && self.lingering.revoke_oldest();
+                    if !waits {
+                        return Err(NoSeat::Full);
+                    }
                     self.clock.sleep_until(self.clock.now() + TRY_AGAIN).await;
                 }
                 result => return result,

@@ -96,6 +96,16 @@ impl Slot {
         !self.slots.lock().by_age.contains_key(&self.number)
     }
 
+    /// Makes it the newest, unless it is revoked.
+    pub(crate) fn renew(&mut self) {
+        let mut taken = self.slots.lock();
+        if let Some(waker) = taken.by_age.remove(&self.number) {
+            self.number = taken.next;
+            taken.next += 1;
+            taken.by_age.insert(self.number, waker);
+        }
+    }
+
     /// Waits until it is revoked. One task does so at a time.
     pub(crate) async fn revoked(&self) {
         poll_fn(|cx| self.poll_revoked(cx)).await;
@@ -188,5 +198,17 @@ mod tests {
         let taken: Vec<_> = (0..2).map(|_| slots.take()).collect();
         assert!(slots.revoke_oldest());
         assert_eq!((revoked(&taken), slots.len()), (vec![0], 1));
+    }
+
+    #[test]
+    fn a_renewed_slot_is_the_newest_and_revokes_no_other() {
+        let slots = Arc::new(Slots::new(2));
+        let mut taken: Vec<_> = (0..2).map(|_| slots.take()).collect();
+        taken[0].renew();
+        assert!(revoked(&taken).is_empty());
+        taken.push(slots.take());
+        assert_eq!(revoked(&taken), [1]);
+        taken[1].renew();
+        assert_eq!((revoked(&taken), slots.len()), (vec![1], 2), "a revoked slot stays revoked");
     }
 }

@@ -425,3 +425,42 @@ fn clients_of_a_library_answer_by_themselves() {
         assert_eq!(idle(&mut a).or(idle(&mut b)).or(third).await, (409, "pair is full\n".into()));
     });
 }
+
+/// What a client sends says nothing of what it takes.
+#[test]
+fn a_client_that_sends_and_reads_nothing_is_given_up() {
+    let relay = Relay::start(&["--write-timeout", "2s"]);
+    let (mut sender, mut stalled) = pair(&relay);
+    let begin = Instant::now();
+    sender.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while stalled.write_all(&frame(0x82, b"!")).is_ok() {
+                thread::sleep(Duration::from_millis(200));
+            }
+        });
+        let mut reader = sender.try_clone().unwrap();
+        let told = scope.spawn(move || {
+            let mut byte = [0];
+            while reader.read_exact(&mut byte).is_ok() && byte != [0x88] {}
+        });
+        let message = frame(0x82, &[7; 60_000]);
+        while !told.is_finished() {
+            let _ = sender.write(&message);
+            assert!(begin.elapsed() < PATIENCE, "its peer is never told");
+        }
+    });
+}
+
+/// Without pings there are no marks either, and what a client was sent long ago is not in flight for ever.
+#[test]
+fn without_pings_what_a_client_was_sent_counts_as_taken_in_time() {
+    let relay = Relay::start(&["--ping-interval", "0", "--ping-timeout", "2s", "--probe-timeout", "30s"]);
+    let (mut sender, mut silent) = pair(&relay);
+    sender.write_all(&frame(0x82, &[7; 60_000])).unwrap();
+    silent.read_exact(&mut [0; 60_004]).unwrap();
+    // The slowest client has taken it after four seconds.
+    thread::sleep(Duration::from_secs(8));
+    let third = enter(&relay, "/?pair=x");
+    drop((sender, silent, third));
+}

@@ -87,8 +87,8 @@ impl Closing {
             let bytes = if in_flight.is_answering() { in_flight.to_next_answer() } else { in_flight.bytes() };
             let time = time_to_take(bytes).min(LONGEST_SILENCE);
             self.silent_until = now + time;
-            if received && self.slot.is_some() {
-                self.slot = Some(surroundings.lingering.take()); // as the newest
+            if let (true, Some(slot)) = (received, &mut self.slot) {
+                slot.renew();
             }
         }
         loop {

@@ -155,7 +155,6 @@ impl Inbound {
     }
 
     /// Whether what was read last is not all judged yet.
-    #[cfg(test)]
     pub(crate) fn yields(&self) -> bool {
         self.yields
     }
@@ -173,6 +172,11 @@ impl Inbound {
     /// The client's seat, unless it has left it.
     pub(crate) fn seat(&mut self) -> Option<&mut Seat> {
         self.route.as_mut()?.seat.as_mut()
+    }
+
+    /// Whether messages still go to the peer.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.route.is_some()
     }
 
     /// Departs from the pair: frees the code, and lets the peer have what was read before `farewell`. Idempotent.

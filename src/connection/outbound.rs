@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use crate::buffer::{Buffer, HEADROOM};
 use crate::in_flight::InFlight;
 use crate::link::{Farewell, Incoming, Next};
+use crate::liveness::Rules;
 use crate::pool::{Pool, SIZES};
 use crate::reframe::CONTROL_PAYLOAD;
 use crate::transport::Transport;
@@ -122,14 +123,19 @@ impl Outbound {
         &self.in_flight
     }
 
+    /// Whether the client has answered a mark since the last time.
+    pub(crate) fn take_taken(&mut self) -> bool {
+        self.in_flight.take_taken()
+    }
+
     /// Notes that the client has answered the mark with this number.
     pub(crate) fn answered(&mut self, number: u8) {
         self.in_flight.answered(number);
     }
 
     /// Marks what was sent since the last mark, if it is worth one; some beats have passed since the last time.
-    pub(crate) fn mark(&mut self, beats: u32) {
-        self.in_flight.refill(beats);
+    pub(crate) fn mark(&mut self, beats: u32, rules: &Rules) {
+        self.in_flight.refill(beats, rules.bytes_in(beats));
         if !self.is_closing()
             && self.has_room(1)
             && let Some(number) = self.in_flight.mark_at_rest()

@@ -125,6 +125,14 @@ impl Throttle {
         if !std::mem::take(&mut self.asked) {
             self.leave();
         }
+        self.settle();
+    }
+
+    /// Lets the next waiter have its turn if a portion passed and nothing was read, as when the link has ended meanwhile.
+    fn settle(&mut self) {
+        if let (true, Some(share)) = (std::mem::take(&mut self.passes), &self.allowance.share) {
+            share.pass_on();
+        }
     }
 
     fn leave(&mut self) {
@@ -137,6 +145,7 @@ impl Throttle {
 impl Drop for Throttle {
     fn drop(&mut self) {
         self.leave();
+        self.settle();
     }
 }
 

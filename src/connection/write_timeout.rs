@@ -30,12 +30,13 @@ struct Pressed {
 }
 
 impl WriteTimeout {
-    /// Extends the timeout of a client that has shown a sign of life, now and then.
+    /// Extends the timeout of a client that `takes` what it is sent, as its answer to a mark says, now and then. (Any other byte
+    /// says nothing of that: a client that sends and does not read is given up.)
     pub(super) fn advance(
         &mut self,
         socket: &impl Transport,
         outbound: &Outbound,
-        received: bool,
+        takes: bool,
         surroundings: &Surroundings,
     ) {
         let bytes = outbound.in_flight().bytes();
@@ -45,8 +46,8 @@ impl WriteTimeout {
         let (now, write_timeout) = (surroundings.clock.now(), surroundings.write_timeout);
         let pressed = self.0.get_or_insert_with(|| Box::new(Pressed { since: now, extension: Duration::ZERO }));
         let time = now.saturating_duration_since(pressed.since);
-        // A system call for each sign of life would be too many.
-        let is_due = received && time > pressed.extension.saturating_add(write_timeout / 4);
+        // A system call for each answer would be too many.
+        let is_due = takes && time > pressed.extension.saturating_add(write_timeout / 4);
         if bytes == 0 || is_due && bytes < LEAST_MARKED {
             // Not before: the window may be shut until the last of them.
             if !pressed.extension.is_zero() {

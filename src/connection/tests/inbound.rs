@@ -296,3 +296,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_stop_loses_nothing_that_was_read() {
+    let side = Side::new();
+    let messages = 25_600;
+    side.let_write(usize::MAX);
+    side.arrive(&small_messages(messages * 8));
+    let (surroundings, socket) = (Rc::clone(&side.surroundings), side.socket.clone());
+    let (mut connection, mut peer) = side.connection();
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut received = 0;
+    let farewell = loop {
+        surroundings.turn.set(surroundings.turn.get() + 1);
+        assert!(surroundings.turn.get() < 1000, "it never ends");
+        let _ = connection.step(&mut cx);
+        if socket.0.borrow().arrived.is_empty() && connection.inbound.yields() {
+            surroundings.stopping.set(true); // all is read, and not all is judged
+        }
+        match peer.incoming.poll_next(&mut cx) {
+            Poll::Ready(Next::Batch(batch)) => {
+                received += batch.output().len() / 4;
+                peer.incoming.give_credit();
+            }
+            Poll::Ready(Next::End(farewell)) => break farewell,
+            Poll::Pending => {}
+        }
+    };
+    assert_eq!((received, farewell), (messages, Farewell::Stopping));
+}
