@@ -31,7 +31,7 @@ const PORTION: Duration = Duration::from_millis(4);
 /// What of the credit is left to flows that are ahead of the virtual time.
 const RESERVE: Duration = Duration::from_millis(50);
 
-/// What a byte of dropped text weighs. It serves nobody's peer, so text is slowed first.
+/// What a byte of dropped text weighs. It reaches no peer, so text is slowed first.
 const DROPPED_WEIGHT: u64 = 8;
 
 /// A shared rate.

@@ -29,7 +29,7 @@ use crate::transport::Transport;
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The least number of bytes that a client takes in a second while it closes. It is slower than what a live client is
-/// believed to take, as nobody waits for this one any more.
+/// believed to take, as no peer waits for this one any more.
 const SLOWEST: u32 = 4 * 1024;
 
 /// The longest closing handshake: 14 MiB at [`SLOWEST`].
@@ -92,14 +92,14 @@ impl Closing {
             }
         }
         loop {
+            let end = self.silent_until.min(self.until);
+            if now >= end {
+                return Poll::Ready(()); // before it takes a slot from another one
+            }
             if now >= self.lingers_at && self.slot.is_none() {
                 self.slot = Some(surroundings.lingering.take());
             }
             if self.slot.as_ref().is_some_and(|slot| slot.poll_revoked(cx).is_ready()) {
-                return Poll::Ready(());
-            }
-            let end = self.silent_until.min(self.until);
-            if now >= end {
                 return Poll::Ready(());
             }
             let next = if self.slot.is_some() { end } else { end.min(self.lingers_at) };

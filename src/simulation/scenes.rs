@@ -555,3 +555,35 @@ fn leave_what_a_proxy_holds(expected: u16, depart: impl Fn(&mut Actor)) {
         stage.check_empty();
     }
 }
+
+/// Connections that linger in their closing handshake have a bound, a quarter of all, and the one that is silent for longest
+/// makes room for the next. A newcomer that finds no room among the connections takes the place of one.
+#[test]
+fn lingering_connections_are_bounded_and_make_room_for_newcomers() {
+    for seed in 0..20 {
+        let config = Config { max_connections: Some(8), ping_interval: None, ..Config::default() };
+        let mut stage = Stage::new(Random::new(seed), config);
+        let mut readers = Vec::new();
+        for pair in 0..3 {
+            let mut reader = Actor::enter_as(&mut stage, 2 * pair, pair, 1_000_000);
+            let mut sender = Actor::enter_as(&mut stage, 2 * pair + 1, pair, 1_000_000);
+            stage.cables.iter().for_each(Cable::hold_steady);
+            sender.send(&message(&[7; 60_000]).repeat(4));
+            sender.send(&[0x88, 0x80, 0, 0, 0, 0]);
+            stage.settle();
+            reader.receive(); // and answers nothing
+            readers.push((reader, sender));
+        }
+        stage.pass(Duration::from_secs(8));
+        let is_closed = |stage: &Stage, nth: usize| stage.cables[2 * nth].is_closed_by_relay();
+        assert_eq!([0, 1, 2].map(|nth| is_closed(&stage, nth)), [true, false, false], "seed {seed}");
+        assert_eq!(stage.relay.counters().lingering, 2, "seed {seed}");
+        // Six newcomers are let in beside the two, and the others in their place.
+        let newcomers: Vec<_> =
+            (6..14).map(|number| Actor::enter_as(&mut stage, number, 100 + number / 2, 10_000)).collect();
+        assert_eq!(stage.relay.counters().lingering, 0, "seed {seed}");
+        drop((readers, newcomers));
+        stage.stop();
+        stage.check_empty();
+    }
+}
