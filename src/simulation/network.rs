@@ -112,6 +112,13 @@ impl Stream {
         room || self.ended
     }
 
+    /// Tells the writer of room for a changed reason, as Linux does when `TCP_NOTSENT_LOWAT` is set.
+    fn look_again(&mut self) {
+        self.writer.has_come = false;
+        self.refused = true;
+        self.tell_writer();
+    }
+
     /// Tells the writer of room, if it was refused: a system has no other cause to do so.
     fn tell_writer(&mut self) {
         if self.is_writable() && std::mem::take(&mut self.refused) {
@@ -477,15 +484,13 @@ impl Transport for Socket {
     fn report_when_sent(&self) {
         let stream = &mut self.wire.borrow_mut().streams[self.side];
         stream.until_sent = true;
-        stream.writer.has_come = stream.is_writable();
-        stream.refused = !stream.writer.has_come;
+        stream.look_again();
     }
 
     fn report_room(&self) {
         let stream = &mut self.wire.borrow_mut().streams[self.side];
         stream.until_sent = false;
-        stream.writer.has_come = stream.is_writable();
-        stream.refused = !stream.writer.has_come;
+        stream.look_again();
     }
 
     fn set_ack_timeout(&self, timeout: Duration) {
