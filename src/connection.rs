@@ -187,7 +187,10 @@ impl<T: Transport> Connection<T> {
         if beats > 0 {
             self.outbound.mark(beats, &self.surroundings.liveness);
             let takes = self.outbound.take_taken();
-            self.write_timeout.advance(&self.socket, &self.outbound, takes, &self.surroundings);
+            if self.write_timeout.advance(&self.socket, &self.outbound, takes, &self.surroundings) {
+                self.given_up = Some(Outcome::Stalled);
+                return;
+            }
             let seen = self.seen();
             match self.liveness.look(beat, seen, &self.surroundings.liveness) {
                 Verdict::Wait => {}
@@ -274,7 +277,7 @@ impl<T: Transport> Connection<T> {
         let Some(closing) = &mut self.closing else { return Poll::Pending };
         let received = self.inbound.take_received();
         let takes = self.outbound.take_taken();
-        self.write_timeout.advance(&self.socket, &self.outbound, takes, &self.surroundings);
+        let _ = self.write_timeout.advance(&self.socket, &self.outbound, takes, &self.surroundings);
         closing.poll(cx, &self.socket, &self.outbound, received, &self.surroundings)
     }
 }
@@ -321,6 +324,10 @@ impl<T: Transport> Connection<T> {
         }
         // After reading: an answer that has arrived counts before the time that it had.
         self.look_after_client(cx);
+        if self.given_up == Some(Outcome::Stalled) {
+            self.inbound.leave(Farewell::Lost);
+            return Poll::Ready(()); // a close frame would not get into the socket either
+        }
         let is_broken = self.outbound.is_broken();
         if self.ended && (is_broken || self.outbound.is_flushed()) {
             return Poll::Ready(()); // nothing is left to wait for

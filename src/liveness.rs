@@ -68,6 +68,11 @@ impl Rules {
         self.bytes_per_beat.saturating_mul(beats)
     }
 
+    /// The time in which the slowest client takes so many bytes.
+    pub(crate) fn time_for(&self, bytes: u32) -> Duration {
+        self.beat * (bytes / self.bytes_per_beat)
+    }
+
     /// The beats that a time takes, rounded up.
     fn beats(&self, time: Duration) -> u32 {
         u32::try_from(time.as_nanos().div_ceil(self.beat.as_nanos())).unwrap_or(LONGEST).min(LONGEST)

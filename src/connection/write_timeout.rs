@@ -1,9 +1,14 @@
-//! The write timeout of a client that reads slowly through a small window.
+//! The write timeout: how long a client may take nothing of what it is sent.
 //!
-//! The kernel ends a connection whose client acknowledges nothing for the write timeout (`TCP_USER_TIMEOUT`). Linux counts it, too,
-//! from when the client's window was shut until it has room for a whole segment, though the client takes smaller parts all
-//! along. On the loopback interface a segment is 64 KiB, so a proxy with smaller buffers was given up while it read. Its answers
-//! to [marks](crate::in_flight) say that it does: each of them moves the timeout on.
+//! The kernel ends a connection whose client acknowledges nothing for that time (`TCP_USER_TIMEOUT`). That is not enough, in both
+//! directions:
+//!
+//! 1. **Too early.** Linux counts from when the client's window was shut until it has room for a whole segment, though the
+//!    client takes smaller parts all along. On the loopback interface a segment is 64 KiB, so a proxy with smaller buffers was
+//!    given up while it read. Its answers to [marks](crate::in_flight) say that it does: each of them moves the timeout on.
+//! 2. **Never.** The kernel notices a shut window by its window probes, and each segment from the client starts their timer anew
+//!    (`tcp_ack_probe`). A client that sends five times a second and reads nothing keeps its connection for ever. So the
+//!    relay counts by itself while the socket is full: bytes that are written and answers to marks are progress.
 //!
 //! A client that dies has then more time by the kernel, but [`liveness`](crate::liveness) misses its answers.
 
@@ -17,7 +22,7 @@ use crate::transport::Transport;
 /// With fewer bytes in flight, a window is never shut for long.
 const LEAST_IN_FLIGHT: u32 = 64 << 10;
 
-/// The extension of a write timeout; there only while much is in flight.
+/// The extension of a write timeout; there only while much is in flight or the socket is full.
 #[derive(Debug, Default)]
 pub(super) struct WriteTimeout(Option<Box<Pressed>>);
 
@@ -25,30 +30,48 @@ pub(super) struct WriteTimeout(Option<Box<Pressed>>);
 struct Pressed {
     /// Since when much is in flight.
     since: Instant,
-    /// How much longer than configured the timeout is.
+    /// How much longer than configured the kernel's timeout is.
     extension: Duration,
+    /// What was [written](Outbound::written) at the last look.
+    written: u32,
+    /// When the client has taken nothing for too long, as far as the relay can tell.
+    deadline: Option<Instant>,
 }
 
 impl WriteTimeout {
-    /// Extends the timeout of a client that `takes` what it is sent, as its answer to a mark says, now and then. (Any other byte
-    /// says nothing of that: a client that sends and does not read is given up.)
+    /// Extends the kernel's timeout of a client that `takes` what it is sent, as its answer to a mark says, now and then. (Any other
+    /// byte says nothing of that.) Whether the client has taken nothing for too long.
     pub(super) fn advance(
         &mut self,
         socket: &impl Transport,
         outbound: &Outbound,
         takes: bool,
         surroundings: &Surroundings,
-    ) {
-        let bytes = outbound.in_flight().bytes();
-        if self.0.is_none() && bytes < LEAST_IN_FLIGHT {
-            return;
+    ) -> bool {
+        let (bytes, is_blocked) = (outbound.in_flight().bytes(), outbound.is_blocked());
+        if self.0.is_none() && bytes < LEAST_IN_FLIGHT && !is_blocked {
+            return false;
         }
-        let (now, write_timeout) = (surroundings.clock.now(), surroundings.write_timeout);
-        let pressed = self.0.get_or_insert_with(|| Box::new(Pressed { since: now, extension: Duration::ZERO }));
+        let (now, write_timeout, written) = (surroundings.clock.now(), surroundings.write_timeout, outbound.written());
+        let pressed = self.0.get_or_insert_with(|| {
+            Box::new(Pressed {
+                since: now,
+                extension: Duration::ZERO,
+                written: written.wrapping_sub(1),
+                deadline: None,
+            })
+        });
+        if takes || written != pressed.written || !is_blocked {
+            pressed.written = written;
+            let patience =
+                write_timeout.saturating_add(surroundings.liveness.time_for(outbound.in_flight().to_next_answer()));
+            pressed.deadline = now.checked_add(patience);
+        }
+        let has_stalled = pressed.deadline.is_some_and(|deadline| now >= deadline);
         let time = now.saturating_duration_since(pressed.since);
         // A system call for each answer would be too many.
         let is_due = takes && time > pressed.extension.saturating_add(write_timeout / 4);
-        if bytes == 0 || is_due && bytes < LEAST_MARKED {
+        if bytes == 0 && !is_blocked || is_due && bytes < LEAST_MARKED {
             // Not before: the window may be shut until the last of them.
             if !pressed.extension.is_zero() {
                 socket.set_ack_timeout(write_timeout);
@@ -58,5 +81,6 @@ impl WriteTimeout {
             pressed.extension = time;
             socket.set_ack_timeout(write_timeout.saturating_add(time));
         }
+        has_stalled
     }
 }
