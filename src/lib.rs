@@ -1,73 +1,55 @@
-//! A self-hosted WebSocket relay: two endpoints that know the same pair code are joined, and binary messages are
-//! forwarded between them, unread.
+//! A self-hosted WebSocket relay: two clients that know the same pair code are joined, and binary messages are forwarded
+//! between them, unread.
 //!
-//! [`Relay::start`] runs it; `arc-relay start` is a thin user of that. Below are the cores, which decide everything
-//! and do no I/O, and which can be used and tested on their own:
+//! [`Relay::start`] runs a relay inside any program. The `arc-relay` binary is a thin user of it.
 //!
-//! - [`pair_code`]: which code a request names,
-//! - [`pair_table`]: who waits, who is paired, until when,
-//! - [`reframe`]: masked client frames in, unmasked server frames out, in place (in a [`buffer`]),
-//! - [`link`]: what joins the two sides of a pair.
+//! A folder imports only from folders below it in this list:
 //!
-//! A module uses only modules of the floors above it in this file, and of its own; see `ARCHITECTURE.md` for the map.
+//! | folder | subject |
+//! |---|---|
+//! | `cli` | command line and log of the binary |
+//! | `simulation` | the whole relay on an in-memory network (tests and fuzzing) |
+//! | `server` | [`Relay`], [`Config`], acceptor and workers |
+//! | `http` | the opening handshake: from an accepted socket to 101 or a rejection |
+//! | `access` | origins, access tokens, length of pair codes |
+//! | `connection` | one task for each connection: inbound, outbound, closing handshake, keep-alive |
+//! | `pairing` | pair codes, the table of pairs, seats, links |
+//! | `telemetry` | events and counters |
+//! | `limits` | limits on connections, handshakes, clients and rates |
+//! | `websocket` | RFC 6455 frames, rewritten in place |
+//! | `buffers` | buffers and their pool |
+//! | `runtime` | executor, reactor, sockets, clock |
 
-// Floor 0: pure.
-mod access_tokens;
-pub mod buffer;
-mod clients;
-mod in_flight;
-mod liveness;
-mod mask;
-mod network;
-mod origin;
-pub mod pair_code;
-pub mod pair_table;
-mod query;
-mod rate;
-pub mod reframe;
-mod utf8;
-
-// Floor 1: shared between tasks.
-mod allowance;
-mod capacity;
-mod client_limits;
-mod clock;
-mod events;
-mod executor;
-mod fair_rate;
-pub mod link;
-mod occupants;
-mod pool;
-mod reactor;
-mod seats;
-mod slots;
-mod stats;
-mod stop;
-mod tcp;
-mod tickets;
-mod transport;
-
-// Floor 2: a connection's life.
+mod access;
+mod buffers;
 mod connection;
-mod front_door;
-mod policy;
-
-// Floor 3: all of them.
-mod acceptor;
-mod relay;
-mod worker;
+mod http;
+mod limits;
+mod pairing;
+mod runtime;
+mod server;
+mod telemetry;
+mod websocket;
 
 #[cfg(test)]
 mod simulation;
 
 #[cfg(all(fuzzing, not(test)))]
 mod simulation;
-#[cfg(all(fuzzing, not(test)))]
-pub use simulation::respond;
 
-pub use access_tokens::{AccessTokens, NoAccessToken};
-pub use events::{Outcome, Rejection};
-pub use network::{InvalidNetwork, Network};
-pub use origin::{InvalidOrigin, Origin};
-pub use relay::{Config, Relay, RelayHandle};
-pub use stats::Counters;
+/// The pure cores, for this project's own tests, benchmarks and fuzz targets. They may change at any time.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::buffers::buffer;
+    pub use crate::pairing::{link, pair_code, pair_table};
+    #[cfg(all(fuzzing, not(test)))]
+    pub use crate::simulation::respond;
+    pub use crate::websocket::reframer;
+}
+
+pub use access::access_tokens::{AccessTokens, NoAccessToken};
+pub use access::origin::{InvalidOrigin, Origin};
+pub use http::network::{InvalidNetwork, Network};
+pub use server::relay::{Config, Relay, RelayHandle};
+pub use telemetry::counters::Counters;
+pub use telemetry::events::{Outcome, Rejection};

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use arc_relay::Config;
-use arc_relay::pair_code::MAX_CHARACTERS;
+use arc_relay::internals::pair_code::MAX_CHARACTERS;
 use argh::FromArgs;
 use log::LevelFilter;
 

@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use arc_relay::link::Farewell;
+use arc_relay::internals::link::Farewell;
 use support::Relay;
 use support::raw::upgrade;
 

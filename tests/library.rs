@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use arc_relay::reframe::Tally;
+use arc_relay::internals::reframer::Tally;
 use arc_relay::{Config, Outcome, Rejection, Relay};
 use support::raw::{expect, expect_end, frame, open, server_close, server_frame};
 

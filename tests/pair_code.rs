@@ -1,6 +1,6 @@
 //! The pair code: any text survives every way of writing it down, and no two byte strings become the same code.
 
-use arc_relay::pair_code::{MAX_CHARACTERS, PairCode};
+use arc_relay::internals::pair_code::{MAX_CHARACTERS, PairCode};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 

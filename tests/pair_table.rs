@@ -2,7 +2,7 @@
 
 mod model;
 
-use arc_relay::pair_table::Capacity;
+use arc_relay::internals::pair_table::Capacity;
 use model::table::{Operation, run, run_all};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;

@@ -5,8 +5,8 @@
 
 mod model;
 
-use arc_relay::buffer::Buffer;
-use arc_relay::reframe::{Event, Reframer, Tally, Violation, WHOLE_FRAME};
+use arc_relay::internals::buffer::Buffer;
+use arc_relay::internals::reframer::{Event, Reframer, Tally, Violation, WHOLE_FRAME};
 use model::oracle::{Difference, compare};
 use model::stream::{
     End, Frame, Outcome, assert_forwards, check_raw, feed, feed_with_memory, messages, received_by_tungstenite,

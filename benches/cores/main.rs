@@ -10,10 +10,10 @@ mod frame;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use arc_relay::buffer::Buffer;
-use arc_relay::pair_code::PairCode;
-use arc_relay::pair_table::{Admission, Capacity, ConnId, Departure, PairTable};
-use arc_relay::reframe::{Event, Reframer};
+use arc_relay::internals::buffer::Buffer;
+use arc_relay::internals::pair_code::PairCode;
+use arc_relay::internals::pair_table::{Admission, Capacity, ConnId, Departure, PairTable};
+use arc_relay::internals::reframer::{Event, Reframer};
 use frame::{MASK, frame};
 
 /// The payloads of the frames that are rewritten, in bytes.

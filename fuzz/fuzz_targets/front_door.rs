@@ -14,7 +14,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 fuzz_target!(|input: &[u8]| {
     let Some((&seed, bytes)) = input.split_first() else { return };
-    let response = arc_relay::respond(bytes, seed.into());
+    let response = arc_relay::internals::respond(bytes, seed.into());
     // The head begins behind empty lines, and ends at the next.
     let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     let end = bytes[begin..].windows(4).position(|found| found == b"\r\n\r\n").map(|length| begin + length + 4);

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use arc_relay::pair_code::{MAX_CHARACTERS, PairCode};
+use arc_relay::internals::pair_code::{MAX_CHARACTERS, PairCode};
 use libfuzzer_sys::fuzz_target;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 

@@ -11,18 +11,18 @@
 //! | sending    | the kernel has sent everything           | the same                                                            |
 //! | answering  | the client's close frame, end of stream  | [`CLOSE_TIMEOUT`] after the last sign of life, and the time that the bytes up to the client's next answer take at [`SLOWEST`]; in all, what the bytes in flight take |
 //!
-//! A [mark](crate::in_flight) in front of the close frame tells when the client has everything: its pong leaves
+//! A [mark](crate::connection::in_flight) in front of the close frame tells when the client has everything: its pong leaves
 //! nothing in flight. A client that takes longer than [`CLOSE_TIMEOUT`] in all *lingers*: it holds one of a bounded
 //! number of slots, and the connection that has shown no sign of life for longest makes room for others.
 
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::Surroundings;
+use super::context::Surroundings;
 use super::outbound::Outbound;
-use crate::clock::Sleep;
-use crate::slots::Slot;
-use crate::transport::Transport;
+use crate::limits::slots::Slot;
+use crate::runtime::clock::Sleep;
+use crate::runtime::transport::Transport;
 
 /// The time that a client which has everything may take to answer a close frame. Long enough for a slow line, short enough
 /// that a vanished client does not matter.

@@ -9,17 +9,17 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use super::Surroundings;
+use super::context::Surroundings;
 use super::outbound::Outbound;
 use super::throttle::Throttle;
-use crate::allowance::Allowance;
-use crate::buffer::{Buffer, HEADROOM};
-use crate::events::Outcome;
-use crate::link::{Farewell, Outgoing};
-use crate::pool::{LARGEST, SIZES, SMALLEST, size_for};
-use crate::reframe::{Event, Reframer};
-use crate::seats::Seat;
-use crate::transport::Transport;
+use crate::buffers::buffer::{Buffer, HEADROOM};
+use crate::buffers::pool::{LARGEST, SIZES, SMALLEST, size_for};
+use crate::limits::pair_rate::Allowance;
+use crate::pairing::link::{Farewell, Outgoing};
+use crate::pairing::seats::Seat;
+use crate::runtime::transport::Transport;
+use crate::telemetry::events::Outcome;
+use crate::websocket::reframer::{Event, Reframer};
 
 /// A read for less room than this is not worth its system call.
 pub(super) const LEAST_READ: usize = 2048;

@@ -5,13 +5,13 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::buffer::{Buffer, HEADROOM};
-use crate::in_flight::InFlight;
-use crate::link::{Farewell, Incoming, Next};
-use crate::liveness::Rules;
-use crate::pool::{Pool, SIZES};
-use crate::reframe::CONTROL_PAYLOAD;
-use crate::transport::Transport;
+use crate::buffers::buffer::{Buffer, HEADROOM};
+use crate::buffers::pool::{Pool, SIZES};
+use crate::connection::in_flight::InFlight;
+use crate::connection::keepalive::Rules;
+use crate::pairing::link::{Farewell, Incoming, Next};
+use crate::runtime::transport::Transport;
+use crate::websocket::reframer::CONTROL_PAYLOAD;
 
 /// How many bytes of pongs and pings may wait for a client that does not read: as many as the smallest buffer holds, with
 /// a mark and a close frame behind them. Beyond that only the client's newest ping is answered, as RFC 6455, section 5.5.3
@@ -58,7 +58,7 @@ enum Writing {
 }
 
 impl Outbound {
-    /// The way to a client. `has_marks` says whether there are [marks](crate::in_flight) in it.
+    /// The way to a client. `has_marks` says whether there are [marks](crate::connection::in_flight) in it.
     pub(crate) fn new(incoming: Incoming<Box<Buffer>>, pool: Rc<Pool>, has_marks: bool) -> Self {
         Self {
             incoming: Some(incoming),

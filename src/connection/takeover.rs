@@ -6,16 +6,16 @@
 //!    line and retransmits by it; the connection ends when it has retransmitted without an acknowledgement for the
 //!    *probe timeout* (`TCP_USER_TIMEOUT`, RFC 5482). So a client that has vanished loses its seat within seconds.
 //! 2. **Its program is silent**, though its kernel, or a proxy, acknowledges the ping: the *ping timeout*, by
-//!    [`liveness`](crate::liveness). Until then the third is refused with 409 and may come again.
+//!    [`liveness`](crate::connection::keepalive). Until then the third is refused with 409 and may come again.
 //!
 //! The first needs care. A kernel that acknowledges everything but whose program does not read closes its window, and the timeout would
 //! count that, too. So it is set only when nothing is unsent, and taken back as soon as anything more is written.
 
 use std::task::Context;
 
-use super::Surroundings;
+use super::context::Surroundings;
 use super::outbound::Outbound;
-use crate::transport::Transport;
+use crate::runtime::transport::Transport;
 
 /// How far a probe has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

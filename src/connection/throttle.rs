@@ -5,11 +5,11 @@ use std::sync::PoisonError;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::allowance::Allowance;
-use crate::clock::{Clock, Sleep};
-use crate::fair_rate::{Answer, Place};
-use crate::rate::Budget;
-use crate::stats::Stats;
+use crate::limits::fair_rate::{Answer, Place};
+use crate::limits::pair_rate::Allowance;
+use crate::limits::token_bucket::Budget;
+use crate::runtime::clock::{Clock, Sleep};
+use crate::telemetry::counters::Stats;
 
 /// What a connection has to wait for before it reads.
 pub(super) struct Throttle {

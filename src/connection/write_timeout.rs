@@ -5,19 +5,19 @@
 //!
 //! 1. **Too early.** Linux counts from when the client's window was shut until it has room for a whole segment, though the
 //!    client takes smaller parts all along. On the loopback interface a segment is 64 KiB, so a proxy with smaller buffers was
-//!    given up while it read. Its answers to [marks](crate::in_flight) say that it does: each of them moves the timeout on.
+//!    given up while it read. Its answers to [marks](crate::connection::in_flight) say that it does: each of them moves the timeout on.
 //! 2. **Never.** The kernel notices a shut window by its window probes, and each segment from the client starts their timer anew
 //!    (`tcp_ack_probe`). A client that sends five times a second and reads nothing keeps its connection for ever. So the
 //!    relay counts by itself while the socket is full: bytes that are written and answers to marks are progress.
 //!
-//! A client that dies has then more time by the kernel, but [`liveness`](crate::liveness) misses its answers.
+//! A client that dies has then more time by the kernel, but [`liveness`](crate::connection::keepalive) misses its answers.
 
 use std::time::{Duration, Instant};
 
-use super::Surroundings;
+use super::context::Surroundings;
 use super::outbound::Outbound;
-use crate::in_flight::LEAST_MARKED;
-use crate::transport::Transport;
+use crate::connection::in_flight::LEAST_MARKED;
+use crate::runtime::transport::Transport;
 
 /// With fewer bytes in flight, a window is never shut for long.
 const LEAST_IN_FLIGHT: u32 = 64 << 10;

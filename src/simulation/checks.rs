@@ -8,9 +8,9 @@ use super::client::{Client, Ending, Handle, origin};
 use super::line::Line;
 use super::network::Cable;
 use super::world::{PAIR_TTL, World};
-use crate::clock::Clock;
-use crate::pool::{LARGEST, SMALLEST};
-use crate::relay::Config;
+use crate::buffers::pool::{LARGEST, SMALLEST};
+use crate::runtime::clock::Clock;
+use crate::server::relay::Config;
 
 /// How long the relay may keep the socket of a client that has its close frame and shows no progress: the five seconds of
 /// the relay's own timeout, and five for the client's pauses and the headers of what it was sent. See [`longest_linger`].

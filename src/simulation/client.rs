@@ -16,8 +16,8 @@ use super::line::Line;
 use super::network::Socket;
 use super::time::sleep;
 use super::trace::trace;
-use crate::clock::Clock;
-use crate::transport::Transport;
+use crate::runtime::clock::Clock;
+use crate::runtime::transport::Transport;
 
 /// How a client departs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
 use super::trace::trace;
-use crate::executor::Spawn;
+use crate::runtime::executor::Spawn;
 
 /// A generator that is the same everywhere: a failing seed must replay exactly (xorshift64*, Vigna 2016).
 #[derive(Clone, Debug)]

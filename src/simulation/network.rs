@@ -16,7 +16,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 
 use super::executor::Random;
 use super::trace::trace;
-use crate::transport::{Listener, Transport};
+use crate::runtime::transport::{Listener, Transport};
 
 /// Where the relay accepts. What it gets is decided by the other end of the channel.
 pub(super) struct Arrivals(Receiver<io::Result<Socket>>);

@@ -20,8 +20,8 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use super::executor::Random;
 use super::network::Socket;
 use super::trace::trace;
-use crate::clock::{Clock, Sleep};
-use crate::transport::Transport;
+use crate::runtime::clock::{Clock, Sleep};
+use crate::runtime::transport::Transport;
 
 /// How fast one direction is forwarded: after each pause, up to so many bytes.
 #[derive(Clone, Copy, Debug)]
@@ -217,7 +217,7 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::Config;
+    use crate::server::relay::Config;
     use crate::simulation::actor::{Actor, message};
     use crate::simulation::network::connection;
     use crate::simulation::stage::Stage;

@@ -9,9 +9,9 @@ use super::executor::Random;
 use super::network::Cable;
 use super::proxy::Pace;
 use super::stage::Stage;
-use crate::pool::LARGEST;
-use crate::relay::Config;
-use crate::transport::Transport;
+use crate::buffers::pool::LARGEST;
+use crate::runtime::transport::Transport;
+use crate::server::relay::Config;
 
 /// The connection of a client that is reset ends at once, and not only when it has not answered a ping.
 #[test]

@@ -13,14 +13,14 @@ use super::line::Line;
 use super::network::{Cable, Socket, connection, listener};
 use super::proxy::{Pace, Proxy};
 use super::time::{SimulatedClock, sleep};
-use crate::buffer;
-use crate::client_limits::ClientLimits;
-use crate::clock::Clock;
-use crate::pool::Pool;
-use crate::relay::{Config, Parts};
-use crate::seats::Seats;
-use crate::stats::{Counters, Stats};
-use crate::stop::StopOnDrop;
+use crate::buffers::buffer;
+use crate::buffers::pool::Pool;
+use crate::limits::client_limits::ClientLimits;
+use crate::pairing::seats::Seats;
+use crate::runtime::clock::Clock;
+use crate::runtime::stop::StopOnDrop;
+use crate::server::relay::{Config, Parts};
+use crate::telemetry::counters::{Counters, Stats};
 
 /// More steps than any seed takes: a world that does not come to rest spins.
 const STEPS: usize = 2_000_000;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::actor::Actor;
 use super::executor::Random;
 use super::stage::Stage;
-use crate::relay::Config;
-use crate::transport::Transport;
+use crate::runtime::transport::Transport;
+use crate::server::relay::Config;
 
 /// Sends bytes to a relay in memory, in pieces that follow from the seed, and then the end of the stream. Returns all
 /// that came back before that. Both seats of the code `x` are taken, by clients

@@ -7,7 +7,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::trace;
-use crate::clock::{Clock, Sleep};
+use crate::runtime::clock::{Clock, Sleep};
 
 /// A clock that is set by hand.
 #[derive(Debug)]

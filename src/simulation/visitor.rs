@@ -10,8 +10,8 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use super::executor::Random;
 use super::network::Socket;
 use super::time::sleep;
-use crate::clock::Clock;
-use crate::transport::Transport;
+use crate::runtime::clock::Clock;
+use crate::runtime::transport::Transport;
 
 /// A request, and what it gets: a status, and the beginning of the body; none if there is no answer.
 const REQUESTS: [(&str, Option<(u16, &str)>); 9] = [

@@ -13,8 +13,8 @@ use super::proxy::Pace;
 use super::stage::Stage;
 use super::trace::{self, trace};
 use super::visitor::{Visitor, visitor};
-use crate::clock::Clock;
-use crate::relay::Config;
+use crate::runtime::clock::Clock;
+use crate::server::relay::Config;
 
 /// How long a side may wait for the other, in simulated time.
 pub(super) const PAIR_TTL: Duration = Duration::from_secs(30);

@@ -6,7 +6,7 @@
 
 use std::io::{Cursor, Read, Write};
 
-use arc_relay::reframe::Violation;
+use arc_relay::internals::reframer::Violation;
 use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;

@@ -4,8 +4,8 @@
 
 use std::io::{Cursor, Read, Write};
 
-use arc_relay::buffer::{Buffer, HEADROOM};
-use arc_relay::reframe::{Event, Reframer, SMALL_FRAME, Tally, Violation, WHOLE_FRAME};
+use arc_relay::internals::buffer::{Buffer, HEADROOM};
+use arc_relay::internals::reframer::{Event, Reframer, SMALL_FRAME, Tally, Violation, WHOLE_FRAME};
 use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use async_tungstenite::tungstenite::protocol::frame::coding::OpCode;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};

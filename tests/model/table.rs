@@ -5,9 +5,9 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arc_relay::link::{End, Farewell, Next, link};
-use arc_relay::pair_code::PairCode;
-use arc_relay::pair_table::{Admission, Capacity, ConnId, Departure, PairTable, Refusal};
+use arc_relay::internals::link::{End, Farewell, Next, link};
+use arc_relay::internals::pair_code::PairCode;
+use arc_relay::internals::pair_table::{Admission, Capacity, ConnId, Departure, PairTable, Refusal};
 
 /// Short, so that a sequence of small steps in time reaches it.
 const TTL: Duration = Duration::from_millis(100);

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 use super::*;
+use crate::buffers::pool::{SIZES, size_for};
 use crate::connection::inbound::{LARGE_BATCH, LEAST_READ, MOST_DISCARDED, SPARSE};
-use crate::pool::{SIZES, size_for};
-use crate::reactor::Reactor;
+use crate::runtime::reactor::Reactor;
 
 #[test]
 fn reads_grow_with_a_stream_and_shrink_behind_it() {

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 use super::*;
-use crate::pool::SMALLEST;
-use crate::reframe::SMALL_FRAME;
+use crate::buffers::pool::SMALLEST;
+use crate::websocket::reframer::SMALL_FRAME;
 
 proptest! {
     #![proptest_config(ProptestConfig {

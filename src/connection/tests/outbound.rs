@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::connection::outbound::CONTROL_BACKLOG;
-use crate::reactor::Reactor;
+use crate::runtime::reactor::Reactor;
 
 #[test]
 fn a_write_that_fails_for_now_is_made_again() {

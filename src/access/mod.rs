@@ -1,0 +1,3 @@
+pub(crate) mod access_tokens;
+pub(crate) mod origin;
+pub(crate) mod policy;

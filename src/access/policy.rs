@@ -1,0 +1,79 @@
+//! Whom the operator lets join. Without any of its settings that is everybody with a pair code.
+
+use std::sync::{PoisonError, RwLock};
+
+use hyper::HeaderMap;
+use hyper::header::{self, HeaderValue};
+
+use crate::access::access_tokens::AccessTokens;
+use crate::access::origin::Origin;
+use crate::pairing::pair_code::PairCode;
+use crate::pairing::query;
+
+/// What is asked of those who want to join.
+#[derive(Debug, Default)]
+pub(crate) struct Policy {
+    /// Which sites' scripts may join; all may if there are none.
+    pub(crate) allowed_origins: Vec<Origin>,
+    /// Those of which one is needed, if any is. They can be exchanged while the relay runs; the lock is held for a
+    /// comparison, and never across an await.
+    pub(crate) access_tokens: RwLock<Option<AccessTokens>>,
+    /// The shortest pair code, in characters. What is no code at all is none here, either.
+    pub(crate) min_code_length: usize,
+}
+
+/// What a request to join lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denial {
+    Origin,
+    Token,
+    PairCode,
+}
+
+impl Policy {
+    /// The code that an opening handshake asks for, if its client may have it.
+    pub(crate) fn admit(&self, target: &str, headers: &HeaderMap) -> Result<PairCode, Denial> {
+        if !self.allows_origin(headers) {
+            return Err(Denial::Origin);
+        }
+        if !self.allows_access(target, headers) {
+            return Err(Denial::Token);
+        }
+        let code = PairCode::from_target(target).map_err(|_| Denial::PairCode)?;
+        if code.characters() < self.min_code_length {
+            return Err(Denial::PairCode);
+        }
+        Ok(code)
+    }
+
+    /// Exchanges the tokens. Whoever has joined stays.
+    pub(crate) fn set_access_tokens(&self, tokens: AccessTokens) {
+        *self.access_tokens.write().unwrap_or_else(PoisonError::into_inner) = Some(tokens);
+    }
+
+    /// Browsers send an origin with every WebSocket, and a script cannot choose it; so whoever sends none is no browser,
+    /// and no site's script can be behind it.
+    fn allows_origin(&self, headers: &HeaderMap) -> bool {
+        let is_allowed = |origin: Option<Origin>| origin.is_some_and(|origin| self.allowed_origins.contains(&origin));
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        self.allowed_origins.is_empty()
+            || origins.all(|origin| is_allowed(origin.to_str().ok().and_then(|origin| origin.parse().ok())))
+    }
+
+    /// A token comes in a header, or, as browsers cannot set any for a WebSocket, in the query.
+    fn allows_access(&self, target: &str, headers: &HeaderMap) -> bool {
+        let tokens = self.access_tokens.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(tokens) = &*tokens else { return true };
+        // Two fields are as good as none (RFC 9110, section 5.3), and to compare many would be work for nothing.
+        let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
+        let single = credentials.next().filter(|_| credentials.next().is_none());
+        single.and_then(bearer).is_some_and(|token| tokens.contains(token))
+            || query::first(target, "token").is_some_and(|token| tokens.contains(&token))
+    }
+}
+
+/// The token of an `Authorization` (RFC 6750, section 2.1). The scheme's case does not matter (RFC 9110, section 11.1).
+fn bearer(credentials: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = credentials.as_bytes().split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}

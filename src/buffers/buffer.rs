@@ -1,0 +1,240 @@
+//! The block of bytes that a read fills, the reframer rewrites in place, and a write empties.
+//!
+//! ```text
+//!   0        output.start  output.end        input.start   input.end       capacity
+//!   | headroom |############|  gap (at least    |@@@@@@@@@@@@|   spare        |
+//!   |          server frames   a header's size)  client bytes   the next read
+//!   |          to be written                     not yet judged  goes here
+//! ```
+//!
+//! The reframer moves bytes from input to output; see [`reframe`](crate::websocket::reframer) for why the output always fits in
+//! the place of the input. Buffers are recycled by a worker's pool.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::memory::Part;
+
+/// Room kept before the input, so that a frame begun in an earlier buffer can get a header of its own here. The
+/// largest header of an unmasked frame is 10 bytes (RFC 6455, section 5.2); 16 keeps payloads aligned.
+pub const HEADROOM: usize = 16;
+
+/// Bytes on their way through the relay: server frames that are ready, and client bytes that are not yet judged.
+pub struct Buffer {
+    pub(crate) bytes: Box<[u8]>,
+    pub(crate) output: Range<usize>,
+    pub(crate) input: Range<usize>,
+    /// Messages that end in the output.
+    pub(crate) messages: u32,
+    /// The memory that it takes, if that is counted.
+    _part: Option<Part>,
+}
+
+impl Buffer {
+    /// An empty buffer of `capacity` bytes, [`HEADROOM`] included.
+    ///
+    /// # Panics
+    ///
+    /// If `capacity` is less than [`HEADROOM`].
+    pub fn new(capacity: usize) -> Self {
+        Self::counted(capacity, None)
+    }
+
+    /// The same, whose memory is this part of what there is.
+    pub(crate) fn counted(capacity: usize, part: Option<Part>) -> Self {
+        assert!(capacity >= HEADROOM, "a buffer has room for a header");
+        let bytes = vec![0; capacity].into_boxed_slice();
+        #[cfg(any(test, fuzzing))]
+        ALLOCATED.set(ALLOCATED.get().wrapping_add(capacity));
+        Self { bytes, output: HEADROOM..HEADROOM, input: HEADROOM..HEADROOM, messages: 0, _part: part }
+    }
+
+    /// Where the next read goes: the free end of the buffer, which may be empty.
+    pub fn spare_mut(&mut self) -> &mut [u8] {
+        if self.output.is_empty() {
+            self.output = HEADROOM..HEADROOM;
+            if self.input.start > HEADROOM {
+                self.bytes.copy_within(self.input.clone(), HEADROOM);
+                self.input = HEADROOM..HEADROOM + self.input.len();
+            }
+        } else if self.input.is_empty() {
+            let start = (self.output.end + HEADROOM).min(self.bytes.len());
+            self.input = start..start;
+        }
+        &mut self.bytes[self.input.end..]
+    }
+
+    /// Makes the first `count` bytes of the spare end input.
+    ///
+    /// # Panics
+    ///
+    /// If the spare end is shorter than `count`.
+    pub fn fill(&mut self, count: usize) {
+        assert!(count <= self.bytes.len() - self.input.end, "more was filled than was spare");
+        self.input.end += count;
+    }
+
+    /// Server frames ready to be written.
+    pub fn output(&self) -> &[u8] {
+        &self.bytes[self.output.clone()]
+    }
+
+    /// Drops the first `count` bytes of the output: they are written.
+    ///
+    /// # Panics
+    ///
+    /// If the output is shorter than `count`.
+    pub fn consume_output(&mut self, count: usize) {
+        assert!(count <= self.output.len(), "more was written than was there");
+        self.output.start += count;
+    }
+
+    /// Client bytes that are not yet judged.
+    pub fn input(&self) -> &[u8] {
+        &self.bytes[self.input.clone()]
+    }
+
+    /// The size of the whole block, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn clear_output(&mut self) {
+        self.output.end = self.output.start;
+    }
+
+    pub(crate) fn clear_input(&mut self) {
+        self.input.start = self.input.end;
+    }
+
+    /// Appends client bytes that were read elsewhere.
+    pub(crate) fn append_input(&mut self, bytes: &[u8]) {
+        self.spare_mut()[..bytes.len()].copy_from_slice(bytes);
+        self.fill(bytes.len());
+    }
+
+    /// Appends server frames that were made elsewhere, where there is no input.
+    pub(crate) fn append_output(&mut self, frames: &[u8]) {
+        debug_assert!(self.input().is_empty(), "input is behind output");
+        let end = self.output.end + frames.len();
+        self.bytes[self.output.end..end].copy_from_slice(frames);
+        self.output.end = end;
+        self.input = end..end;
+    }
+
+    /// Moves everything into an empty buffer that is large enough for it.
+    pub(crate) fn move_into(&mut self, other: &mut Self) {
+        let length = self.output.len();
+        other.bytes[HEADROOM..HEADROOM + length].copy_from_slice(self.output());
+        other.output = HEADROOM..HEADROOM + length;
+        other.input = other.output.end..other.output.end;
+        self.clear_output();
+        self.move_input_into(other);
+    }
+
+    /// Moves the input alone behind what `other` holds, so that `self` is ready to be written.
+    pub(crate) fn move_input_into(&mut self, other: &mut Self) {
+        other.append_input(self.input());
+        self.clear_input();
+    }
+
+    /// Forgets everything, for another use of the block.
+    pub(crate) fn clear(&mut self) {
+        self.output = HEADROOM..HEADROOM;
+        self.input = HEADROOM..HEADROOM;
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+thread_local! {
+    static ALLOCATED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// The size of all buffers that this thread has made and not dropped, in bytes.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn allocated() -> usize {
+    ALLOCATED.get()
+}
+
+#[cfg(any(test, fuzzing))]
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let _ = ALLOCATED.try_with(|allocated| allocated.set(allocated.get().wrapping_sub(self.capacity())));
+    }
+}
+
+impl fmt::Debug for Buffer {
+    /// Shows where things are and never what they are: payloads do not belong into logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer")
+            .field("capacity", &self.capacity())
+            .field("output", &self.output)
+            .field("input", &self.input)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_moves_to_the_front_when_there_is_no_output() {
+        let mut buffer = Buffer::new(64);
+        buffer.append_input(b"skipped, kept");
+        buffer.input.start += 9;
+        assert_eq!(buffer.spare_mut().len(), 64 - HEADROOM - 4);
+        assert_eq!(buffer.input(), b"kept");
+    }
+
+    #[test]
+    fn a_read_behind_output_leaves_room_for_a_header() {
+        let mut buffer = Buffer::new(64);
+        buffer.append_input(b"0123456789");
+        buffer.output = buffer.input.clone();
+        buffer.clear_input();
+        buffer.append_input(b"next");
+        assert!(buffer.input.start >= buffer.output.end + HEADROOM);
+        assert_eq!((buffer.output(), buffer.input()), (&b"0123456789"[..], &b"next"[..]));
+    }
+
+    #[test]
+    fn what_is_written_is_no_output_any_more() {
+        let mut buffer = Buffer::new(64);
+        buffer.append_input(b"frames");
+        buffer.output = buffer.input.clone();
+        buffer.consume_output(2);
+        assert_eq!(buffer.output(), b"ames");
+        buffer.consume_output(4);
+        assert_eq!(buffer.output(), b"");
+    }
+
+    #[test]
+    fn frames_can_be_added_to_output() {
+        let mut buffer = Buffer::new(64);
+        buffer.append_output(b"one");
+        buffer.consume_output(1);
+        buffer.append_output(b", two");
+        assert_eq!((buffer.output(), buffer.input()), (&b"ne, two"[..], &b""[..]));
+    }
+
+    #[test]
+    fn moving_keeps_both_parts() {
+        let mut small = Buffer::new(48);
+        small.append_input(b"out");
+        small.output = small.input.clone();
+        small.clear_input();
+        small.append_input(b"in");
+        let mut large = Buffer::new(96);
+        small.move_into(&mut large);
+        assert_eq!((large.output(), large.input()), (&b"out"[..], &b"in"[..]));
+        assert!(small.output().is_empty() && small.input().is_empty());
+    }
+
+    #[test]
+    fn debug_does_not_show_payloads() {
+        let mut buffer = Buffer::new(64);
+        buffer.append_input(&[115, 115]);
+        assert_eq!(format!("{buffer:?}"), "Buffer { capacity: 64, output: 16..16, input: 16..18, .. }");
+    }
+}

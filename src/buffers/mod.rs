@@ -1,0 +1,3 @@
+pub mod buffer;
+pub(crate) mod memory;
+pub(crate) mod pool;

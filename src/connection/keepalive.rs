@@ -1,0 +1,319 @@
+//! Whether a client is still there: when it is pinged, and when it is given up. Pure: time is an argument.
+//!
+//! A client that has been silent for the ping interval is pinged. Any byte from it is a sign of life. Without one it is given up
+//! when the ping timeout has passed, and as much more time as a client that lives may need to get to the ping:
+//!
+//! 1. **Bytes in flight** come before the ping. Until the client has something to answer it has to take the bytes up to the
+//!    next [mark](crate::connection::in_flight), at [`SLOWEST`] bytes a second or faster.
+//! 2. **Messages** may keep its program busy, and many libraries do not read meanwhile: a second for each message that it was
+//!    sent, [`MOST_WORK`] at most.
+//!
+//! A takeover probe (a third client wants a seat of the pair) is a ping at once, with the same timeout but without the time for
+//! messages. So a client that answers within the ping timeout never loses its seat, and the owner of a dead connection is back
+//! after that time at the latest. (If the client's own system has vanished, its kernel is silent too, and the connection
+//! finds that out within seconds: see `takeover` in [`connection`](crate::connection).)
+//!
+//! Time is counted in beats. All connections of a worker share them, so none needs a timer, and a process that was stopped
+//! for a minute has missed one beat and not a minute.
+
+use std::time::Duration;
+
+/// The least number of bytes that a client takes in a second: a mobile line at the edge of its cell.
+const SLOWEST: u32 = 16 * 1024;
+
+/// The longest time that messages can add: a hundred of them, a second each.
+const MOST_WORK: Duration = Duration::from_secs(100);
+
+/// Beats in the ping interval.
+const BEATS: u32 = 32;
+
+/// The length of a beat if the ping interval is 20 s or longer, or if there is none.
+const BEAT: Duration = Duration::from_millis(625);
+
+/// The shortest beat: looking at all connections has its price.
+const SHORTEST_BEAT: Duration = Duration::from_millis(5);
+
+/// The longest wait in beats: years, and short enough that the order of two counts is never in doubt.
+const LONGEST: u32 = u32::MAX / 4;
+
+/// The configured times, in beats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// The length of a beat.
+    pub(crate) beat: Duration,
+    /// The silence after which a client is pinged, if it ever is.
+    interval: Option<u32>,
+    /// The time that it then has for a sign of life.
+    timeout: u32,
+    /// The bytes that the slowest client takes in a beat.
+    bytes_per_beat: u32,
+}
+
+impl Rules {
+    /// Rules for clients that are pinged after `interval` of silence, if ever, and have `timeout` to answer.
+    pub(crate) fn new(interval: Option<Duration>, timeout: Duration) -> Self {
+        let beat = interval.map_or(BEAT, |interval| (interval / BEATS).clamp(SHORTEST_BEAT, BEAT));
+        let bytes_per_beat = (u128::from(SLOWEST) * beat.as_nanos() / 1_000_000_000).max(1);
+        let rules = Self { beat, interval: None, timeout: 0, bytes_per_beat: bytes_per_beat as u32 };
+        Self { interval: interval.map(|interval| rules.beats(interval)), timeout: rules.beats(timeout).max(1), ..rules }
+    }
+
+    /// Whether clients are pinged without a third client's coming.
+    pub(crate) fn has_pings(&self) -> bool {
+        self.interval.is_some()
+    }
+
+    /// The bytes that the slowest client takes in so many beats.
+    pub(crate) fn bytes_in(&self, beats: u32) -> u32 {
+        self.bytes_per_beat.saturating_mul(beats)
+    }
+
+    /// The time in which the slowest client takes so many bytes.
+    pub(crate) fn time_for(&self, bytes: u32) -> Duration {
+        self.beat * (bytes / self.bytes_per_beat)
+    }
+
+    /// The beats that a time takes, rounded up.
+    fn beats(&self, time: Duration) -> u32 {
+        u32::try_from(time.as_nanos().div_ceil(self.beat.as_nanos())).unwrap_or(LONGEST).min(LONGEST)
+    }
+}
+
+/// What a look at a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing.
+    Wait,
+    /// A ping.
+    Ping,
+    /// The end of the connection.
+    Lost,
+}
+
+/// What has happened since the last look.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    /// Whether anything of the client was received, or its silence has an excuse.
+    pub(crate) received: bool,
+    /// Messages that it was sent.
+    pub(crate) messages: u32,
+    /// Bytes that it takes before it has something to answer.
+    pub(crate) to_next_answer: u32,
+}
+
+/// What is known of a client.
+#[derive(Debug, Default)]
+pub(crate) struct Liveness {
+    /// The beat of the last look.
+    looked: u32,
+    /// The beat of the last sign of life.
+    received: u32,
+    /// The beat at which its program has time again, if it takes a second for each message.
+    busy_until: u32,
+    /// The beat at which it is given up, once it is pinged.
+    deadline: Option<u32>,
+}
+
+impl Liveness {
+    /// Of a client that joins at this beat.
+    pub(crate) fn new(now: u32) -> Self {
+        Self { looked: now, received: now, busy_until: now, deadline: None }
+    }
+
+    /// Beats since the last look.
+    pub(crate) fn beats_since_look(&self, now: u32) -> u32 {
+        now.wrapping_sub(self.looked)
+    }
+
+    /// Looks at a client at this beat.
+    pub(crate) fn look(&mut self, now: u32, seen: Seen, rules: &Rules) -> Verdict {
+        self.looked = now;
+        self.add_work(now, seen.messages, rules);
+        if seen.received {
+            self.received = now;
+            self.deadline = None;
+        }
+        match (self.deadline, rules.interval) {
+            (Some(deadline), _) if !is_before(now, deadline) => Verdict::Lost,
+            (None, Some(interval)) if now.wrapping_sub(self.received) >= interval => {
+                let work = remaining(now, self.busy_until);
+                self.deadline = Some(patience(now, seen.to_next_answer, rules).wrapping_add(work));
+                Verdict::Ping
+            }
+            _ => Verdict::Wait,
+        }
+    }
+
+    /// Begins a takeover probe. Whether the client is to be pinged for it: not if a ping is outstanding.
+    pub(crate) fn probe(&mut self, now: u32, seen: Seen, rules: &Rules) -> bool {
+        let deadline = patience(now, seen.to_next_answer, rules);
+        let is_pinged = self.deadline.is_some_and(|pinged| {
+            // The time for messages ends with the probe.
+            self.deadline = Some(if is_before(deadline, pinged) { deadline } else { pinged });
+            true
+        });
+        if !is_pinged {
+            self.deadline = Some(deadline);
+        }
+        !is_pinged
+    }
+
+    fn add_work(&mut self, now: u32, messages: u32, rules: &Rules) {
+        if remaining(now, self.busy_until) == 0 {
+            self.busy_until = now;
+        }
+        if messages > 0 {
+            let work = Duration::from_secs(messages.into()).min(MOST_WORK);
+            let most = now.wrapping_add(rules.beats(MOST_WORK));
+            let busy_until = self.busy_until.wrapping_add(rules.beats(work));
+            self.busy_until = if is_before(busy_until, most) { busy_until } else { most };
+        }
+    }
+}
+
+/// The beat until which a client that is pinged now may be silent.
+fn patience(now: u32, to_next_answer: u32, rules: &Rules) -> u32 {
+    now.wrapping_add(rules.timeout).wrapping_add(to_next_answer / rules.bytes_per_beat)
+}
+
+/// Whether a beat comes before another one, when the count has begun anew between them, too.
+fn is_before(beat: u32, other: u32) -> bool {
+    beat.wrapping_sub(other) > u32::MAX / 2
+}
+
+/// Beats from now until that one; none if it has passed.
+fn remaining(now: u32, beat: u32) -> u32 {
+    if is_before(now, beat) { beat.wrapping_sub(now) } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const NOTHING: Seen = Seen { received: false, messages: 0, to_next_answer: 0 };
+
+    /// A beat is a second, and takes 16 KiB.
+    fn rules() -> Rules {
+        Rules { beat: SECOND, interval: Some(BEATS), timeout: 20, bytes_per_beat: SLOWEST }
+    }
+
+    /// The beats at which a client is pinged and given up that says nothing and was sent this at the first one.
+    fn silent(seen: Seen) -> (u32, u32) {
+        let (rules, mut liveness, mut pinged) = (rules(), Liveness::new(7), 0);
+        for beat in 1.. {
+            let seen = Seen { messages: if beat == 1 { seen.messages } else { 0 }, ..seen };
+            match liveness.look(7 + beat, seen, &rules) {
+                Verdict::Wait => {}
+                Verdict::Ping => pinged = beat,
+                Verdict::Lost => return (pinged, beat),
+            }
+        }
+        unreachable!("it is never given up");
+    }
+
+    #[test]
+    fn a_silent_client_is_pinged_and_then_given_up() {
+        assert_eq!(silent(NOTHING), (32, 52));
+    }
+
+    #[test]
+    fn bytes_in_flight_give_more_time() {
+        assert_eq!(silent(Seen { to_next_answer: SLOWEST - 1, ..NOTHING }), (32, 52));
+        assert_eq!(silent(Seen { to_next_answer: 10 * SLOWEST, ..NOTHING }), (32, 62));
+    }
+
+    #[test]
+    fn messages_give_a_second_each_and_a_hundred_at_most() {
+        assert_eq!(silent(Seen { messages: 1, ..NOTHING }), (32, 52), "that second is over before the ping");
+        assert_eq!(silent(Seen { messages: 40, ..NOTHING }), (32, 52 + 9));
+        assert_eq!(silent(Seen { messages: 1_000_000, ..NOTHING }), (32, 52 + 69));
+    }
+
+    #[test]
+    fn a_probe_gives_the_ping_timeout_and_no_time_for_messages() {
+        let rules = rules();
+        let end = |liveness: &mut Liveness| {
+            (6..).find(|&beat| liveness.look(beat, NOTHING, &rules) == Verdict::Lost).unwrap()
+        };
+        let mut liveness = Liveness::new(0);
+        let _ = liveness.look(5, Seen { messages: 90, ..NOTHING }, &rules);
+        assert!(liveness.probe(5, Seen { to_next_answer: 3 * SLOWEST, ..NOTHING }, &rules));
+        assert!(!liveness.probe(5, NOTHING, &rules), "it is pinged already");
+        assert_eq!(end(&mut liveness), 25);
+        // A ping that is outstanding has begun its time.
+        let mut liveness = Liveness::new(0);
+        assert_eq!(liveness.look(32, Seen { messages: 90, ..NOTHING }, &rules), Verdict::Ping);
+        assert!(!liveness.probe(40, NOTHING, &rules));
+        assert_eq!(end(&mut liveness), 60);
+        let mut liveness = Liveness::new(0);
+        assert_eq!(liveness.look(32, NOTHING, &rules), Verdict::Ping);
+        assert!(!liveness.probe(50, NOTHING, &rules));
+        assert_eq!(end(&mut liveness), 52);
+    }
+
+    #[test]
+    fn without_an_interval_only_a_probe_can_give_a_client_up() {
+        let rules = Rules::new(None, SECOND);
+        let mut liveness = Liveness::new(0);
+        let sent = Seen { to_next_answer: 1 << 20, messages: 7, received: false };
+        assert!((1..10_000).all(|beat| liveness.look(beat, sent, &rules) == Verdict::Wait));
+        assert!(liveness.probe(10_000, NOTHING, &rules));
+        assert_eq!(liveness.look(10_002, NOTHING, &rules), Verdict::Lost);
+    }
+
+    #[test]
+    fn beats_are_neither_too_short_nor_too_long_and_counts_never_too_large() {
+        let rules = Rules::new(Some(Duration::from_nanos(1)), Duration::MAX);
+        assert_eq!((rules.beat, rules.interval, rules.bytes_per_beat), (SHORTEST_BEAT, Some(1), SLOWEST / 200));
+        assert_eq!(rules.timeout, LONGEST);
+        let rules = Rules::new(Some(Duration::MAX), SECOND);
+        assert_eq!((rules.beat, rules.interval, rules.bytes_per_beat), (BEAT, Some(LONGEST), SLOWEST * 5 / 8));
+        let rules = Rules::new(Some(20 * SECOND), 20 * SECOND);
+        assert_eq!((rules.beat, rules.interval, rules.timeout), (BEAT, Some(BEATS), BEATS));
+    }
+
+    proptest! {
+        /// A client is given up if and only if it was pinged and then silent for its time, also when the count of beats begins
+        /// anew.
+        #[test]
+        fn only_silent_clients_are_given_up(
+            begin in prop_oneof![Just(0), Just(u32::MAX - 50), any::<u32>()],
+            looks in prop::collection::vec(
+                (1..6_u32, prop::bool::weighted(0.1), prop::bool::weighted(0.05), 0..20_u32, 0..500_000_u32),
+                1..200,
+            ),
+        ) {
+            let (rules, mut liveness) = (rules(), Liveness::new(begin));
+            let (mut time, mut received, mut pinged) = (0_u32, 0_u32, None);
+            for (beats, receives, probes, messages, to_next_answer) in looks {
+                time += beats;
+                if receives {
+                    (received, pinged) = (time, None);
+                }
+                let seen = Seen { received: receives, messages, to_next_answer };
+                let most = 20 + 500_000 / SLOWEST + 100;
+                match liveness.look(begin.wrapping_add(time), seen, &rules) {
+                    Verdict::Wait => {
+                        prop_assert!(pinged.is_some() || time - received < BEATS);
+                        prop_assert!(pinged.is_none_or(|pinged| time - pinged < most));
+                    }
+                    Verdict::Ping => {
+                        prop_assert!(pinged.is_none() && time - received >= BEATS);
+                        pinged = Some(time);
+                    }
+                    Verdict::Lost => {
+                        prop_assert!(pinged.is_some_and(|pinged| time - pinged >= 20));
+                        break;
+                    }
+                }
+                if probes {
+                    let pings = liveness.probe(begin.wrapping_add(time), seen, &rules);
+                    prop_assert_eq!(pings, pinged.is_none());
+                    pinged.get_or_insert(time);
+                }
+            }
+        }
+    }
+}

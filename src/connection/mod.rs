@@ -1,0 +1,14 @@
+mod closing;
+#[expect(clippy::module_inception, reason = "the folder's main file has its name")]
+mod connection;
+mod context;
+mod in_flight;
+mod inbound;
+pub(crate) mod keepalive;
+mod outbound;
+mod takeover;
+mod throttle;
+mod write_timeout;
+
+pub(crate) use connection::Connection;
+pub(crate) use context::Surroundings;

@@ -1,0 +1,332 @@
+//! What no client can see: how much a read has room for, what memory is held meanwhile, which system calls are made.
+//! That what is forwarded is right is the simulation's to show.
+
+mod inbound;
+mod memory;
+mod outbound;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use futures_lite::{AsyncRead, AsyncWrite};
+
+use super::*;
+use crate::buffers::buffer::{Buffer, HEADROOM, allocated};
+use crate::buffers::memory::Memory;
+use crate::buffers::pool::{LARGEST, Pool};
+use crate::connection::keepalive::Rules;
+use crate::limits::pair_rate::Allowance;
+use crate::limits::permits::Tickets;
+use crate::limits::slots::Slots;
+use crate::pairing::link::{End, Next};
+use crate::pairing::pair_code::PairCode;
+use crate::pairing::seats::Seats;
+use crate::runtime::clock::SystemClock;
+use crate::runtime::stop::stop;
+use crate::telemetry::counters::Counts;
+
+/// A socket that is in the test's hand.
+#[derive(Clone, Debug, Default)]
+struct Tap(Rc<RefCell<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// What the client has sent.
+    arrived: VecDeque<u8>,
+    /// How the next calls fail.
+    failures: VecDeque<io::ErrorKind>,
+    /// Whether it says that it is readable though it is not.
+    lies: bool,
+    /// The room of each read that was made.
+    reads: Vec<usize>,
+    /// How much the client takes.
+    room: usize,
+    /// What the client was sent, each write apart.
+    writes: Vec<Vec<u8>>,
+    /// What waits for the stream's end, or was sent with it.
+    with_end: Vec<u8>,
+    /// Whether the stream has ended.
+    ended: bool,
+    /// What was done last.
+    last: &'static str,
+}
+
+impl Transport for Tap {
+    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.borrow_mut();
+        let lies = std::mem::take(&mut state.lies);
+        if lies || !state.arrived.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.borrow().room > 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn leave_unread(&self) {}
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.0.borrow_mut();
+        state.reads.push(buffer.len());
+        state.last = "read";
+        match state.failures.pop_front() {
+            Some(kind) => Err(kind.into()),
+            None if state.arrived.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            None => {
+                let count = buffer.len().min(state.arrived.len());
+                buffer.iter_mut().zip(state.arrived.drain(..count)).for_each(|(to, from)| *to = from);
+                Ok(count)
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8], ends: bool) -> io::Result<usize> {
+        let mut state = self.0.borrow_mut();
+        let count = bytes.len().min(state.room);
+        state.room -= count;
+        state.last = "write";
+        if ends && count == bytes.len() {
+            state.with_end.extend(&bytes[..count]);
+        } else {
+            assert!(state.with_end.is_empty(), "the end does not follow");
+        }
+        state.writes.push(bytes[..count].to_vec());
+        match state.failures.pop_front() {
+            Some(kind) => Err(kind.into()),
+            None if count == 0 => Err(io::ErrorKind::WouldBlock.into()),
+            None => Ok(count),
+        }
+    }
+
+    fn report_when_sent(&self) {}
+
+    fn report_room(&self) {}
+
+    fn set_ack_timeout(&self, _: Duration) {}
+
+    fn shut_down(&self) -> io::Result<()> {
+        self.0.borrow_mut().ended = true;
+        Ok(())
+    }
+
+    fn poll_ended(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn leave_thread(self) -> Self {
+        self
+    }
+}
+
+impl AsyncRead for Tap {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.receive(buffer))
+    }
+}
+
+impl AsyncWrite for Tap {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.send(bytes, false))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shut_down())
+    }
+}
+
+/// One connection, and its peer's end of the link.
+struct Side {
+    inbound: Inbound,
+    outbound: Outbound,
+    socket: Tap,
+    peer: End<Box<Buffer>>,
+    surroundings: Rc<Surroundings>,
+    memory: Arc<Memory>,
+}
+
+impl Side {
+    fn new() -> Self {
+        Self::with_memory(usize::MAX)
+    }
+
+    /// With so much memory for buffers, beyond the smallest.
+    fn with_memory(bytes: usize) -> Self {
+        let memory = Memory::new(bytes);
+        let clock = Arc::new(SystemClock);
+        let seats = Seats::roomy(clock.clone());
+        let claim = || seats.claim(PairCode::from_target("/?pair=code").unwrap(), 0).unwrap();
+        let (ours, theirs) = (claim(), claim());
+        let surroundings = Rc::new(Surroundings {
+            pool: Rc::new(Pool::new(Arc::clone(&memory))),
+            clock,
+            stats: Arc::default(),
+            stopping: Cell::default(),
+            turn: Rc::default(),
+            beat: Cell::default(),
+            liveness: Rules::new(None, Duration::MAX),
+            write_timeout: Duration::MAX,
+            probe_timeout: Duration::ZERO,
+            lingering: Arc::new(Slots::new(1)),
+        });
+        Self {
+            inbound: Inbound::new(
+                &[],
+                ours.seat,
+                ours.end.outgoing,
+                Reframer::new(None),
+                Allowance::default(),
+                Rc::clone(&surroundings),
+            ),
+            outbound: Outbound::new(ours.end.incoming, Rc::clone(&surroundings.pool), false),
+            socket: Tap::default(),
+            peer: theirs.end,
+            surroundings,
+            memory,
+        }
+    }
+
+    /// The two ways together, and the peer's end.
+    fn connection(self) -> (Connection<Tap>, End<Box<Buffer>>) {
+        let Self { inbound, outbound, socket, peer, surroundings, .. } = self;
+        let ((alive, _), tickets) = (stop(), Tickets::new(1));
+        let connection = Connection {
+            socket,
+            inbound,
+            outbound,
+            closing: None,
+            shut_down: false,
+            ended: false,
+            liveness: Liveness::new(0),
+            visit: Visit::first(0, Instant::now(), Arc::default()),
+            given_up: None,
+            is_in_step: false,
+            takeover: Takeover::None,
+            received: false,
+            write_timeout: WriteTimeout::default(),
+            attends: false,
+            surroundings,
+            _ticket: tickets.take().unwrap(),
+            _presence: None,
+            _alive: alive,
+        };
+        (connection, peer)
+    }
+
+    fn arrive(&self, bytes: &[u8]) {
+        self.socket.0.borrow_mut().arrived.extend(bytes);
+    }
+
+    fn fail(&self, kind: io::ErrorKind) {
+        self.socket.0.borrow_mut().failures.push_back(kind);
+    }
+
+    fn let_write(&self, room: usize) {
+        self.socket.0.borrow_mut().room = room;
+    }
+
+    /// Polls the way in, in a turn of its own, and returns the room of each read that it made.
+    fn read(&mut self) -> Vec<usize> {
+        self.surroundings.turn.set(self.surroundings.turn.get() + 1);
+        self.read_again()
+    }
+
+    /// The same in the turn that there is, to the end of what was read.
+    fn read_again(&mut self) -> Vec<usize> {
+        self.step();
+        while self.inbound.yields() {
+            self.step();
+        }
+        std::mem::take(&mut self.socket.0.borrow_mut().reads)
+    }
+
+    /// Polls the way in once.
+    fn step(&mut self) {
+        let poll = self.inbound.poll(&mut Context::from_waker(Waker::noop()), &self.socket, &mut self.outbound);
+        assert!(poll.is_pending());
+    }
+
+    /// Polls the way out, and returns what each write sent.
+    fn write(&mut self) -> Vec<Vec<u8>> {
+        self.outbound.poll(&mut Context::from_waker(Waker::noop()), &self.socket);
+        std::mem::take(&mut self.socket.0.borrow_mut().writes)
+    }
+
+    /// Takes the batch that is under way to the peer, and returns its length. Its credit is not given back.
+    fn take(&mut self) -> Option<usize> {
+        self.take_bytes().map(|bytes| bytes.len())
+    }
+
+    /// The same, and returns the batch itself.
+    fn take_bytes(&mut self) -> Option<Vec<u8>> {
+        match self.peer.incoming.poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Next::Batch(batch)) => Some(batch.output().to_vec()),
+            Poll::Ready(Next::End(farewell)) => panic!("the pair has ended: {farewell:?}"),
+            Poll::Pending => None,
+        }
+    }
+
+    /// The memory of all buffers in use, in bytes.
+    fn in_use(&self) -> usize {
+        allocated() - self.surroundings.pool.held()
+    }
+}
+
+/// Messages of two bytes each: as many as fill a whole number of buffers.
+fn small_messages(bytes: usize) -> Vec<u8> {
+    [0x82, 0x82, 1, 2, 3, 4, 5, 6].repeat(bytes / 8)
+}
+
+/// What is known of a stream of binary messages of given lengths, without looking at a byte.
+struct Frames(Vec<usize>);
+
+impl Frames {
+    fn header(length: usize) -> usize {
+        match length {
+            0..=125 => 2,
+            126..=0xFFFF => 4,
+            _ => 10,
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for &length in &self.0 {
+            bytes.push(0x82);
+            match Self::header(length) {
+                2 => bytes.push(0x80 | length as u8),
+                4 => bytes.extend([[0xFE].as_slice(), &(length as u16).to_be_bytes()].concat()),
+                _ => bytes.extend([[0xFF].as_slice(), &(length as u64).to_be_bytes()].concat()),
+            }
+            bytes.resize(bytes.len() + 4 + length, 0);
+        }
+        bytes
+    }
+
+    /// Of the first `count` bytes: the length of what can be forwarded, of what is left, and of the frame it begins,
+    /// if that is known.
+    fn after(&self, mut count: usize) -> (usize, usize, usize) {
+        let mut output = 0;
+        for &length in &self.0 {
+            let header = Self::header(length);
+            if count < header + 4 {
+                break;
+            }
+            let whole = header + 4 + length;
+            if count < whole {
+                return (output, count, whole);
+            }
+            count -= whole;
+            output += header + length;
+        }
+        (output, count, 0)
+    }
+}

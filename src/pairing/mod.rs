@@ -1,0 +1,6 @@
+pub mod link;
+pub(crate) mod occupants;
+pub mod pair_code;
+pub mod pair_table;
+pub(crate) mod query;
+pub(crate) mod seats;

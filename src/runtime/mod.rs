@@ -1,0 +1,10 @@
+pub(crate) mod clock;
+pub(crate) mod executor;
+pub(crate) mod notifier;
+pub(crate) mod reactor;
+pub(crate) mod stop;
+pub(crate) mod sync;
+pub(crate) mod tcp;
+pub(crate) mod timer;
+mod timers;
+pub(crate) mod transport;

@@ -1,0 +1,46 @@
+//! A future that is ready at a deadline.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::reactor::Reactor;
+
+/// Ready at a deadline, on the thread whose reactor was the first to poll it: not by the time that it is, but when the
+/// reactor says so, which tells what has happened until then first.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    deadline: Instant,
+    place: Option<(Arc<Reactor>, u64)>,
+}
+
+impl Timer {
+    pub(crate) fn at(deadline: Instant) -> Self {
+        Self { deadline, place: None }
+    }
+}
+
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.deadline;
+        let Some((reactor, number)) = &self.place else {
+            let reactor = Reactor::current();
+            let number = reactor.timers().insert(deadline, cx.waker().clone());
+            self.place = Some((reactor, number));
+            return Poll::Pending;
+        };
+        if reactor.timers().replace(deadline, *number, cx.waker()) { Poll::Pending } else { Poll::Ready(()) }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some((reactor, number)) = &self.place {
+            reactor.timers().remove(self.deadline, *number);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+pub(crate) mod acceptor;
+pub(crate) mod relay;
+pub(crate) mod worker;

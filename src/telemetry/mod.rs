@@ -1,0 +1,2 @@
+pub(crate) mod counters;
+pub(crate) mod events;
