@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use arc_relay::internals::link::Farewell;
+use arc_relay::internals::link::CloseCause;
 use support::Relay;
 use support::raw::upgrade;
 
@@ -153,7 +153,7 @@ fn refusal(relay: &Relay, request: &str) -> (String, String) {
 #[test]
 fn farewells_are_those_in_the_table() {
     let rows = table("| code | reason |");
-    for farewell in [Farewell::Left, Farewell::Lost, Farewell::Expired, Farewell::Stopping] {
+    for farewell in [CloseCause::Left, CloseCause::Lost, CloseCause::Expired, CloseCause::Stopping] {
         let row = [farewell.code().to_string(), format!("`{}`", farewell.reason())];
         assert!(rows.iter().any(|listed| listed[..2] == row), "{row:?}");
     }

@@ -18,7 +18,7 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::context::Surroundings;
+use super::context::WorkerContext;
 use super::outbound::Outbound;
 use crate::limits::slots::Slot;
 use crate::runtime::clock::Sleep;
@@ -74,9 +74,9 @@ impl Closing {
         socket: &impl Transport,
         outbound: &Outbound,
         received: bool,
-        surroundings: &Surroundings,
+        context: &WorkerContext,
     ) -> Poll<()> {
-        let mut now = surroundings.clock.now();
+        let mut now = context.clock.now();
         let begins_to_answer = self.advance(cx, socket, outbound);
         if begins_to_answer {
             self.until = self.until.min(now + time_to_take(outbound.in_flight().bytes()));
@@ -97,20 +97,20 @@ impl Closing {
                 return Poll::Ready(()); // before it takes a slot from another one
             }
             if now >= self.lingers_at && self.slot.is_none() {
-                self.slot = Some(surroundings.lingering.take());
+                self.slot = Some(context.lingering.take());
             }
             if self.slot.as_ref().is_some_and(|slot| slot.poll_revoked(cx).is_ready()) {
                 return Poll::Ready(());
             }
             let next = if self.slot.is_some() { end } else { end.min(self.lingers_at) };
             if self.timer.as_ref().is_none_or(|(at, _)| *at != next) {
-                self.timer = Some((next, surroundings.clock.sleep_until(next)));
+                self.timer = Some((next, context.clock.sleep_until(next)));
             }
             if self.timer.as_mut().is_some_and(|(_, timer)| timer.as_mut().poll(cx).is_pending()) {
                 return Poll::Pending;
             }
             self.timer = None;
-            now = surroundings.clock.now();
+            now = context.clock.now();
         }
     }
 

@@ -11,7 +11,7 @@
 //! | it violates the protocol              | 1011 `peer connection lost`             | the violation's code      |
 //! | it does not answer in time            | 1011 `peer connection lost`             | 1011 `ping timeout`       |
 //! | the relay stops                       | 1001 `relay stopping`                   | (its peer's end says so)  |
-//! | the link ends with a farewell         |                                         | the farewell's code       |
+//! | the link ends with a close_cause         |                                         | the close_cause's code       |
 //!
 //! After a close frame is sent to the client, the connection lasts until the client has closed too and its stream has
 //! ended, or until [`closing`] waits no longer. A stream that ends while it is not read from, because the peer is slow or a
@@ -27,18 +27,18 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::connection::keepalive::{Liveness, Seen, Verdict};
-use crate::limits::client_limits::Presence;
-use crate::limits::permits::Ticket;
-use crate::pairing::link::Farewell;
+use crate::connection::keepalive::{Keepalive, Seen, Verdict};
+use crate::limits::client_limits::ClientGuard;
+use crate::limits::permits::ConnectionPermit;
+use crate::pairing::link::CloseCause;
 use crate::pairing::seats::Claim;
 use crate::runtime::stop::StopOnDrop;
 use crate::runtime::transport::Transport;
-use crate::telemetry::events::{Outcome, Visit};
+use crate::telemetry::events::{ConnectionRecord, Outcome};
 use crate::websocket::reframer::Reframer;
 
 use super::closing::Closing;
-use super::context::Surroundings;
+use super::context::WorkerContext;
 use super::inbound::{Ended, Inbound};
 use super::outbound::Outbound;
 use super::takeover::Takeover;
@@ -57,9 +57,9 @@ pub(crate) struct Connection<T> {
     shut_down: bool,
     /// Whether the client's stream has ended in order, so that only the way to it is left.
     ended: bool,
-    liveness: Liveness,
+    keepalive: Keepalive,
     /// What is told of it when it ends.
-    visit: Visit,
+    record: ConnectionRecord,
     /// Why the client was given up, once it is.
     given_up: Option<Outcome>,
     /// Whether a step has begun and not ended: whoever drops it then does so because of a panic.
@@ -71,10 +71,10 @@ pub(crate) struct Connection<T> {
     write_timeout: WriteTimeout,
     /// Whether its seat has the waker of this task.
     attends: bool,
-    surroundings: Rc<Surroundings>,
-    _ticket: Ticket,
+    context: Rc<WorkerContext>,
+    _permit: ConnectionPermit,
     /// Counts it among its client's.
-    _presence: Option<Box<Presence>>,
+    _client_guard: Option<Box<ClientGuard>>,
     /// Tells by its end that the connection has ended.
     _alive: StopOnDrop,
 }
@@ -87,42 +87,42 @@ impl<T: Transport> Connection<T> {
         read_ahead: &[u8],
         claim: Claim,
         reframer: Reframer,
-        surroundings: Rc<Surroundings>,
-        presence: Option<Box<Presence>>,
+        context: Rc<WorkerContext>,
+        client_guard: Option<Box<ClientGuard>>,
         alive: StopOnDrop,
     ) -> Self {
-        let Claim { seat, end, visit, ticket, allowance, .. } = claim;
-        surroundings.stats.opened();
+        let Claim { seat, end, record, permit, allowance, .. } = claim;
+        context.telemetry.opened();
         Self {
             socket,
-            inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, allowance, Rc::clone(&surroundings)),
-            outbound: Outbound::new(end.incoming, Rc::clone(&surroundings.pool), surroundings.liveness.has_pings()),
+            inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, allowance, Rc::clone(&context)),
+            outbound: Outbound::new(end.incoming, Rc::clone(&context.pool), context.keepalive.has_pings()),
             closing: None,
             shut_down: false,
             ended: false,
-            liveness: Liveness::new(surroundings.beat.get()),
-            visit,
+            keepalive: Keepalive::new(context.beat.get()),
+            record,
             given_up: None,
             is_in_step: false,
             takeover: Takeover::None,
             received: false,
             write_timeout: WriteTimeout::default(),
             attends: false,
-            surroundings,
-            _ticket: ticket,
-            _presence: presence,
+            context,
+            _permit: permit,
+            _client_guard: client_guard,
             _alive: alive,
         }
     }
 }
 
 impl<T> Connection<T> {
-    /// How it ended. What came first counts: after a farewell, the client's own end is only the answer to it.
+    /// How it ended. What came first counts: after a close_cause, the client's own end is only the answer to it.
     fn outcome(&self) -> Outcome {
-        match (self.given_up, self.outbound.farewell()) {
+        match (self.given_up, self.outbound.close_cause()) {
             _ if self.is_in_step => Outcome::Panicked,
             (Some(outcome), _) => outcome,
-            (None, Some(farewell)) => farewell.into(),
+            (None, Some(close_cause)) => close_cause.into(),
             (None, None) => match self.inbound.outcome() {
                 Some(Outcome::Lost) if self.inbound.has_stalled() || self.outbound.has_stalled() => {
                     // In a takeover probe, the system has found that out for the third client.
@@ -137,9 +137,9 @@ impl<T> Connection<T> {
 
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
-        let Surroundings { stats, clock, .. } = &*self.surroundings;
+        let WorkerContext { telemetry, clock, .. } = &*self.context;
         let (status_code, bytes) = (self.outbound.status_code(), self.inbound.bytes_forwarded());
-        self.visit.end(stats, self.outcome(), status_code, bytes, clock.now());
+        self.record.end(telemetry, self.outcome(), status_code, bytes, clock.now());
     }
 }
 
@@ -151,17 +151,17 @@ impl<T: Transport> Connection<T> {
         }
         let received = self.inbound.take_received();
         self.received |= received;
-        let beat = self.surroundings.beat.get();
-        let beats = self.liveness.beats_since_look(beat);
+        let beat = self.context.beat.get();
+        let beats = self.keepalive.beats_since_look(beat);
         if beats > 0 {
-            self.outbound.mark(beats, &self.surroundings.liveness);
+            self.outbound.mark(beats, &self.context.keepalive);
             let takes = self.outbound.take_taken();
-            if self.write_timeout.advance(&self.socket, &self.outbound, takes, &self.surroundings) {
+            if self.write_timeout.advance(&self.socket, &self.outbound, takes, &self.context) {
                 self.given_up = Some(Outcome::Stalled);
                 return;
             }
             let seen = self.seen();
-            match self.liveness.look(beat, seen, &self.surroundings.liveness) {
+            match self.keepalive.look(beat, seen, &self.context.keepalive) {
                 Verdict::Wait => {}
                 Verdict::Ping => self.ping(),
                 Verdict::Lost => return self.give_up(cx),
@@ -172,7 +172,7 @@ impl<T: Transport> Connection<T> {
             self.outbound.poll(cx, &self.socket);
         }
         if self.takeover.is_probed() {
-            self.takeover.advance(cx, &self.socket, &self.outbound, &self.surroundings);
+            self.takeover.advance(cx, &self.socket, &self.outbound, &self.context);
         }
     }
 
@@ -191,12 +191,12 @@ impl<T: Transport> Connection<T> {
             if let Some(seat) = self.inbound.seat() {
                 seat.answer();
             }
-            return self.takeover.end(&self.socket, &self.surroundings);
+            return self.takeover.end(&self.socket, &self.context);
         }
         if !self.takeover.is_probed() {
             self.takeover = Takeover::Pinged;
             let seen = self.seen();
-            if self.liveness.probe(self.surroundings.beat.get(), seen, &self.surroundings.liveness) {
+            if self.keepalive.probe(self.context.beat.get(), seen, &self.context.keepalive) {
                 self.ping();
             }
         }
@@ -214,7 +214,7 @@ impl<T: Transport> Connection<T> {
     /// Pings the client, unless there is no room for a ping: then there is enough before it to be taken.
     fn ping(&mut self) {
         if self.outbound.ping(&[]) {
-            self.surroundings.stats.pinged(); // any byte is an answer
+            self.context.telemetry.pinged(); // any byte is an answer
         }
     }
 
@@ -224,7 +224,7 @@ impl<T: Transport> Connection<T> {
         let (code, reason) = PING_TIMEOUT;
         self.outbound.close(Some(code), reason);
         self.outbound.poll(cx, &self.socket);
-        self.inbound.leave(Farewell::Lost);
+        self.inbound.leave(CloseCause::Lost);
         // What it still sends is read and discarded.
         cx.waker().wake_by_ref();
     }
@@ -239,15 +239,15 @@ impl<T: Transport> Connection<T> {
     /// Ready when the closing handshake has taken too long.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.closing.is_none() {
-            self.takeover.end(&self.socket, &self.surroundings);
-            let now = self.surroundings.clock.now();
+            self.takeover.end(&self.socket, &self.context);
+            let now = self.context.clock.now();
             self.closing = Some(Box::new(Closing::new(now, self.given_up.is_some())));
         }
         let Some(closing) = &mut self.closing else { return Poll::Pending };
         let received = self.inbound.take_received();
         let takes = self.outbound.take_taken();
-        let _ = self.write_timeout.advance(&self.socket, &self.outbound, takes, &self.surroundings);
-        closing.poll(cx, &self.socket, &self.outbound, received, &self.surroundings)
+        let _ = self.write_timeout.advance(&self.socket, &self.outbound, takes, &self.context);
+        closing.poll(cx, &self.socket, &self.outbound, received, &self.context)
     }
 }
 
@@ -267,8 +267,8 @@ impl<T: Transport> Future for Connection<T> {
 impl<T: Transport> Connection<T> {
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // What was read is judged first: it was received before the stop.
-        if self.surroundings.stopping.get() && !self.inbound.yields() {
-            self.inbound.leave(Farewell::Stopping);
+        if self.context.stopping.get() && !self.inbound.yields() {
+            self.inbound.leave(CloseCause::Stopping);
         }
         if self.inbound.streams() {
             // What the peer has just read is written before it is driven out of the cache.
@@ -288,13 +288,13 @@ impl<T: Transport> Connection<T> {
         if self.outbound.is_closing() && !self.outbound.is_broken() && self.inbound.is_joined() {
             // The link has ended. What the client still sends has nowhere to go, but has to be read for its answer: in other
             // steps, as a busy task, because thousands of links may end at once.
-            self.inbound.leave(Farewell::Left);
+            self.inbound.leave(CloseCause::Left);
             cx.waker().wake_by_ref();
         }
         // After reading: an answer that has arrived counts before the time that it had.
         self.look_after_client(cx);
         if self.given_up == Some(Outcome::Stalled) {
-            self.inbound.leave(Farewell::Lost);
+            self.inbound.leave(CloseCause::Lost);
             return Poll::Ready(()); // a close frame would not get into the socket either
         }
         let is_broken = self.outbound.is_broken();
@@ -303,7 +303,7 @@ impl<T: Transport> Connection<T> {
         }
         if self.outbound.is_closing() && !is_broken {
             if self.poll_closing(cx).is_ready() {
-                self.inbound.leave(Farewell::Lost);
+                self.inbound.leave(CloseCause::Lost);
                 return Poll::Ready(());
             }
             if self.outbound.is_flushed() && self.inbound.has_closed() && !self.shut_down {

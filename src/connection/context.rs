@@ -5,18 +5,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::keepalive::Rules;
+use super::keepalive::KeepaliveConfig;
 use crate::buffers::pool::Pool;
 use crate::limits::slots::Slots;
 use crate::runtime::clock::Clock;
-use crate::telemetry::counters::Stats;
+use crate::telemetry::counters::Telemetry;
 
 /// What all connections of a worker share.
 #[derive(Debug)]
-pub(crate) struct Surroundings {
+pub(crate) struct WorkerContext {
     pub(crate) pool: Rc<Pool>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) stats: Arc<Stats>,
+    pub(crate) telemetry: Arc<Telemetry>,
     /// Whether they are to close. They are woken when this changes.
     pub(crate) stopping: Cell<bool>,
     /// The executor's turn.
@@ -28,5 +28,5 @@ pub(crate) struct Surroundings {
     pub(crate) probe_timeout: Duration,
     /// Slots of connections whose closing handshake takes long.
     pub(crate) lingering: Arc<Slots>,
-    pub(crate) liveness: Rules,
+    pub(crate) keepalive: KeepaliveConfig,
 }

@@ -9,13 +9,13 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use super::context::Surroundings;
+use super::context::WorkerContext;
 use super::outbound::Outbound;
 use super::throttle::Throttle;
 use crate::buffers::buffer::{Buffer, HEADROOM};
 use crate::buffers::pool::{LARGEST, SIZES, SMALLEST, size_for};
 use crate::limits::pair_rate::Allowance;
-use crate::pairing::link::{Farewell, Outgoing};
+use crate::pairing::link::{CloseCause, Outgoing};
 use crate::pairing::seats::Seat;
 use crate::runtime::transport::Transport;
 use crate::telemetry::events::Outcome;
@@ -76,16 +76,16 @@ pub(crate) struct Inbound {
     /// Whether the client has closed or violated the protocol: whatever follows means nothing.
     closed: bool,
     /// How the client departed, once it has.
-    farewell: Option<Farewell>,
+    close_cause: Option<CloseCause>,
     /// Where messages go, until either side departs.
-    route: Option<Route>,
+    route: Option<Forwarding>,
     /// What it has to wait for before it reads, if rates are limited.
     throttle: Option<Box<Throttle>>,
-    surroundings: Rc<Surroundings>,
+    context: Rc<WorkerContext>,
 }
 
 #[derive(Debug)]
-struct Route {
+struct Forwarding {
     /// Declared first and so dropped first: the code is free before the peer hears of the departure. None if the client
     /// is known to have gone, while what it left behind is still to be read.
     seat: Option<Seat>,
@@ -99,10 +99,10 @@ impl Inbound {
         outgoing: Outgoing<Box<Buffer>>,
         reframer: Reframer,
         allowance: Allowance,
-        surroundings: Rc<Surroundings>,
+        context: Rc<WorkerContext>,
     ) -> Self {
         let buffer = (!read_ahead.is_empty()).then(|| {
-            let mut buffer = surroundings.pool.take(HEADROOM + read_ahead.len());
+            let mut buffer = context.pool.take(HEADROOM + read_ahead.len());
             buffer.append_input(read_ahead);
             buffer
         });
@@ -122,10 +122,10 @@ impl Inbound {
             held: false,
             stalled: false,
             closed: false,
-            farewell: None,
-            route: Some(Route { seat: Some(seat), outgoing }),
+            close_cause: None,
+            route: Some(Forwarding { seat: Some(seat), outgoing }),
             throttle: Throttle::new(allowance, read_ahead.len()),
-            surroundings,
+            context,
         }
     }
 
@@ -136,11 +136,11 @@ impl Inbound {
 
     /// How the client departed, once it has.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        Some(match self.farewell? {
-            Farewell::Lost if self.closed => Outcome::Violation,
-            Farewell::Lost => Outcome::Lost,
-            Farewell::Left => Outcome::Left,
-            Farewell::Expired | Farewell::Stopping => Outcome::Stopped,
+        Some(match self.close_cause? {
+            CloseCause::Lost if self.closed => Outcome::Violation,
+            CloseCause::Lost => Outcome::Lost,
+            CloseCause::Left => Outcome::Left,
+            CloseCause::Expired | CloseCause::Stopping => Outcome::Stopped,
         })
     }
 
@@ -179,14 +179,14 @@ impl Inbound {
         self.route.is_some()
     }
 
-    /// Departs from the pair: frees the code, and lets the peer have what was read before `farewell`. Idempotent.
-    pub(crate) fn leave(&mut self, farewell: Farewell) {
-        let Some(Route { seat, outgoing }) = self.route.take() else { return };
+    /// Departs from the pair: frees the code, and lets the peer have what was read before `close_cause`. Idempotent.
+    pub(crate) fn leave(&mut self, close_cause: CloseCause) {
+        let Some(Forwarding { seat, outgoing }) = self.route.take() else { return };
         drop(seat);
-        self.farewell = Some(farewell);
+        self.close_cause = Some(close_cause);
         self.discards = true;
         let last = self.split_output();
-        outgoing.finish(last, farewell);
+        outgoing.finish(last, close_cause);
     }
 
     /// Whether the client's system has acknowledged or accepted nothing for too long.
@@ -197,7 +197,7 @@ impl Inbound {
     /// Departs, as nothing can be read any more.
     fn break_off(&mut self, how: &io::Error) {
         self.stalled = how.kind() == io::ErrorKind::TimedOut;
-        self.leave(Farewell::Lost);
+        self.leave(CloseCause::Lost);
     }
 
     /// Reads and hands over what it can. Ready when the client's stream has ended.
@@ -238,7 +238,7 @@ impl Inbound {
                 self.watch_for_departure(cx, socket, outbound);
                 return Poll::Pending; // as above
             }
-            if !self.drained && self.turn == self.surroundings.turn.get() {
+            if !self.drained && self.turn == self.context.turn.get() {
                 // There is more, but others have a turn first, above all the peer that writes what was read.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -260,11 +260,11 @@ impl Inbound {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            self.turn = self.surroundings.turn.get();
+            self.turn = self.context.turn.get();
             match self.read(capacity, socket) {
                 Ok(0) => {
                     let lost = outbound.was_reset() || self.is_mid_message();
-                    self.leave(if lost { Farewell::Lost } else { Farewell::Left });
+                    self.leave(if lost { CloseCause::Lost } else { CloseCause::Left });
                     return Poll::Ready(Ended::InOrder);
                 }
                 Ok(_) => self.reframe(outbound),
@@ -282,7 +282,7 @@ impl Inbound {
     /// The code of a client that is gone is free at once; what it left behind still goes to its peer, if it has one.
     fn watch_for_departure(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &mut Outbound) {
         self.held = true;
-        let Some(Route { seat: seat @ Some(_), .. }) = &mut self.route else { return };
+        let Some(Forwarding { seat: seat @ Some(_), .. }) = &mut self.route else { return };
         if socket.poll_ended(cx).is_ready() {
             *seat = None;
             outbound.break_off(io::ErrorKind::BrokenPipe);
@@ -296,8 +296,8 @@ impl Inbound {
         if self.throttle().is_none() {
             return Poll::Ready(());
         }
-        let Surroundings { clock, stats, .. } = &*self.surroundings;
-        self.throttle.as_mut().map_or(Poll::Ready(()), |throttle| throttle.poll_ready(cx, &**clock, stats))
+        let WorkerContext { clock, telemetry, .. } = &*self.context;
+        self.throttle.as_mut().map_or(Poll::Ready(()), |throttle| throttle.poll_ready(cx, &**clock, telemetry))
     }
 
     /// What has to be waited for and paid for, unless nobody gets what is read any more: that costs nobody anything.
@@ -323,7 +323,7 @@ impl Inbound {
     fn read(&mut self, capacity: usize, socket: &impl Transport) -> io::Result<usize> {
         let most = if self.discards { MOST_DISCARDED } else { usize::MAX };
         let portion = self.throttle().map_or(most, Throttle::portion);
-        let (wanted, is_short) = (self.next_size(), self.surroundings.pool.is_short());
+        let (wanted, is_short) = (self.next_size(), self.context.pool.is_short());
         let buffer = self.buffer_of(capacity);
         let is_squeezed = is_short && buffer.capacity() < wanted;
         let spare = buffer.spare_mut();
@@ -333,11 +333,11 @@ impl Inbound {
         let count = received.as_ref().copied().unwrap_or(0);
         buffer.fill(count);
         if let Some(throttle) = &mut self.throttle {
-            throttle.spend(count, self.surroundings.clock.now());
+            throttle.spend(count, self.context.clock.now());
         }
         received?;
         if is_squeezed {
-            self.surroundings.stats.squeezed();
+            self.context.telemetry.squeezed();
         }
         self.received = true;
         self.drained = count < room;
@@ -351,7 +351,7 @@ impl Inbound {
 
     fn reframe(&mut self, outbound: &mut Outbound) {
         let Some(mut buffer) = self.buffer.take() else { return };
-        self.reframer.save_memory(self.surroundings.pool.is_short());
+        self.reframer.save_memory(self.context.pool.is_short());
         let (before, text_before) = (self.reframer.tally(), self.reframer.text_bytes());
         self.yields = false;
         let end = loop {
@@ -367,27 +367,27 @@ impl Inbound {
                 Ok(Event::Ping(data)) => outbound.pong(data),
                 Ok(Event::Close { code, .. }) => {
                     outbound.end(code, "");
-                    break Some(Farewell::Left);
+                    break Some(CloseCause::Left);
                 }
                 Err(violation) => {
                     outbound.end(Some(violation.code()), violation.reason());
-                    break Some(Farewell::Lost);
+                    break Some(CloseCause::Lost);
                 }
             }
         };
         if let Some(number) = self.reframer.take_echo() {
             outbound.answered(number);
         }
-        self.surroundings.stats.count(before, self.reframer.tally());
+        self.context.telemetry.count(before, self.reframer.tally());
         let dropped = self.reframer.text_bytes() - text_before;
         if let (Some(throttle), 1..) = (&self.throttle, dropped) {
             throttle.weigh(dropped);
         }
         self.buffer = Some(buffer);
-        if let Some(farewell) = end {
+        if let Some(close_cause) = end {
             self.closed = true;
             self.frame = 0;
-            self.leave(farewell);
+            self.leave(close_cause);
         }
         if let (None, Some(buffer)) = (&self.route, &mut self.buffer) {
             buffer.clear_output();
@@ -424,7 +424,7 @@ impl Inbound {
         }
         if !buffer.input().is_empty() {
             // As small as can be: the next read takes a buffer that is still in the cache, and copies the rest to its front.
-            let mut rest = self.surroundings.pool.take(HEADROOM + buffer.input().len());
+            let mut rest = self.context.pool.take(HEADROOM + buffer.input().len());
             buffer.move_input_into(&mut rest);
             self.buffer = Some(rest);
         }
@@ -446,7 +446,7 @@ impl Inbound {
     fn next_capacity(&self) -> Option<usize> {
         // A larger buffer that is there may be filled all the same.
         let held = self.buffer.as_ref().map_or(0, |buffer| buffer.capacity());
-        let most = if self.surroundings.pool.is_short() { SMALLEST.max(held) } else { LARGEST };
+        let most = if self.context.pool.is_short() { SMALLEST.max(held) } else { LARGEST };
         let alone = self.next_size().min(most).max(HEADROOM + self.frame());
         let Some(buffer) = &self.buffer else { return Some(alone) };
         let least = self.least_read();
@@ -459,20 +459,20 @@ impl Inbound {
     }
 
     fn least_read(&self) -> usize {
-        if self.surroundings.pool.is_short() { LEAST_SHORT_READ } else { LEAST_READ }
+        if self.context.pool.is_short() { LEAST_SHORT_READ } else { LEAST_READ }
     }
 
     /// The buffer, with room for the next read: a new one, a larger one or the one that there is.
     fn buffer_of(&mut self, capacity: usize) -> &mut Buffer {
         let capacity = capacity.min(LARGEST);
         let buffer = match self.buffer.take() {
-            None => self.surroundings.pool.take(capacity),
+            None => self.context.pool.take(capacity),
             Some(mut buffer) => {
                 let more = self.frame().saturating_sub(buffer.input().len()).max(self.least_read());
                 if buffer.capacity() < capacity || buffer.spare_mut().len() < more {
-                    let mut large = self.surroundings.pool.take(capacity);
+                    let mut large = self.context.pool.take(capacity);
                     buffer.move_into(&mut large);
-                    self.surroundings.pool.put(std::mem::replace(&mut buffer, large));
+                    self.context.pool.put(std::mem::replace(&mut buffer, large));
                 }
                 buffer
             }
@@ -490,11 +490,11 @@ impl Inbound {
                 self.buffer = Some(large);
                 return;
             }
-            let mut small = self.surroundings.pool.take(needed);
+            let mut small = self.context.pool.take(needed);
             large.move_into(&mut small);
             self.buffer = Some(small);
         }
-        self.surroundings.pool.put(large);
+        self.context.pool.put(large);
     }
 
     fn is_mid_message(&self) -> bool {

@@ -38,7 +38,7 @@ const LONGEST: u32 = u32::MAX / 4;
 
 /// The configured times, in beats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rules {
+pub(crate) struct KeepaliveConfig {
     /// The length of a beat.
     pub(crate) beat: Duration,
     /// The silence after which a client is pinged, if it ever is.
@@ -49,8 +49,8 @@ pub(crate) struct Rules {
     bytes_per_beat: u32,
 }
 
-impl Rules {
-    /// Rules for clients that are pinged after `interval` of silence, if ever, and have `timeout` to answer.
+impl KeepaliveConfig {
+    /// KeepaliveConfig for clients that are pinged after `interval` of silence, if ever, and have `timeout` to answer.
     pub(crate) fn new(interval: Option<Duration>, timeout: Duration) -> Self {
         let beat = interval.map_or(BEAT, |interval| (interval / BEATS).clamp(SHORTEST_BEAT, BEAT));
         let bytes_per_beat = (u128::from(SLOWEST) * beat.as_nanos() / 1_000_000_000).max(1);
@@ -103,7 +103,7 @@ pub(crate) struct Seen {
 
 /// What is known of a client.
 #[derive(Debug, Default)]
-pub(crate) struct Liveness {
+pub(crate) struct Keepalive {
     /// The beat of the last look.
     looked: u32,
     /// The beat of the last sign of life.
@@ -114,7 +114,7 @@ pub(crate) struct Liveness {
     deadline: Option<u32>,
 }
 
-impl Liveness {
+impl Keepalive {
     /// Of a client that joins at this beat.
     pub(crate) fn new(now: u32) -> Self {
         Self { looked: now, received: now, busy_until: now, deadline: None }
@@ -126,7 +126,7 @@ impl Liveness {
     }
 
     /// Looks at a client at this beat.
-    pub(crate) fn look(&mut self, now: u32, seen: Seen, rules: &Rules) -> Verdict {
+    pub(crate) fn look(&mut self, now: u32, seen: Seen, rules: &KeepaliveConfig) -> Verdict {
         self.looked = now;
         self.add_work(now, seen.messages, rules);
         if seen.received {
@@ -145,7 +145,7 @@ impl Liveness {
     }
 
     /// Begins a takeover probe. Whether the client is to be pinged for it: not if a ping is outstanding.
-    pub(crate) fn probe(&mut self, now: u32, seen: Seen, rules: &Rules) -> bool {
+    pub(crate) fn probe(&mut self, now: u32, seen: Seen, rules: &KeepaliveConfig) -> bool {
         let deadline = patience(now, seen.to_next_answer, rules);
         let is_pinged = self.deadline.is_some_and(|pinged| {
             // The time for messages ends with the probe.
@@ -158,7 +158,7 @@ impl Liveness {
         !is_pinged
     }
 
-    fn add_work(&mut self, now: u32, messages: u32, rules: &Rules) {
+    fn add_work(&mut self, now: u32, messages: u32, rules: &KeepaliveConfig) {
         if remaining(now, self.busy_until) == 0 {
             self.busy_until = now;
         }
@@ -172,7 +172,7 @@ impl Liveness {
 }
 
 /// The beat until which a client that is pinged now may be silent.
-fn patience(now: u32, to_next_answer: u32, rules: &Rules) -> u32 {
+fn patience(now: u32, to_next_answer: u32, rules: &KeepaliveConfig) -> u32 {
     now.wrapping_add(rules.timeout).wrapping_add(to_next_answer / rules.bytes_per_beat)
 }
 
@@ -195,16 +195,16 @@ mod tests {
     const NOTHING: Seen = Seen { received: false, messages: 0, to_next_answer: 0 };
 
     /// A beat is a second, and takes 16 KiB.
-    fn rules() -> Rules {
-        Rules { beat: SECOND, interval: Some(BEATS), timeout: 20, bytes_per_beat: SLOWEST }
+    fn rules() -> KeepaliveConfig {
+        KeepaliveConfig { beat: SECOND, interval: Some(BEATS), timeout: 20, bytes_per_beat: SLOWEST }
     }
 
     /// The beats at which a client is pinged and given up that says nothing and was sent this at the first one.
     fn silent(seen: Seen) -> (u32, u32) {
-        let (rules, mut liveness, mut pinged) = (rules(), Liveness::new(7), 0);
+        let (rules, mut keepalive, mut pinged) = (rules(), Keepalive::new(7), 0);
         for beat in 1.. {
             let seen = Seen { messages: if beat == 1 { seen.messages } else { 0 }, ..seen };
-            match liveness.look(7 + beat, seen, &rules) {
+            match keepalive.look(7 + beat, seen, &rules) {
                 Verdict::Wait => {}
                 Verdict::Ping => pinged = beat,
                 Verdict::Lost => return (pinged, beat),
@@ -234,43 +234,43 @@ mod tests {
     #[test]
     fn a_probe_gives_the_ping_timeout_and_no_time_for_messages() {
         let rules = rules();
-        let end = |liveness: &mut Liveness| {
-            (6..).find(|&beat| liveness.look(beat, NOTHING, &rules) == Verdict::Lost).unwrap()
+        let end = |keepalive: &mut Keepalive| {
+            (6..).find(|&beat| keepalive.look(beat, NOTHING, &rules) == Verdict::Lost).unwrap()
         };
-        let mut liveness = Liveness::new(0);
-        let _ = liveness.look(5, Seen { messages: 90, ..NOTHING }, &rules);
-        assert!(liveness.probe(5, Seen { to_next_answer: 3 * SLOWEST, ..NOTHING }, &rules));
-        assert!(!liveness.probe(5, NOTHING, &rules), "it is pinged already");
-        assert_eq!(end(&mut liveness), 25);
+        let mut keepalive = Keepalive::new(0);
+        let _ = keepalive.look(5, Seen { messages: 90, ..NOTHING }, &rules);
+        assert!(keepalive.probe(5, Seen { to_next_answer: 3 * SLOWEST, ..NOTHING }, &rules));
+        assert!(!keepalive.probe(5, NOTHING, &rules), "it is pinged already");
+        assert_eq!(end(&mut keepalive), 25);
         // A ping that is outstanding has begun its time.
-        let mut liveness = Liveness::new(0);
-        assert_eq!(liveness.look(32, Seen { messages: 90, ..NOTHING }, &rules), Verdict::Ping);
-        assert!(!liveness.probe(40, NOTHING, &rules));
-        assert_eq!(end(&mut liveness), 60);
-        let mut liveness = Liveness::new(0);
-        assert_eq!(liveness.look(32, NOTHING, &rules), Verdict::Ping);
-        assert!(!liveness.probe(50, NOTHING, &rules));
-        assert_eq!(end(&mut liveness), 52);
+        let mut keepalive = Keepalive::new(0);
+        assert_eq!(keepalive.look(32, Seen { messages: 90, ..NOTHING }, &rules), Verdict::Ping);
+        assert!(!keepalive.probe(40, NOTHING, &rules));
+        assert_eq!(end(&mut keepalive), 60);
+        let mut keepalive = Keepalive::new(0);
+        assert_eq!(keepalive.look(32, NOTHING, &rules), Verdict::Ping);
+        assert!(!keepalive.probe(50, NOTHING, &rules));
+        assert_eq!(end(&mut keepalive), 52);
     }
 
     #[test]
     fn without_an_interval_only_a_probe_can_give_a_client_up() {
-        let rules = Rules::new(None, SECOND);
-        let mut liveness = Liveness::new(0);
+        let rules = KeepaliveConfig::new(None, SECOND);
+        let mut keepalive = Keepalive::new(0);
         let sent = Seen { to_next_answer: 1 << 20, messages: 7, received: false };
-        assert!((1..10_000).all(|beat| liveness.look(beat, sent, &rules) == Verdict::Wait));
-        assert!(liveness.probe(10_000, NOTHING, &rules));
-        assert_eq!(liveness.look(10_002, NOTHING, &rules), Verdict::Lost);
+        assert!((1..10_000).all(|beat| keepalive.look(beat, sent, &rules) == Verdict::Wait));
+        assert!(keepalive.probe(10_000, NOTHING, &rules));
+        assert_eq!(keepalive.look(10_002, NOTHING, &rules), Verdict::Lost);
     }
 
     #[test]
     fn beats_are_neither_too_short_nor_too_long_and_counts_never_too_large() {
-        let rules = Rules::new(Some(Duration::from_nanos(1)), Duration::MAX);
+        let rules = KeepaliveConfig::new(Some(Duration::from_nanos(1)), Duration::MAX);
         assert_eq!((rules.beat, rules.interval, rules.bytes_per_beat), (SHORTEST_BEAT, Some(1), SLOWEST / 200));
         assert_eq!(rules.timeout, LONGEST);
-        let rules = Rules::new(Some(Duration::MAX), SECOND);
+        let rules = KeepaliveConfig::new(Some(Duration::MAX), SECOND);
         assert_eq!((rules.beat, rules.interval, rules.bytes_per_beat), (BEAT, Some(LONGEST), SLOWEST * 5 / 8));
-        let rules = Rules::new(Some(20 * SECOND), 20 * SECOND);
+        let rules = KeepaliveConfig::new(Some(20 * SECOND), 20 * SECOND);
         assert_eq!((rules.beat, rules.interval, rules.timeout), (BEAT, Some(BEATS), BEATS));
     }
 
@@ -285,7 +285,7 @@ mod tests {
                 1..200,
             ),
         ) {
-            let (rules, mut liveness) = (rules(), Liveness::new(begin));
+            let (rules, mut keepalive) = (rules(), Keepalive::new(begin));
             let (mut time, mut received, mut pinged) = (0_u32, 0_u32, None);
             for (beats, receives, probes, messages, to_next_answer) in looks {
                 time += beats;
@@ -294,7 +294,7 @@ mod tests {
                 }
                 let seen = Seen { received: receives, messages, to_next_answer };
                 let most = 20 + 500_000 / SLOWEST + 100;
-                match liveness.look(begin.wrapping_add(time), seen, &rules) {
+                match keepalive.look(begin.wrapping_add(time), seen, &rules) {
                     Verdict::Wait => {
                         prop_assert!(pinged.is_some() || time - received < BEATS);
                         prop_assert!(pinged.is_none_or(|pinged| time - pinged < most));
@@ -309,7 +309,7 @@ mod tests {
                     }
                 }
                 if probes {
-                    let pings = liveness.probe(begin.wrapping_add(time), seen, &rules);
+                    let pings = keepalive.probe(begin.wrapping_add(time), seen, &rules);
                     prop_assert_eq!(pings, pinged.is_none());
                     pinged.get_or_insert(time);
                 }

@@ -11,4 +11,4 @@ mod throttle;
 mod write_timeout;
 
 pub(crate) use connection::Connection;
-pub(crate) use context::Surroundings;
+pub(crate) use context::WorkerContext;

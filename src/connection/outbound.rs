@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use crate::buffers::buffer::{Buffer, HEADROOM};
 use crate::buffers::pool::{Pool, SIZES};
 use crate::connection::in_flight::InFlight;
-use crate::connection::keepalive::Rules;
-use crate::pairing::link::{Farewell, Incoming, Next};
+use crate::connection::keepalive::KeepaliveConfig;
+use crate::pairing::link::{CloseCause, Incoming, Next};
 use crate::runtime::transport::Transport;
 use crate::websocket::reframer::CONTROL_PAYLOAD;
 
@@ -44,7 +44,7 @@ pub(crate) struct Outbound {
     /// Why nothing can be written any more, once that is so.
     broken: Option<io::ErrorKind>,
     /// How the link has ended, if it did before anything else.
-    farewell: Option<Farewell>,
+    close_cause: Option<CloseCause>,
     /// The status code of the close frame.
     status_code: Option<u16>,
     pool: Rc<Pool>,
@@ -70,7 +70,7 @@ impl Outbound {
             control: None,
             ends: false,
             broken: None,
-            farewell: None,
+            close_cause: None,
             status_code: None,
             pool,
         }
@@ -134,7 +134,7 @@ impl Outbound {
     }
 
     /// Marks what was sent since the last mark, if it is worth one; some beats have passed since the last time.
-    pub(crate) fn mark(&mut self, beats: u32, rules: &Rules) {
+    pub(crate) fn mark(&mut self, beats: u32, rules: &KeepaliveConfig) {
         self.in_flight.refill(beats, rules.bytes_in(beats));
         if !self.is_closing()
             && self.has_room(1)
@@ -176,8 +176,8 @@ impl Outbound {
     }
 
     /// How the peer departed, if that is why this ends.
-    pub(crate) fn farewell(&self) -> Option<Farewell> {
-        self.farewell
+    pub(crate) fn close_cause(&self) -> Option<CloseCause> {
+        self.close_cause
     }
 
     /// The status code that the client was sent, if any.
@@ -250,9 +250,9 @@ impl Outbound {
                     self.messages = self.messages.saturating_add(batch.messages);
                     self.writing = Writing::Batch(batch);
                 }
-                Poll::Ready(Next::End(farewell)) => {
-                    self.farewell = Some(farewell);
-                    self.close(Some(farewell.code()), farewell.reason());
+                Poll::Ready(Next::End(close_cause)) => {
+                    self.close_cause = Some(close_cause);
+                    self.close(Some(close_cause.code()), close_cause.reason());
                 }
                 Poll::Pending => return Ok(()),
             }

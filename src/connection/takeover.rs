@@ -6,14 +6,14 @@
 //!    line and retransmits by it; the connection ends when it has retransmitted without an acknowledgement for the
 //!    *probe timeout* (`TCP_USER_TIMEOUT`, RFC 5482). So a client that has vanished loses its seat within seconds.
 //! 2. **Its program is silent**, though its kernel, or a proxy, acknowledges the ping: the *ping timeout*, by
-//!    [`liveness`](crate::connection::keepalive). Until then the third is refused with 409 and may come again.
+//!    [`keepalive`](crate::connection::keepalive). Until then the third is refused with 409 and may come again.
 //!
 //! The first needs care. A kernel that acknowledges everything but whose program does not read closes its window, and the timeout would
 //! count that, too. So it is set only when nothing is unsent, and taken back as soon as anything more is written.
 
 use std::task::Context;
 
-use super::context::Surroundings;
+use super::context::WorkerContext;
 use super::outbound::Outbound;
 use crate::runtime::transport::Transport;
 
@@ -48,7 +48,7 @@ impl Takeover {
         cx: &mut Context<'_>,
         socket: &impl Transport,
         outbound: &Outbound,
-        surroundings: &Surroundings,
+        context: &WorkerContext,
     ) {
         if *self == Self::Pinged && outbound.is_flushed() {
             socket.report_when_sent();
@@ -56,23 +56,23 @@ impl Takeover {
         }
         if *self == Self::Sending && outbound.is_flushed() && socket.poll_writable(cx).is_ready() {
             socket.report_room();
-            socket.set_ack_timeout(surroundings.probe_timeout);
+            socket.set_ack_timeout(context.probe_timeout);
             *self = Self::Sent { written: outbound.written() };
         }
         if let Self::Sent { written } = *self
             && (written != outbound.written() || !outbound.is_flushed())
         {
-            socket.set_ack_timeout(surroundings.write_timeout);
+            socket.set_ack_timeout(context.write_timeout);
             *self = Self::Undecided;
         }
     }
 
     /// Ends a probe: the client has answered, or the connection closes.
-    pub(super) fn end(&mut self, socket: &impl Transport, surroundings: &Surroundings) {
+    pub(super) fn end(&mut self, socket: &impl Transport, context: &WorkerContext) {
         match std::mem::take(self) {
             Self::None | Self::Pinged | Self::Undecided => {}
             Self::Sending => socket.report_room(),
-            Self::Sent { .. } => socket.set_ack_timeout(surroundings.write_timeout),
+            Self::Sent { .. } => socket.set_ack_timeout(context.write_timeout),
         }
     }
 }

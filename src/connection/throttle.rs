@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use crate::limits::fair_rate::{Answer, Place};
 use crate::limits::pair_rate::Allowance;
-use crate::limits::token_bucket::Budget;
+use crate::limits::token_bucket::TokenBucket;
 use crate::runtime::clock::{Clock, Sleep};
-use crate::telemetry::counters::Stats;
+use crate::telemetry::counters::Telemetry;
 
 /// What a connection has to wait for before it reads.
 pub(super) struct Throttle {
@@ -59,7 +59,7 @@ impl Throttle {
 
     /// Ready when the client may send a portion, which is to be [paid for](Self::spend) in the same step, or when what was
     /// read ahead may pass, which is paid for here.
-    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>, clock: &dyn Clock, stats: &Stats) -> Poll<()> {
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>, clock: &dyn Clock, telemetry: &Telemetry) -> Poll<()> {
         self.asked = true;
         loop {
             let now = clock.now();
@@ -74,7 +74,7 @@ impl Throttle {
                 return Poll::Ready(());
             }
             if !std::mem::replace(&mut self.waits, true) {
-                stats.throttled();
+                telemetry.throttled();
             }
             let Answer::At(until) = answer else {
                 self.pause = None;
@@ -150,6 +150,6 @@ impl Drop for Throttle {
 }
 
 /// A budget is right after each step of it, also of one that panics.
-fn with<R>(budget: &std::sync::Mutex<Budget>, step: impl FnOnce(&mut Budget) -> R) -> R {
+fn with<R>(budget: &std::sync::Mutex<TokenBucket>, step: impl FnOnce(&mut TokenBucket) -> R) -> R {
     step(&mut budget.lock().unwrap_or_else(PoisonError::into_inner))
 }

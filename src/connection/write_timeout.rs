@@ -10,11 +10,11 @@
 //!    (`tcp_ack_probe`). A client that sends five times a second and reads nothing keeps its connection for ever. So the
 //!    relay counts by itself while the socket is full: bytes that are written and answers to marks are progress.
 //!
-//! A client that dies has then more time by the kernel, but [`liveness`](crate::connection::keepalive) misses its answers.
+//! A client that dies has then more time by the kernel, but [`keepalive`](crate::connection::keepalive) misses its answers.
 
 use std::time::{Duration, Instant};
 
-use super::context::Surroundings;
+use super::context::WorkerContext;
 use super::outbound::Outbound;
 use crate::connection::in_flight::LEAST_MARKED;
 use crate::runtime::transport::Transport;
@@ -46,13 +46,13 @@ impl WriteTimeout {
         socket: &impl Transport,
         outbound: &Outbound,
         takes: bool,
-        surroundings: &Surroundings,
+        context: &WorkerContext,
     ) -> bool {
         let (bytes, is_blocked) = (outbound.in_flight().bytes(), outbound.is_blocked());
         if self.0.is_none() && bytes < LEAST_IN_FLIGHT && !is_blocked {
             return false;
         }
-        let (now, write_timeout, written) = (surroundings.clock.now(), surroundings.write_timeout, outbound.written());
+        let (now, write_timeout, written) = (context.clock.now(), context.write_timeout, outbound.written());
         let pressed = self.0.get_or_insert_with(|| {
             Box::new(Pressed {
                 since: now,
@@ -64,7 +64,7 @@ impl WriteTimeout {
         if takes || written != pressed.written || !is_blocked {
             pressed.written = written;
             let patience =
-                write_timeout.saturating_add(surroundings.liveness.time_for(outbound.in_flight().to_next_answer()));
+                write_timeout.saturating_add(context.keepalive.time_for(outbound.in_flight().to_next_answer()));
             pressed.deadline = now.checked_add(patience);
         }
         let has_stalled = pressed.deadline.is_some_and(|deadline| now >= deadline);

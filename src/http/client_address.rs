@@ -8,7 +8,7 @@ use hyper::header::HeaderName;
 
 use crate::http::network::{behind_proxies, is_trusted};
 use crate::http::opening::Door;
-use crate::limits::client_limits::Presence;
+use crate::limits::client_limits::ClientGuard;
 use crate::limits::clients::{Client, Excess};
 
 /// To which proxies add the address that asks them, each behind those that were there before.
@@ -20,7 +20,7 @@ pub(super) struct Caller<'a> {
     /// What is connected: a client, or a proxy.
     peer: IpAddr,
     /// Its place among its client's connections, if they are counted, and it was not one too many when it came.
-    presence: RefCell<Option<Box<Presence>>>,
+    client_guard: RefCell<Option<Box<ClientGuard>>>,
 }
 
 impl<'a> Caller<'a> {
@@ -28,8 +28,8 @@ impl<'a> Caller<'a> {
     pub(super) fn new(door: &'a Door, peer: IpAddr) -> Self {
         // Whom a proxy asks for is not known before the first request, and may be another one in the next.
         let is_client = !is_trusted(peer, &door.trusted_proxies);
-        let presence = if is_client { door.client_limits.arrive(Client::from(peer)).ok().flatten() } else { None };
-        Self { door, peer, presence: RefCell::new(presence) }
+        let client_guard = if is_client { door.client_limits.arrive(Client::from(peer)).ok().flatten() } else { None };
+        Self { door, peer, client_guard: RefCell::new(client_guard) }
     }
 
     /// What is connected: a client, or a proxy.
@@ -47,15 +47,15 @@ impl<'a> Caller<'a> {
     pub(super) fn ask(&self, headers: &HeaderMap) -> Result<(), Excess> {
         let client = Client::from(self.client(headers));
         self.door.client_limits.ask(client)?;
-        let mut presence = self.presence.borrow_mut();
-        if presence.is_none() {
+        let mut client_guard = self.client_guard.borrow_mut();
+        if client_guard.is_none() {
             // Others may have gone since.
-            *presence = self.door.client_limits.arrive(client)?;
+            *client_guard = self.door.client_limits.arrive(client)?;
         }
         Ok(())
     }
 
-    pub(super) fn into_presence(self) -> Option<Box<Presence>> {
-        self.presence.into_inner()
+    pub(super) fn into_client_guard(self) -> Option<Box<ClientGuard>> {
+        self.client_guard.into_inner()
     }
 }

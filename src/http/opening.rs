@@ -33,14 +33,14 @@ use super::rejection::{Answer, Refusal};
 use super::request::{Route, announces_body, asks_for_websocket, route};
 use crate::access::policy::Policy;
 use crate::http::network::{Network, is_trusted};
-use crate::limits::client_limits::{ClientLimits, Presence};
+use crate::limits::client_limits::{ClientGuard, ClientLimits};
 use crate::limits::slots::{Slot, Slots};
 use crate::pairing::seats::{Claim, NoSeat, Seats};
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 use crate::runtime::transport::Transport;
-use crate::telemetry::counters::Stats;
-use crate::telemetry::events::{Rejection, Witness};
+use crate::telemetry::counters::Telemetry;
+use crate::telemetry::events::{Rejection, RejectionRecorder};
 
 /// How large the head of a request may be, in bytes. Browsers with many cookies send half of it.
 const HEAD_SIZE: usize = 16 * 1024;
@@ -62,7 +62,7 @@ pub(crate) struct Admitted<T> {
     pub(crate) read_ahead: Bytes,
     pub(crate) claim: Claim,
     /// Counts it among its client's connections, if they are counted.
-    pub(crate) presence: Option<Box<Presence>>,
+    pub(crate) client_guard: Option<Box<ClientGuard>>,
 }
 
 /// What the front door goes by. All workers share it.
@@ -78,7 +78,7 @@ pub(crate) struct Door {
     /// Whether every connection has to begin with a header of the PROXY protocol.
     pub(crate) proxy_protocol: bool,
     pub(crate) seats: Arc<Seats>,
-    pub(crate) stats: Arc<Stats>,
+    pub(crate) telemetry: Arc<Telemetry>,
     /// Whether clients' addresses are told.
     pub(crate) log_addresses: bool,
     pub(crate) clock: Arc<dyn Clock>,
@@ -92,13 +92,13 @@ pub(crate) async fn receive<T: Transport>(
     worker: usize,
     mut stop: Stop,
 ) -> Option<Admitted<T>> {
-    let witness = Witness::new(&door.stats, door.log_addresses.then_some(peer));
+    let recorder = RejectionRecorder::new(&door.telemetry, door.log_addresses.then_some(peer));
     let slot = door.handshakes.take();
     let deadline = Deadline::new(&*door.clock, door.handshake_timeout);
     let known = (!door.proxy_protocol).then(|| Caller::new(door, peer));
     let begun = async {
         poll_fn(|cx| stream.poll_readable(cx)).await.ok()?;
-        stream.leave_unread();
+        stream.mark_readable();
         Some(match known {
             Some(caller) => Ok((caller, Bytes::new())),
             None => introduce(stream.clone(), peer, door).await,
@@ -109,56 +109,61 @@ pub(crate) async fn receive<T: Transport>(
         None
     };
     let Some(begun) = begun.or(given_up).await else {
-        tell_given_up(&witness, &deadline, &slot);
+        tell_given_up(&recorder, &deadline, &slot);
         return None;
     };
     let (caller, read_ahead) = begun
         .inspect_err(|error| {
             if error.kind() == io::ErrorKind::InvalidData {
-                witness.rejected(Rejection::ProxyHeader, None);
+                recorder.rejected(Rejection::ProxyHeader, None);
             }
         })
         .ok()?;
-    witness.learn(caller.peer());
+    recorder.learn(caller.peer());
     // Only now, and in a box: a connection that says nothing is to cost next to nothing.
-    let visit = Visit { stream, read_ahead, caller, witness: &witness, slot, deadline };
-    let mut admitted = Box::pin(speak(visit, door, worker, stop)).await;
+    let handshake = Handshake { stream, read_ahead, caller, recorder: &recorder, slot, deadline };
+    let mut admitted = Box::pin(speak(handshake, door, worker, stop)).await;
     if let Some(admitted) = &mut admitted {
-        admitted.claim.visit.address = witness.address().map(Box::new);
+        admitted.claim.record.address = recorder.address().map(Box::new);
     }
     admitted
 }
 
 /// A client was given up without an answer, if one of these is why.
-fn tell_given_up(witness: &Witness<'_>, deadline: &Deadline<'_>, slot: &Slot) {
+fn tell_given_up(recorder: &RejectionRecorder<'_>, deadline: &Deadline<'_>, slot: &Slot) {
     if deadline.is_over() {
-        witness.rejected(Rejection::Timeout, None);
+        recorder.rejected(Rejection::Timeout, None);
     } else if slot.is_revoked() {
-        witness.rejected(Rejection::Crowded, None);
+        recorder.rejected(Rejection::Crowded, None);
     }
 }
 
 /// A client that has begun to speak.
-struct Visit<'a, T> {
+struct Handshake<'a, T> {
     stream: T,
     /// What was read of it already.
     read_ahead: Bytes,
     caller: Caller<'a>,
-    witness: &'a Witness<'a>,
+    recorder: &'a RejectionRecorder<'a>,
     slot: Slot,
     deadline: Deadline<'a>,
 }
 
 /// Speaks HTTP with a client that has begun to.
-async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mut stop: Stop) -> Option<Admitted<T>> {
-    let Visit { stream, read_ahead, caller, witness, slot, deadline } = visit;
+async fn speak<T: Transport>(
+    handshake: Handshake<'_, T>,
+    door: &Door,
+    worker: usize,
+    mut stop: Stop,
+) -> Option<Admitted<T>> {
+    let Handshake { stream, read_ahead, caller, recorder, slot, deadline } = handshake;
     let (claimed, heads, door_closed) = (RefCell::new(None), Heads::default(), stop.clone());
     let (claimed_by, heads_of, deadline_of, caller_is, door_closed) =
         (&claimed, &heads, &deadline, &caller, &door_closed);
     let respond = |request: Request<Incoming>| async move {
         // To answer can take a while, if a pair is asked whether it is there, and whoever has asked is not cut off for that.
         deadline_of.pause(door.seats.longest_join());
-        witness.learn(caller_is.client(request.headers()));
+        recorder.learn(caller_is.client(request.headers()));
         let stopping = async {
             door_closed.clone().wait().await;
             Err(Refusal::NoSeat(NoSeat::Stopping))
@@ -170,7 +175,7 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
         });
         let answer = answer.unwrap_or_else(|refusal| {
             let mut answer = refusal.into_answer();
-            witness.rejected(refusal.reason(), Some(answer.status().as_u16()));
+            recorder.rejected(refusal.reason(), Some(answer.status().as_u16()));
             // Otherwise hyper adds `keep-alive` to it for a client of HTTP/1.0 that asks for it.
             *answer.version_mut() = request.version();
             answer
@@ -211,8 +216,8 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
     let ended = async {
         let parts = http.await.inspect_err(|error| {
             if error.is_parse() {
-                witness.learn(caller.peer()); // nobody knows for whom
-                witness.rejected(Rejection::Malformed, None);
+                recorder.learn(caller.peer()); // nobody knows for whom
+                recorder.rejected(Rejection::Malformed, None);
             }
         });
         Some(parts.ok())
@@ -237,9 +242,9 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
     // Who is given up has had its time, and gets no moment more.
     let Some(parts) = ended.or(stopped).or(given_up).await else {
         if !deadline.is_answering() {
-            witness.learn(caller.peer()); // for whom it would have asked next is not known
+            recorder.learn(caller.peer()); // for whom it would have asked next is not known
         }
-        tell_given_up(witness, &deadline, &slot);
+        tell_given_up(recorder, &deadline, &slot);
         return None;
     };
     let (Some(parts), Some(claim)) = (parts, claimed.take()) else {
@@ -249,7 +254,7 @@ async fn speak<T: Transport>(visit: Visit<'_, T>, door: &Door, worker: usize, mu
     // hyper has read no further than the head; but that is its affair.
     let Timed { read_ahead, .. } = parts.io.into_inner();
     let read_ahead = if parts.read_buf.is_empty() { read_ahead } else { [parts.read_buf, read_ahead].concat().into() };
-    Some(Admitted { socket: stream, read_ahead, claim, presence: caller.into_presence() })
+    Some(Admitted { socket: stream, read_ahead, claim, client_guard: caller.into_client_guard() })
 }
 
 /// Whose connection it is, as a proxy says, and what was read behind that. Otherwise it is closed without a word.
@@ -348,7 +353,7 @@ mod tests {
             trusted_proxies: vec![],
             proxy_protocol: false,
             seats: Arc::clone(seats),
-            stats: Arc::default(),
+            telemetry: Arc::default(),
             log_addresses: false,
             clock: Arc::new(SystemClock),
         }
@@ -378,7 +383,7 @@ mod tests {
         fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
-        fn leave_unread(&self) {}
+        fn mark_readable(&self) {}
         fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
             Ok(buffer.len())
         }
@@ -394,7 +399,7 @@ mod tests {
         fn poll_ended(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Pending
         }
-        fn leave_thread(self) -> Self {
+        fn deregister(self) -> Self {
             self
         }
     }

@@ -14,7 +14,7 @@ const LEAST_RESERVE: usize = 24;
 /// How many connections may be on their way to a worker. It is a matter of one turn of its executor.
 pub(crate) const INBOX: usize = 16;
 
-/// Files of a worker: an epoll and its bell, what waits in its inbox, and as many that have just left that.
+/// Files of a worker: an epoll and its notifier, what waits in its inbox, and as many that have just left that.
 const FILES_OF_A_WORKER: usize = 2 + 2 * INBOX;
 
 /// How many of the open files handshakes may take at most: one in so many, as long as they are no more than asked for.

@@ -1,6 +1,6 @@
 //! The one table of [`Clients`] that all connections share, and their presences in it.
 //!
-//! A connection is counted no more when its [`Presence`] is dropped, so that no path out of it can forget that. The mutex
+//! A connection is counted no more when its [`ClientGuard`] is dropped, so that no path out of it can forget that. The mutex
 //! is a plain one: it is held for an operation on the table when a connection comes, asks to join, or ends, never for a
 //! message and never across an await.
 
@@ -18,7 +18,7 @@ pub(crate) struct ClientLimits {
 }
 
 /// A connection's place among those of its client, for as long as it lives.
-pub(crate) struct Presence {
+pub(crate) struct ClientGuard {
     limits: Arc<ClientLimits>,
     client: Client,
 }
@@ -34,9 +34,9 @@ impl ClientLimits {
     }
 
     /// Counts a connection, if connections are counted. What says so is boxed, as mostly they are not.
-    pub(crate) fn arrive(self: &Arc<Self>, client: Client) -> Result<Option<Box<Presence>>, Excess> {
+    pub(crate) fn arrive(self: &Arc<Self>, client: Client) -> Result<Option<Box<ClientGuard>>, Excess> {
         let is_counted = self.lock().arrive(client, self.clock.now())?;
-        Ok(is_counted.then(|| Box::new(Presence { limits: Arc::clone(self), client })))
+        Ok(is_counted.then(|| Box::new(ClientGuard { limits: Arc::clone(self), client })))
     }
 
     /// How many connections are counted.
@@ -51,14 +51,14 @@ impl ClientLimits {
     }
 }
 
-impl Drop for Presence {
+impl Drop for ClientGuard {
     fn drop(&mut self) {
         self.limits.lock().leave(self.client, self.limits.clock.now());
     }
 }
 
-impl fmt::Debug for Presence {
+impl fmt::Debug for ClientGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Presence")
+        f.write_str("ClientGuard")
     }
 }

@@ -8,12 +8,12 @@
 //! 2. A flow that comes back after a pause goes on at the virtual time, less [one portion](FairQueue::portion): what it has
 //!    not used before is lost, but for that. So a flow that uses less than its share is served before all backlogged flows.
 //! 3. Within a flow the side that has waited longest is served first.
-//! 4. At most [`CREDIT`] is owed, as what a read brings is paid for afterwards; backlogged flows use half of it. A flow that
+//! 4. At most [`BURST`] is owed, as what a read brings is paid for afterwards; backlogged flows use half of it. A flow that
 //!    is ahead of the virtual time can use the other half, and mostly need not wait at all.
 //! 5. Only the first waiter sets a timer. It takes its portion, pays for it, and wakes the waiter that is first then.
 //! 6. Bytes of dropped text [weigh more](FairQueue::weigh) in the tag. They cost the rate no more than others.
 //!
-//! The rate itself is kept by a [`Budget`]. `connection/throttle.rs` is the user of this file.
+//! The rate itself is kept by a [`TokenBucket`]. `connection/throttle.rs` is the user of this file.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::limits::token_bucket::{Budget, CREDIT};
+use crate::limits::token_bucket::{BURST, TokenBucket};
 
 /// What a read takes at most, as time of the rate. A short message of a flow that is not backlogged waits for about so long.
 const PORTION: Duration = Duration::from_millis(4);
@@ -149,7 +149,7 @@ pub(crate) enum Answer {
 /// The flows, and what waits in each of them. `W` wakes a waiter.
 #[derive(Debug)]
 pub(crate) struct FairQueue<W> {
-    budget: Budget,
+    budget: TokenBucket,
     virtual_time: u64,
     flows: Slab<State<W>>,
     /// The flow of all sides that are alone.
@@ -185,7 +185,7 @@ impl<W> State<W> {
 impl<W: Clone> FairQueue<W> {
     /// Nothing is owed at first. The rate is in bytes per second.
     pub(crate) fn new(rate: NonZeroU64, now: Instant) -> Self {
-        let budget = Budget::new(rate, PORTION, now);
+        let budget = TokenBucket::new(rate, PORTION, now);
         let mut flows = Slab::new();
         let alone = FlowKey(flows.insert(State::new()));
         // A first flow has a portion that it has not used, too.
@@ -232,7 +232,7 @@ impl<W: Clone> FairQueue<W> {
             return Answer::Behind;
         }
         let tag = self.flows[flow.0].tag;
-        let credit = if tag < self.virtual_time { CREDIT } else { CREDIT - RESERVE };
+        let credit = if tag < self.virtual_time { BURST } else { BURST - RESERVE };
         if let Some(until) = self.budget.wait_for_credit(credit, now) {
             self.armed = Some(asker);
             return Answer::At(until);

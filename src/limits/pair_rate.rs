@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::limits::fair_rate::{FairRate, Flow};
-use crate::limits::token_bucket::{Budget, PORTION};
+use crate::limits::token_bucket::{PORTION, TokenBucket};
 
 /// The limits of the relay, each of which may be absent.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(crate) struct Rates {
 /// What both sides of a pair spend from. Each holds a clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Allowance {
-    pub(crate) pair: Option<Arc<Mutex<Budget>>>,
+    pub(crate) pair: Option<Arc<Mutex<TokenBucket>>>,
     pub(crate) share: Option<Arc<Flow>>,
 }
 
@@ -30,7 +30,7 @@ impl Rates {
 
     /// The allowance of a new pair, one side of which has come.
     pub(crate) fn of_pair(&self, now: Instant) -> Allowance {
-        let pair = self.pair.map(|rate| Arc::new(Mutex::new(Budget::new(rate, PORTION, now))));
+        let pair = self.pair.map(|rate| Arc::new(Mutex::new(TokenBucket::new(rate, PORTION, now))));
         Allowance { pair, share: self.all.as_ref().map(FairRate::open) }
     }
 }

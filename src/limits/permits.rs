@@ -1,4 +1,4 @@
-//! How many WebSockets there may be at a time: each holds a ticket from its admission to its end, also while it closes and
+//! How many WebSockets there may be at a time: each holds a permit from its admission to its end, also while it closes and
 //! has no seat any more.
 
 use std::sync::Arc;
@@ -6,22 +6,22 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Those that are left.
 #[derive(Debug)]
-pub(crate) struct Tickets(AtomicUsize);
+pub(crate) struct ConnectionPermits(AtomicUsize);
 
 /// One of them. It is given back by its drop.
 #[derive(Debug)]
-pub(crate) struct Ticket(Arc<Tickets>);
+pub(crate) struct ConnectionPermit(Arc<ConnectionPermits>);
 
-impl Tickets {
+impl ConnectionPermits {
     pub(crate) fn new(count: usize) -> Arc<Self> {
         Arc::new(Self(AtomicUsize::new(count)))
     }
 
     /// Takes one, if there is one left.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<Ticket> {
+    pub(crate) fn take(self: &Arc<Self>) -> Option<ConnectionPermit> {
         // The count guards nothing but itself, hence the ordering.
         self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).ok()?;
-        Some(Ticket(Arc::clone(self)))
+        Some(ConnectionPermit(Arc::clone(self)))
     }
 
     /// Whether none is left.
@@ -30,7 +30,7 @@ impl Tickets {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.0.fetch_add(1, Relaxed);
     }
@@ -42,10 +42,10 @@ mod tests {
 
     #[test]
     fn no_more_are_given_than_there_are() {
-        let tickets = Tickets::new(2);
-        let held: Vec<_> = (0..2).map(|_| tickets.take().unwrap()).collect();
-        assert!(tickets.take().is_none());
+        let permits = ConnectionPermits::new(2);
+        let held: Vec<_> = (0..2).map(|_| permits.take().unwrap()).collect();
+        assert!(permits.take().is_none());
         drop(held);
-        assert!(tickets.take().is_some());
+        assert!(permits.take().is_some());
     }
 }

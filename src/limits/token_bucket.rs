@@ -1,7 +1,7 @@
 //! How many bytes may pass in a second. Pure: time is an argument.
 //!
 //! What has passed is paid for afterwards, because nobody knows before a read how much there is to be read: each byte
-//! costs its share of a second, and as long as no more than [`CREDIT`] is owed more may pass. Once more is owed,
+//! costs its share of a second, and as long as no more than [`BURST`] is owed more may pass. Once more is owed,
 //! nothing may pass until everything is paid. Both sides of a pair wait for the same moment, some times in a second.
 //! Clients that share a rate with others wait in a queue instead: see [`fair_rate`](crate::limits::fair_rate).
 
@@ -9,10 +9,10 @@ use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 /// How much may be owed: short enough that nobody notices the wait, long enough that it is worth waking up for.
-pub(crate) const CREDIT: Duration = Duration::from_millis(100);
+pub(crate) const BURST: Duration = Duration::from_millis(100);
 
 /// How much of a pair's rate passes at once at most: with more, a slow rate would come in blocks of many seconds.
-pub(crate) const PORTION: Duration = CREDIT;
+pub(crate) const PORTION: Duration = BURST;
 
 /// Less than this is not worth a read, in bytes.
 const LEAST_PORTION: u64 = 512;
@@ -22,7 +22,7 @@ pub(crate) const LEAST_RATE: u64 = 1024;
 
 /// What may be spent at a rate.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct TokenBucket {
     /// In bytes per second.
     rate: NonZeroU64,
     /// In bytes.
@@ -33,7 +33,7 @@ pub(crate) struct Budget {
     closed_until: Instant,
 }
 
-impl Budget {
+impl TokenBucket {
     /// Nothing is owed at first. The rate is in bytes per second, and at least [`LEAST_RATE`].
     pub(crate) fn new(rate: NonZeroU64, portion: Duration, now: Instant) -> Self {
         let rate = rate.max(NonZeroU64::new(LEAST_RATE).unwrap_or(NonZeroU64::MIN));
@@ -44,7 +44,7 @@ impl Budget {
 
     /// When more may pass, if that is not now.
     pub(crate) fn wait(&mut self, now: Instant) -> Option<Instant> {
-        if self.paid_at > now + CREDIT {
+        if self.paid_at > now + BURST {
             self.closed_until = self.paid_at;
         }
         (self.closed_until > now).then_some(self.closed_until)
@@ -76,8 +76,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn budget(rate: u64, now: Instant) -> Budget {
-        Budget::new(rate.try_into().unwrap(), PORTION, now)
+    fn budget(rate: u64, now: Instant) -> TokenBucket {
+        TokenBucket::new(rate.try_into().unwrap(), PORTION, now)
     }
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
     fn the_slowest_rate_comes_in_small_portions_and_the_fastest_is_none() {
         let now = Instant::now();
         assert_eq!(budget(1, now).portion(), 512);
-        assert_eq!(Budget::new(NonZeroU64::new(1 << 20).unwrap(), Duration::from_millis(4), now).portion(), 4194);
+        assert_eq!(TokenBucket::new(NonZeroU64::new(1 << 20).unwrap(), Duration::from_millis(4), now).portion(), 4194);
         let mut fastest = budget(u64::MAX, now);
         assert!(fastest.portion() > 1 << 60);
         (0..1000).for_each(|_| fastest.spend(1, now));
@@ -133,7 +133,7 @@ mod tests {
                 budget.spend(bytes, now);
                 spent += bytes as u64;
                 let elapsed = (now - begin).as_secs_f64();
-                let most = rate as f64 * (elapsed + CREDIT.as_secs_f64()) + budget.portion() as f64 + 1.0;
+                let most = rate as f64 * (elapsed + BURST.as_secs_f64()) + budget.portion() as f64 + 1.0;
                 prop_assert!(spent as f64 <= most, "{spent} bytes in {elapsed} s");
                 let least = rate as f64 * (elapsed - idle.as_secs_f64()) * 0.999;
                 prop_assert!(spent as f64 >= least - 1.0, "only {spent} bytes in {elapsed} s");

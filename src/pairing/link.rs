@@ -4,9 +4,9 @@
 //! batch to its socket. So one batch is on its way in each direction at most: what was read is written while it is
 //! still in the cache, memory has a bound, and a reader that does not read slows its peer's sender and nobody else.
 //!
-//! The end of a direction is told by its [`Farewell`]. It overtakes nothing: the other side first gets every batch,
+//! The end of a direction is told by its [`CloseCause`]. It overtakes nothing: the other side first gets every batch,
 //! the [last one](Outgoing::finish) included, which needs no credit, so that whoever departs never has to wait. An
-//! end that is dropped without a farewell (a panic, a handshake that failed) says [`Farewell::Lost`].
+//! end that is dropped without a close_cause (a panic, a handshake that failed) says [`CloseCause::Lost`].
 //!
 //! The two ends do not know where they are: near and far are a matter of who holds them. The first side of a pair
 //! keeps its near end and parks the far end in the [`PairTable`](crate::pairing::pair_table::PairTable) for the second.
@@ -18,7 +18,7 @@ use async_channel::{Receiver, Sender, TryRecvError, TrySendError};
 
 /// Why nothing more comes from the other side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Farewell {
+pub enum CloseCause {
     /// It closed, or its stream ended between two messages.
     Left,
     /// It was reset, broke the protocol, ended within a message, or vanished otherwise.
@@ -30,7 +30,7 @@ pub enum Farewell {
     Stopping,
 }
 
-impl Farewell {
+impl CloseCause {
     /// The status code that tells it to the side that stays (RFC 6455, section 7.4.1).
     pub fn code(self) -> u16 {
         match self {
@@ -71,7 +71,7 @@ fn direction<T>() -> (Outgoing<T>, Incoming<T>) {
     // A second batch on its way would only wait behind the first, outside of the cache, and double what a stalled reader
     // costs.
     let (batches_in, batches_out) = async_channel::bounded(1);
-    let slip = Slip { credit: true, ..Slip::default() };
+    let slip = DirectionState { credit: true, ..DirectionState::default() };
     let slip = Arc::new(Mutex::new(slip));
     let outgoing = Outgoing { batches: batches_in, has_credit: false, slip: Arc::clone(&slip) };
     (outgoing, Incoming { batches: batches_out, slip })
@@ -80,7 +80,7 @@ fn direction<T>() -> (Outgoing<T>, Incoming<T>) {
 /// What goes with the channel of a direction: credits, which come back, and who waits at either end. (The channel could do
 /// the waiting, but a listener at each end, and a channel for the credits, would add 1 KiB to a connection.)
 #[derive(Debug)]
-struct Slip<T> {
+struct DirectionState<T> {
     /// Whether the credit waits to be taken.
     credit: bool,
     /// Whether the other side is gone. Then there is always a credit.
@@ -91,10 +91,10 @@ struct Slip<T> {
     receiver: Option<Waker>,
     /// The last words, to be found when the channel is empty and closed.
     batch: Option<T>,
-    farewell: Farewell,
+    close_cause: CloseCause,
 }
 
-impl<T> Default for Slip<T> {
+impl<T> Default for DirectionState<T> {
     fn default() -> Self {
         Self {
             credit: false,
@@ -102,13 +102,13 @@ impl<T> Default for Slip<T> {
             sender: None,
             receiver: None,
             batch: None,
-            farewell: Farewell::default(),
+            close_cause: CloseCause::default(),
         }
     }
 }
 
 /// Nothing that is half done is ever seen here, so a panic elsewhere spoils nothing.
-fn lock<T>(slip: &Mutex<Slip<T>>) -> MutexGuard<'_, Slip<T>> {
+fn lock<T>(slip: &Mutex<DirectionState<T>>) -> MutexGuard<'_, DirectionState<T>> {
     slip.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -117,7 +117,7 @@ fn lock<T>(slip: &Mutex<Slip<T>>) -> MutexGuard<'_, Slip<T>> {
 pub struct Outgoing<T> {
     batches: Sender<T>,
     has_credit: bool,
-    slip: Arc<Mutex<Slip<T>>>,
+    slip: Arc<Mutex<DirectionState<T>>>,
 }
 
 impl<T> Outgoing<T> {
@@ -155,11 +155,11 @@ impl<T> Outgoing<T> {
         lock(&self.slip).abandoned
     }
 
-    /// Ends this direction: the other side gets what is under way, then `last`, then `farewell`.
-    pub fn finish(self, last: Option<T>, farewell: Farewell) {
+    /// Ends this direction: the other side gets what is under way, then `last`, then `close_cause`.
+    pub fn finish(self, last: Option<T>, close_cause: CloseCause) {
         let mut slip = lock(&self.slip);
         slip.batch = last;
-        slip.farewell = farewell;
+        slip.close_cause = close_cause;
     }
 
     /// Wakes the other side, if it waits.
@@ -184,14 +184,14 @@ pub enum Next<T> {
     /// A batch. Its credit is to be given back when it is written.
     Batch(T),
     /// The end; it stays the answer from then on.
-    End(Farewell),
+    End(CloseCause),
 }
 
 /// The receiving half of one direction.
 #[derive(Debug)]
 pub struct Incoming<T> {
     batches: Receiver<T>,
-    slip: Arc<Mutex<Slip<T>>>,
+    slip: Arc<Mutex<DirectionState<T>>>,
 }
 
 /// The channel's own way to wait needs to stay where it is, but that is not used.
@@ -204,7 +204,9 @@ impl<T> Incoming<T> {
         let mut slip = lock(&self.slip);
         match self.batches.try_recv() {
             Ok(batch) => Poll::Ready(Next::Batch(batch)),
-            Err(TryRecvError::Closed) => Poll::Ready(slip.batch.take().map_or(Next::End(slip.farewell), Next::Batch)),
+            Err(TryRecvError::Closed) => {
+                Poll::Ready(slip.batch.take().map_or(Next::End(slip.close_cause), Next::Batch))
+            }
             Err(TryRecvError::Empty) => {
                 let previous = slip.receiver.replace(cx.waker().clone());
                 drop(slip);
@@ -219,7 +221,7 @@ impl<T> Incoming<T> {
         self.tell_sender(|slip| slip.credit = true);
     }
 
-    fn tell_sender(&self, tell: impl FnOnce(&mut Slip<T>)) {
+    fn tell_sender(&self, tell: impl FnOnce(&mut DirectionState<T>)) {
         let mut slip = lock(&self.slip);
         tell(&mut slip);
         let sender = slip.sender.take();
@@ -283,11 +285,11 @@ mod tests {
         let (mut near, mut far) = link();
         assert!(ready(&mut near));
         near.outgoing.send(1);
-        near.outgoing.finish(Some(2), Farewell::Left);
+        near.outgoing.finish(Some(2), CloseCause::Left);
         assert_eq!(next(&mut far), Poll::Ready(Next::Batch(1)));
         assert_eq!(next(&mut far), Poll::Ready(Next::Batch(2)));
-        assert_eq!(next(&mut far), Poll::Ready(Next::End(Farewell::Left)));
-        assert_eq!(next(&mut far), Poll::Ready(Next::End(Farewell::Left)));
+        assert_eq!(next(&mut far), Poll::Ready(Next::End(CloseCause::Left)));
+        assert_eq!(next(&mut far), Poll::Ready(Next::End(CloseCause::Left)));
     }
 
     #[test]
@@ -295,7 +297,7 @@ mod tests {
         let (near, mut far) = link();
         assert_eq!(next(&mut far), Poll::Pending);
         drop(near);
-        assert_eq!(next(&mut far), Poll::Ready(Next::End(Farewell::Lost)));
+        assert_eq!(next(&mut far), Poll::Ready(Next::End(CloseCause::Lost)));
         assert!(far.outgoing.is_abandoned() && ready(&mut far));
         far.outgoing.send(1); // vanishes
     }

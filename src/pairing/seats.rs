@@ -16,16 +16,16 @@ use futures_lite::future::yield_now;
 use crate::buffers::buffer::Buffer;
 use crate::limits::capacity::Capacity;
 use crate::limits::pair_rate::{Allowance, Rates};
-use crate::limits::permits::{Ticket, Tickets};
+use crate::limits::permits::{ConnectionPermit, ConnectionPermits};
 use crate::limits::slots::Slots;
-use crate::pairing::link::{End, Farewell, link};
+use crate::pairing::link::{CloseCause, End, link};
 use crate::pairing::occupants::{Asked, Occupants};
 use crate::pairing::pair_code::PairCode;
 use crate::pairing::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 use crate::telemetry::counters::Counts;
-use crate::telemetry::events::Visit;
+use crate::telemetry::events::ConnectionRecord;
 
 /// How long a client waits for the permit of a connection that is ending, and how often it tries. The end is a matter of a turn
 /// of an executor.
@@ -68,8 +68,8 @@ pub(crate) struct Seats {
     first_waits: (Sender<()>, Receiver<()>),
     /// Counts takeover probes, so that most of the time occupants need not look.
     probes: AtomicU32,
-    tickets: Arc<Tickets>,
-    /// Connections whose closing handshake takes long. They make room when there are no tickets left.
+    permits: Arc<ConnectionPermits>,
+    /// Connections whose closing handshake takes long. They make room when there are no permits left.
     lingering: Arc<Slots>,
     /// How long the kernel of a probed client may acknowledge nothing. Zero: there are no probes.
     probe_timeout: Duration,
@@ -83,13 +83,13 @@ pub(crate) struct Claim {
     pub(crate) seat: Seat,
     pub(crate) end: End<Box<Buffer>>,
     /// What is told of it when it ends.
-    pub(crate) visit: Visit,
+    pub(crate) record: ConnectionRecord,
     /// What it spends from when its client sends something.
     pub(crate) allowance: Allowance,
     /// The worker that the connection is to run on.
     pub(crate) worker: usize,
     /// Counts the connection, for as long as it lives.
-    pub(crate) ticket: Ticket,
+    pub(crate) permit: ConnectionPermit,
 }
 
 /// Why no seat could be had.
@@ -165,7 +165,7 @@ impl Seats {
             state: Mutex::new(State { table, occupants: Occupants::default(), open: true }),
             first_waits: async_channel::bounded(1),
             probes: AtomicU32::default(),
-            tickets: Tickets::new(capacity.connections),
+            permits: ConnectionPermits::new(capacity.connections),
             lingering: Arc::new(Slots::new(capacity.lingering)),
             probe_timeout,
             rates,
@@ -192,8 +192,8 @@ impl Seats {
         }
     }
 
-    /// [Claims](Self::claim) a seat. If there is no ticket left, a lingering connection makes room. One that has just departed
-    /// gives its ticket back a moment after its seat.
+    /// [Claims](Self::claim) a seat. If there is no permit left, a lingering connection makes room. One that has just departed
+    /// gives its permit back a moment after its seat.
     async fn claim_with_room(
         self: &Arc<Self>,
         code: &PairCode,
@@ -203,7 +203,7 @@ impl Seats {
         let mut waits = has_departed;
         for nth in 0..TRIES {
             match self.claim(code.clone(), worker) {
-                Err(NoSeat::Full) if self.tickets.is_empty() => {
+                Err(NoSeat::Full) if self.permits.is_empty() => {
                     // One is enough, and takes a moment to end.
                     waits |= nth == 0 && self.lingering.revoke_oldest();
                     if !waits {
@@ -235,7 +235,7 @@ impl Seats {
     /// Takes a seat at `code` for a connection that is being admitted on `worker`.
     pub(crate) fn claim(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, NoSeat> {
         let (near, far) = link();
-        let ticket = self.tickets.take();
+        let permit = self.permits.take();
         let (now, met) = (self.clock.now(), Arc::default());
         let allowance = self.rates.of_pair(now);
         let parked = Box::new(Parked { far, met: Arc::clone(&met), worker, allowance: allowance.clone() });
@@ -243,8 +243,8 @@ impl Seats {
         if !state.open {
             return Err(NoSeat::Stopping);
         }
-        let Some(ticket) = ticket else {
-            // If these are gone there are tickets, too.
+        let Some(permit) = permit else {
+            // If these are gone there are permits, too.
             return Err(state.table.pair(&code).map_or(NoSeat::Full, NoSeat::Occupied));
         };
         let admission = state.table.connect(code, parked, now);
@@ -258,14 +258,14 @@ impl Seats {
                 if first_waits {
                     let _ = self.first_waits.0.try_send(()); // full: it is told already
                 }
-                let visit = Visit::first(id.number(), now, met);
-                Ok(Claim { seat: self.seat(id), end: near, visit, worker, allowance, ticket })
+                let record = ConnectionRecord::first(id.number(), now, met);
+                Ok(Claim { seat: self.seat(id), end: near, record, worker, allowance, permit })
             }
             Ok(Admission::Paired { id, handle, .. }) => {
                 let Parked { far, met, worker, allowance } = *handle;
                 allowance.meet();
-                let visit = Visit::second(id.number(), now, met);
-                Ok(Claim { seat: self.seat(id), end: far, visit, worker, allowance, ticket })
+                let record = ConnectionRecord::second(id.number(), now, met);
+                Ok(Claim { seat: self.seat(id), end: far, record, worker, allowance, permit })
             }
             Err(Refusal::Occupied { sides, .. }) => Err(NoSeat::Occupied(sides)),
             Err(Refusal::Full { .. }) => Err(NoSeat::Full),
@@ -297,7 +297,7 @@ impl Seats {
                 Some(deadline) => {
                     self.clock.sleep_until(deadline).await;
                     let now = self.clock.now();
-                    end_waits(|most| self.lock().table.expire_some(now, most), Farewell::Expired).await;
+                    end_waits(|most| self.lock().table.expire_some(now, most), CloseCause::Expired).await;
                 }
             }
         }
@@ -306,7 +306,7 @@ impl Seats {
     /// Admits no client any more, and tells those that wait that the relay stops.
     pub(crate) async fn close(&self) {
         self.lock().open = false;
-        end_waits(|most| self.lock().table.drain_some(most), Farewell::Stopping).await;
+        end_waits(|most| self.lock().table.drain_some(most), CloseCause::Stopping).await;
     }
 
     /// Asks both sides of a pair, unless there are no probes, or one is under way, or both have just answered.
@@ -338,12 +338,12 @@ impl Seats {
 }
 
 /// Ends the waits that `take` takes out of the table, in [portions](ENDS), and yields between them.
-async fn end_waits(take: impl Fn(usize) -> Vec<(ConnId, Box<Parked>)>, farewell: Farewell) {
+async fn end_waits(take: impl Fn(usize) -> Vec<(ConnId, Box<Parked>)>, close_cause: CloseCause) {
     loop {
         let taken = take(ENDS);
         let is_all = taken.len() < ENDS;
         for (_, parked) in taken {
-            parked.far.outgoing.finish(None, farewell);
+            parked.far.outgoing.finish(None, close_cause);
         }
         if is_all {
             return;
@@ -387,14 +387,14 @@ mod tests {
     use std::task::{Context, Poll};
 
     /// Polls `future` again and again, and returns how many of these waits have ended behind each poll.
-    async fn ended(future: impl Future, claims: &mut [Claim], farewell: Farewell) -> Vec<usize> {
+    async fn ended(future: impl Future, claims: &mut [Claim], close_cause: CloseCause) -> Vec<usize> {
         let (mut future, mut cx) = (pin!(future), Context::from_waker(Waker::noop()));
         let mut ended = vec![0];
         while ended.last() != Some(&claims.len()) {
             yield_now().await; // to the reactor, for a timer
             let _ = future.as_mut().poll(&mut cx);
             let mut has_ended = |claim: &mut Claim| match claim.end.incoming.poll_next(&mut cx) {
-                Poll::Ready(Next::End(told)) => told == farewell,
+                Poll::Ready(Next::End(told)) => told == close_cause,
                 _ => false,
             };
             ended.push(claims.iter_mut().filter_map(|claim| has_ended(claim).then_some(())).count());
@@ -416,8 +416,8 @@ mod tests {
             let mut claims: Vec<_> = (0..WAITS).map(claim).collect();
             let ended = Reactor::new().unwrap().block_on(async {
                 match stops {
-                    false => ended(seats.expire(), &mut claims, Farewell::Expired).await,
-                    true => ended(seats.close(), &mut claims, Farewell::Stopping).await,
+                    false => ended(seats.expire(), &mut claims, CloseCause::Expired).await,
+                    true => ended(seats.close(), &mut claims, CloseCause::Stopping).await,
                 }
             });
             assert_eq!(ended, [0, ENDS, 2 * ENDS, WAITS]);

@@ -368,9 +368,9 @@ mod tests {
 
     /// Whether the thread of an executor was woken.
     #[derive(Default)]
-    struct Bell(AtomicBool);
+    struct Notifier(AtomicBool);
 
-    impl Wake for Bell {
+    impl Wake for Notifier {
         fn wake(self: Arc<Self>) {
             self.0.store(true, SeqCst);
         }
@@ -378,15 +378,15 @@ mod tests {
 
     #[test]
     fn another_thread_can_wake_a_task_and_the_executor_with_it() {
-        let (executor, log, bell) = (Executor::default(), Log::default(), Arc::new(Bell::default()));
+        let (executor, log, notifier) = (Executor::default(), Log::default(), Arc::new(Notifier::default()));
         let told = spawn(&executor, &log, "told", None);
-        let waker = Waker::from(Arc::clone(&bell));
+        let waker = Waker::from(Arc::clone(&notifier));
         let mut running = pin!(executor.run(pending()));
         let mut poll = || assert!(running.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         poll();
-        assert!(!bell.0.load(SeqCst), "there is nothing to do");
+        assert!(!notifier.0.load(SeqCst), "there is nothing to do");
         std::thread::spawn(move || told.try_send(()).unwrap()).join().unwrap();
-        assert!(bell.0.load(SeqCst), "the executor sleeps on");
+        assert!(notifier.0.load(SeqCst), "the executor sleeps on");
         poll();
         poll();
         assert_eq!(log.borrow()[..], ["told", "again"]);

@@ -17,19 +17,19 @@ const ASLEEP: u8 = 2;
 
 /// A waker that also ends a wait for events.
 #[derive(Debug)]
-pub(super) struct Bell {
+pub(super) struct Notifier {
     state: AtomicU8,
     /// It is written to and never read: each write is an event of its own to whoever is told of changes only.
     event: OwnedFd,
 }
 
-impl Bell {
+impl Notifier {
     pub(super) fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { state: AtomicU8::new(AWAKE), event })
     }
 
-    /// The thread is about to sleep. False if it must not, because the bell has rung.
+    /// The thread is about to sleep. False if it must not, because the notifier has rung.
     pub(super) fn listen(&self) -> bool {
         self.state.compare_exchange(AWAKE, ASLEEP, SeqCst, SeqCst).is_ok()
     }
@@ -40,7 +40,7 @@ impl Bell {
     }
 }
 
-impl Wake for Bell {
+impl Wake for Notifier {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -53,7 +53,7 @@ impl Wake for Bell {
     }
 }
 
-impl AsFd for Bell {
+impl AsFd for Notifier {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
@@ -63,21 +63,21 @@ impl AsFd for Bell {
 mod tests {
     use super::*;
 
-    fn written(bell: &Bell) -> u64 {
+    fn written(notifier: &Notifier) -> u64 {
         let mut count = [0; 8];
-        rustix::io::read(&bell.event, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
+        rustix::io::read(&notifier.event, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
     }
 
     #[test]
     fn only_a_sleeper_costs_a_system_call() {
-        let bell = Arc::new(Bell::new().unwrap());
-        bell.wake_by_ref();
-        assert!(!bell.listen(), "it has rung");
-        bell.ignore();
-        assert_eq!(written(&bell), 0);
-        assert!(bell.listen());
-        bell.wake_by_ref();
-        bell.wake_by_ref();
-        assert_eq!(written(&bell), 1);
+        let notifier = Arc::new(Notifier::new().unwrap());
+        notifier.wake_by_ref();
+        assert!(!notifier.listen(), "it has rung");
+        notifier.ignore();
+        assert_eq!(written(&notifier), 0);
+        assert!(notifier.listen());
+        notifier.wake_by_ref();
+        notifier.wake_by_ref();
+        assert_eq!(written(&notifier), 1);
     }
 }

@@ -25,7 +25,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::notifier::Bell;
+use super::notifier::Notifier;
 use super::sync::lock;
 use super::timers::Timers;
 
@@ -60,14 +60,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// can be while the process was stopped, but not for a flood without an end.
 const ROUNDS: usize = 64;
 
-/// The bell's place, where no source will ever be.
-const BELL: Place = Place { index: u32::MAX, serial: 0 };
+/// The notifier's place, where no source will ever be.
+const NOTIFIER: SourceId = SourceId { index: u32::MAX, serial: 0 };
 
 /// The one thing that a thread waits for.
 #[derive(Debug)]
 pub(crate) struct Reactor {
     epoll: OwnedFd,
-    bell: Arc<Bell>,
+    notifier: Arc<Notifier>,
     timers: Timers,
     /// Never locked while a waker runs or is dropped, which may do anything.
     sources: Mutex<Slab<Source>>,
@@ -109,17 +109,17 @@ impl Source {
 #[derive(Debug)]
 pub(crate) struct Registration {
     reactor: Arc<Reactor>,
-    place: Place,
+    place: SourceId,
 }
 
 /// Where a source is. The serial number tells it from those that had its place before: an event may come late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Place {
+struct SourceId {
     index: u32,
     serial: u32,
 }
 
-impl Place {
+impl SourceId {
     fn to_data(self) -> EventData {
         EventData::new_u64(u64::from(self.serial) << 32 | u64::from(self.index))
     }
@@ -142,11 +142,11 @@ impl Reactor {
     /// If the system has no file descriptors left.
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let bell = Arc::new(Bell::new()?);
-        epoll::add(&epoll, bell.as_fd(), BELL.to_data(), EventFlags::IN | EventFlags::ET)?;
+        let notifier = Arc::new(Notifier::new()?);
+        epoll::add(&epoll, notifier.as_fd(), NOTIFIER.to_data(), EventFlags::IN | EventFlags::ET)?;
         Ok(Arc::new(Self {
             epoll,
-            bell,
+            notifier,
             timers: Timers::default(),
             sources: Mutex::default(),
             issued: AtomicU32::new(0),
@@ -170,16 +170,16 @@ impl Reactor {
     /// Runs a future on this thread, with all that it waits for.
     pub(crate) fn block_on<T>(self: &Arc<Self>, future: impl Future<Output = T>) -> T {
         /// Puts back what was current before.
-        struct Leave(Option<Arc<Reactor>>);
-        impl Drop for Leave {
+        struct RestoreCurrent(Option<Arc<Reactor>>);
+        impl Drop for RestoreCurrent {
             fn drop(&mut self) {
                 CURRENT.set(self.0.take());
             }
         }
-        let _leave = Leave(CURRENT.replace(Some(Arc::clone(self))));
+        let _leave = RestoreCurrent(CURRENT.replace(Some(Arc::clone(self))));
         let mut events = Vec::with_capacity(EVENTS);
         let mut future = pin!(future);
-        let waker = Waker::from(Arc::clone(&self.bell));
+        let waker = Waker::from(Arc::clone(&self.notifier));
         loop {
             if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return output;
@@ -188,19 +188,19 @@ impl Reactor {
         }
     }
 
-    /// Waits until something has happened, unless the bell has rung already, and wakes whom it concerns.
+    /// Waits until something has happened, unless the notifier has rung already, and wakes whom it concerns.
     ///
     /// A timer's time has come when it had come before the sockets were looked at. So whatever had happened to them by then is
     /// told first, also to a process that was stopped meanwhile: nobody is given up for an answer that is there.
     fn turn(&self, events: &mut Vec<Event>) {
         let now = Instant::now();
         let until = |deadline: Instant| deadline.saturating_duration_since(now).min(LONGEST_WAIT);
-        let mut wait = if self.bell.listen() { self.timers.next().map(until) } else { Some(Duration::ZERO) };
+        let mut wait = if self.notifier.listen() { self.timers.next().map(until) } else { Some(Duration::ZERO) };
         for _ in 0..ROUNDS {
             let timeout =
                 wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() });
             let result = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
-            self.bell.ignore(); // or each task that is woken here would ring it for a sleeper
+            self.notifier.ignore(); // or each task that is woken here would ring it for a sleeper
             debug_assert!(matches!(result, Ok(_) | Err(Errno::INTR)), "nothing else can happen to a wait");
             let are_all = events.len() < events.capacity();
             for event in events.drain(..) {
@@ -212,11 +212,11 @@ impl Reactor {
             wait = Some(Duration::ZERO);
         }
         self.timers.fire(now);
-        self.bell.ignore(); // the tasks have their turn now, and no other one before the next wait
+        self.notifier.ignore(); // the tasks have their turn now, and no other one before the next wait
     }
 
     fn report(&self, event: Event) {
-        let Place { index, serial } = Place::from_data(event.data);
+        let SourceId { index, serial } = SourceId::from_data(event.data);
         let mut sources = lock(&self.sources);
         if let Some(source) = sources.get_mut(index as usize)
             && source.serial == serial
@@ -232,7 +232,7 @@ impl Reactor {
         let serial = self.issued.fetch_add(1, Relaxed);
         let index = lock(&self.sources).insert(Source { serial, ..Source::default() });
         let index = u32::try_from(index).expect("file descriptors are 31 bits wide");
-        let registration = Registration { reactor: Arc::clone(self), place: Place { index, serial } };
+        let registration = Registration { reactor: Arc::clone(self), place: SourceId { index, serial } };
         epoll::add(&self.epoll, socket, registration.place.to_data(), ALL)?;
         Ok(registration)
     }
@@ -476,12 +476,12 @@ mod tests {
         let reactor = Reactor::new().unwrap();
         let (near, mut far) = sockets();
         let registration = reactor.register(&near).unwrap();
-        let waker = Waker::from(Arc::clone(&reactor.bell));
+        let waker = Waker::from(Arc::clone(&reactor.notifier));
         assert!(registration.poll(Readiness::Read, &mut Context::from_waker(&waker)).is_pending());
         far.write_all(b"message").unwrap();
         reactor.turn(&mut Vec::with_capacity(EVENTS));
         assert!(registration.poll(Readiness::Read, &mut Context::from_waker(&waker)).is_ready());
-        assert!(reactor.bell.listen());
+        assert!(reactor.notifier.listen());
     }
 
     #[test]

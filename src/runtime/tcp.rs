@@ -27,7 +27,7 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 
 /// A port that is listened on.
 #[derive(Debug)]
-pub(crate) struct Port(Source<TcpListener>);
+pub(crate) struct Port(Registered<TcpListener>);
 
 impl Port {
     /// Listens on the first address of `host` that can be listened on. A client that acknowledges or accepts nothing for
@@ -99,25 +99,25 @@ impl Listener for Port {
 }
 
 /// A socket, registered with the reactor of the thread that is the first to wait for it.
-struct Source<S> {
+struct Registered<S> {
     socket: S,
     registration: OnceLock<Registration>,
 }
 
-impl<S> From<S> for Source<S> {
+impl<S> From<S> for Registered<S> {
     fn from(socket: S) -> Self {
         Self { socket, registration: OnceLock::new() }
     }
 }
 
-impl<S: AsFd> fmt::Debug for Source<S> {
+impl<S: AsFd> fmt::Debug for Registered<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The standard library's would tell the addresses, too.
-        f.debug_tuple("Source").field(&self.socket.as_fd()).finish()
+        f.debug_tuple("Registered").field(&self.socket.as_fd()).finish()
     }
 }
 
-impl<S: AsFd> Source<S> {
+impl<S: AsFd> Registered<S> {
     fn poll(&self, readiness: Readiness, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let registration = match self.registration.get() {
             Some(registration) => registration,
@@ -132,7 +132,7 @@ impl<S: AsFd> Source<S> {
 
 /// A TCP connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Tcp(Arc<Source<TcpStream>>);
+pub(crate) struct Tcp(Arc<Registered<TcpStream>>);
 
 impl Transport for Tcp {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -147,7 +147,7 @@ impl Transport for Tcp {
         self.0.poll(Readiness::End, cx)
     }
 
-    fn leave_unread(&self) {
+    fn mark_readable(&self) {
         if let Some(registration) = self.0.registration.get() {
             registration.set_ready(Readiness::Read);
         }
@@ -195,9 +195,9 @@ impl Transport for Tcp {
         self.0.socket.shutdown(Shutdown::Write)
     }
 
-    fn leave_thread(self) -> Self {
+    fn deregister(self) -> Self {
         match Arc::try_unwrap(self.0) {
-            Ok(Source { socket, registration }) => {
+            Ok(Registered { socket, registration }) => {
                 if let Some(registration) = registration.into_inner() {
                     registration.end(&socket);
                 }
@@ -217,7 +217,7 @@ impl AsyncRead for Tcp {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
                     if result.as_ref().is_ok_and(|&count| count == buffer.len()) || result.is_err() {
-                        self.leave_unread();
+                        self.mark_readable();
                     }
                     return Poll::Ready(result);
                 }

@@ -34,7 +34,7 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Clone + Debug + Unpin + 'st
     fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Says that what [readable](Self::poll_readable) told is still so: somebody else is going to receive it.
-    fn leave_unread(&self);
+    fn mark_readable(&self);
 
     /// Receives what is there, or fails with [`io::ErrorKind::WouldBlock`]. Zero is the end of the stream.
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize>;
@@ -57,5 +57,5 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Clone + Debug + Unpin + 'st
     fn shut_down(&self) -> io::Result<()>;
 
     /// The same socket, for a task on another thread to wait for.
-    fn leave_thread(self) -> Self;
+    fn deregister(self) -> Self;
 }

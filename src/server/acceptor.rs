@@ -68,7 +68,7 @@ async fn accept<L: Listener>(listener: L, shared: &Shared<L::Socket>, alive: Sto
                 Ok(accepted) => break accepted,
                 // Whatever it is, the next one may be better.
                 Err(error) => {
-                    events::accept_failed(&shared.stats, &error);
+                    events::accept_failed(&shared.telemetry, &error);
                     let pause = pause(&error, &shared.door.handshakes);
                     shared.clock.sleep_until(shared.clock.now() + pause).await;
                 }

@@ -16,7 +16,7 @@ use crate::access::access_tokens::AccessTokens;
 use crate::access::origin::Origin;
 use crate::access::policy::Policy;
 use crate::buffers::memory::Memory;
-use crate::connection::keepalive::Rules;
+use crate::connection::keepalive::KeepaliveConfig;
 use crate::http::network::Network;
 use crate::http::opening::Door;
 use crate::limits::capacity::{Capacity, INBOX, Wish};
@@ -33,7 +33,7 @@ use crate::runtime::tcp::Port;
 use crate::runtime::transport::Listener;
 use crate::server::acceptor::Acceptor;
 use crate::server::worker::{Shared, Worker};
-use crate::telemetry::counters::{Counters, Stats};
+use crate::telemetry::counters::{Counters, Telemetry};
 use crate::telemetry::events::Running;
 use crate::websocket::reframer::Tally;
 
@@ -204,7 +204,7 @@ fn start<L>(config: &Config, listener: L, local_addr: SocketAddr) -> io::Result<
 where
     L: Listener<Socket: Send> + Send + 'static,
 {
-    let Parts { seats, stats, door, request_stop, acceptor, workers } =
+    let Parts { seats, telemetry, door, request_stop, acceptor, workers } =
         Parts::new(config, listener, Arc::new(SystemClock));
     let (tell_end, ended) = stop();
     // Its last owner is the last worker.
@@ -220,13 +220,13 @@ where
             drop(running);
         })?;
     }
-    Ok(RelayHandle { local_addr, seats, stats, door, request_stop, ended })
+    Ok(RelayHandle { local_addr, seats, telemetry, door, request_stop, ended })
 }
 
 /// All that a relay consists of, before any of it runs. What runs it is threads, or a simulation.
 pub(crate) struct Parts<L: Listener> {
     pub(crate) seats: Arc<Seats>,
-    pub(crate) stats: Arc<Stats>,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) door: Arc<Door>,
     /// Its drop stops the relay.
     pub(crate) request_stop: StopOnDrop,
@@ -247,7 +247,7 @@ impl<L: Listener> Parts<L> {
         let rates = Rates::new(config.max_rate_per_pair, config.max_rate, clock.now());
         let seats = Seats::new(ttl, capacity, config.probe_timeout.min(LONGEST), rates, Arc::clone(&clock));
         let seats = Arc::new(seats);
-        let stats = Arc::new(Stats::default());
+        let telemetry = Arc::new(Telemetry::default());
         let (request_stop, stop_requested) = stop();
         let (close_door, door_closed) = stop();
         let (stop_all, stopped) = stop();
@@ -267,14 +267,14 @@ impl<L: Listener> Parts<L> {
             trusted_proxies: config.trusted_proxies.clone(),
             proxy_protocol: config.proxy_protocol,
             seats: Arc::clone(&seats),
-            stats: Arc::clone(&stats),
+            telemetry: Arc::clone(&telemetry),
             log_addresses: config.log_addresses,
             clock: Arc::clone(&clock),
         });
         let shared = Arc::new(Shared {
             door: Arc::clone(&door),
             seats: Arc::clone(&seats),
-            stats: Arc::clone(&stats),
+            telemetry: Arc::clone(&telemetry),
             buffer_memory: Memory::new(config.max_buffer_memory),
             inboxes,
             door_closed,
@@ -283,7 +283,10 @@ impl<L: Listener> Parts<L> {
             beats: config.ping_interval.is_some() || !config.probe_timeout.is_zero(),
             write_timeout: config.write_timeout.min(LONGEST),
             probe_timeout: config.probe_timeout.min(LONGEST),
-            liveness: Rules::new(config.ping_interval.map(|interval| interval.min(LONGEST)), config.ping_timeout),
+            keepalive: KeepaliveConfig::new(
+                config.ping_interval.map(|interval| interval.min(LONGEST)),
+                config.ping_timeout,
+            ),
             clock,
         });
         let acceptor = Acceptor {
@@ -299,7 +302,7 @@ impl<L: Listener> Parts<L> {
             .enumerate()
             .map(|(index, inbox)| Worker { index, inbox, shared: Arc::clone(&shared) })
             .collect();
-        Self { seats, stats, door, request_stop, acceptor, workers }
+        Self { seats, telemetry, door, request_stop, acceptor, workers }
     }
 }
 
@@ -308,7 +311,7 @@ impl<L: Listener> Parts<L> {
 pub struct RelayHandle {
     local_addr: SocketAddr,
     seats: Arc<Seats>,
-    stats: Arc<Stats>,
+    telemetry: Arc<Telemetry>,
     door: Arc<Door>,
     request_stop: StopOnDrop,
     ended: Stop,
@@ -327,7 +330,7 @@ impl RelayHandle {
 
     /// How many messages were forwarded, with how many bytes, and dropped for being text, since the start.
     pub fn tally(&self) -> Tally {
-        self.stats.tally()
+        self.telemetry.tally()
     }
 
     /// What it has done since the start, and what it has at the moment.
@@ -346,7 +349,7 @@ impl RelayHandle {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn counters(&self) -> Counters {
-        self.stats.counters(self.seats.counts())
+        self.telemetry.counters(self.seats.counts())
     }
 
     /// Lets those join from now on who have one of these access tokens, and nobody else, whatever was asked for before.

@@ -16,8 +16,8 @@ use futures_lite::FutureExt;
 
 use crate::buffers::memory::Memory;
 use crate::buffers::pool::Pool;
-use crate::connection::keepalive::Rules;
-use crate::connection::{Connection, Surroundings};
+use crate::connection::keepalive::KeepaliveConfig;
+use crate::connection::{Connection, WorkerContext};
 use crate::http::opening::{self, Admitted, Door};
 use crate::pairing::seats::Seats;
 use crate::runtime::clock::Clock;
@@ -25,7 +25,7 @@ use crate::runtime::executor::{Executor, Spawn};
 use crate::runtime::reactor::Reactor;
 use crate::runtime::stop::{Stop, StopOnDrop};
 use crate::runtime::transport::Transport;
-use crate::telemetry::counters::Stats;
+use crate::telemetry::counters::Telemetry;
 use crate::websocket::reframer::Reframer;
 
 /// At a beat, one in so many connections looks at its client: none waits for all the others.
@@ -36,7 +36,7 @@ const SHARES: usize = 4;
 pub(crate) struct Shared<T> {
     pub(crate) door: Arc<Door>,
     pub(crate) seats: Arc<Seats>,
-    pub(crate) stats: Arc<Stats>,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) buffer_memory: Arc<Memory>,
     /// The way to each worker.
     pub(crate) inboxes: Vec<Sender<Job<T>>>,
@@ -45,7 +45,7 @@ pub(crate) struct Shared<T> {
     /// Tells connections to close.
     pub(crate) stopped: Stop,
     pub(crate) max_message: Option<u64>,
-    pub(crate) liveness: Rules,
+    pub(crate) keepalive: KeepaliveConfig,
     pub(crate) write_timeout: Duration,
     pub(crate) probe_timeout: Duration,
     /// Whether there are beats: somebody is asked whether it is there, at some time.
@@ -90,14 +90,14 @@ impl<T: Transport> Worker<T> {
     /// Makes each connection that comes in a task of the executor, until the inbox is closed.
     pub(crate) async fn serve(self, executor: &impl Spawn, pool: Rc<Pool>) {
         let Self { index, inbox, shared } = self;
-        let surroundings = Rc::new(Surroundings {
+        let context = Rc::new(WorkerContext {
             pool,
             clock: Arc::clone(&shared.clock),
-            stats: Arc::clone(&shared.stats),
+            telemetry: Arc::clone(&shared.telemetry),
             stopping: Cell::new(false),
             turn: executor.turn(),
             beat: Cell::new(0),
-            liveness: shared.liveness,
+            keepalive: shared.keepalive,
             write_timeout: shared.write_timeout,
             probe_timeout: shared.probe_timeout,
             lingering: shared.seats.lingering(),
@@ -105,7 +105,7 @@ impl<T: Transport> Worker<T> {
         // One waits for the signal in the place of all, which costs each of them a flag instead of a listener.
         let stop = async {
             shared.stopped.clone().wait().await;
-            surroundings.stopping.set(true);
+            context.stopping.set(true);
             executor.wake(0, 1);
             pending::<()>().await;
         };
@@ -115,14 +115,14 @@ impl<T: Transport> Worker<T> {
                 pending::<()>().await;
             }
             loop {
-                if Rc::strong_count(&surroundings) == 1 {
+                if Rc::strong_count(&context) == 1 {
                     // All connections are gone, and the thread may sleep until there is one.
                     let _ = comes.recv().await;
                 }
-                let due = shared.clock.now() + shared.liveness.beat;
+                let due = shared.clock.now() + shared.keepalive.beat;
                 shared.clock.sleep_until(due).await;
-                let beat = surroundings.beat.get().wrapping_add(1);
-                surroundings.beat.set(beat);
+                let beat = context.beat.get().wrapping_add(1);
+                context.beat.set(beat);
                 executor.wake(beat as usize % SHARES, SHARES);
             }
         };
@@ -134,11 +134,11 @@ impl<T: Transport> Worker<T> {
                     Stage::Handshake(socket, peer) => {
                         executor.spawn(handshake(alive, socket, peer, index, Arc::clone(&shared)));
                     }
-                    Stage::Connection(Admitted { socket, read_ahead, claim, presence }) => {
-                        let surroundings = Rc::clone(&surroundings);
+                    Stage::Connection(Admitted { socket, read_ahead, claim, client_guard }) => {
+                        let context = Rc::clone(&context);
                         let reframer = Reframer::new(shared.max_message);
                         let connection =
-                            Connection::new(socket, &read_ahead, claim, reframer, surroundings, presence, alive);
+                            Connection::new(socket, &read_ahead, claim, reframer, context, client_guard, alive);
                         executor.spawn(connection);
                         let _ = came.try_send(()); // full: it is told already
                     }
@@ -154,7 +154,7 @@ async fn handshake<T: Transport>(alive: StopOnDrop, socket: T, peer: IpAddr, ind
     if let Some(mut admitted) = admitted {
         let worker = admitted.claim.worker;
         if worker != index {
-            admitted.socket = admitted.socket.leave_thread();
+            admitted.socket = admitted.socket.deregister();
         }
         let inbox = &shared.inboxes[worker];
         // It fails if the relay has stopped meanwhile; what is in it then departs.

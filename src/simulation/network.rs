@@ -434,7 +434,7 @@ impl Transport for Socket {
         stream.ended_watcher.poll(cx, stream.end_arrived)
     }
 
-    fn leave_unread(&self) {
+    fn mark_readable(&self) {
         self.wire.borrow_mut().streams[1 - self.side].reader.has_come = true;
     }
 
@@ -502,7 +502,7 @@ impl Transport for Socket {
         Ok(())
     }
 
-    fn leave_thread(self) -> Self {
+    fn deregister(self) -> Self {
         self
     }
 }
@@ -515,7 +515,7 @@ impl AsyncRead for Socket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
                     if !result.as_ref().is_ok_and(|&count| count < buffer.len()) {
-                        self.leave_unread();
+                        self.mark_readable();
                     }
                     return Poll::Ready(result);
                 }

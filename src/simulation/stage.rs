@@ -20,7 +20,7 @@ use crate::pairing::seats::Seats;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::StopOnDrop;
 use crate::server::relay::{Config, Parts};
-use crate::telemetry::counters::{Counters, Stats};
+use crate::telemetry::counters::{Counters, Telemetry};
 
 /// More steps than any seed takes: a world that does not come to rest spins.
 const STEPS: usize = 2_000_000;
@@ -30,7 +30,7 @@ pub(super) struct Relay {
     arrivals: Sender<io::Result<Socket>>,
     pub(super) seats: Arc<Seats>,
     client_limits: Arc<ClientLimits>,
-    stats: Arc<Stats>,
+    telemetry: Arc<Telemetry>,
     pools: Vec<Rc<Pool>>,
     /// Until it is stopped.
     pub(super) running: Option<StopOnDrop>,
@@ -39,7 +39,7 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn start(config: &Config, executor: &Rc<Executor>, clock: Arc<dyn Clock>) -> Self {
         let (arrivals, listener) = listener();
-        let Parts { seats, stats, request_stop, acceptor, workers, .. } = Parts::new(config, listener, clock);
+        let Parts { seats, telemetry, request_stop, acceptor, workers, .. } = Parts::new(config, listener, clock);
         let client_limits = Arc::clone(&acceptor.shared.door.client_limits);
         executor.spawn(("acceptor", 0), acceptor.run());
         let mut pools = Vec::new();
@@ -49,7 +49,7 @@ impl Relay {
             pools.push(Rc::clone(&pool));
             executor.spawn(("worker", worker.index), async move { worker.serve(&tasks, pool).await });
         }
-        Self { arrivals, seats, client_limits, stats, pools, running: Some(request_stop) }
+        Self { arrivals, seats, client_limits, telemetry, pools, running: Some(request_stop) }
     }
 
     /// Lets a socket come to its listener. It is closed if nobody listens.
@@ -63,7 +63,7 @@ impl Relay {
     }
 
     pub(super) fn counters(&self) -> Counters {
-        self.stats.counters(self.seats.counts())
+        self.telemetry.counters(self.seats.counts())
     }
 
     /// The memory, in bytes, in buffers that are not free.

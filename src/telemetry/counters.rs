@@ -8,7 +8,7 @@ use crate::websocket::reframer::Tally;
 
 /// Counters since the start. They are independent of each other, hence the relaxed ordering.
 #[derive(Debug, Default)]
-pub(crate) struct Stats {
+pub(crate) struct Telemetry {
     opened: AtomicU64,
     rejected: [AtomicU64; Rejection::ALL.len()],
     closed: [AtomicU64; Outcome::ALL.len()],
@@ -69,7 +69,7 @@ pub(crate) struct Counts {
     pub(crate) lingering: usize,
 }
 
-impl Stats {
+impl Telemetry {
     /// Adds what a connection's tally has grown by.
     pub(crate) fn count(&self, before: Tally, after: Tally) {
         let add = |counter: &AtomicU64, before, after| {
@@ -161,26 +161,26 @@ mod tests {
 
     #[test]
     fn only_what_a_tally_has_grown_by_counts() {
-        let stats = Stats::default();
+        let telemetry = Telemetry::default();
         let tally = |forwarded, dropped, bytes| Tally { forwarded, dropped, bytes };
-        stats.count(tally(2, 3, 5), tally(2, 7, 5));
-        stats.count(tally(2, 7, 5), tally(12, 7, 25));
-        assert_eq!(stats.tally(), tally(10, 4, 20));
+        telemetry.count(tally(2, 3, 5), tally(2, 7, 5));
+        telemetry.count(tally(2, 7, 5), tally(12, 7, 25));
+        assert_eq!(telemetry.tally(), tally(10, 4, 20));
     }
 
     #[test]
     fn each_reason_and_outcome_has_a_counter_of_its_own() {
-        let stats = Stats::default();
+        let telemetry = Telemetry::default();
         let times = |nth: usize| 0..=nth;
         for (nth, &reason) in Rejection::ALL.iter().enumerate() {
-            times(nth).for_each(|_| stats.rejected(reason));
+            times(nth).for_each(|_| telemetry.rejected(reason));
         }
         for (nth, &outcome) in Outcome::ALL.iter().enumerate() {
-            times(nth).for_each(|_| stats.opened());
-            times(nth).for_each(|_| stats.closed(outcome));
+            times(nth).for_each(|_| telemetry.opened());
+            times(nth).for_each(|_| telemetry.closed(outcome));
         }
-        stats.opened();
-        let Counters { connections, rejected, closed, panics, .. } = stats.counters(Counts::default());
+        telemetry.opened();
+        let Counters { connections, rejected, closed, panics, .. } = telemetry.counters(Counts::default());
         assert!(rejected.iter().zip(1..).all(|((_, count), nth)| *count == nth), "{rejected:?}");
         assert!(closed.iter().zip(1..).all(|((_, count), nth)| *count == nth), "{closed:?}");
         assert_eq!(connections, 1);

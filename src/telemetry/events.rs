@@ -1,4 +1,4 @@
-//! What the relay tells of itself, and the words it does so with. An event is counted in [`Stats`] and logged in the same
+//! What the relay tells of itself, and the words it does so with. An event is counted in [`Telemetry`] and logged in the same
 //! place, so that logs, counters and the README cannot differ.
 //!
 //! **Nothing that a client said is ever told**: an event consists of numbers, of the words in this file and of what the
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
-use crate::pairing::link::Farewell;
-use crate::telemetry::counters::Stats;
+use crate::pairing::link::CloseCause;
+use crate::telemetry::counters::Telemetry;
 
 /// Whose events these are. A logger tells them from those of other crates by it, some of which tell what clients say.
 const TARGET: &str = "arc_relay";
@@ -117,13 +117,13 @@ words! {
 }
 
 /// For a client that stays: how its peer departed.
-impl From<Farewell> for Outcome {
-    fn from(farewell: Farewell) -> Self {
-        match farewell {
-            Farewell::Left => Self::PeerLeft,
-            Farewell::Lost => Self::PeerLost,
-            Farewell::Expired => Self::Expired,
-            Farewell::Stopping => Self::Stopped,
+impl From<CloseCause> for Outcome {
+    fn from(close_cause: CloseCause) -> Self {
+        match close_cause {
+            CloseCause::Left => Self::PeerLeft,
+            CloseCause::Lost => Self::PeerLost,
+            CloseCause::Expired => Self::Expired,
+            CloseCause::Stopping => Self::Stopped,
         }
     }
 }
@@ -151,22 +151,22 @@ pub(crate) fn stopping() {
 }
 
 /// A connection could not be accepted.
-pub(crate) fn accept_failed(stats: &Stats, error: &io::Error) {
-    stats.accept_failed();
+pub(crate) fn accept_failed(telemetry: &Telemetry, error: &io::Error) {
+    telemetry.accept_failed();
     warn!(target: TARGET, error:%; "accept_failed");
 }
 
 /// A client at the front door.
 #[derive(Debug)]
-pub(crate) struct Witness<'a> {
-    stats: &'a Stats,
+pub(crate) struct RejectionRecorder<'a> {
+    telemetry: &'a Telemetry,
     /// Where it comes from, as far as that is known, if it is to be told.
     address: Cell<Option<IpAddr>>,
 }
 
-impl<'a> Witness<'a> {
-    pub(crate) fn new(stats: &'a Stats, address: Option<IpAddr>) -> Self {
-        Self { stats, address: Cell::new(address.map(|address| address.to_canonical())) }
+impl<'a> RejectionRecorder<'a> {
+    pub(crate) fn new(telemetry: &'a Telemetry, address: Option<IpAddr>) -> Self {
+        Self { telemetry, address: Cell::new(address.map(|address| address.to_canonical())) }
     }
 
     /// A proxy has said for whom it asks.
@@ -180,23 +180,23 @@ impl<'a> Witness<'a> {
 
     /// It is not let in, and gets an answer with this status, if any is known of.
     pub(crate) fn rejected(&self, reason: Rejection, status: Option<u16>) {
-        self.stats.rejected(reason);
+        self.telemetry.rejected(reason);
         let address = self.address.get().map(|address| address.to_string());
         debug!(target: TARGET, status, reason = reason.name(), address; "refused");
     }
 }
 
-impl Drop for Witness<'_> {
+impl Drop for RejectionRecorder<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.stats.panicked();
+            self.telemetry.panicked();
         }
     }
 }
 
 /// A WebSocket, from when it has its seat.
 #[derive(Debug)]
-pub(crate) struct Visit {
+pub(crate) struct ConnectionRecord {
     number: u64,
     is_first: bool,
     began: Instant,
@@ -206,7 +206,7 @@ pub(crate) struct Visit {
     pub(crate) address: Option<Box<IpAddr>>,
 }
 
-impl Visit {
+impl ConnectionRecord {
     /// Of the first side of a pair.
     pub(crate) fn first(number: u64, now: Instant, met: Arc<OnceLock<Instant>>) -> Self {
         Self { number, is_first: true, began: now, met, address: None }
@@ -219,8 +219,15 @@ impl Visit {
     }
 
     /// It has ended. The client was sent a close frame with this status code, if any, and `bytes` of it were forwarded.
-    pub(crate) fn end(&self, stats: &Stats, outcome: Outcome, status_code: Option<u16>, bytes: u64, now: Instant) {
-        stats.closed(outcome);
+    pub(crate) fn end(
+        &self,
+        telemetry: &Telemetry,
+        outcome: Outcome,
+        status_code: Option<u16>,
+        bytes: u64,
+        now: Instant,
+    ) {
+        telemetry.closed(outcome);
         let waited_until = *self.met.get().unwrap_or(&now);
         info!(
             target: TARGET,
@@ -259,8 +266,8 @@ mod tests {
     #[test]
     fn the_first_side_has_waited_until_the_second_came() {
         let (begin, met) = (Instant::now(), Arc::default());
-        let first = Visit::first(1, begin, Arc::clone(&met));
-        let second = Visit::second(2, begin + Duration::from_secs(3), Arc::clone(&met));
+        let first = ConnectionRecord::first(1, begin, Arc::clone(&met));
+        let second = ConnectionRecord::second(2, begin + Duration::from_secs(3), Arc::clone(&met));
         assert_eq!(first.met.get(), Some(&second.began));
         assert_eq!(met.get().unwrap().duration_since(first.began), Duration::from_secs(3));
     }

@@ -119,7 +119,7 @@ pub struct Tally {
 pub struct Reframer {
     position: Position,
     /// The message whose last fragment has not come, if any.
-    message: Option<Kind>,
+    message: Option<MessageKind>,
     /// The payload of the current message so far, in bytes, the frame being read included.
     message_length: u64,
     limit: u64,
@@ -134,7 +134,7 @@ pub struct Reframer {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum MessageKind {
     Binary,
     Text,
 }
@@ -152,7 +152,7 @@ enum Position {
 /// What is left of a frame in the middle of it.
 #[derive(Clone, Copy)]
 struct Payload {
-    kind: Kind,
+    kind: MessageKind,
     fin: bool,
     /// The opcode of the next part: the frame's own for the first, continuation after it.
     opcode: u8,
@@ -173,7 +173,7 @@ struct Header {
 }
 
 /// An event whose data is named by its place in the buffer.
-enum Found {
+enum HeaderParse {
     Starved { frame: usize },
     Yield,
     Ping(Range<usize>),
@@ -212,16 +212,16 @@ impl Reframer {
     pub fn advance<'b>(&mut self, buffer: &'b mut Buffer) -> Result<Event<'b>, Violation> {
         let event = self.find(buffer).and_then(|found| {
             Ok(match found {
-                Found::Starved { frame } => {
+                HeaderParse::Starved { frame } => {
                     self.effort = 0;
                     Event::Starved { frame }
                 }
-                Found::Yield => {
+                HeaderParse::Yield => {
                     self.effort = 0;
                     Event::Yield
                 }
-                Found::Ping(payload) => Event::Ping(&buffer.bytes[payload]),
-                Found::Close(payload) => {
+                HeaderParse::Ping(payload) => Event::Ping(&buffer.bytes[payload]),
+                HeaderParse::Close(payload) => {
                     self.end();
                     buffer.clear_input();
                     close(&buffer.bytes[payload])?
@@ -260,31 +260,33 @@ impl Reframer {
         self.message = None;
     }
 
-    fn find(&mut self, buffer: &mut Buffer) -> Result<Found, Violation> {
+    fn find(&mut self, buffer: &mut Buffer) -> Result<HeaderParse, Violation> {
         loop {
             match self.position {
                 Position::Header => {
                     self.forward_messages(buffer);
                     if self.effort >= EFFORT && !buffer.input().is_empty() {
-                        return Ok(Found::Yield);
+                        return Ok(HeaderParse::Yield);
                     }
                     self.effort += FRAME_EFFORT;
-                    let Some(header) = self.header(buffer.input())? else { return Ok(Found::Starved { frame: 0 }) };
+                    let Some(header) = self.header(buffer.input())? else {
+                        return Ok(HeaderParse::Starved { frame: 0 });
+                    };
                     if header.first & 0x8 == 0 {
                         if let Some(frame) = self.begin_data(&header, buffer)? {
-                            return Ok(Found::Starved { frame });
+                            return Ok(HeaderParse::Starved { frame });
                         }
                     } else {
                         let whole = header.size + header.length as usize; // at most 125
                         if buffer.input().len() < whole {
-                            return Ok(Found::Starved { frame: whole });
+                            return Ok(HeaderParse::Starved { frame: whole });
                         }
                         let payload = buffer.input.start + header.size..buffer.input.start + whole;
                         buffer.input.start = payload.end;
                         unmask(&mut buffer.bytes[payload.clone()], 0, header.key);
                         match header.first & 0xF {
-                            PING => return Ok(Found::Ping(payload)),
-                            CLOSE => return Ok(Found::Close(payload)),
+                            PING => return Ok(HeaderParse::Ping(payload)),
+                            CLOSE => return Ok(HeaderParse::Close(payload)),
                             // A pong asks for nothing, and those that nobody has asked for (section 5.5.3) have no such data.
                             _ => {
                                 if let [byte] = buffer.bytes[payload] {
@@ -296,13 +298,13 @@ impl Reframer {
                 }
                 Position::Payload(payload) => {
                     if buffer.input().is_empty() && payload.remaining > 0 {
-                        return Ok(Found::Starved { frame: 0 });
+                        return Ok(HeaderParse::Starved { frame: 0 });
                     }
                     self.continue_data(payload, buffer)?;
                 }
                 Position::End => {
                     buffer.clear_input();
-                    return Ok(Found::Starved { frame: 0 });
+                    return Ok(HeaderParse::Starved { frame: 0 });
                 }
             }
         }
@@ -408,8 +410,8 @@ impl Reframer {
         let fin = header.first & FIN != 0;
         let (kind, before) = match (opcode, self.message) {
             (CONTINUATION, Some(kind)) => (kind, self.message_length),
-            (TEXT, _) => (Kind::Text, 0),
-            _ => (Kind::Binary, 0),
+            (TEXT, _) => (MessageKind::Text, 0),
+            _ => (MessageKind::Binary, 0),
         };
         // Both are below 2^63 (the length by its header, the sum by its own limit or saturation).
         let message_length = before.saturating_add(header.length);
@@ -417,14 +419,14 @@ impl Reframer {
             return Err(Violation::MessageTooBig);
         }
         let payload = Payload { kind, fin, opcode, remaining: header.length, key: header.key };
-        if kind == Kind::Binary {
+        if kind == MessageKind::Binary {
             let available = buffer.input().len() - header.size;
             let whole = if self.saves_memory { SMALL_FRAME } else { WHOLE_FRAME };
             if header.length > available as u64 && header.length <= whole as u64 {
                 return Ok(Some(header.size + header.length as usize));
             }
         }
-        if kind == Kind::Text {
+        if kind == MessageKind::Text {
             self.text_bytes += header.size as u64;
         }
         self.message = Some(kind);
@@ -443,12 +445,12 @@ impl Reframer {
         let frame_ends = payload.remaining == 0;
         let message_ends = frame_ends && payload.fin;
         match payload.kind {
-            Kind::Binary => {
+            MessageKind::Binary => {
                 let first = payload.opcode | if message_ends { FIN } else { 0 };
                 forward(buffer, start, part, first, payload.key);
                 self.tally.bytes += part as u64;
             }
-            Kind::Text => {
+            MessageKind::Text => {
                 let bytes = &mut buffer.bytes;
                 unmask(&mut bytes[start..start + part], 0, payload.key);
                 self.text_bytes += part as u64;
@@ -461,8 +463,8 @@ impl Reframer {
         if message_ends {
             self.message = None;
             match payload.kind {
-                Kind::Binary => self.tally.forwarded += 1,
-                Kind::Text => self.tally.dropped += 1,
+                MessageKind::Binary => self.tally.forwarded += 1,
+                MessageKind::Text => self.tally.dropped += 1,
             }
         }
         self.position = if frame_ends {
@@ -629,7 +631,7 @@ mod tests {
             let stream = [frame(FIN | BINARY, 9), left.clone()].concat();
             assert_eq!(forwarded(&mut reframer, &stream), (1, left.len()), "{:?}", &left[..2]);
         }
-        reframer.message = Some(Kind::Binary);
+        reframer.message = Some(MessageKind::Binary);
         let message = frame(FIN | BINARY, 5);
         assert_eq!(forwarded(&mut reframer, &message), (0, message.len()));
     }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arc_relay::internals::link::{End, Farewell, Next, link};
+use arc_relay::internals::link::{CloseCause, End, Next, link};
 use arc_relay::internals::pair_code::PairCode;
 use arc_relay::internals::pair_table::{Admission, Capacity, ConnId, Departure, PairTable, Refusal};
 
@@ -140,8 +140,8 @@ struct Side {
     received: Vec<u32>,
     owes_credit: bool,
     /// How this side departed, as its peer must hear it; kept by the model.
-    farewell: Option<Farewell>,
-    heard: Option<Farewell>,
+    farewell: Option<CloseCause>,
+    heard: Option<CloseCause>,
 }
 
 struct World {
@@ -209,9 +209,9 @@ impl World {
             Operation::Leave(nth, has_last) => self.pick(nth, |world, at| {
                 world.messages += 1;
                 let last = has_last.then_some(world.messages);
-                world.depart(at, last, Farewell::Left);
+                world.depart(at, last, CloseCause::Left);
             }),
-            Operation::Vanish(nth) => self.pick(nth, |world, at| world.depart(at, None, Farewell::Lost)),
+            Operation::Vanish(nth) => self.pick(nth, |world, at| world.depart(at, None, CloseCause::Lost)),
             Operation::Wait(milliseconds, tick) => {
                 self.now += Duration::from_millis(milliseconds.into());
                 if tick {
@@ -329,12 +329,12 @@ impl World {
     }
 
     /// The end comes after everything else, and says what happened.
-    fn check_end(&self, at: usize, farewell: Farewell) {
+    fn check_end(&self, at: usize, farewell: CloseCause) {
         let told = match farewell {
-            Farewell::Left => (1000, "peer disconnected"),
-            Farewell::Lost => (1011, "peer connection lost"),
-            Farewell::Expired => (1001, "pair expired"),
-            Farewell::Stopping => (1001, "relay stopping"),
+            CloseCause::Left => (1000, "peer disconnected"),
+            CloseCause::Lost => (1011, "peer connection lost"),
+            CloseCause::Expired => (1001, "pair expired"),
+            CloseCause::Stopping => (1001, "relay stopping"),
         };
         assert_eq!((farewell.code(), farewell.reason()), told);
         let side = &self.sides[at];
@@ -343,11 +343,13 @@ impl World {
                 assert_eq!(Some(farewell), self.sides[peer].farewell);
                 assert_eq!(side.received, self.sides[peer].sent, "something was lost");
             }
-            None => assert!(matches!(farewell, Farewell::Expired | Farewell::Stopping), "{farewell:?} without a peer"),
+            None => {
+                assert!(matches!(farewell, CloseCause::Expired | CloseCause::Stopping), "{farewell:?} without a peer");
+            }
         }
     }
 
-    fn depart(&mut self, at: usize, last: Option<u32>, farewell: Farewell) {
+    fn depart(&mut self, at: usize, last: Option<u32>, farewell: CloseCause) {
         let seated = self.seats.iter().position(|seat| seat.side == at).map(|position| self.seats[position]);
         let departure = self.table.disconnect(self.sides[at].id);
         let others: Vec<_> =
@@ -368,7 +370,7 @@ impl World {
         let Some(near) = side.near.take() else { return };
         side.farewell = Some(farewell);
         match farewell {
-            Farewell::Lost => drop(near), // without a word
+            CloseCause::Lost => drop(near), // without a word
             _ => {
                 side.sent.extend(last);
                 near.outgoing.finish(last, farewell);
@@ -388,18 +390,18 @@ impl World {
         let now = self.now;
         let due = self.waiting().into_iter().filter(|seat| seat.deadline <= now).collect();
         let expired = self.table.expire(now);
-        self.send_away(due, expired, Farewell::Expired);
+        self.send_away(due, expired, CloseCause::Expired);
         assert!(self.table.next_deadline().is_none_or(|next| next > now));
     }
 
     fn drain(&mut self) {
         let due = self.waiting();
         let drained = self.table.drain();
-        self.send_away(due, drained, Farewell::Stopping);
+        self.send_away(due, drained, CloseCause::Stopping);
         assert_eq!(self.table.waiting(), 0);
     }
 
-    fn send_away(&mut self, due: Vec<Seat>, returned: Vec<(ConnId, Handle)>, farewell: Farewell) {
+    fn send_away(&mut self, due: Vec<Seat>, returned: Vec<(ConnId, Handle)>, farewell: CloseCause) {
         let expected: Vec<_> = due.iter().map(|seat| (self.sides[seat.side].id, Handle { owner: seat.side })).collect();
         assert_eq!(returned, expected, "oldest first, and each with its own handle");
         self.seats.retain(|seat| !due.iter().any(|gone| gone.side == seat.side));
@@ -412,7 +414,7 @@ impl World {
     /// All depart who are left, and hear what there is to hear.
     fn end(mut self) {
         for at in 0..self.sides.len() {
-            self.depart(at, None, Farewell::Left);
+            self.depart(at, None, CloseCause::Left);
             self.check();
         }
         assert!(self.table.is_empty(), "all are gone, but the table is not empty");

@@ -64,12 +64,12 @@ fn when_a_link_ends_its_close_frame_is_written_before_more_is_read_and_then_in_s
         side.read();
     }
     side.let_write(usize::MAX);
-    let (socket, surroundings) = (side.socket.clone(), Rc::clone(&side.surroundings));
+    let (socket, context) = (side.socket.clone(), Rc::clone(&side.context));
     let (mut connection, peer) = side.connection();
-    peer.outgoing.finish(None, Farewell::Expired);
+    peer.outgoing.finish(None, CloseCause::Expired);
     drop(peer.incoming);
     let mut step = || {
-        surroundings.turn.set(surroundings.turn.get() + 1);
+        context.turn.set(context.turn.get() + 1);
         assert!(Pin::new(&mut connection).poll(&mut Context::from_waker(Waker::noop())).is_pending());
         let mut state = socket.0.borrow_mut();
         (std::mem::take(&mut state.reads), std::mem::take(&mut state.writes).len())
@@ -108,12 +108,12 @@ fn in_a_stream_both_ways_what_came_from_the_peer_is_written_before_more_is_read(
         let mut side = if streams { streaming() } else { Side::new() };
         side.arrive(&small_messages(64));
         side.let_write(usize::MAX);
-        let mut batch = side.surroundings.pool.take(LARGEST);
+        let mut batch = side.context.pool.take(LARGEST);
         batch.append_input(&small_messages(64));
         let _ = Reframer::new(None).advance(&mut batch);
         assert!(side.peer.outgoing.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
         side.peer.outgoing.send(batch);
-        side.surroundings.turn.set(u32::MAX);
+        side.context.turn.set(u32::MAX);
         let socket = side.socket.clone();
         let (mut connection, _peer) = side.connection();
         socket.0.borrow_mut().reads.clear();
@@ -303,25 +303,25 @@ fn a_stop_loses_nothing_that_was_read() {
     let messages = 25_600;
     side.let_write(usize::MAX);
     side.arrive(&small_messages(messages * 8));
-    let (surroundings, socket) = (Rc::clone(&side.surroundings), side.socket.clone());
+    let (context, socket) = (Rc::clone(&side.context), side.socket.clone());
     let (mut connection, mut peer) = side.connection();
     let mut cx = Context::from_waker(Waker::noop());
     let mut received = 0;
-    let farewell = loop {
-        surroundings.turn.set(surroundings.turn.get() + 1);
-        assert!(surroundings.turn.get() < 1000, "it never ends");
+    let close_cause = loop {
+        context.turn.set(context.turn.get() + 1);
+        assert!(context.turn.get() < 1000, "it never ends");
         let _ = connection.step(&mut cx);
         if socket.0.borrow().arrived.is_empty() && connection.inbound.yields() {
-            surroundings.stopping.set(true); // all is read, and not all is judged
+            context.stopping.set(true); // all is read, and not all is judged
         }
         match peer.incoming.poll_next(&mut cx) {
             Poll::Ready(Next::Batch(batch)) => {
                 received += batch.output().len() / 4;
                 peer.incoming.give_credit();
             }
-            Poll::Ready(Next::End(farewell)) => break farewell,
+            Poll::Ready(Next::End(close_cause)) => break close_cause,
             Poll::Pending => {}
         }
     };
-    assert_eq!((received, farewell), (messages, Farewell::Stopping));
+    assert_eq!((received, close_cause), (messages, CloseCause::Stopping));
 }

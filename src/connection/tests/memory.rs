@@ -67,7 +67,7 @@ fn a_read_that_is_small_for_want_of_memory_is_counted() {
             side.read();
             assert!(side.take().is_some());
             side.peer.incoming.give_credit();
-            counts.push(side.surroundings.stats.counters(Counts::default()).squeezed);
+            counts.push(side.context.telemetry.counters(Counts::default()).squeezed);
         }
         counts
     };
@@ -77,7 +77,7 @@ fn a_read_that_is_small_for_want_of_memory_is_counted() {
     let mut side = Side::with_memory(usize::MAX);
     side.arrive(&small_messages(1 << 20));
     (0..3).for_each(|_| drop(side.read()));
-    assert_eq!(side.surroundings.stats.counters(Counts::default()).squeezed, 0);
+    assert_eq!(side.context.telemetry.counters(Counts::default()).squeezed, 0);
 }
 
 #[test]

@@ -20,9 +20,9 @@ use super::*;
 use crate::buffers::buffer::{Buffer, HEADROOM, allocated};
 use crate::buffers::memory::Memory;
 use crate::buffers::pool::{LARGEST, Pool};
-use crate::connection::keepalive::Rules;
+use crate::connection::keepalive::KeepaliveConfig;
 use crate::limits::pair_rate::Allowance;
-use crate::limits::permits::Tickets;
+use crate::limits::permits::ConnectionPermits;
 use crate::limits::slots::Slots;
 use crate::pairing::link::{End, Next};
 use crate::pairing::pair_code::PairCode;
@@ -68,7 +68,7 @@ impl Transport for Tap {
         if self.0.borrow().room > 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    fn leave_unread(&self) {}
+    fn mark_readable(&self) {}
 
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.0.borrow_mut();
@@ -118,7 +118,7 @@ impl Transport for Tap {
         Poll::Pending
     }
 
-    fn leave_thread(self) -> Self {
+    fn deregister(self) -> Self {
         self
     }
 }
@@ -149,7 +149,7 @@ struct Side {
     outbound: Outbound,
     socket: Tap,
     peer: End<Box<Buffer>>,
-    surroundings: Rc<Surroundings>,
+    context: Rc<WorkerContext>,
     memory: Arc<Memory>,
 }
 
@@ -165,14 +165,14 @@ impl Side {
         let seats = Seats::roomy(clock.clone());
         let claim = || seats.claim(PairCode::from_target("/?pair=code").unwrap(), 0).unwrap();
         let (ours, theirs) = (claim(), claim());
-        let surroundings = Rc::new(Surroundings {
+        let context = Rc::new(WorkerContext {
             pool: Rc::new(Pool::new(Arc::clone(&memory))),
             clock,
-            stats: Arc::default(),
+            telemetry: Arc::default(),
             stopping: Cell::default(),
             turn: Rc::default(),
             beat: Cell::default(),
-            liveness: Rules::new(None, Duration::MAX),
+            keepalive: KeepaliveConfig::new(None, Duration::MAX),
             write_timeout: Duration::MAX,
             probe_timeout: Duration::ZERO,
             lingering: Arc::new(Slots::new(1)),
@@ -184,20 +184,20 @@ impl Side {
                 ours.end.outgoing,
                 Reframer::new(None),
                 Allowance::default(),
-                Rc::clone(&surroundings),
+                Rc::clone(&context),
             ),
-            outbound: Outbound::new(ours.end.incoming, Rc::clone(&surroundings.pool), false),
+            outbound: Outbound::new(ours.end.incoming, Rc::clone(&context.pool), false),
             socket: Tap::default(),
             peer: theirs.end,
-            surroundings,
+            context,
             memory,
         }
     }
 
     /// The two ways together, and the peer's end.
     fn connection(self) -> (Connection<Tap>, End<Box<Buffer>>) {
-        let Self { inbound, outbound, socket, peer, surroundings, .. } = self;
-        let ((alive, _), tickets) = (stop(), Tickets::new(1));
+        let Self { inbound, outbound, socket, peer, context, .. } = self;
+        let ((alive, _), permits) = (stop(), ConnectionPermits::new(1));
         let connection = Connection {
             socket,
             inbound,
@@ -205,17 +205,17 @@ impl Side {
             closing: None,
             shut_down: false,
             ended: false,
-            liveness: Liveness::new(0),
-            visit: Visit::first(0, Instant::now(), Arc::default()),
+            keepalive: Keepalive::new(0),
+            record: ConnectionRecord::first(0, Instant::now(), Arc::default()),
             given_up: None,
             is_in_step: false,
             takeover: Takeover::None,
             received: false,
             write_timeout: WriteTimeout::default(),
             attends: false,
-            surroundings,
-            _ticket: tickets.take().unwrap(),
-            _presence: None,
+            context,
+            _permit: permits.take().unwrap(),
+            _client_guard: None,
             _alive: alive,
         };
         (connection, peer)
@@ -235,7 +235,7 @@ impl Side {
 
     /// Polls the way in, in a turn of its own, and returns the room of each read that it made.
     fn read(&mut self) -> Vec<usize> {
-        self.surroundings.turn.set(self.surroundings.turn.get() + 1);
+        self.context.turn.set(self.context.turn.get() + 1);
         self.read_again()
     }
 
@@ -269,14 +269,14 @@ impl Side {
     fn take_bytes(&mut self) -> Option<Vec<u8>> {
         match self.peer.incoming.poll_next(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Next::Batch(batch)) => Some(batch.output().to_vec()),
-            Poll::Ready(Next::End(farewell)) => panic!("the pair has ended: {farewell:?}"),
+            Poll::Ready(Next::End(close_cause)) => panic!("the pair has ended: {close_cause:?}"),
             Poll::Pending => None,
         }
     }
 
     /// The memory of all buffers in use, in bytes.
     fn in_use(&self) -> usize {
-        allocated() - self.surroundings.pool.held()
+        allocated() - self.context.pool.held()
     }
 }
 

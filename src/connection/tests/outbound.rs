@@ -76,7 +76,7 @@ fn who_has_said_how_it_departs_has_not_stalled() {
             let socket = side.socket.clone();
             let (mut connection, _peer) = side.connection();
             let mut step = || {
-                connection.surroundings.turn.set(connection.surroundings.turn.get() + 1);
+                connection.context.turn.set(connection.context.turn.get() + 1);
                 connection.step(&mut Context::from_waker(Waker::noop()))
             };
             assert!(step().is_pending());
@@ -107,7 +107,7 @@ fn the_answer_to_a_close_frame_goes_out_with_the_end_of_the_stream() {
         let mut arrive = |bytes: &[u8], room| {
             socket.0.borrow_mut().arrived.extend(bytes);
             socket.0.borrow_mut().room = room;
-            connection.surroundings.turn.set(connection.surroundings.turn.get() + 1);
+            connection.context.turn.set(connection.context.turn.get() + 1);
             assert!(connection.step(&mut Context::from_waker(Waker::noop())).is_pending());
             socket.0.borrow().ended
         };
@@ -130,7 +130,7 @@ fn the_end_of_a_stream_is_not_at_hand_before_the_client_has_closed() {
         side.let_write(LARGEST);
         let socket = side.socket.clone();
         let (mut connection, peer) = side.connection();
-        peer.outgoing.finish(None, Farewell::Left);
+        peer.outgoing.finish(None, CloseCause::Left);
         assert!(connection.step(&mut Context::from_waker(Waker::noop())).is_pending());
         let state = socket.0.borrow();
         assert_eq!((state.writes.len(), state.with_end.len(), state.ended), (1, 0, false));

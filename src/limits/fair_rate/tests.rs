@@ -199,7 +199,7 @@ proptest! {
                 Step::Meet(side) => driver.meet(nth(side)),
                 Step::Pass(time) => driver.run(Duration::from_millis(time)),
             }
-            let elapsed = (driver.now - driver.begin + CREDIT).as_secs_f64();
+            let elapsed = (driver.now - driver.begin + BURST).as_secs_f64();
             prop_assert!(driver.sent() as f64 <= RATE as f64 * elapsed + driver.portion() as f64 + 1.0);
         }
         driver.run(Duration::from_secs(10));

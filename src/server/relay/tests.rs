@@ -50,8 +50,8 @@ impl Transport for Liar {
     fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_ended(cx)
     }
-    fn leave_unread(&self) {
-        self.0.leave_unread();
+    fn mark_readable(&self) {
+        self.0.mark_readable();
     }
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.0.receive(buffer)?;
@@ -72,8 +72,8 @@ impl Transport for Liar {
     fn shut_down(&self) -> io::Result<()> {
         self.0.shut_down()
     }
-    fn leave_thread(self) -> Self {
-        Self(self.0.leave_thread())
+    fn deregister(self) -> Self {
+        Self(self.0.deregister())
     }
 }
 
