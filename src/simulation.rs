@@ -1,15 +1,17 @@
-//! The whole relay, from accept to the close, on a network in memory and a clock that is set by hand.
+//! Deterministic simulation of the whole relay, on an in-memory network and a manual clock.
 //!
-//! It is the code that runs on sockets, generic over its transport, its time and what runs its tasks, and not a copy of
-//! it. A seed decides which task runs next, what the network delivers, when, and in which pieces, and what the clients
-//! do; the same seed does the same again. Some clients are behind a proxy that buffers without bound. The clients know
-//! exactly what they sent and what they may receive, and when nothing can run any more, everybody has to have a reason to
-//! wait.
+//! The simulation runs the relay's own code, from accept to close. That code is generic over transport, clock and
+//! executor.
+//!
+//! A seed decides which task runs next, what the network delivers, when, and in which pieces, and what the clients do.
+//! The same seed always produces the same run. Some clients are behind a proxy that buffers without bound. Each client
+//! knows exactly what it sent and what it may receive. When nothing can run any more, every client must have a reason
+//! to wait.
 //!
 //! `cargo test --lib simulation` runs some thousand seeds. `ARC_RELAY_SEEDS=FIRST..LAST cargo test --release --lib
-//! simulation` runs these; a failing one is named, and runs alone, with a trace, as `FIRST..FIRST+1`.
+//! simulation` runs that range. A failing seed is named in the output. `FIRST..FIRST+1` runs it alone, with a trace.
 
-#![cfg_attr(not(test), allow(dead_code, missing_docs, reason = "the fuzz targets use a part of it"))]
+#![cfg_attr(not(test), allow(dead_code, missing_docs, reason = "the fuzz targets use only a part of the simulation"))]
 
 mod actor;
 mod checks;
@@ -53,7 +55,7 @@ fn every_seed_keeps_the_contract() {
 }
 
 #[test]
-fn a_seed_does_the_same_again() {
+fn a_seed_replays_exactly() {
     for seed in 0..50 {
         assert_eq!(simulate(seed, false), simulate(seed, false), "seed {seed}");
     }

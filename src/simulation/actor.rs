@@ -1,4 +1,4 @@
-//! Somebody who does what a script says, one thing after the other.
+//! A client that follows a script, one step after the other.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::stage::Stage;
 pub(super) const JOIN: &str = "GET /?pair=x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// What the relay asks, and what a client answers.
+/// A ping from the relay, and the client's pong.
 pub(super) const PING: [u8; 2] = [0x89, 0];
 pub(super) const PONG: [u8; 6] = [0x8A, 0x80, 0, 0, 0, 0];
 
@@ -29,7 +29,7 @@ pub(super) fn message(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Takes the first frame from what the relay sent, if it is whole: its first byte and its payload.
+/// Takes the first frame of the relay's output, if it is complete: its first byte and its payload.
 pub(super) fn take_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     let (header, length) = match *bytes.get(1)? {
         126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
@@ -43,7 +43,7 @@ pub(super) fn take_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     Some((frame[0], frame[header..].to_vec()))
 }
 
-/// Somebody who does what a scene says.
+/// A client that follows the steps of a scene.
 pub(super) struct Actor(pub(super) Socket);
 
 impl Actor {
@@ -51,12 +51,12 @@ impl Actor {
         Self::join(stage, number, JOIN, capacity)
     }
 
-    /// Enters with a code that is this number.
+    /// Joins with this number as its pair code.
     pub(super) fn enter_as(stage: &mut Stage, number: usize, code: usize, capacity: usize) -> Self {
         Self::join(stage, number, &JOIN.replace("pair=x", &format!("pair={code}")), capacity)
     }
 
-    /// Enters through a proxy that forwards at these paces to the relay and to the actor.
+    /// Joins through a proxy with these paces: the first towards the relay, the second towards the client.
     pub(super) fn enter_behind_proxy(
         stage: &mut Stage,
         number: usize,
@@ -82,17 +82,17 @@ impl Actor {
         assert!(head.starts_with(b"HTTP/1.1 101") && head.ends_with(b"\r\n\r\n"));
     }
 
-    /// Sends what there has to be room for.
+    /// Sends bytes for which the connection must have room.
     pub(super) fn send(&mut self, bytes: &[u8]) {
-        assert!(self.try_send(bytes), "it is open");
+        assert!(self.try_send(bytes), "the relay has closed the connection");
     }
 
-    /// Sends what there has to be room for. False if the other side has gone.
+    /// Sends bytes for which the connection must have room. Returns false if the relay has closed.
     pub(super) fn try_send(&mut self, bytes: &[u8]) -> bool {
-        block_on(poll_once(self.0.write_all(bytes))).expect("there is room").is_ok()
+        block_on(poll_once(self.0.write_all(bytes))).expect("the connection has room").is_ok()
     }
 
-    /// Receives what has come.
+    /// Receives everything that has arrived.
     pub(super) fn receive(&mut self) -> Vec<u8> {
         let mut received = Vec::new();
         let mut bytes = [0; 4096];
@@ -102,7 +102,7 @@ impl Actor {
         received
     }
 
-    /// Receives to the end, and returns the code of the close frame, which is the last.
+    /// Receives until the connection is quiet. Returns the bytes before the close frame, and its code.
     pub(super) fn receive_close(&mut self, stage: &mut Stage) -> (Vec<u8>, u16) {
         let mut received = Vec::new();
         loop {

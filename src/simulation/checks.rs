@@ -1,4 +1,4 @@
-//! What has to hold in a world: after every step, whenever nothing moves, and at the end.
+//! The invariants of a world: after every step, whenever nothing can run, and at the end.
 
 use std::cell::Ref;
 use std::collections::BTreeMap;
@@ -12,34 +12,37 @@ use crate::buffers::pool::{LARGEST, SMALLEST};
 use crate::runtime::clock::Clock;
 use crate::server::relay::Config;
 
-/// How long the relay may keep the socket of a client that has its close frame and shows no progress: the five seconds of
-/// the relay's own timeout, and five for the client's pauses and the headers of what it was sent. See [`longest_linger`].
+/// How long the relay may keep the socket of a client that makes no progress after its close frame.
+///
+/// Five seconds are the relay's own timeout. Five more are for the client's pauses and the headers of its frames. See
+/// [`longest_linger`].
 const LINGER: Duration = Duration::from_secs(10);
 
-/// The same, however much the client was sent.
+/// The upper limit of that time, independent of the number of bytes.
 const LONGEST_LINGER: Duration = Duration::from_secs(60 * 60);
 
-/// The slowest delivery that the relay has to wait for after a close frame, in bytes a second.
+/// The slowest delivery after a close frame that the relay has to allow for, in bytes per second.
 const SLOWEST_DELIVERY: u32 = 4 * 1024;
 
-/// The slowest proxy, in bytes a second, behind which a client that answers its pings must not be given up as silent, be
-/// it at the relay's interval or when a third client asks for its code.
+/// The slowest proxy, in bytes per second, behind which a client must not be given up as silent.
+///
+/// This holds for the relay's own pings and for takeover probes, as long as the client answers.
 const SLOWEST_LIVE: usize = 4 * 1024;
 
 impl World {
-    /// After every step, memory and the number of codes are within their bounds, and what was received is what was
-    /// sent.
+    /// Checks memory, the number of pair codes, and new messages, after every step.
     pub(super) fn check_step(&mut self) {
         let open = self.stage.cables.iter().filter(|cable| !cable.is_closed_by_relay()).count();
         let memory = self.stage.relay.memory();
-        // From each there may be one buffer under way, and one that is being filled; and to each the last two of a
-        // peer that has left; and the relay's own frames, those that are being written and those that are next.
+        // From each client, one buffer may be in flight and one may be filling. To each client, there may be the last
+        // two of a peer that has left. The relay's own frames take two small buffers: one that is being written, and
+        // one for the next.
         assert!(memory <= open * (3 * LARGEST + 2 * SMALLEST), "{memory} bytes for {open} connections");
-        // All of them are small when memory is short.
+        // When memory is short, all buffers are small.
         let shared = self.stage.config.max_buffer_memory;
         assert!(memory <= shared + open * 5 * SMALLEST, "{memory} bytes for {open} of {shared}");
         let pairs = self.stage.relay.seats.pairs();
-        assert!(pairs <= self.stage.config.max_pairs, "{pairs} codes are in use");
+        assert!(pairs <= self.stage.config.max_pairs, "{pairs} pair codes are in use");
         if pairs == self.stage.config.max_pairs {
             self.full_at = Some(self.stage.clock.now());
         }
@@ -52,20 +55,22 @@ impl World {
         }
     }
 
-    /// What a client received is, message by message, what one other client with its code has sent: its peer.
+    /// Checks that a client received, message by message, what exactly one other client of its pair sent.
     fn check_received(&self, number: usize, client: &Client, which: std::ops::Range<usize>) {
         for nth in which {
             let (from, sent_as) = origin(&client.received[nth]);
-            assert_eq!(client.peer(), Some(from), "client {number} hears several");
-            assert!(from != number, "client {number} hears itself");
-            assert_eq!(sent_as, nth, "client {number} misses a message");
+            assert_eq!(client.peer(), Some(from), "client {number} got messages of several clients");
+            assert!(from != number, "client {number} got its own message");
+            assert_eq!(sent_as, nth, "client {number} missed a message");
             let sender = self.clients[from].state.borrow();
-            assert_eq!(sender.code, client.code, "client {number} got somebody else's message");
-            assert!(sender.messages[nth] == client.received[nth], "client {number} got another message");
+            assert_eq!(sender.code, client.code, "client {number} got another pair's message");
+            assert!(sender.messages[nth] == client.received[nth], "client {number} got an altered message");
         }
     }
 
-    /// When nothing can run and nothing is under way, nobody waits without a cause.
+    /// Checks at rest that every waiting client has a reason to wait.
+    ///
+    /// At rest, nothing can run and nothing is in flight.
     pub(super) fn check_rest(&self) {
         let drain = self.stage.config.drain_timeout;
         let is_after = |time: Duration| self.relay_stopped_at.is_some_and(|at| self.stage.clock.now() > at + time);
@@ -76,7 +81,8 @@ impl World {
         let mut there: BTreeMap<usize, Vec<(usize, Ref<'_, Client>)>> = BTreeMap::new();
         for (number, handle) in self.clients.iter().enumerate() {
             let client = handle.state.borrow();
-            // Whose stream has ended keeps its connection, and no more than that, while its peer takes none of what it left.
+            // After its own stream has ended, a client keeps only its connection while its peer takes none of its
+            // messages.
             let takes_none = |(peer, handle): (usize, &Handle)| {
                 let peer_is = client.peer().is_none_or(|known| known == peer);
                 let peer = handle.state.borrow();
@@ -93,7 +99,7 @@ impl World {
         }
         for (&code, there) in &there {
             let same_code = || self.clients.iter().filter(|handle| handle.state.borrow().code == code);
-            // Whoever does not read just now, or whose line stalls, may have been told what it does not know yet.
+            // A client that is pausing, or behind a line that stalls, may not have read the relay's last frames yet.
             let waits = there.iter().any(|(_, client)| client.pausing);
             if waits || same_code().any(|handle| handle.line.is_late()) {
                 continue;
@@ -103,41 +109,49 @@ impl World {
                     if let Some(peer) = alone.peer() {
                         let peer = self.clients[peer].state.borrow();
                         let is_silent = peer.ending == Ending::Vanish && peer.end.is_none();
-                        assert!(peer.is_there() || is_silent, "client {number} was not told that its peer is gone");
+                        assert!(peer.is_there() || is_silent, "client {number} was not told that its peer has left");
                     }
-                    // Nobody notices when this one is gone.
+                    // The relay does not notice at once that a client has vanished.
                     let has_silent_peer = same_code().any(|other| {
                         let other = other.state.borrow();
                         other.ending == Ending::Vanish && other.requested_at.is_some() && other.end.is_none()
                     });
                     let since = alone.joined_at.unwrap();
                     let expired = self.stage.clock.now() > since + PAIR_TTL + Duration::from_secs(1);
-                    assert!(!expired || has_silent_peer, "client {number} is alone for too long");
-                    // A stream that ends while it is not read from, as buffers are full, ends the way back.
+                    assert!(!expired || has_silent_peer, "client {number} has waited beyond the pair TTL");
+                    // While buffers are full, the relay does not read from a client. If the client's stream ends then,
+                    // the relay ends its own direction, too.
                     let is_cut_off = alone.departed_at.is_some() && (has_silent_peer || self.is_short());
                     let unanswered = alone.pongs.last() != alone.pings.last() && !is_cut_off;
-                    assert!(!unanswered || !self.clients[*number].line.is_read(), "client {number}: its last ping");
+                    assert!(
+                        !unanswered || !self.clients[*number].line.is_read(),
+                        "client {number} got no pong to its last ping"
+                    );
                 }
                 [(a_number, a), (b_number, b)] => {
                     for (number, from, to) in [(a_number, a, b), (b_number, b, a)] {
-                        assert!(from.departed_at.is_none(), "client {number} has left, and nobody has noticed");
-                        assert_eq!(to.received.len(), from.sent, "something of client {number} got stuck");
-                        assert!(!from.sending, "client {number} is not read from");
-                        // To a client that did not read for long, only the newest ping may have been answered.
-                        assert_eq!(from.pongs.last(), from.pings.last(), "client {number}: its last ping");
+                        assert!(from.departed_at.is_none(), "client {number} has left, but its peer was not told");
+                        assert_eq!(to.received.len(), from.sent, "messages of client {number} got stuck");
+                        assert!(!from.sending, "the relay does not read from client {number}");
+                        // A client that did not read for long may have got a pong to its newest ping only.
+                        assert_eq!(
+                            from.pongs.last(),
+                            from.pings.last(),
+                            "client {number} got no pong to its last ping"
+                        );
                     }
                 }
-                _ => panic!("more than two are there"),
+                _ => panic!("a pair has more than two clients"),
             }
         }
     }
 
-    /// Whether buffers may be small for want of memory.
+    /// Whether buffers may be small because memory is short.
     fn is_short(&self) -> bool {
         self.stage.config.max_buffer_memory < Config::default().max_buffer_memory
     }
 
-    /// When all are gone, each has seen what it had to see, and nothing is left of them.
+    /// Checks at the end that each client saw what it had to see, and that nothing is left in the relay.
     pub(super) fn check_end(&self) {
         for (number, handle) in self.clients.iter().enumerate() {
             self.check_client(number, handle);
@@ -152,32 +166,36 @@ impl World {
     fn check_client(&self, number: usize, handle: &Handle) {
         let client = &*handle.state.borrow();
         let (stalls, delays) = (handle.line.stalled_for(), handle.line.late_for());
-        assert!(client.end.is_some(), "client {number} waits for nothing");
+        assert!(client.end.is_some(), "client {number} waits for ever");
         if client.status != Some(101) {
             return self.check_refused(number, client, &handle.line);
         }
         let mut pings = client.pings.iter();
         let are_answers = client.pongs.iter().all(|pong| pings.any(|ping| ping == pong));
-        assert!(are_answers, "client {number} got other pongs");
-        // Both have closed, so nothing is left to wait for: the relay ends the connection, and not only its timeout.
+        assert!(are_answers, "client {number} got a pong to no ping");
+        // Both sides have closed, so the relay ends the connection at once, and not by a timeout.
         if let (Some(answered), Some(ended), Some(Ok(()))) = (client.answered_at, client.ended_at, client.end) {
             let in_time = ended < answered + Duration::from_secs(4) + delays;
-            assert!(in_time, "client {number} was left waiting for the end");
+            assert!(in_time, "client {number} waited too long for the end of its connection");
         }
-        // And who never answers is not waited for.
+        // The relay does not wait for ever for a client that never answers.
         if let (Some(closed), Some(ended)) = (client.closed_at, client.ended_at) {
             let in_time = ended < closed + longest_linger(client) + delays;
-            assert!(in_time || client.ending == Ending::Vanish, "client {number} was kept for {:?}", ended - closed);
+            assert!(
+                in_time || client.ending == Ending::Vanish,
+                "the connection of client {number} lingered for {:?}",
+                ended - closed
+            );
         }
         match &client.close {
             Some(_) => self.check_close(number, client, delays),
             None => {
                 let leaves_so = matches!(client.ending, Ending::Reset | Ending::End | Ending::CutOff | Ending::Vanish);
-                // A client that is given up for what its proxy holds still gets its close frame.
+                // A client that is given up because of a slow proxy still gets its close frame.
                 let is_silent = may_be_silent(client, &handle.line);
                 let unfriendly = is_silent || client.departs && leaves_so || handle.line.was_broken();
-                // Who has left by itself and is slow is not waited for, nor is anybody when the relay stops. What a proxy
-                // holds is no excuse but when the relay stops.
+                // The relay does not wait for a slow client that has departed, nor for any slow client when it stops.
+                // Bytes in a proxy are an excuse only when the relay stops.
                 let is_slow = client.slow || stalls > Duration::from_secs(1);
                 let has_paused = client.paused_for > Duration::from_secs(1);
                 let gave_up = match self.relay_stopped_at {
@@ -193,7 +211,7 @@ impl World {
         let is_gone = matches!(client.ending, Ending::Reset | Ending::Vanish) || line.was_broken();
         let is_late = !line.stalled_for().is_zero() || line.proxy_rate().is_some();
         if (is_late || is_gone) && !client.refusal.ends_with('\n') {
-            return; // the relay waits for a second until a refusal has come
+            return; // the relay gives a rejection one second to arrive
         }
         let asked = client.requested_at;
         match client.status {
@@ -201,22 +219,22 @@ impl World {
                 assert_eq!(client.refusal, "pair is full\n");
                 let seated = self.clients.iter().filter(|handle| {
                     let other = handle.state.borrow();
-                    // Who vanished or was reset before its response came may have had a seat.
+                    // A client that vanished or was reset before its response arrived may have had a seat.
                     let had_seat = other.code == client.code && matches!(other.status, None | Some(101));
-                    // A reset is found behind what came before it, which its peer has this long to take.
+                    // The relay finds a reset after the bytes before it. The peer has this long to take those.
                     let unnoticed = matches!(other.ending, Ending::Reset | Ending::Vanish) || handle.line.was_broken();
                     let ended = other.ended_at.map(|at| at + Duration::from_secs(if unnoticed { 70 } else { 0 }));
                     had_seat && other.requested_at <= client.joined_at && ended >= asked
                 });
                 let seated = seated.count();
-                assert!(seated >= 2, "client {number} was refused, but only {seated} had its code");
+                assert!(seated >= 2, "client {number} was refused, but only {seated} had its pair code");
             }
             Some(503) if client.refusal == "relay is full\n" => {
-                assert!(self.full_at >= asked, "there was room for client {number}");
+                assert!(self.full_at >= asked, "client {number} was refused despite free pair codes");
             }
             Some(503) => {
                 assert_eq!(client.refusal, "relay stopping\n");
-                assert!(self.relay_stopped_at.is_some(), "the relay does not stop");
+                assert!(self.relay_stopped_at.is_some(), "the relay was not stopping");
             }
             None => {
                 let took_too_long = client.ended_at >= Some(client.came_at + Duration::from_secs(10));
@@ -226,7 +244,7 @@ impl World {
         }
     }
 
-    /// The close frame that a client got had a cause, and came after everything that had to come before it.
+    /// Checks that a close frame had a cause, and came after everything that had to precede it.
     fn check_close(&self, number: usize, client: &Client, delays: Duration) {
         let Some((code, reason)) = &client.close else { return };
         let (code, reason) = (*code, reason.as_str());
@@ -243,44 +261,45 @@ impl World {
                     let left = peer.departs && matches!(peer.ending, Ending::Close(_) | Ending::End);
                     left && peer.sent == client.received.len()
                 }),
-                "client {number} got 1000, but its peer did not leave, or not all of it has come"
+                "client {number} got 1000, but its peer did not leave, or messages are missing"
             ),
             (Some(1011), "peer connection lost") => assert!(
                 caused(&|peer, line| match peer.ending {
-                    // Its handshake did not come to its end, or nothing of it came any more.
+                    // The peer got no response, or the network broke its line.
                     _ if peer.status.is_none() || line.was_broken() => true,
-                    // Somebody else came in its place.
+                    // A third client took the peer's seat.
                     _ if same_code().count() > 1 && may_be_given_up(peer, line) => true,
-                    // What was whole before it went wrong has come.
+                    // All messages that were complete before the failure have arrived.
                     Ending::CutOff | Ending::Violation(_) if peer.departs => peer.sent == client.received.len(),
                     Ending::Reset | Ending::Vanish if peer.departs => true,
                     _ if may_be_given_up(peer, line) => true,
-                    // The end of a stream while a message is written, or a reset for what was not read.
+                    // The peer's stream ended within a message, or with a reset because of unread bytes.
                     _ => peer.end.is_some_and(|end| end.is_err()) || peer.deaf || peer.sent < peer.messages.len(),
                 }),
-                "client {number} got 1011, but its peer is not lost, or not all of it has come"
+                "client {number} got 1011, but its peer is not lost, or messages are missing"
             ),
             (Some(1011), "ping timeout") => {
-                assert!(may_be_given_up(client, &self.clients[number].line), "client {number} was there");
+                assert!(may_be_given_up(client, &self.clients[number].line), "client {number} was not silent");
             }
             (Some(1001), "pair expired") => {
                 assert_eq!(peer, None, "client {number} had a peer and expired");
                 let waited = client.closed_at.unwrap() - client.requested_at.unwrap();
                 assert!(waited >= PAIR_TTL, "client {number} expired after {waited:?}");
-                // It makes four short pauses at most, unless it is slow.
+                // Unless it is slow, a client makes four short pauses at most.
                 let last = client.joined_at.unwrap() + PAIR_TTL + Duration::from_secs(5) + delays;
                 let late = client.closed_at > Some(last);
                 assert!(!late || client.slow, "client {number} expired after {waited:?}");
             }
             (Some(1001), "relay stopping") => {
                 let stopped = self.relay_stopped_at.is_some_and(|at| Some(at) <= client.closed_at);
-                assert!(stopped, "nobody stopped the relay");
+                assert!(stopped, "the relay was not stopped");
             }
             (Some(code @ (1002 | 1007 | 1009)), _) => assert_eq!(client.ending, Ending::Violation(code)),
             (Some(code), "") => {
                 assert_eq!(client.ending, Ending::Close(code));
-                // It is read when its peer has taken what was sent before, and answered behind what its peer has sent:
-                // each of the two makes four short pauses at most, unless it is slow. Who is alone may wait for long.
+                // The relay reads the close frame after the peer has taken everything before it, and answers behind
+                // everything that the peer has sent. Unless it is slow, each client makes four short pauses at most. A
+                // client without a peer may wait for long.
                 let both = || same_code().map(|(_, other)| other).chain([&self.clients[number]]);
                 let delays: Duration = both().map(|each| each.line.late_for()).sum();
                 let peer_came = peer.and_then(|peer| self.clients[peer].state.borrow().joined_at);
@@ -295,18 +314,19 @@ impl World {
     }
 }
 
-/// Whether a client may be given up as silent, by its own fault or as what its proxy holds is in front of the ping.
+/// Whether the relay may give up a client as silent: for its own silence, or for a slow proxy.
 fn may_be_given_up(client: &Client, line: &Line) -> bool {
     may_be_silent(client, line) || line.proxy_rate().is_some_and(|rate| rate < SLOWEST_LIVE)
 }
 
-/// Whether a client may be slower to answer a ping that it can read than the relay waits for it.
+/// Whether a client may take longer to answer a ping than the relay waits for the pong.
 fn may_be_silent(client: &Client, line: &Line) -> bool {
     client.slow || client.ending == Ending::Vanish || line.stalled_for() > Duration::from_millis(100)
 }
 
-/// How long the relay may keep the socket of a client that has its close frame and does not answer it: all that the client
-/// was sent may still be in flight, as far as the relay knows.
+/// How long the relay may keep the socket of a client that does not answer its close frame.
+///
+/// As far as the relay knows, every byte for the client may still be in flight.
 fn longest_linger(client: &Client) -> Duration {
     (LINGER + Duration::from_secs(client.bytes as u64) / SLOWEST_DELIVERY).min(LONGEST_LINGER)
 }

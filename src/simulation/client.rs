@@ -1,4 +1,4 @@
-//! A client that knows exactly what it sends and what it may receive: one task that writes, and one that reads.
+//! A client that verifies all that it receives: one task writes, and one reads.
 
 use std::cell::RefCell;
 use std::future::pending;
@@ -22,38 +22,38 @@ use crate::runtime::transport::Transport;
 /// How a client departs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// A close frame with this code.
+    /// Sends a close frame with this code.
     Close(u16),
-    /// The end of its stream, between two messages.
+    /// Ends its stream between two messages.
     End,
-    /// The end of its stream, within a message.
+    /// Ends its stream within a message.
     CutOff,
-    /// A reset.
+    /// Resets its connection.
     Reset,
-    /// A frame that is not allowed, for which it gets this code.
+    /// Sends a frame that violates the protocol. The relay answers with this close code.
     Violation(u16),
-    /// It vanishes without a trace, as when a cable is pulled.
+    /// Vanishes without a packet, as when a cable is pulled.
     Vanish,
-    /// It stays until something happens.
+    /// Stays until the relay or the peer ends the connection, or the world tells it to leave.
     Stay,
 }
 
-/// Everything about a client that a check may want to know.
+/// The state of a client, for the checks.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) code: usize,
     pub(super) ending: Ending,
     /// Whether it never answers a close frame.
     pub(super) deaf: bool,
-    /// What it is going to send.
+    /// The messages that it is going to send.
     pub(super) messages: Vec<Vec<u8>>,
-    /// How many of these are sent to their last byte.
+    /// The number of messages that it has sent completely.
     pub(super) sent: usize,
-    /// Whether it is just sending something for which there may be no room.
+    /// Whether it is writing, and may be waiting for room.
     pub(super) sending: bool,
-    /// Whether it has begun to leave by itself, in the way it was to leave.
+    /// Whether it has begun the departure that `ending` names.
     pub(super) departs: bool,
-    /// When it had departed, as far as it can.
+    /// When it had departed, as far as its side can.
     pub(super) departed_at: Option<Instant>,
     pub(super) pings: Vec<Vec<u8>>,
 
@@ -63,42 +63,43 @@ pub(super) struct Client {
     pub(super) status: Option<u16>,
     pub(super) refusal: String,
     pub(super) received: Vec<Vec<u8>>,
-    /// Bytes of frames that it has read.
+    /// The bytes of frames that it has read.
     pub(super) bytes: usize,
-    /// How many of these are known to be right.
+    /// The number of received messages that the checks have verified.
     pub(super) checked: usize,
     pub(super) pongs: Vec<Vec<u8>>,
-    /// The pongs that it has to send: for the relay's pings, and for messages if it acknowledges these.
+    /// The pongs that it still has to send: for pings, and for messages if it acknowledges these.
     pub(super) owed: Vec<Vec<u8>>,
     pub(super) close: Option<(Option<u16>, String)>,
     pub(super) closed_at: Option<Instant>,
-    /// Its stream has ended, in order or by a reset.
+    /// How its stream has ended: in order, or by an error.
     pub(super) end: Option<Result<(), io::ErrorKind>>,
-    /// When both it and the relay had closed, and when the connection ended.
+    /// When both it and the relay had sent a close frame, and when the connection ended.
     pub(super) answered_at: Option<Instant>,
     pub(super) ended_at: Option<Instant>,
-    /// Whether its reader may pause for longer than the relay waits for who has closed by itself, or for who is asked
-    /// whether it is there.
+    /// Whether its reader may pause for longer than the relay waits.
+    ///
+    /// The relay waits for a client that has departed, and for the pong to a takeover probe.
     pub(super) slow: bool,
-    /// Whether it takes its time between two messages, and so may still talk when its peer has long left.
+    /// Whether it makes long pauses between messages, and so may still send long after its peer has left.
     pub(super) dreamy: bool,
-    /// Whether it answers each message, by a pong that was not asked for.
+    /// Whether it acknowledges each message with an unsolicited pong.
     pub(super) acknowledges: bool,
-    /// Whether its reader is just pausing, and for how long it has done so.
+    /// Whether its reader is pausing, and the total time of its pauses.
     pub(super) pausing: bool,
     pub(super) paused_for: Duration,
 }
 
-/// A client that runs.
+/// A running client.
 pub(super) struct Handle {
     pub(super) line: Line,
     pub(super) state: Rc<RefCell<Client>>,
-    /// Makes its writer look around: it is to leave, or a close frame has come.
+    /// Wakes its writer: it is to leave, or the reader has received something.
     pub(super) nudge: Sender<()>,
 }
 
 impl Handle {
-    /// Makes a client that stays decide to leave.
+    /// Tells a client that stays to leave.
     pub(super) fn leave(&self) {
         self.state.borrow_mut().ending = Ending::Close(4999);
         let _ = self.nudge.try_send(());
@@ -107,7 +108,7 @@ impl Handle {
 
 impl Client {
     fn new(number: usize, random: &mut Random, came_at: Instant) -> Self {
-        // Some send much more than the others: a proxy then holds what takes it minutes to deliver.
+        // Some clients send much more than the others: a proxy then holds minutes of data.
         let kinds = if random.once_in(8) { 7..8 } else { 0..8 };
         let messages = (0..random.below(7)).map(|nth| message(number, nth, kinds.clone(), random)).collect();
         let ending = match random.below(11) {
@@ -152,27 +153,28 @@ impl Client {
         }
     }
 
-    /// Whose messages it gets.
+    /// The client that sent the messages which it received.
     pub(super) fn peer(&self) -> Option<usize> {
         self.received.first().map(|message| origin(message).0)
     }
 
-    /// Whether it is a WebSocket that nobody has closed yet, as far as it knows.
+    /// Whether its WebSocket is open, as far as it knows.
     pub(super) fn is_there(&self) -> bool {
         self.status == Some(101) && !self.is_over()
     }
 
-    /// Whether it knows that it has been closed, or its stream has ended.
+    /// Whether it has received a close frame or the end of its stream.
     fn is_over(&self) -> bool {
         self.close.is_some() || self.end.is_some()
     }
 }
 
-/// The longest message that the relay is told to accept; nobody sends a longer one but for a violation.
+/// The relay's limit for a message. Only a violation exceeds it.
 pub(super) const MAX_MESSAGE: usize = 200_000;
 
-/// A message that says whose it is and which, and differs from all others. Of the eight kinds of length, the last is the
-/// longest.
+/// A message that names its sender and its number, and differs from all others.
+///
+/// The last of the eight kinds of length is the longest.
 fn message(client: usize, nth: usize, kinds: Range<usize>, random: &mut Random) -> Vec<u8> {
     let length = match kinds.start + random.below(kinds.len()) {
         0..=3 => random.below(200),
@@ -186,12 +188,12 @@ fn message(client: usize, nth: usize, kinds: Range<usize>, random: &mut Random) 
     message
 }
 
-/// The client that sent a message, and which of its messages it is.
+/// The client that sent a message, and the message's number.
 pub(super) fn origin(message: &[u8]) -> (usize, usize) {
     (message[0].into(), message[1].into())
 }
 
-/// Makes a client and returns its two tasks. It may be asked whether it is there, or not.
+/// Creates a client and its two tasks. `is_asked` says whether the relay sends it pings.
 pub(super) fn client(
     number: usize,
     (socket, line): (Socket, Line),
@@ -233,7 +235,7 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self) {
-        // If the other side is gone, there is nobody to write to; the reader finds out how it ended.
+        // An error means that the connection is gone. The reader finds out how it ended.
         let _ = self.write_all().await;
     }
 
@@ -247,7 +249,7 @@ impl Writer {
         self.state.borrow_mut().requested_at = Some(self.clock.now());
         self.send_bytes(request.as_bytes()).await?;
         if self.random.once_in(2) {
-            self.nudged().await; // the response; the others send on at once
+            self.nudged().await; // wait for the response, while other clients send at once
         }
         let messages = self.state.borrow().messages.clone();
         for message in messages {
@@ -256,7 +258,7 @@ impl Writer {
                 return self.answer().await;
             }
             self.state.borrow_mut().sent += 1;
-            trace(|| format!("client {} has sent a message of {}", self.number, message.len()));
+            trace(|| format!("client {}: has sent a message of {} bytes", self.number, message.len()));
         }
         let ending = self.state.borrow().ending;
         if ending != Ending::Stay {
@@ -274,7 +276,7 @@ impl Writer {
             }
             Ending::Vanish => {
                 self.socket.cut();
-                // The relay's system asks now and then, and gives up after a while.
+                // The relay's kernel probes now and then, and gives up after a while.
                 sleep(&self.clock, Duration::from_secs(60 + self.random.below(45) as u64)).await;
                 self.socket.time_out();
             }
@@ -302,7 +304,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Sends a binary message in some fragments, with something else in between. False if a close frame has come.
+    /// Sends a binary message in some fragments, with other frames in between.
+    ///
+    /// Returns false if a close frame has come.
     async fn send(&mut self, message: &[u8]) -> io::Result<bool> {
         let mut rest = message;
         let mut opcode = 0x02;
@@ -370,7 +374,7 @@ impl Writer {
         let (odds, longest) = if self.state.borrow().dreamy { (2, 10_000) } else { (5, 2000) };
         if self.random.once_in(odds) {
             let end = self.clock.now() + Duration::from_millis(self.random.below(longest) as u64);
-            self.pong().await?; // it may have been nudged before
+            self.pong().await?; // an earlier nudge may be unanswered
             while self.is_nudged_before(end).await {
                 self.pong().await?;
             }
@@ -385,7 +389,7 @@ impl Writer {
         };
         let nudged = async {
             if self.nudged.recv().await.is_err() {
-                pending::<()>().await; // its stream has ended
+                pending::<()>().await; // the reader has closed the channel
             }
             true
         };
@@ -420,10 +424,10 @@ struct Reader {
 impl Reader {
     async fn run(mut self) {
         let end = self.read_all().await.map_err(|error| error.kind());
-        trace(|| format!("client {}: its stream ends: {end:?}", self.number));
+        trace(|| format!("client {}: the stream ends: {end:?}", self.number));
         self.state.borrow_mut().end = Some(end);
         self.state.borrow_mut().ended_at = Some(self.clock.now());
-        // Whatever the writer waits for, it will not come. Closing the channel says so for good.
+        // Nothing more will arrive that the writer may wait for. Closing the channel tells it so.
         self.nudge.close();
     }
 
@@ -446,11 +450,11 @@ impl Reader {
         }
         let mut message = None;
         while let Some(first) = self.byte().await? {
-            assert!(self.state.borrow().close.is_none(), "something comes behind a close frame");
+            assert!(self.state.borrow().close.is_none(), "a frame follows a close frame");
             let payload = self.payload().await?;
             match (first, &mut message) {
                 (0x89, _) => {
-                    trace(|| format!("client {}: is pinged", self.number));
+                    trace(|| format!("client {}: receives a ping", self.number));
                     self.state.borrow_mut().owed.push(payload);
                     let _ = self.nudge.try_send(());
                 }
@@ -458,17 +462,19 @@ impl Reader {
                 (0x88, _) => {
                     let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
                     let reason = String::from_utf8(payload.get(2..).unwrap_or_default().to_vec()).unwrap();
-                    trace(|| format!("client {}: close frame {code:?} {reason:?}", self.number));
+                    trace(|| format!("client {}: receives a close frame, {code:?} {reason:?}", self.number));
                     self.state.borrow_mut().close = Some((code, reason));
                     self.state.borrow_mut().closed_at = Some(self.clock.now());
                     let _ = self.nudge.try_send(());
                 }
                 (0x02 | 0x82, None) => message = Some(payload),
                 (0x00 | 0x80, Some(begun)) => begun.extend(payload),
-                _ => panic!("a frame that begins with {first:#x}"),
+                _ => panic!("an unexpected frame that begins with {first:#x}"),
             }
             if first == 0x82 || first == 0x80 {
-                trace(|| format!("client {}: a message of {:?}", self.number, message.as_ref().map(Vec::len)));
+                trace(|| {
+                    format!("client {}: receives a message of {:?} bytes", self.number, message.as_ref().map(Vec::len))
+                });
                 self.state.borrow_mut().received.extend(message.take());
                 if self.state.borrow().acknowledges {
                     self.state.borrow_mut().owed.push(vec![]);
@@ -490,11 +496,11 @@ impl Reader {
     }
 
     async fn bytes(&mut self, length: usize) -> io::Result<Vec<u8>> {
-        // A stall, but less than the relay waits for its close frame to be taken.
+        // These pauses are shorter than the time in which the relay waits for a client to take its close frame.
         if self.pauses < 4 && self.random.once_in(8) {
             self.pauses += 1;
             self.state.borrow_mut().pausing = true;
-            // All of them together are less than the relay waits for an answer, unless it is slow.
+            // Unless the client is slow, the sum of the pauses is less than the relay's wait for a pong.
             let longest = match (self.state.borrow().slow, self.is_asked) {
                 (true, false) => 15_000,
                 (true, true) if self.pauses == 1 => 15_000,

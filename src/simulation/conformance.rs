@@ -1,4 +1,4 @@
-//! The rows of `tests/conformance/`, in memory: cut into other pieces by each seed, on the way in and on the way out.
+//! The cases of `tests/conformance/` in memory: each seed splits input and output differently.
 
 #[path = "../../tests/conformance/cases.rs"]
 mod cases;
@@ -14,11 +14,11 @@ use crate::server::relay::Config;
 use cases::{Case, cases};
 use verdict::{Received, judge};
 
-/// Room for all that a row sends.
+/// Room for everything that a case sends.
 const CAPACITY: usize = 32 << 20;
 
 #[test]
-fn every_row_is_kept() {
+fn every_conformance_case_passes() {
     let failures: Vec<_> = cases()
         .iter()
         .flat_map(|case| {
@@ -29,7 +29,7 @@ fn every_row_is_kept() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Plays a row, and returns what is wrong.
+/// Plays a case. Returns a description of the failure, if there is one.
 fn play(case: &Case, seed: u64) -> Option<String> {
     let mut stage =
         Stage::new(Random::new(seed), Config { max_message: case.limit, ping_interval: None, ..Config::default() });
@@ -37,14 +37,14 @@ fn play(case: &Case, seed: u64) -> Option<String> {
     let mut client = Actor::enter(&mut stage, 1, CAPACITY);
     for piece in &case.sent {
         if !client.try_send(piece) {
-            break; // a relay that has refused it may be gone before the rest is sent
+            break; // the relay may have refused an earlier piece and closed
         }
         if stage.random.once_in(2) {
             stage.settle();
         }
     }
     let (mut to_peer, mut to_client) = (Received::default(), Received::default());
-    // Long enough for a stall of the network.
+    // Longer than a stall of the network.
     while {
         stage.pass(Duration::from_secs(3));
         let more = [(&mut peer, &mut to_peer), (&mut client, &mut to_client)].map(|(actor, received)| {

@@ -1,4 +1,4 @@
-//! A scheduler that a seed decides.
+//! A scheduler under the control of a seed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,9 @@ use std::task::{Context, Wake, Waker};
 use super::trace::trace;
 use crate::runtime::executor::Spawn;
 
-/// A generator that is the same everywhere: a failing seed must replay exactly (xorshift64*, Vigna 2016).
+/// A portable random number generator (xorshift64*, Vigna 2016).
+///
+/// A failing seed must replay exactly on every machine.
 #[derive(Clone, Debug)]
 pub(super) struct Random(u64);
 
@@ -23,12 +25,14 @@ impl Random {
         random
     }
 
-    /// A generator of its own for somebody, so that what one does changes nothing for the others.
+    /// A generator for one task, independent of all others.
+    ///
+    /// One client's choices must not change the other clients' choices.
     pub(super) fn split(&mut self) -> Self {
         Self::new(self.below(usize::MAX >> 34) as u64)
     }
 
-    /// A number from 0 up to `bound`, which is excluded.
+    /// A number from 0 up to `bound`, exclusive.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -36,16 +40,16 @@ impl Random {
         ((self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize) % bound
     }
 
-    /// True once in `times`.
+    /// True once in `times` calls, on average.
     pub(super) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 }
 
-/// How many steps a turn has. A task may have none of them, or all.
+/// Steps per turn. A task may run in none of them, or in all.
 const STEPS: u32 = 4;
 
-/// What a task is, and whose.
+/// A task's kind, and the number of its client or worker.
 pub(super) type Name = (&'static str, usize);
 
 struct Task {
@@ -53,7 +57,7 @@ struct Task {
     future: Pin<Box<dyn Future<Output = ()>>>,
 }
 
-/// Tasks, any of which may run next.
+/// An executor that runs any runnable task next.
 #[derive(Default)]
 pub(super) struct Executor {
     tasks: RefCell<BTreeMap<usize, Task>>,
@@ -82,17 +86,17 @@ impl Executor {
         id
     }
 
-    /// How many tasks could run.
+    /// The number of runnable tasks.
     pub(super) fn runnable(&self) -> usize {
         self.runnable.lock().unwrap().len()
     }
 
-    /// The tasks that there are.
+    /// The names of all live tasks.
     pub(super) fn tasks(&self) -> Vec<Name> {
         self.tasks.borrow().values().map(|task| task.name).collect()
     }
 
-    /// Runs one of those that could, for one step.
+    /// Runs the `nth` runnable task for one step.
     pub(super) fn run(&self, nth: usize) {
         self.steps.set(self.steps.get() + 1);
         self.turn.set(self.steps.get() / STEPS);
@@ -102,7 +106,7 @@ impl Executor {
             runnable.remove(&id);
             id
         };
-        // It is taken out meanwhile, so that it may spawn others.
+        // The task is taken out while it runs, because it may spawn others.
         let Some(mut task) = self.tasks.borrow_mut().remove(&id) else { return };
         trace(|| format!("task {id}, {} {}", task.name.0, task.name.1));
         let waker = Waker::from(Arc::new(TaskWaker { task: id, runnable: Arc::clone(&self.runnable) }));
@@ -113,11 +117,11 @@ impl Executor {
 
     fn cancel(&self, id: usize) {
         let task = self.tasks.borrow_mut().remove(&id);
-        drop(task); // what it wakes may look at the tasks
+        drop(task); // its wake-ups may borrow the tasks
     }
 }
 
-/// The tasks of one worker: they end with it.
+/// The tasks of one worker. They end with it.
 pub(super) struct Tasks {
     pub(super) executor: Rc<Executor>,
     pub(super) worker: usize,

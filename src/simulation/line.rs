@@ -1,4 +1,4 @@
-//! The way between a client and the relay: one cable, or two with a proxy between them.
+//! A client's line to the relay: one cable, or two with a proxy in between.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use super::network::Cable;
 use super::proxy::{Load, Pace};
 
-/// The way between a client and the relay, for the checks.
+/// A client's line to the relay, as the checks see it.
 pub(super) struct Line {
-    /// Ends at the relay.
+    /// The cable that ends at the relay.
     cable: Cable,
     hop: Option<Hop>,
 }
 
-/// What is between a client and the cable to the relay.
+/// The proxy, and the cable between the client and the proxy.
 struct Hop {
-    /// Ends at the client.
+    /// The cable that ends at the client.
     cable: Cable,
     up: Rc<Load>,
     down: Rc<Load>,
@@ -28,7 +28,7 @@ impl Line {
         Self { cable, hop: None }
     }
 
-    /// A cable from the client to a proxy, which has this pace towards the client, and one from there to the relay.
+    /// A cable to a proxy with this pace towards the client, and one from the proxy to the relay.
     pub(super) fn proxied(to_proxy: Cable, to_relay: Cable, [up, down]: [Rc<Load>; 2], pace: Pace) -> Self {
         Self { cable: to_relay, hop: Some(Hop { cable: to_proxy, up, down, pace }) }
     }
@@ -41,37 +41,39 @@ impl Line {
         self.hop.iter().flat_map(|hop| [&*hop.up, &*hop.down])
     }
 
-    /// Bytes a second that a proxy delivers to the client, if there is one.
+    /// The proxy's rate towards the client in bytes per second, if there is a proxy.
     pub(super) fn proxy_rate(&self) -> Option<usize> {
         self.hop.as_ref().map(|hop| hop.pace.rate())
     }
 
-    /// Never stalls from now on.
+    /// Disables all further stalls.
     pub(super) fn hold_steady(&self) {
         self.cables().for_each(Cable::hold_steady);
     }
 
-    /// Whether the network has reset a part of it.
+    /// Whether the network has reset a part of the line.
     pub(super) fn was_broken(&self) -> bool {
         self.cables().any(Cable::was_broken)
     }
 
-    /// Whether everything that the client has sent was taken by the relay.
+    /// Whether the relay has read everything that the client sent.
     pub(super) fn is_read(&self) -> bool {
         self.cables().all(Cable::is_read) && self.hop.as_ref().is_none_or(|hop| hop.up.is_empty())
     }
 
-    /// Whether something that was sent does not arrive for a while: the network stalls, or the proxy makes a pause.
+    /// Whether sent bytes are held up by a stall of the network or a pause of the proxy.
     pub(super) fn is_late(&self) -> bool {
         self.cables().any(Cable::is_stalled) || self.loads().any(Load::is_pausing)
     }
 
-    /// For how long the network has stalled. The proxy's pauses are not counted, as the relay has to allow for them.
+    /// The total time for which the network has stalled.
+    ///
+    /// The proxy's pauses do not count, because the relay has to allow for them.
     pub(super) fn stalled_for(&self) -> Duration {
         self.cables().map(Cable::stalled_for).sum()
     }
 
-    /// How much later than it could have something may have come: for stalls and for the proxy's pauses.
+    /// The total delay that stalls of the network and pauses of the proxy may have caused.
     pub(super) fn late_for(&self) -> Duration {
         self.stalled_for() + self.loads().map(Load::paused_for).sum::<Duration>()
     }

@@ -1,5 +1,7 @@
-//! Sockets in memory. What is sent is under way until the scheduler delivers it, in pieces of any size, and sometimes
-//! late. Readiness is reported as the reactor does it: by an event when something changes, which is told once.
+//! Sockets in memory, with edge-triggered readiness as in the reactor.
+//!
+//! Sent bytes are in flight until the scheduler delivers them, in pieces of any size, and sometimes late. Each change
+//! is reported by one event.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,10 +20,10 @@ use super::executor::Random;
 use super::trace::trace;
 use crate::runtime::transport::{Listener, Transport};
 
-/// Where the relay accepts. What it gets is decided by the other end of the channel.
+/// The relay's listener. Its sockets and errors come through a channel.
 pub(super) struct Arrivals(Receiver<io::Result<Socket>>);
 
-/// A listener, and the way to it.
+/// Creates a listener, and the channel to it.
 pub(super) fn listener() -> (Sender<io::Result<Socket>>, Arrivals) {
     let (sender, receiver) = async_channel::unbounded();
     (sender, Arrivals(receiver))
@@ -30,7 +32,7 @@ pub(super) fn listener() -> (Sender<io::Result<Socket>>, Arrivals) {
 impl Drop for Arrivals {
     fn drop(&mut self) {
         self.0.close();
-        while self.0.try_recv().is_ok() {} // who is not accepted by now never will be
+        while self.0.try_recv().is_ok() {} // remaining sockets are never accepted
     }
 }
 
@@ -43,7 +45,7 @@ impl Listener for Arrivals {
                 let peer = socket.address();
                 (socket, peer)
             }),
-            Err(_nobody_comes_any_more) => std::future::pending().await,
+            Err(_closed) => std::future::pending().await,
         }
     }
 }
@@ -51,28 +53,28 @@ impl Listener for Arrivals {
 /// One direction of a connection.
 #[derive(Default)]
 struct Stream {
-    /// Sent; the first `arrived` bytes have come to the other side.
+    /// The bytes in flight. The first `arrived` ones are at the receiver.
     bytes: VecDeque<u8>,
     arrived: usize,
     capacity: usize,
-    /// How many of the last bytes wait for the end.
+    /// The number of last bytes that are held back for the end of the stream.
     waiting: usize,
-    /// No more will be sent.
+    /// The sender has ended the stream.
     ended: bool,
     end_arrived: bool,
-    /// Whether writable means that all has arrived.
+    /// Whether "writable" means that all bytes have arrived.
     until_sent: bool,
-    /// What arrives finds nobody.
+    /// The receiver has closed its socket.
     abandoned: bool,
-    /// Whether the writer was refused, and is to be told when there is room.
+    /// Whether a write was refused, so that the writer must be told of new room.
     refused: bool,
     reader: Interest,
     writer: Interest,
-    /// Who waits for the end.
+    /// Notifies the task that waits for the end of the stream.
     ended_watcher: Interest,
 }
 
-/// An event that may have come, and somebody who may wait for it.
+/// A readiness event, and the task that waits for it.
 #[derive(Default)]
 struct Interest {
     has_come: bool,
@@ -80,7 +82,7 @@ struct Interest {
 }
 
 impl Interest {
-    /// Ready if the event has come since this was asked last, or if it will never be otherwise.
+    /// Ready if the event has happened since the last call, or if it holds `forever`.
     fn poll(&mut self, cx: &mut Context<'_>, forever: bool) -> Poll<io::Result<()>> {
         if std::mem::take(&mut self.has_come) || forever {
             return Poll::Ready(Ok(()));
@@ -96,7 +98,7 @@ impl Interest {
 }
 
 impl Stream {
-    /// How many bytes the other side's system has room for: a quarter of what is under way at most.
+    /// The number of bytes that fit into the receiver's window, which is a quarter of the capacity.
     fn can_arrive(&self) -> usize {
         let window = if self.abandoned { usize::MAX } else { self.capacity / 4 };
         let sent = self.bytes.len() - if self.ended { 0 } else { self.waiting };
@@ -112,21 +114,21 @@ impl Stream {
         room || self.ended
     }
 
-    /// Tells the writer of room for a changed reason, as Linux does when `TCP_NOTSENT_LOWAT` is set.
+    /// Reports writability anew under a changed condition, as Linux does for `TCP_NOTSENT_LOWAT`.
     fn look_again(&mut self) {
         self.writer.has_come = false;
         self.refused = true;
         self.tell_writer();
     }
 
-    /// Tells the writer of room, if it was refused: a system has no other cause to do so.
+    /// Tells the writer of room after a refused write. A kernel has no other reason to report room.
     fn tell_writer(&mut self) {
         if self.is_writable() && std::mem::take(&mut self.refused) {
             self.writer.happen();
         }
     }
 
-    /// Tells the reader that something has arrived, and the writer of the room for more.
+    /// Tells the reader of arrived bytes, and the writer of room.
     fn tell(&mut self) {
         self.reader.happen();
         self.tell_writer();
@@ -136,36 +138,38 @@ impl Stream {
     }
 }
 
-/// Longer timeouts of acknowledgements are not simulated: clients that vanish end their connection themselves.
+/// Longer acknowledgement timeouts are not simulated.
+///
+/// Clients that vanish end their connection themselves.
 const LONGEST_ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a connection stalls at most.
+/// The maximum number of stalls of a connection.
 const MOST_STALLS: usize = 5;
 
-/// Both directions, and whether one side has cut them off.
+/// Both directions of a connection, and its faults.
 struct Wire {
-    /// Whose connection it is, for the trace, and between which two.
+    /// The client's number and the names of both ends, for the trace.
     client: usize,
     between: [&'static str; 2],
     streams: [Stream; 2],
     reset: bool,
-    /// Nothing arrives for a while, or never again.
+    /// Nothing arrives: for a while, or never again.
     stalled: bool,
     cut: bool,
-    /// How often it was stalled, and for how long altogether.
+    /// The number of stalls, and their total time.
     stalls: usize,
     stalled_for: Duration,
-    /// Whether the network, and neither side, has reset it.
+    /// Whether the network has reset the connection.
     broken: bool,
-    /// Whose socket is gone.
+    /// The sides that have closed their sockets.
     closed: [bool; 2],
-    /// The timeout of acknowledgements that the relay has set, until the scheduler has seen it.
+    /// The acknowledgement timeout that the relay has set, until the scheduler takes it.
     ack_timeout: Option<Duration>,
-    /// How often something has arrived at the client.
+    /// The number of deliveries to the client.
     arrivals: usize,
-    /// What each side has not been told yet of a reset.
+    /// The error that each side's next call returns.
     error: [Option<io::ErrorKind>; 2],
-    /// On each side, the task that waits for a reset, which nothing else that it waits for has to tell.
+    /// The task of each side that waits for a reset, independently of readiness.
     reset_watchers: [Option<Waker>; 2],
     random: Random,
 }
@@ -184,11 +188,11 @@ struct Closer {
     wire: Rc<RefCell<Wire>>,
 }
 
-/// The network's side of a connection, for the scheduler.
+/// The scheduler's handle to a connection.
 #[derive(Clone)]
 pub(super) struct Cable(Rc<RefCell<Wire>>);
 
-/// The connection of a client, `between` these two, with this much room in each direction.
+/// Creates the connection of a client `between` two ends, with this much room in each direction.
 pub(super) fn connection(
     client: usize,
     between: [&'static str; 2],
@@ -221,21 +225,23 @@ pub(super) fn connection(
 }
 
 impl Cable {
-    /// Whether there is something to deliver.
+    /// Whether a delivery is possible.
     pub(super) fn is_busy(&self) -> bool {
         let wire = self.0.borrow();
         let still = wire.stalled || wire.cut;
         !still && wire.streams.iter().any(|stream| stream.can_arrive() > 0 || stream.end_can_arrive())
     }
 
-    /// Delivers something. Then it may stall, and has to be [resumed](Self::resume) after the time that is returned.
+    /// Delivers bytes or an end. Returns the duration of a stall, if one begins.
+    ///
+    /// After a stall, the cable has to be [resumed](Self::resume).
     pub(super) fn deliver(&self) -> Option<Duration> {
         let wire = &mut *self.0.borrow_mut();
         let nth = wire.random.below(2);
         if !wire.deliver(nth) {
             wire.deliver(1 - nth);
         }
-        // Not too often, or what is cut into many pieces would take forever.
+        // Stalls are rare, because a transfer in many pieces would take for ever.
         wire.stalled = wire.stalls < MOST_STALLS && wire.random.once_in(60);
         wire.stalls += usize::from(wire.stalled);
         let stall = wire.stalled.then(|| Duration::from_millis(wire.random.below(2500) as u64));
@@ -243,7 +249,7 @@ impl Cable {
         stall
     }
 
-    /// Breaks the connection: something on the way has forgotten it, and resets both sides, whatever they are at.
+    /// Resets both sides, as a middlebox does that has lost its state.
     pub(super) fn break_down(&self) {
         let wire = &mut *self.0.borrow_mut();
         if !wire.reset {
@@ -254,37 +260,36 @@ impl Cable {
         }
     }
 
-    /// A short timeout of acknowledgements that the relay has set since this was asked last, and how often something has arrived
-    /// at the client so far.
+    /// Takes a short acknowledgement timeout that the relay has set, with the number of deliveries so far.
     pub(super) fn take_ack_timeout(&self) -> Option<(Duration, usize)> {
         let wire = &mut *self.0.borrow_mut();
         let timeout = wire.ack_timeout.take_if(|timeout| *timeout < LONGEST_ACK_TIMEOUT)?;
         Some((timeout, wire.arrivals))
     }
 
-    /// What the relay's system does when nothing was acknowledged since then.
+    /// Times out, like a kernel, if nothing was acknowledged since that number of deliveries.
     pub(super) fn check_ack(&self, arrivals: usize) {
         let wire = &mut *self.0.borrow_mut();
         let Stream { bytes, arrived, .. } = &wire.streams[1];
         let is_silent = wire.arrivals == arrivals && *arrived < bytes.len() && wire.ack_timeout.is_none();
         if is_silent && !wire.reset && (wire.cut || wire.stalled) {
-            trace(|| format!("client {}: nothing was acknowledged", wire.client));
+            trace(|| format!("client {}: acknowledgements timed out", wire.client));
             wire.error[1] = Some(io::ErrorKind::TimedOut);
             wire.end();
         }
     }
 
-    /// Whether the network has reset it.
+    /// Whether the network has reset the connection.
     pub(super) fn was_broken(&self) -> bool {
         self.0.borrow().broken
     }
 
-    /// Whether everything that the client has sent was taken by the relay.
+    /// Whether the relay has read everything that the client sent.
     pub(super) fn is_read(&self) -> bool {
         self.0.borrow().streams[0].bytes.is_empty()
     }
 
-    /// Never stalls from now on.
+    /// Disables all further stalls.
     pub(super) fn hold_steady(&self) {
         self.0.borrow_mut().stalls = MOST_STALLS;
     }
@@ -294,24 +299,24 @@ impl Cable {
         self.0.borrow_mut().stalled = false;
     }
 
-    /// How much later than it could have something may have come.
+    /// The total time of all stalls.
     pub(super) fn stalled_for(&self) -> Duration {
         self.0.borrow().stalled_for
     }
 
-    /// Whether something that was sent does not arrive for a while.
+    /// Whether the connection stalls.
     pub(super) fn is_stalled(&self) -> bool {
         self.0.borrow().stalled
     }
 
-    /// Whether the relay's side has no socket any more.
+    /// Whether the relay has closed its socket.
     pub(super) fn is_closed_by_relay(&self) -> bool {
         self.0.borrow().closed[1]
     }
 }
 
 impl Wire {
-    /// Delivers something in this direction, if there is something.
+    /// Delivers bytes or the end in this direction. Returns false if there is nothing to deliver.
     fn deliver(&mut self, direction: usize) -> bool {
         let answered = self.streams[1 - direction].end_arrived;
         let (client, to) = (self.client, self.between[1 - direction]);
@@ -336,15 +341,16 @@ impl Wire {
         }
         stream.tell();
         if lost && answered {
-            // A socket that is gone answers with a reset, which comes after the end that it has sent.
+            // A closed socket answers with a reset, which arrives after the end of its own stream.
             self.reset(1 - direction);
             self.error[direction] = Some(io::ErrorKind::BrokenPipe);
         }
         true
     }
 
-    /// Resets the connection. What has arrived may still be read; the rest is lost. No reset comes through a cable that is
-    /// cut.
+    /// Resets the connection. Arrived bytes can still be read; the others are lost.
+    ///
+    /// A reset does not pass a cable that is cut.
     fn reset(&mut self, by: usize) {
         if !self.reset && !self.cut {
             trace(|| format!("client {}: reset by {}", self.client, self.between[by]));
@@ -353,7 +359,7 @@ impl Wire {
         }
     }
 
-    /// Ends both directions, for whoever still has a socket.
+    /// Ends both directions for all remaining sockets.
     fn end(&mut self) {
         self.reset = true;
         for stream in &mut self.streams {
@@ -368,7 +374,7 @@ impl Wire {
 }
 
 impl Socket {
-    /// The client's, made up: each has its own.
+    /// The client's address, which is unique.
     fn address(&self) -> IpAddr {
         Ipv4Addr::from_bits(self.wire.borrow().client as u32).into()
     }
@@ -378,7 +384,7 @@ impl Socket {
         self.wire.borrow_mut().reset(self.side);
     }
 
-    /// Ready when the connection has been reset or has timed out, whatever is still to be received.
+    /// Ready after a reset or a timeout, even if there is something left to read.
     pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
         let wire = &mut *self.wire.borrow_mut();
         if wire.reset {
@@ -388,12 +394,12 @@ impl Socket {
         Poll::Pending
     }
 
-    /// Cuts the cable: from now on, nothing arrives, and nobody is told.
+    /// Cuts the cable: nothing arrives any more, and neither side is told.
     pub(super) fn cut(&self) {
         self.wire.borrow_mut().cut = true;
     }
 
-    /// What the systems do when nothing has arrived for long: each side is told that it took too long.
+    /// Ends both sides with a timeout, as kernels do after a long silence.
     pub(super) fn time_out(&self) {
         let wire = &mut *self.wire.borrow_mut();
         if !wire.reset {
@@ -412,7 +418,7 @@ impl Drop for Closer {
         wire.streams[self.side].ended = true;
         wire.streams[1 - self.side].abandoned = true;
         if unread {
-            // As TCP does it: bytes that nobody will read are answered with a reset.
+            // Like TCP: closing a socket with unread bytes sends a reset.
             wire.reset(self.side);
         }
     }
@@ -442,7 +448,7 @@ impl Transport for Socket {
         let Wire { streams, error, .. } = &mut *self.wire.borrow_mut();
         let stream = &mut streams[1 - self.side];
         if stream.arrived > 0 {
-            // All of it that there is room for: less means that there is no more.
+            // All arrived bytes that fit are returned. So a short read means that nothing is left.
             let count = buffer.len().min(stream.arrived);
             for (to, from) in buffer.iter_mut().zip(stream.bytes.drain(..count)) {
                 *to = from;
@@ -471,12 +477,13 @@ impl Transport for Socket {
         let most = bytes.len().min(room);
         let count = if most > 1 && random.once_in(4) { 1 + random.below(most) } else { most };
         stream.bytes.extend(&bytes[..count]);
-        // Whatever has no room behind it goes out: systems hold bytes back for the end only when that can follow.
+        // If more bytes follow, the earlier ones are sent. A kernel holds bytes back for the end of the stream only if
+        // the end can follow directly.
         stream.waiting = if ends && count == bytes.len() { count } else { 0 };
         if count == bytes.len() {
             return Ok(count);
         }
-        stream.writer.has_come = false; // it comes when something has arrived
+        stream.writer.has_come = false; // the next event comes after a delivery
         stream.refused = true;
         if count > 0 { Ok(count) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }

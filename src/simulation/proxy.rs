@@ -1,9 +1,12 @@
-//! A proxy between a client and the relay: it buffers, forwards at its own pace, and passes on ends and resets.
+//! A proxy between a client and the relay that buffers without bound.
 //!
-//! nginx, HAProxy and Caddy behave like this. The proxy takes whatever either side sends at once, so the relay's socket
-//! is empty long before the client has anything. A reset or a failure on one side resets the other side at once, and what
-//! the proxy holds is lost. The end of a stream is passed on behind what came before it. When both streams have ended,
-//! both connections are closed.
+//! nginx, HAProxy and Caddy behave like this:
+//!
+//! - The proxy takes everything that either side sends at once, and forwards it at its own pace. The relay's send
+//!   buffer is empty long before the client has received anything.
+//! - A reset or a failure on one side resets the other side at once. The proxy drops everything that it holds.
+//! - The end of a stream is passed on after everything before it. When both streams have ended, the proxy closes both
+//!   connections.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -23,7 +26,7 @@ use super::trace::trace;
 use crate::runtime::clock::{Clock, Sleep};
 use crate::runtime::transport::Transport;
 
-/// How fast one direction is forwarded: after each pause, up to so many bytes.
+/// The pace of one direction: after each pause, the proxy forwards at most this many bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     pub(super) bytes: usize,
@@ -31,30 +34,33 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// As a client's line is. The slowest is a little faster than the 4 KiB/s that the relay has to allow for, and takes four
-    /// minutes for the most that a peer sends.
+    /// The pace of a client's line.
+    ///
+    /// The slowest line is slightly faster than the 4 KiB/s that the relay has to allow for. It takes four minutes for
+    /// the most that a peer sends.
     pub(super) fn of_a_line(random: &mut Random) -> Self {
         let rate = [5, 8, 32, 256][random.below(4)] << 10;
-        // Short, as a client that is asked has two seconds, most of which its reader may spend on pauses.
+        // The pauses are short: a probed client has two seconds, and its reader may spend most of them on its own
+        // pauses.
         let pause = Duration::from_millis(20 + random.below(80) as u64);
         Self { bytes: (rate * pause.as_millis() as usize / 1000).max(1), pause }
     }
 
-    /// As a proxy passes on what it has no cause to hold: all of it, soon.
+    /// The pace of a direction that nothing slows down: all bytes, after at most 20 ms.
     pub(super) fn prompt(random: &mut Random) -> Self {
         Self { bytes: usize::MAX, pause: Duration::from_millis(random.below(20) as u64) }
     }
 
-    /// Bytes a second.
+    /// The rate in bytes per second.
     pub(super) fn rate(self) -> usize {
         (self.bytes as f64 / self.pause.as_secs_f64()) as usize
     }
 }
 
-/// What the checks ask about one direction of a proxy.
+/// The state of one direction of a proxy, for the checks.
 #[derive(Default)]
 pub(super) struct Load {
-    /// How many bytes it holds.
+    /// The number of bytes that the proxy holds.
     held: Cell<usize>,
     is_pausing: Cell<bool>,
     paused_for: Cell<Duration>,
@@ -65,24 +71,24 @@ impl Load {
         self.held.get() == 0
     }
 
-    /// Whether something waits for the end of a pause.
+    /// Whether bytes wait for the end of a pause.
     pub(super) fn is_pausing(&self) -> bool {
         self.is_pausing.get()
     }
 
-    /// How much later than without the proxy something may have come.
+    /// The total delay that the proxy's pauses may have caused.
     pub(super) fn paused_for(&self) -> Duration {
         self.paused_for.get()
     }
 }
 
-/// One direction.
+/// One direction of a proxy.
 struct Direction {
     from: Socket,
     to: Socket,
     pace: Pace,
     held: VecDeque<u8>,
-    /// How many bytes may be sent before the next pause.
+    /// The number of bytes that may be sent before the next pause.
     allowed: usize,
     pause: Option<Sleep>,
     end_has_come: bool,
@@ -105,7 +111,7 @@ impl Direction {
         }
     }
 
-    /// Ready when the end has been passed on.
+    /// Ready when the end of the stream has been passed on.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let taken = self.poll_take(cx);
         let forwarded = self.poll_forward(cx);
@@ -119,7 +125,9 @@ impl Direction {
         Poll::Ready(self.to.shut_down())
     }
 
-    /// Takes all there is: the buffer has no bound, as a world's clients send less than a megabyte and a half each.
+    /// Takes everything from the source.
+    ///
+    /// The buffer needs no bound: each client of a world sends less than 1.5 MB.
     fn poll_take(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let mut bytes = [0; 16 * 1024];
         while !self.end_has_come {
@@ -131,7 +139,7 @@ impl Direction {
         Ok(())
     }
 
-    /// Ready when nothing is held.
+    /// Ready when the proxy holds nothing for this direction.
     fn poll_forward(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
             if self.allowed == 0 {
@@ -149,7 +157,7 @@ impl Direction {
             self.held.drain(..count);
             self.allowed -= count;
         }
-        self.allowed = 0; // what comes later has its own pause
+        self.allowed = 0; // later bytes have a pause of their own
         Poll::Ready(Ok(()))
     }
 }
@@ -171,7 +179,7 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// Between these two sockets, with a pace for what is sent up and one for what is sent down.
+    /// Creates a proxy between two sockets, with one pace towards the relay and one towards the client.
     pub(super) fn new(
         number: usize,
         client: Socket,
@@ -184,7 +192,7 @@ impl Proxy {
         Self { number, client, relay, up, down }
     }
 
-    /// What it holds, up and down.
+    /// The loads of both directions, up first.
     pub(super) fn loads(&self) -> [Rc<Load>; 2] {
         [Rc::clone(&self.up.load), Rc::clone(&self.down.load)]
     }
@@ -193,20 +201,20 @@ impl Proxy {
     pub(super) async fn run(mut self) {
         if poll_fn(|cx| self.poll(cx)).await.is_err() {
             let lost = self.down.held.len();
-            trace(|| format!("client {}: its proxy resets both sides and drops {lost} bytes for it", self.number));
+            trace(|| format!("client {}: its proxy resets both sides and drops {lost} bytes", self.number));
             self.client.reset();
             self.relay.reset();
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A reset counts even when both streams have ended before, and before what is still to be read.
+        // A reset takes precedence over unread bytes, and counts even after both streams have ended.
         for socket in [&self.client, &self.relay] {
             if socket.poll_reset(cx).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
         }
-        // Both are polled, as each waits for things of its own.
+        // Both directions are polled, because each registers its own wakers.
         match [self.up.poll(cx)?, self.down.poll(cx)?] {
             [Poll::Ready(()), Poll::Ready(())] => Poll::Ready(Ok(())),
             _ => Poll::Pending,
@@ -224,7 +232,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A proxy on its own, which delivers a hundred bytes a second, with the sockets of its two sides.
+    /// A proxy without a relay, which delivers 100 bytes per second, and the sockets of its two sides.
     fn stand_alone(stage: &mut Stage) -> [Actor; 2] {
         let (near, to_client, near_cable) = connection(0, ["near", "far"], 10_000, stage.random.split());
         let (to_relay, far, far_cable) = connection(0, ["near", "far"], 10_000, stage.random.split());
@@ -239,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_passed_on_behind_what_is_held() {
+    fn the_end_of_a_stream_follows_all_held_bytes() {
         let mut stage = Stage::new(Random::new(0), Config::default());
         let [mut near, mut far] = stand_alone(&mut stage);
         far.send(&[7; 1000]);
@@ -248,14 +256,14 @@ mod tests {
         assert_eq!(near.receive().len(), 500);
         stage.pass(SECOND * 6);
         assert_eq!(near.receive().len(), 500);
-        assert_eq!(near.0.receive(&mut [0]).ok(), Some(0), "its end");
+        assert_eq!(near.0.receive(&mut [0]).ok(), Some(0), "the end of the stream");
         drop(near);
         stage.stop();
         stage.check_empty();
     }
 
     #[test]
-    fn a_late_byte_for_a_side_that_has_gone_loses_what_is_held() {
+    fn a_byte_for_a_closed_side_drops_all_held_bytes() {
         let mut stage = Stage::new(Random::new(0), Config::default());
         let [mut near, mut far] = stand_alone(&mut stage);
         far.send(&[7; 1000]);
@@ -264,7 +272,7 @@ mod tests {
         near.send(&message(b"got it"));
         stage.pass(10 * SECOND);
         assert_eq!(near.receive().len(), 500);
-        assert!(!near.try_send(b"more"), "it was not told");
+        assert!(!near.try_send(b"more"), "the near side was not reset");
         drop(near);
         stage.stop();
         stage.check_empty();

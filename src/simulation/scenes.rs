@@ -1,5 +1,7 @@
-//! Scenes, played step by step: what the seeds have found, so that it stays found when the seeds mean something else,
-//! and what no client could complain of.
+//! Scenes: scripted scenarios on the simulated network, played step by step.
+//!
+//! Some keep what seeds have found, because a seed means something else after a change. Others show what the clients'
+//! own checks cannot detect.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -13,9 +15,9 @@ use crate::buffers::pool::LARGEST;
 use crate::runtime::transport::Transport;
 use crate::server::relay::Config;
 
-/// The connection of a client that is reset ends at once, and not only when it has not answered a ping.
+/// A reset ends the client's connection at once, and not only after an unanswered ping.
 #[test]
-fn a_client_that_is_reset_is_gone_at_once() {
+fn a_reset_ends_the_connection_at_once() {
     for seed in 0..20 {
         let mut stage = Stage::new(Random::new(seed), Config::default());
         let mut pair = [0, 1].map(|number| Actor::enter(&mut stage, number, 10_000));
@@ -31,8 +33,9 @@ fn a_client_that_is_reset_is_gone_at_once() {
     }
 }
 
-/// A slow reader that still talks gets everything after its peer has left: the time for its answer begins when the close
-/// frame is sent, and not when it is queued.
+/// A slow reader that still sends gets everything after its peer has left.
+///
+/// The closing timeout begins when the close frame is sent, and not when it is queued.
 #[test]
 fn a_slow_reader_has_time_to_get_everything() {
     for seed in 0..20 {
@@ -43,8 +46,8 @@ fn a_slow_reader_has_time_to_get_everything() {
             sender.send(&message(&[7; 10_000]));
         }
         sender.send(&[0x88, 0x80, 0, 0, 0, 0]);
-        stage.pass(Duration::from_secs(12)); // more than an answer may take, and what the network may stall
-        reader.send(&message(b"to somebody who has left"));
+        stage.pass(Duration::from_secs(12)); // longer than the closing timeout and a stall
+        reader.send(&message(b"to a peer that left"));
         stage.pass(Duration::from_secs(3));
         let (received, code) = reader.receive_close(&mut stage);
         let payload = received.iter().filter(|&&byte| byte == 7).count();
@@ -55,20 +58,20 @@ fn a_slow_reader_has_time_to_get_everything() {
     }
 }
 
-/// A reset that was found by a write, while the client could not be read from, was told as an orderly departure.
+/// A reset that a write finds is reported as a loss, although the relay is not reading.
 #[test]
-fn a_reset_that_a_write_has_found_is_told_as_a_loss() {
+fn a_reset_found_by_a_write_is_reported_as_a_loss() {
     for seed in 0..20 {
         let mut stage = Stage::new(Random::new(seed), Config::default());
         let mut reader = Actor::enter(&mut stage, 0, 100_000);
         let mut sender = Actor::enter(&mut stage, 1, 1_000_000);
-        // More than the relay takes in while the reader does not read, but no more than its system does.
+        // More than the relay takes while the reader does not read, but no more than its kernel takes.
         for _ in 0..10 {
             sender.send(&message(&[7; 70_000]));
         }
         stage.pass(Duration::from_secs(20));
         sender.0.reset();
-        reader.send(&message(b"to somebody who is gone"));
+        reader.send(&message(b"to a peer that left"));
         stage.pass(Duration::from_secs(5));
         let (_, code) = reader.receive_close(&mut stage);
         assert_eq!(code, 1011, "seed {seed}");
@@ -79,20 +82,21 @@ fn a_reset_that_a_write_has_found_is_told_as_a_loss() {
     }
 }
 
-/// Who ended its stream while it was alone, with more sent than is held for a peer, was told of the loss of a peer that
-/// it never had.
+/// A client that ends its stream before a peer has come is not told of a lost peer.
+///
+/// It has sent more than the relay holds for a peer.
 #[test]
-fn who_ends_its_stream_alone_is_not_told_of_a_loss() {
+fn ending_the_stream_without_a_peer_reports_no_loss() {
     for seed in 0..20 {
         let mut stage = Stage::new(Random::new(seed), Config::default());
         let mut alone = Actor::enter(&mut stage, 0, 1_000_000);
-        // More than the relay takes in for a peer, but no more than its system does.
+        // More than the relay holds for a peer, but no more than its kernel takes.
         for _ in 0..6 {
             alone.send(&message(&[7; 70_000]));
         }
         alone.0.shut_down().unwrap();
         stage.pass(Duration::from_secs(30));
-        assert_eq!(stage.relay.seats.pairs(), 0, "seed {seed}: the code is not free");
+        assert_eq!(stage.relay.seats.pairs(), 0, "seed {seed}: the pair code is not free");
         assert_eq!(alone.receive(), b"", "seed {seed}");
         drop(alone);
         stage.stop();
@@ -100,9 +104,11 @@ fn who_ends_its_stream_alone_is_not_told_of_a_loss() {
     }
 }
 
-/// Who has vanished is given up when it has not answered for as long as it may, and its peer is told; who answers is not.
+/// A vanished client is given up after the ping timeout, and its peer is told.
+///
+/// The peer answers its pings, and stays.
 #[test]
-fn a_client_that_has_vanished_is_given_up_in_time() {
+fn a_vanished_client_is_given_up_after_the_ping_timeout() {
     let mut stage = Stage::new(Random::new(0), Config::default());
     let vanished = Actor::enter(&mut stage, 0, 10_000);
     vanished.0.cut();
@@ -120,17 +126,20 @@ fn a_client_that_has_vanished_is_given_up_in_time() {
     }
     assert_eq!(received[..4], [&PING[..], &[0x88, 22]].concat());
     assert_eq!(received[4..6], 1011_u16.to_be_bytes());
-    // The vanished one came six seconds earlier, and each is looked at every two and a half.
+    // The vanished client came six seconds earlier. The beat looks at each client every 2.5 s.
     assert!(waited >= Duration::from_secs(34) && waited < Duration::from_secs(40), "{waited:?}");
     drop((vanished, peer));
     stage.stop();
     stage.check_empty();
 }
 
-/// What a client was sent gives it more time, and keeps its seat: bytes up to the first mark, and messages.
+/// Bytes in flight give a client more time to answer a ping.
+///
+/// Both the bytes up to the first mark and messages count.
 #[test]
-fn a_client_that_was_sent_much_has_more_time() {
-    // It came six seconds earlier, and is pinged after twenty: then fourteen of the seconds for its messages are over.
+fn bytes_in_flight_extend_the_ping_timeout() {
+    // The client came six seconds earlier, and the first ping comes after twenty. By then, fourteen seconds of the time
+    // for its messages are over.
     let mark = 65_536 / 16_384;
     for (count, length, expected) in [(0, 0, 40 - 6), (40, 10, 34 + 40 - 14), (100, 30_000, 34 + 100 - 14 + mark)] {
         let mut stage = Stage::new(Random::new(0), Config::default());
@@ -157,10 +166,12 @@ fn a_client_that_was_sent_much_has_more_time() {
     }
 }
 
-/// Two questions to the same pair, the second of which comes between the answers to the first and its end: the first one
-/// once took both for lost.
+/// A seat that has answered one takeover probe has the full time for the next one.
+///
+/// The second probe comes between the answers to the first probe and its end. The end of the first probe must not take
+/// both clients for lost.
 #[test]
-fn whoever_has_answered_one_question_has_time_for_the_next() {
+fn each_takeover_probe_has_its_own_timeout() {
     for seed in 0..200 {
         let mut stage = Stage::new(Random::new(seed), Config::default());
         let mut pair = [0, 1].map(|number| Actor::enter(&mut stage, number, 10_000));
@@ -192,9 +203,11 @@ fn whoever_has_answered_one_question_has_time_for_the_next() {
     }
 }
 
-/// Whoever asks again at once while there are no file descriptors takes the processor, and gets none.
+/// The acceptor pauses after an accept that fails.
+///
+/// Without free file descriptors, an immediate retry would spin and still fail.
 #[test]
-fn after_an_accept_that_fails_there_is_a_pause() {
+fn a_failed_accept_is_followed_by_a_pause() {
     let mut stage = Stage::new(Random::new(0), Config::default());
     stage.relay.fail_accept();
     stage.settle();
@@ -211,10 +224,11 @@ fn after_an_accept_that_fails_there_is_a_pause() {
     stage.check_empty();
 }
 
-/// A reader that does not read costs two buffers, whatever is sent to it: the one that is written, and the one that is
-/// filled meanwhile.
+/// A stalled reader costs two buffers, however much it is sent.
+///
+/// One is being written, and the other is being filled meanwhile.
 #[test]
-fn a_reader_that_does_not_read_costs_two_buffers() {
+fn a_stalled_reader_costs_two_buffers() {
     for seed in 0..20 {
         let mut stage = Stage::new(Random::new(seed), Config::default());
         let reader = Actor::enter(&mut stage, 0, 10_000);
@@ -227,7 +241,7 @@ fn a_reader_that_does_not_read_costs_two_buffers() {
             }
             stage.pass(Duration::from_millis(100)); // the network may stall
         }
-        // A buffer has room for a header before what is read into it.
+        // A buffer has headroom for a header before the bytes that are read into it.
         assert!(most > LARGEST && most <= 2 * LARGEST + 4096, "seed {seed}: {most} bytes");
         drop((reader, sender));
         stage.stop();
@@ -235,12 +249,14 @@ fn a_reader_that_does_not_read_costs_two_buffers() {
     }
 }
 
-/// Who joins and does not take the answer kept its seat for as long as its system acknowledged anything.
+/// A client that joins, but does not take the response, loses its seat.
+///
+/// Acknowledgements from its kernel do not extend the time.
 #[test]
-fn a_seat_is_free_again_when_its_answer_is_not_taken_in_time() {
+fn an_untaken_response_frees_the_seat() {
     for seed in 0..20 {
         let mut stage = Stage::new(Random::new(seed), Config::default());
-        // Less room than the answer needs.
+        // Less room than the response needs.
         let (socket, cable) = stage.socket(0, 60);
         cable.hold_steady();
         let mut client = Actor(socket);
@@ -257,12 +273,12 @@ fn a_seat_is_free_again_when_its_answer_is_not_taken_in_time() {
     }
 }
 
-/// hyper is done with a request whose body it does not want before its answer is written.
+/// A rejection is written completely, although hyper drops the unread body of its request first.
 #[test]
-fn a_refusal_of_a_request_with_a_body_is_written_to_its_end() {
+fn a_rejection_of_a_request_with_a_body_is_complete() {
     for seed in 0..20 {
         let mut stage = Stage::new(Random::new(seed), Config::default());
-        // Less room than the answer needs.
+        // Less room than the response needs.
         let (socket, cable) = stage.socket(0, 100);
         cable.hold_steady();
         let mut client = Actor(socket);
@@ -280,9 +296,9 @@ fn a_refusal_of_a_request_with_a_body_is_written_to_its_end() {
     }
 }
 
-/// Whoever asks again before the answer is taken would have the whole time again.
+/// A second request does not extend the time to take the first response.
 #[test]
-fn asking_again_gives_no_more_time_to_take_the_first_answer() {
+fn a_second_request_does_not_extend_the_time_for_a_response() {
     for seed in 0..20 {
         let mut stage = Stage::new(Random::new(seed), Config::default());
         let (socket, cable) = stage.socket(0, 60);
@@ -299,9 +315,9 @@ fn asking_again_gives_no_more_time_to_take_the_first_answer() {
     }
 }
 
-/// While a third one waits until the relay has asked the two, the time for its request is not running.
+/// The time for a third client's request does not run during a takeover probe.
 #[test]
-fn a_third_one_that_was_slow_to_ask_is_not_cut_off_while_it_waits() {
+fn the_request_timeout_pauses_during_a_takeover_probe() {
     let mut stage = Stage::new(Random::new(0), Config::default());
     let silent = [0, 1].map(|number| Actor::enter(&mut stage, number, 10_000));
     let (socket, cable) = stage.socket(2, 10_000);
@@ -318,9 +334,9 @@ fn a_third_one_that_was_slow_to_ask_is_not_cut_off_while_it_waits() {
     stage.check_empty();
 }
 
-/// Whatever time to live is asked for, a deadline fits into an instant, and it is a hundred years at most.
+/// Every time to live is capped at a hundred years, so that a deadline fits into an `Instant`.
 #[test]
-fn the_longest_time_to_live_is_a_hundred_years() {
+fn the_pair_ttl_is_capped_at_a_hundred_years() {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     let config =
         Config { pair_ttl: Duration::MAX, ping_interval: None, probe_timeout: Duration::ZERO, ..Config::default() };
@@ -335,16 +351,16 @@ fn the_longest_time_to_live_is_a_hundred_years() {
     stage.check_empty();
 }
 
-/// A pair whose rate is limited gets everything that is sent, no faster than it may, and in good time.
+/// A throttled pair gets everything that is sent, within its rate and without undue delay.
 #[test]
-fn a_pair_that_is_slowed_down_loses_nothing() {
+fn a_throttled_pair_loses_nothing() {
     const RATE: usize = 4000;
     for seed in 0..20 {
         let config = Config { max_rate_per_pair: NonZeroU64::new(RATE as u64), ..Config::default() };
         let mut stage = Stage::new(Random::new(seed), config);
         let mut pair = [0, 1].map(|number| Actor::enter(&mut stage, number, 1_000_000));
         stage.cables.iter().for_each(Cable::hold_steady);
-        // Two thirds one way and one third the other, for a time in which silence would have been noticed.
+        // Two thirds go one way and one third goes the other way. It takes longer than the ping timeout.
         let sent = [40, 20].map(|count| message(&[0xEE; 4000]).repeat(count));
         pair.iter_mut().zip(&sent).for_each(|(side, sent)| side.send(sent));
         let mut received = [0; 2];
@@ -364,9 +380,9 @@ fn a_pair_that_is_slowed_down_loses_nothing() {
     }
 }
 
-/// Pairs that share a rate have their turns at it.
+/// Pairs take turns at a shared rate.
 #[test]
-fn pairs_that_share_a_rate_share_it_evenly() {
+fn pairs_share_a_rate_evenly() {
     const RATE: usize = 100_000;
     for seed in 0..20 {
         let config = Config { max_rate: NonZeroU64::new(RATE as u64), ..Config::default() };
@@ -387,9 +403,9 @@ fn pairs_that_share_a_rate_share_it_evenly() {
     }
 }
 
-/// Whoever waits for a rate is not overtaken by those who come later, again and again.
+/// A connection that waits for the shared rate is not overtaken again and again by later ones.
 #[test]
-fn nobody_overtakes_who_waits_for_a_rate() {
+fn a_connection_that_waits_for_a_rate_is_not_starved() {
     const RATE: usize = 100_000;
     for seed in 0..20 {
         let config = Config { max_rate: NonZeroU64::new(RATE as u64), ping_interval: None, ..Config::default() };
@@ -400,7 +416,7 @@ fn nobody_overtakes_who_waits_for_a_rate() {
         stage.cables.iter().for_each(Cable::hold_steady);
         let ([sender, reader], others) = pairs.split_first_mut().unwrap();
         sender.send(&message(&[7; 60_000]).repeat(20));
-        // The others alone have as much to say as may pass.
+        // The other clients alone send as much as the rate allows.
         let mut received = 0;
         for nth in 0..200 {
             others[nth % 10][0].send(&message(&[7; RATE / 10]));
@@ -414,9 +430,11 @@ fn nobody_overtakes_who_waits_for_a_rate() {
     }
 }
 
-/// What comes right behind an opening handshake is not free, either: many of them could use up a rate for all.
+/// Messages right behind an opening handshake are charged to the rate, too.
+///
+/// Otherwise, many short connections could use up the shared rate.
 #[test]
-fn what_is_read_ahead_waits_for_its_rate() {
+fn messages_behind_the_handshake_are_throttled() {
     for seed in 0..20 {
         let config = Config { max_rate: NonZeroU64::new(10_000), ..Config::default() };
         let mut stage = Stage::new(Random::new(seed), config);
@@ -434,7 +452,7 @@ fn what_is_read_ahead_waits_for_its_rate() {
             })
             .collect();
         drop(strangers);
-        // (The network may stall.)
+        // The network may stall.
         stage.pass(Duration::from_secs(1));
         pair[0].send(&message(b"not long"));
         stage.pass(Duration::from_secs(6));
@@ -445,9 +463,9 @@ fn what_is_read_ahead_waits_for_its_rate() {
     }
 }
 
-/// Who has closed is not kept for what it sent before, which has nowhere to go.
+/// A client that has closed is not kept for its earlier messages, which have no receiver.
 #[test]
-fn an_answer_to_a_close_frame_waits_for_no_rate() {
+fn a_closing_handshake_is_not_throttled() {
     for seed in 0..20 {
         let config = Config { max_rate_per_pair: NonZeroU64::new(2000), ..Config::default() };
         let mut stage = Stage::new(Random::new(seed), config);
@@ -460,16 +478,16 @@ fn an_answer_to_a_close_frame_waits_for_no_rate() {
         assert_eq!(pair[1].receive_close(&mut stage).1, 1000, "seed {seed}");
         pair[1].send(&[0x88, 0x82, 0, 0, 0, 0, 3, 0xE8]);
         stage.pass(Duration::from_secs(1));
-        assert!(stage.cables.iter().all(Cable::is_closed_by_relay), "seed {seed}: it is kept");
+        assert!(stage.cables.iter().all(Cable::is_closed_by_relay), "seed {seed}: a connection is kept");
         drop(pair);
         stage.stop();
         stage.check_empty();
     }
 }
 
-/// That somebody is gone is noticed though its rate does not let it be read from.
+/// A reset is noticed while the rate prevents the relay from reading.
 #[test]
-fn who_is_gone_is_noticed_while_it_is_slowed_down() {
+fn a_reset_is_noticed_while_throttled() {
     for seed in 0..20 {
         let config = Config { max_rate_per_pair: NonZeroU64::new(1024), ..Config::default() };
         let mut stage = Stage::new(Random::new(seed), config);
@@ -479,31 +497,33 @@ fn who_is_gone_is_noticed_while_it_is_slowed_down() {
         stage.pass(Duration::from_secs(2));
         pair[0].0.reset();
         stage.pass(Duration::from_millis(100));
-        assert_eq!(stage.relay.seats.pairs(), 0, "seed {seed}: the code is not free");
+        assert_eq!(stage.relay.seats.pairs(), 0, "seed {seed}: the pair code is not free");
         drop(pair);
         stage.stop();
         stage.check_empty();
     }
 }
 
-/// A proxy takes everything at once and delivers it over forty seconds. The relay must not count the time for the answer
-/// to its close frame from when the proxy has that: a socket that is dropped meets what the client still says with a
-/// reset, at which the proxy drops the rest.
+/// Bytes in a proxy arrive after the sender has closed.
+///
+/// A proxy takes everything at once and delivers it over forty seconds. The closing timeout must not begin when the
+/// proxy's kernel has the close frame. The relay would close its socket, and the client's next byte would meet a reset.
+/// Then the proxy would drop the rest.
 #[test]
-fn what_a_proxy_holds_arrives_after_the_sender_has_closed() {
-    leave_what_a_proxy_holds(1000, |sender| sender.send(&CLOSE));
+fn bytes_in_a_proxy_arrive_after_the_sender_has_closed() {
+    depart_with_bytes_in_a_proxy(1000, |sender| sender.send(&CLOSE));
 }
 
-/// The same, when the sender breaks the protocol.
+/// Bytes in a proxy arrive after the sender has violated the protocol.
 #[test]
-fn what_a_proxy_holds_arrives_after_the_sender_has_broken_the_protocol() {
-    leave_what_a_proxy_holds(1011, |sender| sender.send(&[0xC2, 0x80, 0, 0, 0, 0]));
+fn bytes_in_a_proxy_arrive_after_a_protocol_violation() {
+    depart_with_bytes_in_a_proxy(1011, |sender| sender.send(&[0xC2, 0x80, 0, 0, 0, 0]));
 }
 
-/// The same, when the sender is lost within a message.
+/// Bytes in a proxy arrive after the sender was lost within a message.
 #[test]
-fn what_a_proxy_holds_arrives_after_the_sender_was_lost() {
-    leave_what_a_proxy_holds(1011, |sender| {
+fn bytes_in_a_proxy_arrive_after_the_sender_was_lost() {
+    depart_with_bytes_in_a_proxy(1011, |sender| {
         sender.send(&[0x82, 0xFE, 1]);
         sender.0.shut_down().unwrap();
     });
@@ -511,9 +531,10 @@ fn what_a_proxy_holds_arrives_after_the_sender_was_lost() {
 
 const CLOSE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 3, 0xE8];
 
-/// A sender departs while a proxy holds almost all that it has sent. The receiver answers each message and each ping when
-/// it has read it, and gets everything and this code.
-fn leave_what_a_proxy_holds(expected: u16, depart: impl Fn(&mut Actor)) {
+/// Departs while a proxy holds most of the sender's messages, and expects all of them and this code.
+///
+/// The receiver answers each message and each ping when it has read it.
+fn depart_with_bytes_in_a_proxy(expected: u16, depart: impl Fn(&mut Actor)) {
     const MESSAGES: usize = 40;
     for seed in 0..20 {
         let mut stage = Stage::new(Random::new(seed), Config::default());
@@ -526,7 +547,7 @@ fn leave_what_a_proxy_holds(expected: u16, depart: impl Fn(&mut Actor)) {
         (0..MESSAGES).for_each(|_| sender.send(&message(&[7; 10_000])));
         depart(&mut sender);
         stage.pass(Duration::from_secs(1));
-        sender.receive(); // or the answer would be answered with a reset
+        sender.receive(); // closing with unread bytes would send a reset
         drop(sender);
         let (mut bytes, mut messages, mut code) = (Vec::new(), 0, None);
         for _ in 0..60 {
@@ -544,7 +565,7 @@ fn leave_what_a_proxy_holds(expected: u16, depart: impl Fn(&mut Actor)) {
                         message(b"got it")
                     }
                 };
-                receiver.try_send(&answer); // a reset shows in what comes
+                receiver.try_send(&answer); // a failure shows in the received messages
             }
         }
         assert_eq!((messages, code), (MESSAGES, Some(expected)), "seed {seed}");
@@ -556,8 +577,10 @@ fn leave_what_a_proxy_holds(expected: u16, depart: impl Fn(&mut Actor)) {
     }
 }
 
-/// Connections that linger in their closing handshake have a bound, a quarter of all, and the one that is silent for longest
-/// makes room for the next. A newcomer that finds no room among the connections takes the place of one.
+/// Lingering connections are bounded, and make room for new clients.
+///
+/// A quarter of all connections may linger in their closing handshake. The one that is silent for longest makes room
+/// for the next. At the connection limit, a new client replaces a lingering one.
 #[test]
 fn lingering_connections_are_bounded_and_make_room_for_newcomers() {
     for seed in 0..20 {
@@ -571,14 +594,14 @@ fn lingering_connections_are_bounded_and_make_room_for_newcomers() {
             sender.send(&message(&[7; 60_000]).repeat(4));
             sender.send(&[0x88, 0x80, 0, 0, 0, 0]);
             stage.settle();
-            reader.receive(); // and answers nothing
+            reader.receive(); // without answering the close frame
             readers.push((reader, sender));
         }
         stage.pass(Duration::from_secs(8));
         let is_closed = |stage: &Stage, nth: usize| stage.cables[2 * nth].is_closed_by_relay();
         assert_eq!([0, 1, 2].map(|nth| is_closed(&stage, nth)), [true, false, false], "seed {seed}");
         assert_eq!(stage.relay.counters().lingering, 2, "seed {seed}");
-        // Six newcomers are let in beside the two, and the others in their place.
+        // Six new clients are admitted beside the two, and the others replace these.
         let newcomers: Vec<_> =
             (6..14).map(|number| Actor::enter_as(&mut stage, number, 100 + number / 2, 10_000)).collect();
         assert_eq!(stage.relay.counters().lingering, 0, "seed {seed}");

@@ -1,4 +1,4 @@
-//! The relay and what is around it, with nobody there yet: who comes and what they do is decided elsewhere.
+//! The relay with its network and its clock, but without clients: scenes and worlds add these.
 
 use std::cell::RefCell;
 use std::io;
@@ -22,17 +22,17 @@ use crate::runtime::stop::StopOnDrop;
 use crate::server::relay::{Config, Parts};
 use crate::telemetry::counters::{Counters, Telemetry};
 
-/// More steps than any seed takes: a world that does not come to rest spins.
+/// More steps than any seed takes. A world that exceeds this limit spins.
 const STEPS: usize = 2_000_000;
 
-/// The relay, as it is started on threads, but as tasks.
+/// The relay's tasks, without its threads.
 pub(super) struct Relay {
     arrivals: Sender<io::Result<Socket>>,
     pub(super) seats: Arc<Seats>,
     client_limits: Arc<ClientLimits>,
     telemetry: Arc<Telemetry>,
     pools: Vec<Rc<Pool>>,
-    /// Until it is stopped.
+    /// Dropping this value stops the relay.
     pub(super) running: Option<StopOnDrop>,
 }
 
@@ -52,12 +52,12 @@ impl Relay {
         Self { arrivals, seats, client_limits, telemetry, pools, running: Some(request_stop) }
     }
 
-    /// Lets a socket come to its listener. It is closed if nobody listens.
+    /// Delivers a socket to the listener. The socket is closed if the listener is gone.
     fn accept(&self, socket: Socket) {
         let _ = self.arrivals.try_send(Ok(socket));
     }
 
-    /// Makes the next accept fail, as it does when there are no file descriptors left.
+    /// Makes the next accept fail, like one without free file descriptors.
     pub(super) fn fail_accept(&self) {
         let _ = self.arrivals.try_send(Err(io::Error::other("out of file descriptors")));
     }
@@ -66,25 +66,25 @@ impl Relay {
         self.telemetry.counters(self.seats.counts())
     }
 
-    /// The memory, in bytes, in buffers that are not free.
+    /// The memory in use by buffers, in bytes. Free buffers in a pool do not count.
     pub(super) fn memory(&self) -> usize {
         buffer::allocated() - self.pools.iter().map(|pool| pool.held()).sum::<usize>()
     }
 }
 
-/// A relay, its network, its time, and what decides about all of them.
+/// A relay, its network, its clock and the source of all random decisions.
 pub(super) struct Stage {
     pub(super) random: Random,
     pub(super) executor: Rc<Executor>,
     pub(super) clock: Arc<SimulatedClock>,
     pub(super) config: Config,
     pub(super) relay: Relay,
-    /// Those that end at the relay.
+    /// The cables that end at the relay.
     pub(super) cables: Vec<Cable>,
-    /// Those between a client and its proxy.
+    /// The cables between a client and its proxy.
     pub(super) cables_to_proxies: Vec<Cable>,
     steps: usize,
-    /// Follows from everything that was decided: two runs of a seed have the same.
+    /// A hash of all decisions so far: two runs of a seed have the same fingerprint.
     pub(super) fingerprint: u64,
 }
 
@@ -106,12 +106,12 @@ impl Stage {
         }
     }
 
-    /// The clock, as everybody knows it.
+    /// The clock, as a shared trait object.
     pub(super) fn shared_clock(&self) -> Arc<dyn Clock> {
         Arc::<SimulatedClock>::clone(&self.clock)
     }
 
-    /// A new connection to the relay, with this much room in each direction; returns the client's side.
+    /// Opens a connection with this much room in each direction. Returns the client's side.
     pub(super) fn socket(&mut self, client: usize, capacity: usize) -> (Socket, Cable) {
         self.socket_from("the client", client, capacity)
     }
@@ -123,8 +123,10 @@ impl Stage {
         (near, cable)
     }
 
-    /// A new connection to a proxy that has a connection to the relay, with this much room in each direction of each, and
-    /// with a pace for what is sent up to the relay and one for what is sent down; returns the client's side.
+    /// Opens a connection to a new proxy, which connects to the relay. Returns the client's side.
+    ///
+    /// Both connections have this much room in each direction. The first pace is towards the relay, the second towards
+    /// the client.
     pub(super) fn proxied_socket(&mut self, client: usize, capacity: usize, paces: [Pace; 2]) -> (Socket, Line) {
         let (to_relay, cable) = self.socket_from("the proxy", client, capacity);
         let (near, to_client, cable_to_proxy) =
@@ -136,15 +138,15 @@ impl Stage {
         (near, line)
     }
 
-    /// All cables, those to proxies last.
+    /// All cables, those between clients and proxies last.
     pub(super) fn all_cables(&self) -> impl Iterator<Item = &Cable> {
         self.cables.iter().chain(&self.cables_to_proxies)
     }
 
-    /// Does one of the things that can happen now, if there is one.
+    /// Runs one of the possible events: a step of a task, or a delivery. Returns false if there is none.
     pub(super) fn step(&mut self) -> bool {
         self.steps += 1;
-        assert!(self.steps < STEPS, "it does not come to rest");
+        assert!(self.steps < STEPS, "the simulation does not come to rest");
         let busy: Vec<_> = self.cables.iter().chain(&self.cables_to_proxies).filter(|cable| cable.is_busy()).collect();
         let runnable = self.executor.runnable();
         if busy.len() + runnable == 0 {
@@ -172,8 +174,9 @@ impl Stage {
         true
     }
 
-    /// Does what the relay's system does for the timeouts of acknowledgements that were just set. They begin with the first
-    /// retransmission, which comes after a second.
+    /// Simulates the kernel's acknowledgement timeouts for cables on which the relay has just set one.
+    ///
+    /// A timeout begins with the first retransmission, after one second.
     fn watch_acks(&self) {
         for cable in &self.cables {
             if let Some((timeout, arrivals)) = cable.take_ack_timeout() {
@@ -186,12 +189,12 @@ impl Stage {
         }
     }
 
-    /// Runs until nothing can happen but by time or by somebody's decision.
+    /// Runs until only the clock or a decision can change anything.
     pub(super) fn settle(&mut self) {
         while self.step() {}
     }
 
-    /// Lets time pass, and runs what it brings.
+    /// Advances the clock by `duration`, and runs everything that becomes due.
     pub(super) fn pass(&mut self, duration: Duration) {
         let end = self.clock.now() + duration;
         self.settle();
@@ -201,7 +204,7 @@ impl Stage {
         self.clock.set(end);
     }
 
-    /// Stops the relay, and waits until nothing is left to wait for.
+    /// Stops the relay, and runs until no task waits for the clock.
     pub(super) fn stop(&mut self) {
         self.relay.running = None;
         self.settle();
@@ -210,23 +213,23 @@ impl Stage {
         }
     }
 
-    /// When all are gone, nothing is left of them.
+    /// Checks that nothing is left of clients that have all gone.
     pub(super) fn check_deserted(&self) {
         assert!(self.cables.iter().all(Cable::is_closed_by_relay), "the relay has a socket left");
-        assert_eq!(self.relay.seats.pairs(), 0, "somebody is gone, but not its seat");
-        assert_eq!(self.relay.client_limits.connections(), 0, "somebody is gone, but is still counted");
-        assert_eq!(self.relay.memory(), 0, "there are buffers left");
+        assert_eq!(self.relay.seats.pairs(), 0, "a seat outlives its connection");
+        assert_eq!(self.relay.client_limits.connections(), 0, "the client limits count a closed connection");
+        assert_eq!(self.relay.memory(), 0, "buffers are left");
         let counters = self.relay.counters();
-        assert_eq!((counters.connections, counters.panics), (0, 0), "connections are counted that are not there");
+        assert_eq!((counters.connections, counters.panics), (0, 0), "the counters count closed connections or panics");
         let mut tasks = self.executor.tasks();
         tasks.retain(|(what, _)| !matches!(*what, "acceptor" | "worker"));
-        assert!(tasks.is_empty(), "there are tasks left: {tasks:?}");
+        assert!(tasks.is_empty(), "tasks are left: {tasks:?}");
     }
 
-    /// When all is over, nothing is left.
+    /// Checks that nothing is left at all, the relay's own tasks included.
     pub(super) fn check_empty(&self) {
         self.check_deserted();
         let tasks = self.executor.tasks();
-        assert!(tasks.is_empty(), "there are tasks left: {tasks:?}");
+        assert!(tasks.is_empty(), "tasks are left: {tasks:?}");
     }
 }

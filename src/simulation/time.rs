@@ -1,4 +1,4 @@
-//! A clock that stands still while anything can be done, and is set by hand.
+//! A manual clock: it stands still while anything can run.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::trace;
 use crate::runtime::clock::{Clock, Sleep};
 
-/// A clock that is set by hand.
+/// A clock that tests advance by hand.
 #[derive(Debug)]
 pub(super) struct SimulatedClock(Arc<Mutex<Time>>);
 
@@ -25,7 +25,7 @@ impl SimulatedClock {
         Self(Arc::new(Mutex::new(Time { now: Instant::now(), sleepers: BTreeMap::new(), issued: 0 })))
     }
 
-    /// Goes to the next time that anybody waits for, up to `limit` from now. False if there is none.
+    /// Advances to the next deadline, up to `limit` from now. Returns false if there is none.
     pub(super) fn advance(&self, limit: Duration) -> bool {
         let mut time = self.0.lock().unwrap();
         match time.sleepers.first_key_value() {
@@ -43,7 +43,7 @@ impl SimulatedClock {
         }
     }
 
-    /// Goes to a time for which nobody waits.
+    /// Sets the clock to a time before the next deadline.
     pub(super) fn set(&self, now: Instant) {
         self.0.lock().unwrap().now = now;
         trace::at(now);
@@ -56,7 +56,7 @@ impl Clock for SimulatedClock {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
-        /// Takes the sleeper out when the sleep is dropped: nobody waits for it any more.
+        /// Removes the sleeper when its sleep is dropped.
         struct Sleeper(Arc<Mutex<Time>>, (Instant, usize));
         impl Drop for Sleeper {
             fn drop(&mut self) {
@@ -77,7 +77,7 @@ impl Clock for SimulatedClock {
     }
 }
 
-/// Waits for a while.
+/// Sleeps for this duration.
 pub(super) async fn sleep(clock: &Arc<dyn Clock>, duration: Duration) {
     clock.sleep_until(clock.now() + duration).await;
 }

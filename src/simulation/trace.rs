@@ -1,10 +1,10 @@
-//! What happened, line by line with its time, for a person to read: only when one seed runs alone.
+//! The trace: a timestamped log of events for debugging, printed only when one seed runs alone.
 
 use std::cell::RefCell;
 use std::time::Instant;
 
 thread_local! {
-    /// When it began, while it is wanted. A test has a thread of its own.
+    /// The start of the trace and the current time, while tracing is on. Each test has its own thread.
     static TRACE: RefCell<Option<(Instant, Instant)>> = const { RefCell::new(None) };
 }
 
@@ -13,12 +13,12 @@ pub(super) fn begin(now: Option<Instant>) {
     TRACE.set(now.map(|now| (now, now)));
 }
 
-/// The simulated time of all that follows.
+/// Sets the simulated time of the following lines.
 pub(super) fn at(now: Instant) {
     TRACE.with_borrow_mut(|trace| trace.iter_mut().for_each(|(_, last)| *last = now));
 }
 
-/// Prints a line, if it is wanted.
+/// Prints a line, if tracing is on.
 pub(super) fn trace(line: impl FnOnce() -> String) {
     TRACE.with_borrow(|trace| {
         if let Some((begin, now)) = trace {

@@ -1,4 +1,4 @@
-//! Somebody who wants no WebSocket, or asks for one in a way that has to be refused.
+//! An HTTP client: it wants no WebSocket, or sends an upgrade that the relay must refuse.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use super::time::sleep;
 use crate::runtime::clock::Clock;
 use crate::runtime::transport::Transport;
 
-/// A request, and what it gets: a status, and the beginning of the body; none if there is no answer.
+/// Requests and their responses: a status and the start of the body, or `None` for no response.
 const REQUESTS: [(&str, Option<(u16, &str)>); 9] = [
     ("GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", Some((200, "{\"ok\":true,\"pairs\":"))),
     ("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", Some((404, "not found"))),
@@ -34,33 +34,34 @@ const REQUESTS: [(&str, Option<(u16, &str)>); 9] = [
         Some((400, "missing or invalid Sec-WebSocket-Key")),
     ),
     ("\u{16}\u{3}\u{1}\u{0}hello\r\n\r\n", Some((400, ""))),
-    // These never end, so that the relay has to end them.
+    // These requests never end, so the relay has to end the connection.
     ("GET /?pair=0 HTTP/1.1\r\nHost: x\r\nConnection: Upg", None),
     ("", None),
 ];
 
-/// Everything about a visitor that a check may want to know.
+/// The state of a visitor, for the checks.
 #[derive(Debug, Default)]
 pub(super) struct Visitor {
     pub(super) expected: Option<(u16, &'static str)>,
-    /// All that came.
+    /// Everything that has arrived.
     pub(super) response: Vec<u8>,
     /// Whether the relay has ended the connection.
     pub(super) ended: bool,
 }
 
 impl Visitor {
-    /// Whether it got what it had to get, unless it is `excused`: it is not waited for if the relay stops or its line
-    /// stalls, and gets nothing if that breaks down.
+    /// Checks the response.
+    ///
+    /// It may be missing if the visitor is `excused`: the relay stops, or the line stalls or breaks.
     pub(super) fn check(&self, excused: bool) {
-        assert!(self.ended, "a visitor waits for nothing");
+        assert!(self.ended, "a visitor waits for ever");
         let response = String::from_utf8_lossy(&self.response);
         let Some((head, body)) = response.split_once("\r\n\r\n") else {
             assert!(self.expected.is_none() || excused, "{response:?} for {:?}", self.expected);
             return;
         };
         let Some((status, text)) = self.expected else {
-            // Who has not finished its request may be told that it took too long.
+            // The relay may answer an unfinished request with a timeout.
             assert!(head.starts_with("HTTP/1.1 408"), "{head}");
             return;
         };
@@ -69,7 +70,7 @@ impl Visitor {
     }
 }
 
-/// Makes a visitor, and its task.
+/// Creates a visitor and its task.
 pub(super) fn visitor(
     mut socket: Socket,
     mut random: Random,

@@ -1,4 +1,4 @@
-//! The world of one seed: who comes, when, and who leaves.
+//! The world of one seed: it decides when clients come and when they leave.
 
 use std::cell::RefCell;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -16,11 +16,13 @@ use super::visitor::{Visitor, visitor};
 use crate::runtime::clock::Clock;
 use crate::server::relay::Config;
 
-/// How long a side may wait for the other, in simulated time.
+/// The simulated pair TTL: how long a client may wait for its peer.
 pub(super) const PAIR_TTL: Duration = Duration::from_secs(30);
 
-/// No task sleeps for longer: the relay may keep the socket of a client that has been closed for an hour. A world in which
-/// nothing happens within this time has come to its end.
+/// Longer than any task sleeps.
+///
+/// The relay may keep the socket of a closed client for an hour. A world has ended when nothing happens within this
+/// time.
 const LONGEST_SLEEP: Duration = Duration::from_secs(61 * 60);
 
 /// The world of one seed.
@@ -29,14 +31,14 @@ pub(super) struct World {
     pub(super) clients: Vec<Handle>,
     pub(super) visitors: Vec<(Rc<RefCell<Visitor>>, Cable)>,
     pub(super) relay_stopped_at: Option<Instant>,
-    /// When as many codes as there may be were in use for the last time.
+    /// The last time at which all available pair codes were in use.
     pub(super) full_at: Option<Instant>,
 }
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        // Half of the relays ask nobody whether they are there: then clients may take their time.
+        // Half of the relays send no pings and no takeover probes. Their clients may take their time.
         let asks = random.once_in(2);
         let defaults = Config::default();
         let config = Config {
@@ -45,12 +47,12 @@ impl World {
             pair_ttl: PAIR_TTL,
             max_message: Some(MAX_MESSAGE as u64),
             max_pairs: if random.once_in(6) { 1 + random.below(2) } else { 100 },
-            // No more than makes it a matter of seconds.
+            // High enough that transfers take seconds.
             max_rate_per_pair: if random.once_in(8) { NonZeroU64::new(1 << (20 + random.below(3))) } else { None },
-            // From none at all to what is used up by two streams.
+            // From no memory at all to as much as two streams use.
             max_buffer_memory: if random.once_in(8) { random.below(1 << 20) } else { defaults.max_buffer_memory },
             drain_timeout: Duration::from_secs(random.below(2) as u64 * random.below(20) as u64),
-            // None of them has so many: that they are counted no more at the end is what is checked.
+            // No client reaches this limit. The checks at the end verify that no connection is still counted.
             max_connections_per_client: 100,
             workers: NonZeroUsize::MIN.saturating_add(random.below(3)),
             max_rate: if random.once_in(8) { NonZeroU64::new(1 << (20 + random.below(3))) } else { None },
@@ -65,7 +67,9 @@ impl World {
         self.stage.socket(client, capacity)
     }
 
-    /// Some clients are behind a proxy. Half of these have a network that never stalls, so that no stall excuses a loss.
+    /// Connects a client, in a third of all cases through a proxy.
+    ///
+    /// Half of the proxied lines never stall, so that no stall excuses a loss.
     fn line(&mut self, client: usize) -> (Socket, Line) {
         if !self.stage.random.once_in(3) {
             let (socket, cable) = self.socket(client);
@@ -80,7 +84,7 @@ impl World {
         (socket, line)
     }
 
-    /// How much room there is for the next connection, which may not be accepted at first.
+    /// The room for the next connection. In some cases, the accept before it fails.
     fn capacity(&mut self) -> usize {
         if self.stage.random.once_in(12) {
             self.stage.relay.fail_accept();
@@ -118,12 +122,12 @@ impl World {
         let number = 100 + self.visitors.len();
         let (near, cable) = self.socket(number);
         let (state, task) = visitor(near, self.stage.random.split(), self.stage.shared_clock());
-        trace(|| format!("client {number}: a visitor who expects {:?}", state.borrow().expected));
+        trace(|| format!("client {number}: a visitor that expects {:?}", state.borrow().expected));
         self.stage.executor.spawn(("visitor", number), task);
         self.visitors.push((state, cable));
     }
 
-    /// Runs until nothing can happen but by time or by somebody's decision.
+    /// Runs until only the clock or a decision can change anything.
     fn settle(&mut self) {
         let patience = self.stage.clock.now() + Duration::from_secs(20);
         loop {
@@ -135,7 +139,7 @@ impl World {
                     self.stage.all_cables().nth(nth).unwrap().break_down();
                 }
             }
-            // Whom its rate keeps waiting, waits for some moments.
+            // A connection that its rate throttles waits for some moments.
             let Config { max_rate, max_rate_per_pair, .. } = self.stage.config;
             let may_wait = max_rate.or(max_rate_per_pair).is_some() && self.stage.clock.now() < patience;
             if !may_wait || !self.stage.clock.advance(Duration::from_millis(250)) {
@@ -145,7 +149,7 @@ impl World {
         self.check_rest();
     }
 
-    /// Runs to the end, checks everything on the way, and returns what follows from all that was decided.
+    /// Runs to the end with all checks, and returns the fingerprint of all decisions.
     pub(super) fn run(mut self) -> u64 {
         let clients = 1 + self.stage.random.below(6);
         let stops_at = if self.stage.random.once_in(6) { Some(self.stage.random.below(20)) } else { None };
@@ -156,7 +160,7 @@ impl World {
             if self.clients.len() < clients && (round == 0 || self.stage.random.once_in(2)) {
                 self.connect();
                 if self.stage.random.once_in(2) {
-                    continue; // and another one at once
+                    continue; // another client comes at once
                 }
             }
             if stops_at == Some(round) {
@@ -168,12 +172,13 @@ impl World {
             if self.clients.len() < clients {
                 continue;
             }
-            // There is a beat in every second until all are gone, but only now and then it is time to go.
+            // The keep-alive beat runs until all connections are gone, so the clock can always advance. A client leaves
+            // only now and then.
             let time_helps = self.stage.clock.advance(Duration::from_secs(3));
             if time_helps && !self.stage.random.once_in(60) {
                 continue;
             }
-            // Somebody who stays decides to leave; if nobody does, time has to help.
+            // A client that stays decides to leave. If there is none, time has to help.
             let staying = self.clients.iter().find(|handle| {
                 let client = handle.state.borrow();
                 client.ending == Ending::Stay && client.end.is_none() && client.status == Some(101)
@@ -185,7 +190,7 @@ impl World {
                 None => break,
             }
         }
-        // The stop would sweep up what is left.
+        // The checks come before the stop, which would clean up leftovers.
         self.stage.check_deserted();
         self.stage.relay.running = None;
         while {
