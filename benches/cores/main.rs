@@ -1,8 +1,8 @@
-//! What the cores cost by themselves: reframing at each frame size, and the pair table at each number of codes.
+//! The cost of the two cores by themselves: reframing by frame size, and the pair table by pair codes.
 //!
-//! `cargo bench --bench cores` measures time, which means something only beside another figure of the same run.
-//! `benches/cores/check` counts instructions instead, which hardly differ between runs, and compares them with the figures
-//! in `benches/cores/instructions.txt`.
+//! `cargo bench --bench cores` measures time, which is comparable only within a run. `benches/cores/check` counts
+//! instructions instead, which hardly differ between runs. It compares them with the figures in
+//! `benches/cores/instructions.txt`.
 
 #[path = "../support/frame.rs"]
 mod frame;
@@ -16,16 +16,16 @@ use arc_relay::internals::pair_table::{Admission, Capacity, ConnId, Departure, P
 use arc_relay::internals::reframer::{Event, Reframer};
 use frame::{MASK, frame};
 
-/// The payloads of the frames that are rewritten, in bytes.
+/// Payload sizes of the frames, in bytes.
 const FRAMES: [usize; 7] = [16, 64, 125, 1 << 10, 16 << 10, 64 << 10, 1 << 20];
 
-/// How many codes there are in the table.
+/// Numbers of pair codes in the table.
 const CODES: [usize; 5] = [100, 1000, 10_000, 100_000, 1_000_000];
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match &arguments[..] {
-        // Under a counter: one thing, for this many times.
+        // For callgrind: one core, this many times.
         [what, number, times] => {
             let (number, times) = (number.parse().expect("a number"), times.parse().expect("a number"));
             match what.as_str() {
@@ -34,7 +34,7 @@ fn main() {
                     (0..times).for_each(|_| _ = stream.rewrite());
                 }
                 "pair_table" => churn(&mut table(number), times),
-                _ => panic!("reframe or pair_table, not {what}"),
+                _ => panic!("unknown core {what}: use reframe or pair_table"),
             }
         }
         _ => measure(),
@@ -49,7 +49,7 @@ fn measure() {
         let per_frame = per_read * stream.frame as f64 / stream.bytes.len() as f64;
         println!("| {size} B | {per_frame:.1} | {:.1} |", stream.bytes.len() as f64 / per_read);
     }
-    println!("\n| codes in use | million operations per second |\n|---|---|");
+    println!("\n| pair codes in use | million operations per second |\n|---|---|");
     for codes in CODES {
         let mut table = table(codes);
         let times = 20_000;
@@ -62,7 +62,7 @@ fn measure() {
     }
 }
 
-/// The median time in nanoseconds of what is done for half a second.
+/// The median time in nanoseconds of an operation that is repeated for half a second.
 fn median(mut measured: impl FnMut() -> Duration) -> f64 {
     let begin = Instant::now();
     let mut times = Vec::new();
@@ -73,7 +73,7 @@ fn median(mut measured: impl FnMut() -> Duration) -> f64 {
     times[times.len() / 2].as_nanos() as f64
 }
 
-/// What a read brings when a client sends frames of one size: as many as fill the largest buffer.
+/// The result of a read when a client sends frames of one size: as many as fill the largest buffer.
 struct Stream {
     bytes: Vec<u8>,
     /// The length of a frame, header included.
@@ -90,7 +90,7 @@ impl Stream {
         Self { bytes, frame: frame.len(), buffer }
     }
 
-    /// Puts it into the buffer, which is not what is to be measured.
+    /// Fills the buffer, outside of the measured time.
     fn read(&mut self) {
         let written = self.buffer.output().len();
         self.buffer.consume_output(written);
@@ -98,7 +98,7 @@ impl Stream {
         self.buffer.fill(self.bytes.len());
     }
 
-    /// Rewrites it, and returns how long that took.
+    /// Rewrites the frames, and returns the elapsed time.
     fn rewrite(&mut self) -> Duration {
         self.read();
         let begin = Instant::now();
@@ -107,7 +107,7 @@ impl Stream {
     }
 }
 
-/// What `check` counts by its name, as it does with [`churn`].
+/// `check` counts this function and [`churn`] by their names.
 #[inline(never)]
 fn rewrite(buffer: &mut Buffer) {
     let mut reframer = Reframer::new(None);
@@ -116,7 +116,7 @@ fn rewrite(buffer: &mut Buffer) {
     assert_eq!(reframer.advance(buffer), Ok(Event::Starved { frame: 0 }));
 }
 
-/// A table in which each of this many codes has one side waiting.
+/// A table with this many pair codes, each with one waiting client.
 fn table(codes: usize) -> Table {
     let mut table = PairTable::new(Duration::from_secs(300), Capacity { codes: usize::MAX, waiting: usize::MAX });
     let now = Instant::now();
@@ -136,7 +136,7 @@ fn code(nth: usize) -> PairCode {
     PairCode::from_target(&format!("/?pair={nth}")).expect("it is one")
 }
 
-/// So many pairs meet and part: four operations each.
+/// This many pairs meet and part, with four operations each.
 #[inline(never)]
 fn churn(Table { table, now, next }: &mut Table, times: usize) {
     let id = |admission| -> ConnId {

@@ -1,5 +1,7 @@
-//! The natural relay on smol and async-tungstenite: messages are assembled, pass through a channel, and are sent one by
-//! one. All of it is on one thread, which is the fastest for one core. It runs until it is killed.
+//! The straightforward relay on smol and async-tungstenite: it assembles each message and sends it on.
+//!
+//! A bounded channel joins the two connections of a pair. The relay has one thread, which is the fastest choice for one
+//! core. It runs until it is killed.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,14 +16,15 @@ use async_tungstenite::{WebSocketReceiver, WebSocketSender, accept_hdr_async};
 use futures_lite::{StreamExt, future};
 use smol::LocalExecutor;
 
-/// How many messages may be between a reader and its peer's writer, after which the reader waits. With fewer, small messages
-/// cost more; with more, large ones do.
+/// The capacity of a channel, in messages. The reader waits while the channel is full.
+///
+/// A smaller capacity makes small messages cost more, a larger one makes large messages cost more.
 const LINK: usize = 8;
 
-/// One side's ends of the two channels of a pair.
+/// One client's ends of the two channels of a pair.
 type Ends = (Sender<Message>, Receiver<Message>);
 
-/// The ends for whoever comes second, by code, and the number of who waits for that.
+/// Ends for the second client of each pair, by pair code, with the number of the first client.
 type Waiting = Rc<RefCell<HashMap<String, (u64, Ends)>>>;
 
 pub(crate) fn run() -> io::Result<()> {
@@ -35,7 +38,7 @@ pub(crate) fn run() -> io::Result<()> {
             let (socket, _) = listener.accept().await?;
             let waiting = waiting.clone();
             number += 1;
-            // A connection that fails has taken leave of its peer already: its ends are dropped.
+            // After an error, the dropped ends of the channels tell the peer.
             executor.spawn(async move { _ = serve(socket, number, waiting).await }).detach();
         }
     }))
@@ -66,19 +69,21 @@ async fn serve(socket: TcpStream, number: u64, waiting: Waiting) -> Result<(), E
     result
 }
 
-/// Passes messages on until there are no more.
+/// Forwards binary messages until there are no more.
 async fn receive(mut from: WebSocketReceiver<TcpStream>, to_peer: Sender<Message>) -> Result<(), Error> {
     while let Some(message) = from.next().await {
         let message = message?;
         if message.is_binary() {
-            // When nobody wants them any more, they are lost, and it is for the writer to close.
+            // An error means that the peer has left. The message is lost, and the writer closes the connection.
             _ = to_peer.send(message).await;
         }
     }
     Ok(())
 }
 
-/// Sends what the peer has sent, and closes when the peer has gone. That it is over is then for the reader to see.
+/// Sends the peer's messages, and a close frame after the peer has left.
+///
+/// Then it waits: the reader sees the end of the connection.
 async fn send(mut to: WebSocketSender<TcpStream>, from_peer: Receiver<Message>) -> Result<(), Error> {
     while let Ok(message) = from_peer.recv().await {
         to.send(message).await?;

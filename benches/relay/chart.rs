@@ -1,5 +1,6 @@
-//! The ratios to the raw relay as a picture: one group of bars for each workload, on a logarithmic scale. Its colours can
-//! be read on light and on dark ground.
+//! The ratios to the raw relay as a bar chart, one group for each workload, on a logarithmic scale.
+//!
+//! The colours are readable on light and dark backgrounds.
 
 use std::fmt::Write;
 
@@ -14,7 +15,7 @@ const BARS: [(Target, &str, &str); 4] = [
     (Target::Ws, "#8b6fd6", "Node ws"),
 ];
 
-/// In pixels. Names of workloads are to the left of the bars, figures to their right.
+/// In pixels. Workload names are left of the bars, figures are right of them.
 const LEFT: f64 = 190.0;
 const WIDTH: f64 = 520.0;
 const RIGHT: f64 = 50.0;
@@ -22,7 +23,7 @@ const TOP: f64 = 60.0;
 const BAR: f64 = 9.0;
 const GAP: f64 = 10.0;
 
-/// The scale begins here, as a relay may be a little better than the limit.
+/// The low end of the scale. A relay may be slightly better than the raw relay.
 const LOWEST: f64 = 0.5;
 
 pub(crate) fn svg(records: &[Record]) -> String {
@@ -84,5 +85,5 @@ pub(crate) fn svg(records: &[Record]) -> String {
     )
 }
 
-/// Text and lines, on any ground.
+/// A colour for text and lines that is readable on any background.
 const GREY: &str = "#7d8590";

@@ -1,4 +1,6 @@
-//! Clients that cost much less than any relay: one thread, which writes from buffers and mostly counts what arrives.
+//! Load generators that cost much less than any relay.
+//!
+//! One thread writes from prepared buffers, and mostly only counts what arrives.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,23 +18,23 @@ use crate::messages::{Receiving, Sending, Traffic};
 use crate::servers::{Server, Target};
 use crate::window::Window;
 
-/// No wait takes longer.
+/// The timeout of every wait.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// Like the largest read of a relay.
+/// The size of a relay's largest read.
 const BUFFER: usize = 256 * 1024;
 
-/// A client. Its peer is the one whose number differs in the last bit.
+/// A client. Its peer's number differs in the last bit.
 pub(crate) struct Side {
     pub(crate) socket: TcpStream,
     pub(crate) sending: Sending,
     pub(crate) receiving: Receiving,
 }
 
-/// Connections that are opened all at once might be refused or delayed.
+/// The number of connections opened at once. Servers may refuse or delay more.
 const AT_ONCE: usize = 20;
 
-/// Both sides of so many pairs, through their opening handshakes.
+/// Opens both clients of each pair, including their opening handshakes.
 pub(crate) fn open(server: &Server, traffic: &Traffic, first: usize, pairs: usize) -> io::Result<Vec<Side>> {
     let mut sides = Vec::with_capacity(2 * pairs);
     while sides.len() < 2 * pairs {
@@ -54,7 +56,7 @@ pub(crate) fn open(server: &Server, traffic: &Traffic, first: usize, pairs: usiz
     Ok(sides)
 }
 
-/// Each side sends a short message to its peer.
+/// Each client sends a short message to its peer.
 pub(crate) fn exchange(sides: &mut [Side]) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     for sides in sides.chunks_mut(AT_ONCE) {
@@ -74,20 +76,21 @@ fn ask(mut socket: &TcpStream, code: usize) -> io::Result<()> {
     socket.write_all(request.as_bytes())
 }
 
-/// Nothing follows the head, as nobody sends before both have it.
+/// Expects a 101 response. Nothing follows its head, because no client sends before both have it.
 fn expect_switch(mut socket: &TcpStream) -> io::Result<()> {
     let (mut head, mut length) = ([0; 1024], 0);
     while !head[..length].ends_with(b"\r\n\r\n") {
         match socket.read(&mut head[length..])? {
-            0 => return Err(io::Error::other("the relay refuses")),
+            0 => return Err(io::Error::other("the relay refused the connection")),
             count => length += count,
         }
     }
-    if head.starts_with(b"HTTP/1.1 101 ") { Ok(()) } else { Err(io::Error::other("the relay refuses")) }
+    if head.starts_with(b"HTTP/1.1 101 ") { Ok(()) } else { Err(io::Error::other("the relay refused the connection")) }
 }
 
-/// The first side of each pair leaves, the other one is told and leaves, too, and all are let go by the relay. A client
-/// with WebSocket waits for the relay to close, so that no ports of clients remain occupied.
+/// Closes all pairs: the first client of each leaves, the second is told and leaves, too.
+///
+/// WebSocket clients wait for the relay to close first, so that no client ports stay in TIME_WAIT.
 pub(crate) fn close(target: Target, sides: &[Side]) -> io::Result<()> {
     for [a, _] in sides.as_chunks().0 {
         leave(target, &a.socket)?;
@@ -118,7 +121,7 @@ fn leave(target: Target, mut socket: &TcpStream) -> io::Result<()> {
     socket.write_all(&close)
 }
 
-/// A close frame, with 1000 or without a code.
+/// Expects a close frame with code 1000 or no code.
 fn expect_close(mut socket: &TcpStream) -> io::Result<()> {
     socket.set_nonblocking(false)?;
     let (mut header, mut payload) = ([0; 2], [0; 125]);
@@ -126,19 +129,25 @@ fn expect_close(mut socket: &TcpStream) -> io::Result<()> {
     let payload = &mut payload[..usize::from(header[1]).min(125)];
     socket.read_exact(payload)?;
     let fine = header[0] == 0x88 && (payload.is_empty() || payload.starts_with(&1000_u16.to_be_bytes()));
-    if fine { Ok(()) } else { Err(io::Error::other(format!("{header:x?} {payload:x?} is no farewell"))) }
+    if fine {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("{header:x?} {payload:x?} is not the expected close frame")))
+    }
 }
 
-/// Afterwards, the stream is ended in the other direction, too: a server may wait for that.
+/// Expects the end of the stream, and ends the other direction, for which a server may wait.
 fn expect_end(mut socket: &TcpStream) -> io::Result<()> {
     match socket.read(&mut [0])? {
         0 => _ = socket.shutdown(Shutdown::Write),
-        _ => return Err(io::Error::other("something comes after the end")),
+        _ => return Err(io::Error::other("bytes follow the close frame")),
     }
     Ok(())
 }
 
-/// The first sides, or all, send as fast as they can. Returns how many messages have arrived when that `is_over`.
+/// The first client of each pair, or each client, sends as fast as it can until `is_over`.
+///
+/// Returns the number of arrived messages.
 pub(crate) fn stream(
     sides: &mut [Side],
     both: bool,
@@ -166,7 +175,9 @@ pub(crate) fn stream(
     Ok(messages)
 }
 
-/// So many messages are under way, at most one in each pair, and go there and back again; then it is the next pair's turn.
+/// Messages go there and back, at most one at a time in each pair.
+///
+/// `under_way` messages are in flight. After a round trip, the next pair has its turn.
 pub(crate) fn round_trips(sides: &mut [Side], under_way: usize, window: &mut Window<'_>) -> io::Result<u64> {
     let poll = Poll::new(sides, |_| false)?;
     let (mut events, mut buffer) = (Vec::with_capacity(sides.len()), vec![0; BUFFER]);
@@ -199,8 +210,9 @@ pub(crate) fn round_trips(sides: &mut [Side], under_way: usize, window: &mut Win
     Ok(messages)
 }
 
-/// Pairs that have little to say: at each interval, the first side of the next pair sends one message, whatever has
-/// become of those before. The latency is one way.
+/// One-way messages at a fixed rate: at each interval, the first client of the next pair sends one.
+///
+/// It does not wait for earlier messages. The latency is one way.
 pub(crate) fn whisper(sides: &mut [Side], interval: Duration, window: &mut Window<'_>) -> io::Result<u64> {
     const TIMER: usize = usize::MAX;
     let poll = Poll::new(sides, |_| false)?;
@@ -229,7 +241,9 @@ pub(crate) fn whisper(sides: &mut [Side], interval: Duration, window: &mut Windo
             }
             let side = &mut sides[number];
             for _ in 0..unless_blocked(side.receiving.read(&side.socket, &mut buffer))?.unwrap_or(0) {
-                let sent = under_way[number].pop_front().ok_or_else(|| io::Error::other("nobody has sent that"))?;
+                let sent = under_way[number]
+                    .pop_front()
+                    .ok_or_else(|| io::Error::other("a message arrived that was not sent"))?;
                 window.latency(sent.elapsed());
                 messages += 1;
             }
@@ -238,8 +252,9 @@ pub(crate) fn whisper(sides: &mut [Side], interval: Duration, window: &mut Windo
     Ok(messages)
 }
 
-/// The first side sends and the second one does not read, until nothing has been accepted for a while or so much has been.
-/// Returns how many bytes were.
+/// The first client sends to a second client that does not read.
+///
+/// Ends when no byte was accepted for a while, or after `most` bytes. Returns the number of accepted bytes.
 pub(crate) fn stop_reading(sides: &mut [Side], most: usize) -> io::Result<usize> {
     let side = &mut sides[0];
     side.socket.set_nonblocking(true)?;
@@ -262,7 +277,7 @@ impl Side {
 struct Poll(OwnedFd);
 
 impl Poll {
-    /// For all that arrives, and for room at those who stream.
+    /// Polls all clients for arriving bytes, and those that stream for room.
     fn new(sides: &[Side], streams: impl Fn(usize) -> bool) -> io::Result<Self> {
         let poll = Self(epoll::create(CreateFlags::CLOEXEC)?);
         for (number, side) in sides.iter().enumerate() {
@@ -282,7 +297,7 @@ impl Poll {
         let bound = Timespec { tv_sec: BOUND.as_secs() as i64, tv_nsec: 0 };
         epoll::wait(&self.0, spare_capacity(events), Some(&bound))?;
         if events.is_empty() {
-            return Err(io::Error::new(ErrorKind::TimedOut, format!("nothing has happened for {BOUND:?}")));
+            return Err(io::Error::new(ErrorKind::TimedOut, format!("no event for {BOUND:?}")));
         }
         Ok(())
     }

@@ -1,12 +1,14 @@
-//! What relays take for a message, beside a raw TCP relay that knows no frames: this one, one that assembles messages in
-//! the natural way, one on uWebSockets, and one on Node's `ws`.
+//! Compares the cost per message of this relay with other relays.
 //!
-//! `cargo bench --bench relay` starts each as a process of its own, on the first core, and loads it from the second, over
-//! loopback: all of them in turn with each workload, and that for several rounds. Figures are medians; the ratio is to the
-//! raw relay in the same round, and is the only thing worth comparing between machines.
+//! The yardstick is a raw TCP relay that knows no frames. The others are a straightforward relay that assembles
+//! messages, one on uWebSockets, and one on Node's `ws`.
 //!
-//! `cargo bench --bench relay -- bulk` runs what has that in its name, `-- --check` compares every message instead of
-//! measuring, and `-- --help` tells the rest.
+//! `cargo bench --bench relay` starts each relay as a separate process on the first core, and loads it over loopback
+//! from the second core. Each round runs all relays in turn with each workload. Figures are medians. Each ratio is to
+//! the raw relay in the same round. Only ratios are comparable between machines.
+//!
+//! `cargo bench --bench relay -- bulk` runs the workloads with that word in their names. `-- --check` compares every
+//! message instead of measuring. `-- --help` lists all options.
 
 mod assembling_relay;
 mod chart;
@@ -36,37 +38,37 @@ use workload::Workload;
 /// Measures this relay beside others.
 #[derive(FromArgs)]
 struct Options {
-    /// how often everything is measured; default 5
+    /// number of rounds; default 5
     #[argh(option, default = "5")]
     rounds: usize,
-    /// another build of this relay, to be measured beside it
+    /// path of another build of this relay, to measure beside it
     #[argh(option)]
     before: Option<PathBuf>,
-    /// only these, with commas: arc, before, raw, assembling, uws, ws
+    /// relays to measure, separated by commas: arc, before, raw, assembling, uws, ws
     #[argh(option)]
     only: Option<String>,
-    /// where to write all figures of all rounds
+    /// file for all figures of all rounds
     #[argh(option)]
     json: Option<PathBuf>,
-    /// where to draw the ratios
+    /// file for a chart of the ratios
     #[argh(option)]
     svg: Option<PathBuf>,
     /// compare every message instead of measuring
     #[argh(switch)]
     check: bool,
-    /// only workloads that have all of these in their names
+    /// words that must all be in the name of a workload
     #[argh(positional)]
     names: Vec<String>,
-    /// be the raw relay
+    /// run as the raw relay
     #[argh(switch, hidden_help)]
     raw_relay: bool,
-    /// be the assembling relay
+    /// run as the assembling relay
     #[argh(switch, hidden_help)]
     assembling_relay: bool,
 }
 
 fn main() -> ExitCode {
-    // cargo adds a word of its own behind all others, even behind `--help`.
+    // cargo appends an argument of its own after all others, even after `--help`.
     let given: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let given: Vec<_> = given.iter().map(String::as_str).collect();
     let options = match Options::from_args(&["cargo bench --bench relay --"], &given) {
@@ -100,12 +102,12 @@ fn measure(options: &Options) -> io::Result<()> {
         let wanted = options.names.iter().all(|part| name.contains(part));
         let possible = workload.files() <= files;
         if wanted && !possible {
-            eprintln!("{name}: left out, as it takes more than {files} open files");
+            eprintln!("{name}: skipped: it needs more than {files} open files");
         }
         wanted && possible
     });
     if workloads.is_empty() {
-        return Err(io::Error::other("there is nothing to be done"));
+        return Err(io::Error::other("no workload matches"));
     }
     let mut records = Vec::new();
     let rounds = if options.check { 1 } else { options.rounds };
@@ -134,12 +136,13 @@ fn measure(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Those that are wanted and can be run. The raw relay knows no frames, so that there is nothing in it to be checked.
+/// The selected targets that can run. A check leaves out the raw relay, which knows no frames.
 fn targets(options: &Options) -> io::Result<Vec<Target>> {
     let mut targets = Target::ALL.to_vec();
     if let Some(only) = &options.only {
         let find = |name| Target::ALL.into_iter().find(|target| target.name() == name);
-        let wanted = only.split(',').map(|name| find(name).ok_or_else(|| io::Error::other(format!("no {name:?}"))));
+        let wanted =
+            only.split(',').map(|name| find(name).ok_or_else(|| io::Error::other(format!("unknown relay {name:?}"))));
         targets = wanted.collect::<io::Result<_>>()?;
     }
     targets.retain(|&target| !options.check || target != Target::Raw);
@@ -150,20 +153,21 @@ fn targets(options: &Options) -> io::Result<Vec<Target>> {
             Target::Ws => peers::install_ws(),
             _ => Ok(()),
         };
-        installed.inspect_err(|error| eprintln!("{}: left out: {error}", target.name())).is_ok()
+        installed.inspect_err(|error| eprintln!("{}: skipped: {error}", target.name())).is_ok()
     });
     Ok(targets)
 }
 
-/// For this process and those that it starts. Returns how many files may be open.
+/// Raises the limit of open files for this process and its children. Returns the limit.
 fn raise_file_limit() -> io::Result<usize> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     Ok(maximum.map_or(usize::MAX, |maximum| maximum as usize))
 }
 
-/// For this process and all its threads, which are started later. Returns the core for the servers. With one core, there is
-/// nothing to choose.
+/// Pins this process and its later threads to the second core. Returns the core for the servers.
+///
+/// Returns `None` on a machine with one core.
 fn pin_to_second_core() -> io::Result<Option<usize>> {
     let allowed = sched_getaffinity(None)?;
     let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));

@@ -1,8 +1,8 @@
-//! What is sent, and whether that is what arrives.
+//! The messages that clients send, and the verification of those that arrive.
 //!
-//! In a measurement, a block of different messages is sent again and again from one buffer, as frames that were masked
-//! once; of what arrives, one read in 64 is compared, and the others are not even copied. In a check, every message is
-//! new, and everything that arrives is parsed and compared.
+//! In a measurement, each client sends a block of different messages again and again, as frames that were masked once.
+//! It compares one read in 64, and does not even copy the others. In a check, every message is new, and everything that
+//! arrives is parsed and compared.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -13,21 +13,21 @@ use rustix::net::{RecvFlags, recv};
 use crate::frame::{MASK, frame};
 use crate::servers::Target;
 
-/// How long a block is at least, unless it holds two messages: as much as the largest read of a relay.
+/// The minimum length of a block, unless two messages are longer: a relay's largest read.
 const BLOCK: usize = 256 * 1024;
 
-/// One read in so many is compared in a measurement.
+/// A measurement compares one read in this many.
 const COMPARED: u64 = 64;
 
-/// From how many bytes on a relay may send a message in fragments.
+/// The size of a message from which on a relay may send it in fragments.
 const FRAGMENTS: usize = 64 * 1024;
 
-/// Messages of one size. Two sides that have the same seed have the same messages.
+/// Messages of one size. The same seed makes the same messages.
 #[derive(Clone)]
 struct Messages {
     size: usize,
     seed: u64,
-    /// After how many they begin again.
+    /// The number of messages after which they repeat.
     period: u64,
 }
 
@@ -52,7 +52,7 @@ impl Messages {
     }
 }
 
-/// What all sides of a workload have in common.
+/// The properties of traffic that all clients of a workload share.
 pub(crate) struct Traffic {
     messages: Messages,
     in_block: u64,
@@ -77,7 +77,7 @@ impl Traffic {
         Self { messages, in_block, checked, sent, arrives }
     }
 
-    /// What the side with this number sends; what its peer, `number ^ 1`, receives.
+    /// The messages that this client sends. Its peer, `number ^ 1`, receives them.
     pub(crate) fn sending(&self, number: usize) -> Sending {
         let mut sending =
             Sending { block: self.sent.clone(), at: 0, blocks: u64::MAX, in_block: self.in_block, new: None };
@@ -99,26 +99,26 @@ impl Traffic {
     }
 }
 
-/// What one side sends: whole frames, to which it keeps its place.
+/// One client's outgoing frames, and its position in them.
 pub(crate) struct Sending {
     block: Arc<Vec<u8>>,
     at: usize,
-    /// How many blocks there are still to be sent, with the one at hand.
+    /// The number of blocks left to send, the current one included.
     pub(crate) blocks: u64,
     in_block: u64,
-    /// The messages of a check, and which comes next.
+    /// In a check: the messages, and the number of the next one.
     new: Option<(Messages, u64)>,
 }
 
 impl Sending {
-    /// Writes what the socket takes.
+    /// Writes as much as the socket takes.
     pub(crate) fn write(&mut self, mut socket: &TcpStream) -> io::Result<usize> {
         let count = socket.write(&self.block[self.at..])?;
         self.advance(count);
         Ok(count)
     }
 
-    /// Writes one message, for which there has to be room.
+    /// Writes one message, for which the socket must have room.
     pub(crate) fn write_message(&mut self, mut socket: &TcpStream) -> io::Result<()> {
         let frame = self.frame();
         socket.write_all(&self.block[self.at..][..frame])?;
@@ -126,8 +126,9 @@ impl Sending {
         Ok(())
     }
 
-    /// Ends it after about so many bytes from now, at least two blocks, and returns how many messages that is. To be
-    /// called before anything is sent.
+    /// Stops after about this many bytes, at least two blocks. Returns the number of messages.
+    ///
+    /// Must be called before anything is sent.
     pub(crate) fn limit(&mut self, bytes: usize) -> u64 {
         self.blocks = (bytes / self.block.len()).max(2) as u64;
         self.blocks * self.in_block
@@ -155,7 +156,7 @@ impl Sending {
     }
 }
 
-/// What one side receives, and is to receive.
+/// One client's expected messages, and its position in them.
 pub(crate) struct Receiving {
     form: Form,
     reads: u64,
@@ -165,12 +166,12 @@ pub(crate) struct Receiving {
 enum Form {
     /// The same block again and again, byte for byte.
     Block { block: Arc<Vec<u8>>, frame: u64, at: u64 },
-    /// Frames, of which several may be one message.
+    /// Frames, several of which may make up one message.
     Frames(Box<Frames>),
 }
 
 impl Receiving {
-    /// Reads once, and returns how many messages are complete by that.
+    /// Reads once, and returns the number of messages that this read completes.
     pub(crate) fn read(&mut self, socket: &TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
         let compare = self.reads.is_multiple_of(self.compared);
         self.reads += 1;
@@ -179,13 +180,13 @@ impl Receiving {
             Form::Block { .. } => buffer.len(),
             Form::Frames(frames) => frames.left.min(buffer.len()),
         };
-        // To discard a few bytes up to the next header is not worth a call of its own.
+        // Discarding a few bytes up to the next header is not worth a separate call.
         let discard = discardable > buffer.len() / 8;
         let (buffer, flags) =
             if discard { (&mut buffer[..discardable], RecvFlags::TRUNC) } else { (buffer, RecvFlags::empty()) };
         let (_, count) = recv(socket, &mut *buffer, flags)?;
         if count == 0 {
-            return Err(io::Error::other("the relay has closed"));
+            return Err(io::Error::other("the relay closed the connection"));
         }
         match &mut self.form {
             Form::Block { block, frame, at } => {
@@ -207,7 +208,7 @@ fn compare_block(block: &[u8], at: u64, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let count = bytes.len().min(block.len() - at);
         if bytes[..count] != block[at..at + count] {
-            return Err(io::Error::other("something else has arrived than was sent"));
+            return Err(io::Error::other("received bytes differ from those sent"));
         }
         bytes = &bytes[count..];
         at = 0;
@@ -215,15 +216,15 @@ fn compare_block(block: &[u8], at: u64, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Parses unmasked frames.
+/// A parser of unmasked frames.
 struct Frames {
     messages: Messages,
-    /// Which message arrives, how much of it has, and all of it if it has been compared before.
+    /// The number of the current message, its received length, and its payload once it was compared.
     number: u64,
     offset: usize,
     expected: Option<Vec<u8>>,
     header: Vec<u8>,
-    /// Of the payload of this frame; 0 is between frames.
+    /// The bytes left of this frame's payload; 0 between frames.
     left: usize,
     last: bool,
 }
@@ -246,7 +247,7 @@ impl Frames {
             if compare {
                 let expected = self.expected.get_or_insert_with(|| self.messages.payload(self.number));
                 if expected.get(self.offset..self.offset + count) != Some(&bytes[..count]) {
-                    return Err(io::Error::other(format!("message {} is not what was sent", self.number)));
+                    return Err(io::Error::other(format!("message {} differs from the one sent", self.number)));
                 }
             }
             bytes = &bytes[count..];
@@ -261,20 +262,23 @@ impl Frames {
             [_, ..=125] => usize::from(self.header[1]),
             [_, 126, ref rest @ ..] if rest.len() == 2 => length(rest),
             [_, 127, ref rest @ ..] if rest.len() == 8 => length(rest),
-            [_, 128..=255, ..] => return Err(io::Error::other("a server has masked a frame")),
+            [_, 128..=255, ..] => return Err(io::Error::other("a server masked a frame")),
             _ => return Ok(()),
         };
         let opcode = if self.last { 2 } else { 0 };
         self.last = self.header[0] & 0x80 != 0;
         let whole = self.offset + self.left == self.messages.size;
         if self.header[0] & 0x7F != opcode || self.left == 0 || self.last != whole {
-            return Err(io::Error::other(format!("message {} has a frame {:x?}", self.number, self.header)));
+            return Err(io::Error::other(format!(
+                "message {} has an unexpected header {:x?}",
+                self.number, self.header
+            )));
         }
         self.header.clear();
         Ok(())
     }
 
-    /// So much of the payload has arrived. Returns how many messages are complete by that: 0 or 1.
+    /// Counts received payload. Returns the number of messages that it completes: 0 or 1.
     fn advance(&mut self, count: usize) -> u64 {
         self.left -= count;
         self.offset += count;

@@ -1,5 +1,6 @@
-//! Other people's libraries, installed below the target directory, for the relays that stand beside this one: in one
-//! version each, pinned with its hash.
+//! Third-party libraries for the other relays, installed below the target directory.
+//!
+//! Each has one version, pinned by its hash.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,13 +22,14 @@ pub(crate) fn install_ws() -> Result<(), String> {
     })
 }
 
-/// Node looks for packages beside the script that imports them.
+/// The script's path. Node looks for packages beside the script that imports them.
 pub(crate) fn ws_relay() -> PathBuf {
     directory("bench-ws").join("ws_relay.mjs")
 }
 
-/// Installs uWebSockets, as PyPI's `socketify` brings it, and compiles the relay on it. Its event loop is libuv's, which
-/// the system has to have.
+/// Installs uWebSockets from PyPI's `socketify`, and compiles the relay on it.
+///
+/// Its event loop is the system's libuv.
 pub(crate) fn install_uws() -> Result<(), String> {
     let target = create("bench-uws")?;
     let requirements = "benches/relay/uws_requirements.txt";
@@ -43,7 +45,7 @@ pub(crate) fn install_uws() -> Result<(), String> {
         .arg(&library)
         .arg("-l:libuv.so.1")
         .arg(format!("-Wl,-rpath,{}", library.with_file_name("").display())))
-    .map_err(|error| format!("{error} (it takes a C++ compiler, and libuv1 of the system)"))
+    .map_err(|error| format!("{error} (needs a C++ compiler and the system's libuv1)"))
 }
 
 pub(crate) fn uws_relay() -> PathBuf {
@@ -64,7 +66,7 @@ fn copy(from: &str, to: &Path) -> Result<(), String> {
     fs::copy(Path::new(SOURCE).join(from), to).map(drop).map_err(|error| format!("{from}: {error}"))
 }
 
-/// Installs what `pinned` names, unless that was done before.
+/// Installs the packages that `pinned` names, unless they are installed already.
 fn once(pinned: &str, target: &Path, install: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     let wanted = fs::read(Path::new(SOURCE).join(pinned)).map_err(|error| format!("{pinned}: {error}"))?;
     let installed = target.join("installed");
@@ -72,7 +74,7 @@ fn once(pinned: &str, target: &Path, install: impl FnOnce() -> Result<(), String
         return Ok(());
     }
     install()?;
-    // Last, so that half an installation is not taken for a whole one.
+    // Written last, so that an incomplete installation does not count.
     copy(pinned, &installed)
 }
 

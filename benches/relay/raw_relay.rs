@@ -1,6 +1,8 @@
-//! The limit: a TCP relay that knows no frames. One thread, level-triggered epoll, 256 KiB at a time; connections are
-//! joined two by two in the order in which they come. What cannot be written is kept, and its source not read from
-//! meanwhile. The end of a stream is passed on; a pair is gone when both have ended, or one is lost.
+//! The yardstick: a TCP relay that knows no frames.
+//!
+//! It has one thread, level-triggered epoll, and a buffer of 256 KiB. It pairs connections in the order in which they
+//! come. Unwritten bytes are kept, and their source is not read meanwhile. The end of a stream is passed on. A pair is
+//! removed when both streams have ended, or one connection is lost.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,15 +12,15 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use slab::Slab;
 
-/// The event that says that somebody connects. Others have the key of a pair, doubled, and the side as the last bit.
+/// The listener's event. Other events have twice the pair's key, plus the side as the last bit.
 const LISTENER: u64 = u64::MAX;
 
 struct Side {
     socket: TcpStream,
-    /// What this side is still to be written, and how much of that has been.
+    /// Bytes for this side, and the number of those that were written.
     unwritten: Vec<u8>,
     written: usize,
-    /// It has ended, and its peer knows.
+    /// Its stream has ended, and its peer was told.
     ended: bool,
 }
 
@@ -49,7 +51,7 @@ pub(crate) fn run() -> io::Result<()> {
                 }
                 continue;
             }
-            // An event may be older than its pair: then there is nothing to read, and nothing happens.
+            // A stale event of an earlier pair does no harm: there is nothing to read.
             let Some(pair) = pairs.get_mut(key as usize / 2) else { continue };
             let gone = match advance(&poll, pair, key, event.flags, &mut buffer) {
                 Ok(()) => pair.iter().all(|side| side.ended),
@@ -62,7 +64,7 @@ pub(crate) fn run() -> io::Result<()> {
     }
 }
 
-/// Does what an event allows to do. An error means that the pair is lost.
+/// Handles an event. An error means that the pair is lost.
 fn advance(poll: &OwnedFd, pair: &mut [Side; 2], key: u64, flags: EventFlags, buffer: &mut [u8]) -> io::Result<()> {
     let at = key as usize & 1;
     if flags.contains(EventFlags::ERR)

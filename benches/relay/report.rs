@@ -1,4 +1,4 @@
-//! What is told of the figures: tables for people, and all of them for programs.
+//! Reports of the figures: Markdown tables for people, JSON for programs.
 
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ pub(crate) struct Record {
     pub(crate) figures: Figures,
 }
 
-/// A table: which workloads it has, what it tells of each target, and whether beside the raw relay.
+/// A table: its workloads, its figures for each target, and whether it has ratios to the raw relay.
 struct Table {
     title: &'static str,
     rows: fn(&Workload) -> bool,
@@ -26,39 +26,38 @@ struct Table {
 
 const TABLES: [Table; 6] = [
     Table {
-        title: "CPU time of the server in us: for each message, or for each pair that is opened and closed",
+        title: "CPU time of the server in us, per message or per pair opened and closed",
         rows: |workload| !matches!(workload, Workload::Scale { .. } | Workload::Fairness { .. }),
         figures: &["cpu us"],
         ratio: true,
     },
     Table {
-        title: "Messages there and back: how long that takes, and messages in a second",
+        title: "Round trips: latency, and messages per second",
         rows: |workload| matches!(workload, Workload::RoundTrips { .. }),
         figures: &["p50 us", "p99 us", "per second"],
         ratio: false,
     },
     Table {
-        title: "Payload that arrives in a second",
+        title: "Received payload per second",
         rows: |workload| matches!(workload, Workload::Bulk { .. } | Workload::Duplex { .. }),
         figures: &["MB/s"],
         ratio: true,
     },
     Table {
-        title: "Resident memory: of an idle connection, and what a reader that stops takes more",
+        title: "Resident memory: per idle connection, and growth for a stalled reader",
         rows: |workload| matches!(workload, Workload::Idle | Workload::StoppedReader),
         figures: &["KiB"],
         ratio: false,
     },
     Table {
-        title: "Round trips, 100 messages under way, over so many connections: CPU time for each message, and resident \
-                memory of an idle connection",
+        title: "Round trips, 100 messages in flight, by number of connections: CPU time per message, and resident memory \
+                per idle connection",
         rows: |workload| matches!(workload, Workload::Scale { .. }),
         figures: &["cpu us", "KiB"],
         ratio: true,
     },
     Table {
-        title: "How long a message of one of 100 quiet pairs takes, one way, beside pairs that stream 16 KiB messages, and how \
-                much these stream",
+        title: "One-way latency of 100 quiet pairs beside pairs that stream 16 KiB messages, and the throughput of these",
         rows: |workload| matches!(workload, Workload::Fairness { .. }),
         figures: &["p50 us", "p99 us", "MB/s"],
         ratio: false,
@@ -72,7 +71,7 @@ pub(crate) fn markdown(records: &[Record]) -> String {
 }
 
 impl Table {
-    /// Nothing, if nothing of it was measured.
+    /// The table, or `None` if none of its workloads was measured.
     fn markdown(&self, records: &[Record]) -> Option<String> {
         let measured = |workload, target| !values(records, workload, target, self.figures[0]).is_empty();
         let is_row = |workload: &Workload| {
@@ -115,7 +114,7 @@ fn values(records: &[Record], workload: Workload, target: Target, figure: &str) 
     records.filter_map(|record| find(&record.figures, figure)).collect()
 }
 
-/// One figure in all rounds, in relation to that of the raw relay.
+/// The ratios of one figure to the raw relay's, in all rounds.
 pub(crate) fn ratios(records: &[Record], workload: Workload, target: Target, figure: &str) -> Vec<f64> {
     let [values, raw] = [target, Target::Raw].map(|target| values(records, workload, target, figure));
     values.iter().zip(raw).map(|(value, raw)| value / raw).collect()
@@ -143,7 +142,7 @@ fn spread(mut values: Vec<f64>) -> String {
     if low == high { median } else { format!("{median} ({low} to {high})") }
 }
 
-/// Three digits, at least.
+/// A number with at least three digits.
 pub(crate) fn short(value: f64) -> String {
     let decimals = match value.abs() {
         100.0.. => 0,

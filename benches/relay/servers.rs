@@ -1,4 +1,4 @@
-//! What is measured: servers in processes of their own, on the first core, and what they take.
+//! The measured servers: separate processes on the first core, and the resources that they use.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,22 +12,22 @@ use crate::peers;
 pub(crate) enum Target {
     /// This relay.
     Arc,
-    /// Another build of it, to compare two commits.
+    /// Another build of this relay, to compare two commits.
     Before,
-    /// `raw_relay.rs`: the same bytes, out as they came in, without any handshake.
+    /// `raw_relay.rs`: forwards bytes unchanged, without any handshake.
     Raw,
-    /// `assembling_relay.rs`: the natural way in Rust.
+    /// `assembling_relay.rs`: the straightforward relay in Rust.
     Assembling,
-    /// `uws_relay.cpp`: the natural way in C++.
+    /// `uws_relay.cpp`: the straightforward relay in C++.
     Uws,
-    /// `ws_relay.mjs`: the natural way in Node.
+    /// `ws_relay.mjs`: the straightforward relay in Node.
     Ws,
 }
 
 impl Target {
     pub(crate) const ALL: [Self; 6] = [Self::Arc, Self::Before, Self::Raw, Self::Assembling, Self::Uws, Self::Ws];
 
-    /// How it is called in tables.
+    /// The target's name in tables.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Arc => "arc-relay",
@@ -39,7 +39,7 @@ impl Target {
         }
     }
 
-    /// How it is called after `--only`.
+    /// The target's name for `--only`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Arc => "arc",
@@ -52,7 +52,7 @@ impl Target {
     }
 }
 
-/// A server that runs. It ends with this value.
+/// A running server, which is killed when this value is dropped.
 pub(crate) struct Server {
     child: Child,
     pub(crate) target: Target,
@@ -60,7 +60,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// On this core, if there is one for it alone. `before` is where the other build is.
+    /// Starts a server on this core, if it has a core of its own. `before` is the path of the other build.
     pub(crate) fn start(target: Target, before: Option<&Path>, core: Option<usize>) -> io::Result<Self> {
         let this = env::current_exe()?;
         let mut command = Command::new(if core.is_some() { "taskset" } else { "env" });
@@ -73,7 +73,7 @@ impl Server {
                 let path = other.unwrap_or(Path::new(env!("CARGO_BIN_EXE_arc-relay")));
                 // The clients answer no pings.
                 command.env("ARC_RELAY_PING_INTERVAL", "0");
-                // Lines about thousands of connections would be all that is seen of the figures.
+                // Log lines about thousands of connections would hide the figures.
                 command.env("ARC_RELAY_LOG_LEVEL", "warn");
                 command.arg(path).args(["start", "--host", "127.0.0.1", "--port", "0"])
             }
@@ -87,14 +87,14 @@ impl Server {
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line)?;
         let address = line.split("ws://").nth(1).and_then(|rest| rest.split_whitespace().next());
         let address = address.and_then(|address| address.parse().ok());
-        Ok(Self { child, target, address: address.ok_or_else(|| io::Error::other("a server does not start"))? })
+        Ok(Self { child, target, address: address.ok_or_else(|| io::Error::other("a server did not start"))? })
     }
 
-    /// User and system time of all its threads so far, in microseconds.
+    /// The user and system time of all threads so far, in microseconds.
     pub(crate) fn cpu(&self) -> io::Result<f64> {
         let mut nanoseconds = 0.0;
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            // A thread may have ended meanwhile.
+            // The thread may have ended meanwhile.
             let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
             nanoseconds += text.split(' ').next().and_then(|first| first.parse::<f64>().ok()).unwrap_or(0.0);
         }

@@ -1,7 +1,6 @@
-// The natural relay on uWebSockets: what arrives as a message is sent as a message. It runs until it is killed.
+// The straightforward relay on uWebSockets: it assembles each message and sends it on. It runs until it is killed.
 //
-// The library is the one that PyPI's `socketify` brings, and is called by its C interface, of which only what is used
-// here is declared.
+// The library comes with PyPI's `socketify`. The declarations below are the part of its C interface that this file uses.
 
 #include <cstdint>
 #include <cstdio>
@@ -67,7 +66,7 @@ struct Side {
     std::string code;
     uws_websocket_s *socket = nullptr;
     Side *peer = nullptr;
-    // What came before the peer did.
+    // Messages that arrived before the peer.
     std::vector<std::pair<std::string, int>> held;
 };
 
@@ -141,7 +140,7 @@ int main() {
     uws_app_s *app = uws_create_app(PLAIN, {});
     uws_socket_behavior_t behavior = {};
     behavior.max_payload_length = 64 << 20;
-    // Whatever a reader does not take is kept, as nothing is to be lost. Clients of the benchmark answer no pings.
+    // Unlimited: a message must not be lost because its reader is slow. Clients of the benchmark answer no pings.
     behavior.max_backpressure = 0;
     behavior.idle_timeout = 0;
     behavior.upgrade = upgrade;

@@ -1,4 +1,4 @@
-//! The time in which something is measured, on a server that has been busy with it for a while.
+//! The time window of a measurement, after a warm-up under the same load.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use crate::servers::Server;
 
 const WARM_UP: Duration = Duration::from_millis(200);
 const MEASURED: Duration = Duration::from_millis(700);
-/// It is longer if less than this has been done, within a bound.
+/// The minimum number of operations. The window is extended for them, up to `BOUND`.
 const ENOUGH: u64 = 100;
 const BOUND: Duration = Duration::from_secs(10);
-/// In a check, nothing is measured.
+/// The length of a check, which measures nothing.
 const CHECKED: Duration = Duration::from_millis(300);
 
 /// Figures by name, in the order in which they are reported.
@@ -37,7 +37,7 @@ impl<'a> Window<'a> {
         Self { server, begins, ends: begins + measured, begin: None, latencies: Vec::new() }
     }
 
-    /// To be asked all the time, with how many have been done since the beginning: whether that is enough.
+    /// Whether the window is over, given the number of operations so far. To be called continuously.
     pub(crate) fn is_over(&mut self, count: u64) -> io::Result<bool> {
         let at = Instant::now();
         if self.begin.is_none() && at >= self.begins {
@@ -53,12 +53,12 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// What the server took for each, how many there were in a second, and their latencies.
+    /// The server's cost per operation, operations per second, and latencies.
     ///
-    /// What is under way at the end is not waited for: as much was at the beginning, when the server was as busy.
+    /// Operations in flight at the end do not count. As many were in flight at the beginning, under the same load.
     pub(crate) fn figures(mut self, count: u64) -> io::Result<Figures> {
         let Some(begin) = self.begin.filter(|begin| begin.count < count) else {
-            return Err(io::Error::other("nothing was done in time"));
+            return Err(io::Error::other("no operation finished in time"));
         };
         let done = (count - begin.count) as f64;
         let mut figures = vec![

@@ -1,4 +1,4 @@
-//! What is done to a server, and which figures come of that.
+//! The workloads, and the figures that they yield.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -25,33 +25,36 @@ pub(crate) enum Workload {
 
 const KIB: usize = 1 << 10;
 
-/// Messages of workloads whose size does not vary.
+/// Message sizes of workloads with a fixed size.
 const SMALL: usize = 64;
 const MEDIUM: usize = 16 * KIB;
 
-/// How many messages are under way in round trips, unless there are fewer pairs.
+/// The number of round trips in flight, unless there are fewer pairs.
 const UNDER_WAY: usize = 100;
 
-/// How many pairs are opened at the same time, and how many in a round: the ports that they leave behind are occupied for
-/// a while, at one end or the other.
+/// The number of pairs opened at once, and in a round.
+///
+/// Each pair leaves ports in TIME_WAIT at one end or the other, so the number is limited.
 const OPENED_AT_ONCE: usize = 10;
 const OPENED: u64 = 12_000;
 
-/// How many connections are idle when their memory is measured.
+/// The number of idle connections in the measurement of memory.
 const IDLE: usize = 1000;
 
-/// How many pairs have been there before anything is measured, so that what is allocated once is not counted.
+/// The number of pairs opened before a measurement, so that one-time allocations do not count.
 const WARM: usize = 10;
 
-/// What is sent at most to a reader that has stopped: much more than sockets hold.
+/// The maximum number of bytes sent to a stalled reader: far more than sockets hold.
 const STOPPED_BYTES: usize = 64 << 20;
 
-/// Quiet pairs beside busy ones, and how often one of them sends: each 50 times in a second, which alone leaves a relay
-/// mostly idle, and gives 3500 latencies in a round.
+/// The number of quiet pairs beside busy ones, and the interval between their messages.
+///
+/// Each quiet pair sends 50 times a second. This load alone leaves a relay mostly idle, and yields 3500 latencies in a
+/// round.
 const QUIET: usize = 100;
 const INTERVAL: Duration = Duration::from_micros(200);
 
-/// How much is sent in a check of a stream, by all sides together, if that is two blocks of each.
+/// The number of bytes that a check of a stream sends in total. Each client sends at least two blocks.
 const CHECKED_BYTES: usize = 16 << 20;
 
 impl Workload {
@@ -67,13 +70,13 @@ impl Workload {
         all
     }
 
-    /// Whether it is meant for this one, too: some are for comparing with the limit only.
+    /// Whether the workload applies to this target. Some are only for a comparison with the raw relay.
     pub(crate) fn suits(self, target: Target) -> bool {
         let only_limit = matches!(self, Self::Scale { .. } | Self::Fairness { .. });
         !only_limit || matches!(target, Target::Arc | Target::Before | Target::Raw)
     }
 
-    /// How many files a process needs for it.
+    /// The number of open files that each process needs.
     pub(crate) fn files(self) -> usize {
         64 + match self {
             Self::RoundTrips { pairs } | Self::Bulk { pairs, .. } | Self::Duplex { pairs } => 2 * pairs,
@@ -92,8 +95,9 @@ impl Workload {
         }
     }
 
-    /// Does it. If it is to be checked rather than measured, all messages differ and all are compared, and the figures
-    /// mean nothing.
+    /// Runs the workload.
+    ///
+    /// In a check, all messages differ and all are compared. The figures mean nothing then.
     pub(crate) fn run(self, server: &Server, check: bool) -> io::Result<Figures> {
         let traffic = Traffic::new(server.target, self.size(), check);
         let open = |first, pairs| clients::open(server, &traffic, first, pairs);
@@ -160,7 +164,7 @@ fn stream(server: &Server, sides: &mut [Side], both: bool, size: usize, check: b
     let bytes = CHECKED_BYTES * step / sides.len();
     let expected: u64 = sides.iter_mut().step_by(step).map(|side| side.sending.limit(bytes)).sum();
     clients::stream(sides, both, |messages| Ok(messages >= expected))?;
-    // It finds out if there is more.
+    // Closing detects surplus messages.
     clients::close(server.target, sides).map(|()| Vec::new())
 }
 
@@ -178,7 +182,7 @@ fn stop_reading(server: &Server, sides: &mut [Side], check: bool) -> io::Result<
     Ok(vec![("KiB", growth), ("unbounded", f64::from(u8::from(sent >= STOPPED_BYTES)))])
 }
 
-/// Busy pairs stream in a thread that gives way to the quiet ones', as both are on one core.
+/// Busy pairs stream in a low-priority thread, because quiet ones share its core.
 fn fairness(quiet: &mut [Side], busy: &mut [Side], mut window: Window<'_>) -> io::Result<Figures> {
     let (begin, over) = (Instant::now(), AtomicBool::new(false));
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-// The natural relay on Node's `ws`: what arrives as a message is sent as a message. It runs until it is killed.
+// The straightforward relay on Node's `ws`: it assembles each message and sends it on. It runs until it is killed.
 
 import { WebSocketServer } from 'ws';
 
@@ -9,7 +9,7 @@ server.on('listening', () => console.log(`ws://127.0.0.1:${server.address().port
 
 server.on('connection', (socket, request) => {
     const code = new URL(request.url, 'ws://relay').searchParams.get('pair');
-    socket.on('error', () => {}); // it is closed, too
+    socket.on('error', () => {}); // a close event follows
     const peer = waiting.get(code);
     if (peer) {
         waiting.delete(code);

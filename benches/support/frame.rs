@@ -1,9 +1,9 @@
 //! The frames that all benchmarks send and expect.
 
-/// What clients mask with.
+/// The mask of all client frames.
 pub(crate) const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
-/// A binary frame, as a client sends it or, without a mask, as a server does.
+/// A binary frame: masked as a client's, or without a mask as a server's.
 pub(crate) fn frame(payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     let mut frame = vec![0x82];
     let masked = if mask.is_some() { 0x80 } else { 0 };
