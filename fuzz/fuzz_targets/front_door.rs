@@ -1,5 +1,7 @@
-//! Any bytes from a stranger to the whole relay, in memory: the first byte says how they are split, the rest is sent.
-//! What has to come back is read off the first request independently of the relay, rule by rule and in no order.
+//! Arbitrary bytes from an untrusted client to the whole relay, in memory.
+//!
+//! The first byte says how the bytes are split; the rest is sent. The expected response follows from the first request,
+//! independently of the relay: rule by rule, in no particular order.
 
 #![no_main]
 
@@ -9,7 +11,7 @@ use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use libfuzzer_sys::fuzz_target;
 
-/// What a client of HTTP/2 begins with (RFC 9113, section 3.4).
+/// The connection preface of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 fuzz_target!(|input: &[u8]| {
@@ -19,13 +21,13 @@ fuzz_target!(|input: &[u8]| {
     let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     let end = bytes[begin..].windows(4).position(|found| found == b"\r\n\r\n").map(|length| begin + length + 4);
     let head = &bytes[..end.unwrap_or(bytes.len())];
-    // A line feed without a carriage return is refused where it comes, whether or not the head has an end.
+    // A line feed without a carriage return is refused immediately, whether or not the head has an end.
     let is_bare = |at: usize| head[at] == b'\n' && (at == 0 || head[at - 1] != b'\r');
     let has_bare_line_feed = (0..head.len()).any(is_bare);
-    // A client that insists on HTTP/2 may get no answer, as it understands none in HTTP/1. hyper looks for that where it
-    // has found a fault, which may be behind a request.
+    // A client that sends the HTTP/2 preface may get no response, because it understands none in HTTP/1. hyper looks
+    // for the preface where it finds an error, possibly after a first request.
     let insists_on_http_2 = bytes.windows(PREFACE.len()).any(|found| found == PREFACE);
-    // hyper judges a head that comes in pieces only at its end.
+    // hyper judges a head that arrives in pieces only at its end.
     let may_be_waited_for = end.is_none() && !has_bare_line_feed;
     if (may_be_waited_for || insists_on_http_2) && response.is_empty() {
         return;
@@ -35,9 +37,9 @@ fuzz_target!(|input: &[u8]| {
         return;
     }
     match Expected::of(bytes) {
-        // Nothing is said before the head of the request is there.
+        // The relay sends no response before the head of the request is complete.
         Expected::Nothing => assert!(response.is_empty() || is_malformed(&response), "{:?}", show(&response)),
-        // What is no HTTP is refused by hyper, with a bare status.
+        // hyper refuses malformed HTTP with a bare status.
         Expected::Malformed => assert!(is_malformed(&response), "{:?}", show(&response)),
         Expected::Perhaps(expected) => {
             if !is_malformed(&response) {
@@ -51,7 +53,7 @@ fuzz_target!(|input: &[u8]| {
 enum Expected {
     Nothing,
     Malformed,
-    /// This, unless hyper finds a fault with the length of its body.
+    /// This answer, unless hyper finds an error in the length of the body.
     Perhaps(Answer),
     Answer(Answer),
 }
@@ -78,7 +80,7 @@ impl Expected {
             let named = request.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
             named.map(|header| header.value)
         };
-        // A field that is not visible ASCII says nothing.
+        // A field with anything but visible ASCII is ignored.
         let lists = |name, element: &str| {
             let lines = values(name).filter(|line| line.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~')));
             let mut elements = lines.flat_map(|line| std::str::from_utf8(line).unwrap().split(','));
@@ -94,7 +96,8 @@ impl Expected {
         if hosts > 1 || (hosts == 0 && request.version == Some(1)) {
             statuses.push(400);
         }
-        // A fragment does not count, nor what an absolute target has before its path if that is missing.
+        // The length excludes a fragment. If an absolute target has no path, it excludes everything before the path,
+        // too.
         let target_length = target.split('#').next().unwrap_or_default().len();
         let too_long = method.len() + target_length + " HTTP/1.1 ".len() > 8192;
         if too_long {
@@ -140,7 +143,9 @@ impl Expected {
     }
 }
 
-/// Whether it is sixteen bytes in Base64 (RFC 6455, section 4.1): 22 digits, of which the last ends in zeros.
+/// Whether a key is sixteen bytes in Base64 (RFC 6455, section 4.1).
+///
+/// It has 22 digits, and the last one ends in zeros.
 fn is_key(key: &[u8]) -> bool {
     let Some(digits) = key.strip_suffix(b"==") else { return false };
     let is_digit = |digit: &u8| digit.is_ascii_alphanumeric() || matches!(digit, b'+' | b'/');
@@ -149,21 +154,21 @@ fn is_key(key: &[u8]) -> bool {
 
 /// Whether a field is a list of tokens, or of nothing (RFC 9110, sections 5.6.1 and 5.6.2).
 fn is_list_of_tokens(line: &[u8]) -> bool {
-    // A delimiter is every other visible character; white space may be around an element, and not in it.
+    // All other visible characters are delimiters. White space may be around an element, but not in it.
     let is_token = |byte: &u8| matches!(byte, b'!'..=b'~') && !b"(),/:;<=>?@[\\]{}\"".contains(byte);
     line.split(|byte| *byte == b',').all(|element| element.trim_ascii().iter().all(is_token))
 }
 
-/// The pair code, or none if it is missing or invalid.
+/// The pair code, or `None` if it is missing or invalid.
 fn code(query: &str) -> Option<String> {
     let pairs = form_urlencoded::parse(query.as_bytes());
     let (_, value) = pairs.into_iter().find(|(name, _)| name == "pair")?;
-    // What is not UTF-8 shows as this; a client that really sends this character is not tried.
+    // The parser replaces bytes that are not UTF-8 with this character. A target that really contains it is not tried.
     let valid = !value.is_empty() && value.chars().count() <= 256 && !value.contains('\u{FFFD}');
     valid.then(|| value.into_owned())
 }
 
-/// Whether it is a refusal by hyper itself: a status and nothing else.
+/// Whether a response is a rejection by hyper itself: a status and nothing else.
 fn is_malformed(response: &[u8]) -> bool {
     let head = response.strip_suffix(b"\r\n\r\n").unwrap_or_default();
     let head = String::from_utf8_lossy(head).to_lowercase();
@@ -192,7 +197,7 @@ impl Answer {
             }
             200 => assert!(!self.has_body || rest.starts_with(b"{\"ok\":true,\"pairs\":1}")),
             _ => {
-                // It is the last answer, of one line.
+                // A rejection is the last response, and its body has one line.
                 assert_eq!(header("connection"), Some("close"));
                 assert_eq!(header("cache-control"), Some("no-store"));
                 let body = std::str::from_utf8(rest).unwrap();
@@ -205,19 +210,19 @@ impl Answer {
     }
 }
 
-/// What comes behind a 101 to somebody who is alone: pongs, and at the end perhaps a close frame.
+/// Checks the frames behind a 101 to a client without a peer: pongs, and perhaps a close frame.
 fn check_frames(bytes: &[u8]) {
     let mut cursor = Cursor::new(bytes);
     let mut closed = false;
     while (cursor.position() as usize) < bytes.len() {
-        assert!(!closed, "something comes behind a close frame");
+        assert!(!closed, "a frame follows a close frame");
         let first = bytes[cursor.position() as usize];
         let (header, length) = FrameHeader::parse(&mut cursor).unwrap().expect("a whole header");
         assert!(header.mask.is_none() && matches!(first, 0x88 | 0x8A) && length <= 125);
         closed = first == 0x88;
         cursor.set_position(cursor.position() + length);
     }
-    assert_eq!(cursor.position() as usize, bytes.len(), "the last frame is whole");
+    assert_eq!(cursor.position() as usize, bytes.len(), "the last frame is incomplete");
 }
 
 fn show(response: &[u8]) -> String {

@@ -1,5 +1,6 @@
-//! Any request target: the code must be what the URL Standard's own parser finds, except where that one replaces
-//! bytes that are not UTF-8, which must be refused.
+//! Arbitrary request targets: the pair code must be what the URL Standard's own parser finds.
+//!
+//! The exception is bytes that are not UTF-8. The standard's parser replaces them, and the relay must refuse them.
 
 #![no_main]
 

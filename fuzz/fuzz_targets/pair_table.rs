@@ -1,4 +1,6 @@
-//! The pair table and its links against the model of the property tests: every two bytes are an operation.
+//! The pair table and its links against the model of the property tests.
+//!
+//! Every two bytes are an operation.
 
 #![no_main]
 

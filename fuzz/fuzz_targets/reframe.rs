@@ -1,6 +1,8 @@
-//! Raw bytes through the reframer: the first byte says how the stream is split and limited, the rest is the stream, with
-//! some zeros behind it, so that a short input may begin a long frame. What comes out must not depend on the split, and
-//! tungstenite's client must be able to read it.
+//! Arbitrary bytes through the reframer.
+//!
+//! The first byte says how the stream is split and limited. The rest is the stream, with some zeros behind it, so that
+//! a short input may begin a long frame. The output must not depend on the split, and tungstenite's client must be able
+//! to read it.
 
 #![no_main]
 
