@@ -1,8 +1,9 @@
-//! Pairs that come, talk and go in any way, over real sockets and for as long as one likes: every byte is verified, and
-//! the relay's memory and open files are watched.
+//! Pairs that join, send and leave in every way, over real sockets and for any length of time.
 //!
-//! `cargo test` does it for some seconds. `ARC_RELAY_SOAK=20m cargo test --release --test soak -- --nocapture` does it
-//! for 20 minutes; `ARC_RELAY_SOAK_SEED` begins with another pair.
+//! Every byte is verified, and the relay's memory and open files are monitored.
+//!
+//! `cargo test` runs it for some seconds. `ARC_RELAY_SOAK=20m cargo test --release --test soak -- --nocapture` runs it
+//! for 20 minutes. `ARC_RELAY_SOAK_SEED` sets the first pair's seed.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -21,23 +22,28 @@ use pair::DEPARTURES;
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Relay, eventually};
 
-/// How many pairs there are at a time.
+/// The number of pairs at a time.
 const PAIRS: u64 = 24;
 
-/// How much more memory the relay may hold at a later quiet point than at the second one, in KiB: the pool's share of
-/// large buffers (1.7 MiB for its worker) may have been smaller then. A leak of a kilobyte for each pair shows in an hour,
-/// one of a buffer within seconds.
+/// The maximum growth of the relay's memory after the second quiet point, in KiB.
+///
+/// The pool's share of large buffers (1.7 MiB for its worker) may have been smaller at the second point. A leak of a
+/// kilobyte for each pair shows in an hour, a leak of a buffer within seconds.
 const GROWTH: usize = 2048;
 
-/// What it may hold beyond that in a soak of less than a minute, which has seen less of everything by its second quiet point:
-/// a buffer for each pair that the allocator has not given back. Then only lost buffers show, within seconds.
+/// Additional growth that a soak of less than a minute allows.
+///
+/// Until its second quiet point, such a soak has reached less of everything: a buffer for each pair that the allocator
+/// has not returned. Only lost buffers show within seconds.
 const SHORT: usize = PAIRS as usize * 256;
 
-/// The most memory that the relay may ever hold, in KiB: for each pair and direction two buffers of 256 KiB, the pool,
-/// and the program itself; and as much again for what the allocator cannot give back.
+/// The maximum memory of the relay at any time, in KiB.
+///
+/// It covers two buffers of 256 KiB for each pair and direction, the pool, and the program itself. The factor of two is
+/// for memory that the allocator cannot return.
 const MOST: usize = 2 * (PAIRS as usize * 4 * 256 + 1700 + 4000);
 
-/// What has happened so far.
+/// The totals of all pairs so far.
 #[derive(Default)]
 struct Totals {
     pairs: AtomicU64,
@@ -51,16 +57,16 @@ struct Totals {
 fn soak() {
     let variable = |name: &str| std::env::var(name).ok();
     let duration = variable("ARC_RELAY_SOAK").unwrap_or("5s".into());
-    let duration = humantime::parse_duration(&duration).expect("a duration as in 20m");
+    let duration = humantime::parse_duration(&duration).expect("a duration like 20m");
     let seed: u64 = variable("ARC_RELAY_SOAK_SEED").map_or(0, |seed| seed.parse().expect("a number"));
     println!("soak: {PAIRS} pairs at a time for {duration:?}, beginning with seed {seed}");
 
-    // Its clients write and read in threads of their own, and so cannot answer between two frames.
+    // The clients write and read in separate threads, so they cannot answer pings between two frames.
     let relay = Relay::start(&[support::NO_PINGS, &["--probe-timeout", "0"]].concat());
     stop_at_the_first_panic(relay.pid());
     let totals = Totals::default();
     let next = AtomicU64::new(seed);
-    // How many pairs are there now; whether no more are to come for the moment; whether it is over.
+    // The number of current pairs; whether new pairs have to wait; whether the soak is over.
     let (playing, quiet, over) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         for _ in 0..PAIRS {
@@ -93,8 +99,9 @@ fn soak() {
     });
 }
 
-/// The first panic is the one to look at: it is printed, also where output is captured, and the relay is killed, so that
-/// whoever waits for it comes to an end too.
+/// Prints the first panic, even where output is captured, and kills the relay.
+///
+/// The first panic is the informative one. Without the relay, all waiting threads come to an end.
 fn stop_at_the_first_panic(relay: Pid) {
     let first = Once::new();
     std::panic::set_hook(Box::new(move |panic| {
@@ -105,7 +112,7 @@ fn stop_at_the_first_panic(relay: Pid) {
     }));
 }
 
-/// Strangers, who must not matter to anybody.
+/// Untrusted clients, which must not affect any pair.
 fn disturb(relay: &Relay) {
     let health = relay.http("GET /health HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n");
     assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
@@ -114,7 +121,7 @@ fn disturb(relay: &Relay) {
     let _ = relay.socket().write_all(b"GET /?pair=soak0 HTTP/1.1\r\nHost:");
 }
 
-/// Prints how the relay does, and checks it at quiet points: when all pairs have left, nothing may be left of them.
+/// Prints the relay's state, and checks at quiet points that nothing is left of the pairs.
 fn watch(relay: &Relay, duration: Duration, totals: &Totals, playing: &AtomicUsize, quiet: &AtomicBool) {
     let start = Instant::now();
     let period = (duration / 10).clamp(Duration::from_secs(1), Duration::from_secs(120));
@@ -144,7 +151,7 @@ fn watch(relay: &Relay, duration: Duration, totals: &Totals, playing: &AtomicUsi
     let departures: Vec<_> =
         DEPARTURES.iter().zip(&totals.departures).map(|(name, number)| format!("{} {name}", count(number))).collect();
     println!(
-        "soak: {} pairs left ({}), {} messages, {} MiB and {} pings; at most {most} KiB, when quiet {settled:?} KiB; {:?} CPU",
+        "soak: {} pairs left ({}), {} messages, {} MiB and {} pings; at most {most} KiB, {settled:?} KiB at quiet points; {:?} CPU",
         count(&totals.pairs),
         departures.join(", "),
         count(&totals.messages),
@@ -152,13 +159,13 @@ fn watch(relay: &Relay, duration: Duration, totals: &Totals, playing: &AtomicUsi
         count(&totals.pings),
         relay.cpu()
     );
-    assert!(count(&totals.pairs) > 0 && count(&totals.bytes) > 0, "nothing has happened");
+    assert!(count(&totals.pairs) > 0 && count(&totals.bytes) > 0, "no pair has sent anything");
 }
 
 fn eventually_quiet(playing: &AtomicUsize) {
     let start = Instant::now();
     while playing.load(SeqCst) > 0 {
-        assert!(start.elapsed() < Duration::from_secs(180), "a pair does not come to its end");
+        assert!(start.elapsed() < Duration::from_secs(180), "a pair did not end in time");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -168,7 +175,7 @@ fn report(relay: &Relay, start: Instant, totals: &Totals, when: &str) -> usize {
     let memory = relay.memory("VmRSS");
     let count = |number: &AtomicU64| number.load(SeqCst);
     println!(
-        "{:6} s: {memory:6} KiB, {:3} files, {:3} codes; {:6} pairs have left, {:8} messages, {:7} MiB{when}",
+        "{:6} s: {memory:6} KiB, {:3} files, {:3} pair codes; {:6} pairs have left, {:8} messages, {:7} MiB{when}",
         start.elapsed().as_secs(),
         relay.files(),
         relay.pairs(),

@@ -1,4 +1,4 @@
-//! One pair's life: two clients that talk at the same time, until one of them leaves.
+//! The life of one pair: two clients send at the same time until one of them leaves.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -12,7 +12,7 @@ use super::stream::{Event, Pattern, Random, Reader, write_frame, write_part};
 use super::support::raw::{open, reset, upgrade};
 use super::support::{PATIENCE, Relay};
 
-/// How the one that leaves does it.
+/// How a client leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Departure {
     Close(u16),
@@ -22,19 +22,19 @@ enum Departure {
     Violation,
 }
 
-/// What departures are called where they are counted.
+/// The names of departures in the totals.
 pub(crate) const DEPARTURES: [&str; 5] = ["close", "end", "cut off", "reset", "violation"];
 
-/// What one of the two sends, and where.
+/// One client of a pair, and the messages that it sends.
 struct Client {
     socket: TcpStream,
-    /// Held for each frame, as the reader answers a close frame; true once nothing may be written any more.
+    /// Locked for each frame, because the reader answers a close frame. True if no frame may follow.
     closed: Mutex<bool>,
     pattern: Pattern,
     lengths: Vec<u64>,
 }
 
-/// Spawns a thread that a failure of this pair can be told by.
+/// Spawns a thread with the seed in its name, so that a failure names its pair.
 pub(crate) fn spawn<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     seed: u64,
@@ -43,11 +43,11 @@ pub(crate) fn spawn<'scope, T: Send + 'scope>(
     thread::Builder::new().name(format!("pair {seed}")).spawn_scoped(scope, task).expect("a thread can be spawned")
 }
 
-/// Plays one pair, from its seed.
+/// Plays one pair from its seed.
 ///
 /// # Panics
 ///
-/// If anything is not as it has to be.
+/// If a client does not see what it has to see.
 pub(crate) fn play(relay: &Relay, seed: u64, totals: &Totals) {
     let mut random = Random::new(seed);
     let target = format!("/?pair=soak{seed}");
@@ -58,7 +58,7 @@ pub(crate) fn play(relay: &Relay, seed: u64, totals: &Totals) {
         let lengths = (0..random.below(12)).map(|_| random.length()).collect();
         Client { socket, closed: Mutex::new(false), pattern: Pattern(2 * seed + number), lengths }
     };
-    // Whoever stays is there first, and talks before anybody hears it.
+    // The client that stays joins first, and sends before it has a peer.
     let stayer = client(0);
     let mut split = Random::new(!seed);
     let mut split = || Random::new(split.below(u64::MAX >> 33));
@@ -85,37 +85,39 @@ pub(crate) fn play(relay: &Relay, seed: u64, totals: &Totals) {
         };
         thread::scope(|scope| {
             spawn(scope, seed, || leaver.leave(leaver.reader(&stayer), reader, departure));
-            assert!(leaver.talk(writer, totals), "the one that leaves is not let finish");
+            assert!(leaver.talk(writer, totals), "the leaving client could not send everything");
             leaver.depart(departure);
         });
-        drop(leaver); // and with it its socket, if nothing else did
-        stayer_reader.join().expect("the one that stays saw what it had to see");
+        drop(leaver); // closes its socket, if that is still open
+        stayer_reader.join().expect("the staying client failed");
     });
     totals.departures[which].fetch_add(1, Relaxed);
     totals.pairs.fetch_add(1, Relaxed);
 }
 
 impl Client {
-    /// A reader of what the other one sends to this one.
+    /// A reader of the messages that the `other` client sends to this one.
     fn reader(&self, other: &Self) -> Reader {
-        // Behind the last message there may be the beginning of one that has no end.
+        // The last message may be followed by the start of one that never ends.
         let lengths = other.lengths.iter().copied().chain([u64::MAX]).collect();
         Reader::new(self.socket.try_clone().unwrap(), other.pattern, lengths)
     }
 
-    /// Writes one frame, unless nothing may be written any more.
+    /// Writes one frame. Returns false if no frame may be written any more, or the write fails.
     fn write(&self, write: impl FnOnce(&TcpStream) -> io::Result<()>) -> bool {
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if *closed {
             return false;
         }
         match write(&self.socket) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("nothing is taken for a minute"),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("the relay read nothing for a minute"),
             result => result.is_ok(),
         }
     }
 
-    /// Sends everything, in frames of any size, with something else in between. False if it came to an early end.
+    /// Sends all messages, in frames of any size, with other frames in between.
+    ///
+    /// Returns false if the connection ends early.
     fn talk(&self, mut random: Random, totals: &Totals) -> bool {
         let mut pauses = 3;
         for (message, &length) in self.lengths.iter().enumerate() {
@@ -159,7 +161,8 @@ impl Client {
                 socket.shutdown(Shutdown::Write)
             }
             Departure::Reset => {
-                // It is sent when the socket is closed. Its reader has to let go of it first, of which nobody hears.
+                // The kernel sends the reset when the socket is closed. First, the reader has to release it: this
+                // shutdown ends the read without a packet.
                 reset(socket);
                 socket.shutdown(Shutdown::Read)
             }
@@ -167,7 +170,7 @@ impl Client {
         });
     }
 
-    /// Reads until it is over, as the one that leaves: it gets what the other sent, or the beginning of it.
+    /// Reads to the end as the client that leaves: it gets a part or all of the other's messages.
     fn leave(&self, mut reader: Reader, mut random: Random, departure: Departure) {
         loop {
             match reader.next() {
@@ -182,14 +185,15 @@ impl Client {
         }
     }
 
-    /// Reads until it is over, as the one that stays: it gets everything that the other could send, and is told how
-    /// that one left.
+    /// Reads to the end as the client that stays.
+    ///
+    /// It gets everything that the other client could send, and a close frame that says how it left.
     fn stay(&self, mut reader: Reader, mut random: Random, departure: Departure, messages: usize, totals: &Totals) {
         let (code, reason) = loop {
             match reader.next() {
                 Event::Message | Event::Pong => pause(&mut random),
                 Event::Close(code, reason) => break (code, reason),
-                Event::End => panic!("{departure:?}: its stream ends without a close frame"),
+                Event::End => panic!("{departure:?}: the stream ended without a close frame"),
             }
         };
         totals.messages.fetch_add(reader.messages as u64, Relaxed);
@@ -205,11 +209,11 @@ impl Client {
         }
         self.write(|socket| write_frame(socket, 0x88, 2, |at| [0x03, 0xE8][at as usize]));
         *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        assert!(matches!(reader.next(), Event::End), "something comes behind a close frame");
+        assert!(matches!(reader.next(), Event::End), "a frame follows a close frame");
     }
 }
 
-/// Does not read for a while, now and then.
+/// Pauses now and then.
 fn pause(random: &mut Random) {
     if random.once_in(30) {
         thread::sleep(Duration::from_millis(random.below(1500)));

@@ -1,10 +1,10 @@
-//! What clients send, made on the fly and checked on the fly: nobody holds a message, however long it is.
+//! Message streams, generated and verified on the fly: no message is ever held in memory.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
 
-/// A generator that is the same everywhere: a failing seed must replay (xorshift64*, Vigna 2016).
+/// A portable random number generator (xorshift64*, Vigna 2016): a failing seed must replay.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -14,7 +14,7 @@ impl Random {
         random
     }
 
-    /// A number from 0 up to `bound`, which is excluded.
+    /// A number from 0 up to `bound`, exclusive.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -26,14 +26,16 @@ impl Random {
         self.below(times) == 0
     }
 
-    /// A length of up to 8 MiB, as likely to be of one order of magnitude as of any other.
+    /// A length of up to 8 MiB. All orders of magnitude are equally likely.
     pub(crate) fn length(&mut self) -> u64 {
         let magnitude = self.below(24);
         self.below(1 << magnitude) + (self.0 >> 63)
     }
 }
 
-/// The bytes of one side's messages: each follows from who sends, which message it is, and where it stands.
+/// The bytes of one client's messages.
+///
+/// Each follows from the client, the number of the message, and the offset in it.
 #[derive(Clone, Copy)]
 pub(crate) struct Pattern(pub(crate) u64);
 
@@ -44,7 +46,7 @@ impl Pattern {
     }
 }
 
-/// Writes a masked frame: this part of a message, or any other payload.
+/// Writes a masked frame with this payload.
 pub(crate) fn write_frame(mut socket: &TcpStream, first: u8, length: u64, byte: impl Fn(u64) -> u8) -> io::Result<()> {
     const MASK: [u8; 4] = [0x5A, 0xC3, 0x0F, 0x96];
     let mut bytes = vec![first];
@@ -85,27 +87,27 @@ pub(crate) fn write_part(
     write_frame(socket, first, length, |at| pattern.byte(message, from + at))
 }
 
-/// What a reader came upon.
+/// An event in the stream of a reader.
 pub(crate) enum Event {
     /// The end of a message.
     Message,
     /// An answer to a ping.
     Pong,
     Close(Option<u16>, String),
-    /// The end of the stream, in order or not.
+    /// The end of the stream, in order or by an error.
     End,
 }
 
-/// Reads server frames, and checks what they carry.
+/// Reads a server's frames, and verifies their payload.
 pub(crate) struct Reader {
     socket: TcpStream,
     pattern: Pattern,
     lengths: Vec<u64>,
-    /// How many messages have come.
+    /// The number of received messages.
     pub(crate) messages: usize,
-    /// How much of the next one has come, in bytes.
+    /// The received bytes of the next message.
     offset: u64,
-    /// How many bytes of messages have come.
+    /// The received bytes of all messages.
     pub(crate) bytes: u64,
     in_message: bool,
     pong: Option<u64>,
@@ -136,7 +138,7 @@ impl Reader {
     /// Reads up to the next event.
     pub(crate) fn next(&mut self) -> Event {
         self.try_next().unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => panic!("nothing comes for a minute"),
+            io::ErrorKind::WouldBlock => panic!("the relay sent nothing for a minute"),
             _ => Event::End,
         })
     }
@@ -144,8 +146,8 @@ impl Reader {
     fn try_next(&mut self) -> io::Result<Event> {
         loop {
             let [first, second] = self.take()?;
-            assert!(!self.closed, "something comes behind a close frame");
-            assert_eq!(second & 0x80, 0, "a server must not mask");
+            assert!(!self.closed, "a frame follows a close frame");
+            assert_eq!(second & 0x80, 0, "a server masked a frame");
             let length = match second {
                 126 => u64::from(u16::from_be_bytes(self.take()?)),
                 127 => u64::from_be_bytes(self.take()?),
@@ -158,9 +160,9 @@ impl Reader {
                         payload.extend(self.take::<1>()?);
                     }
                     if first == 0x8A {
-                        // Pings are numbered, and answered in their order.
-                        let number = payload.try_into().map(u64::from_be_bytes).expect("what the ping carried");
-                        assert!(self.pong.is_none_or(|last| last < number), "a pong in the wrong order");
+                        // Pings are numbered, and the pongs come in the same order.
+                        let number = payload.try_into().map(u64::from_be_bytes).expect("the payload of a ping");
+                        assert!(self.pong.is_none_or(|last| last < number), "a pong is out of order");
                         self.pong = Some(number);
                         return Ok(Event::Pong);
                     }
@@ -170,7 +172,7 @@ impl Reader {
                     return Ok(Event::Close(code, String::from_utf8(reason).expect("a reason is text")));
                 }
                 0x02 | 0x82 | 0x00 | 0x80 => {
-                    assert_eq!(first & 0x0F == 0, self.in_message, "a fragment in the wrong place");
+                    assert_eq!(first & 0x0F == 0, self.in_message, "a fragment is out of order");
                     self.payload(length)?;
                     self.in_message = first & 0x80 == 0;
                     if !self.in_message {
@@ -184,14 +186,14 @@ impl Reader {
                         return Ok(Event::Message);
                     }
                 }
-                other => panic!("a frame that begins with {other:#x}"),
+                other => panic!("an unexpected frame that begins with {other:#x}"),
             }
         }
     }
 
-    /// Reads a part of a message, and checks each byte of it.
+    /// Reads a part of a message, and verifies each byte.
     fn payload(&mut self, mut length: u64) -> io::Result<()> {
-        assert!(self.messages < self.lengths.len(), "there are more messages than were sent");
+        assert!(self.messages < self.lengths.len(), "more messages arrived than were sent");
         while length > 0 {
             if self.unread.is_empty() {
                 self.fill()?;
@@ -200,7 +202,7 @@ impl Reader {
             let bytes = &self.buffer[self.unread.start..self.unread.start + count];
             let (pattern, message, offset) = (self.pattern, self.messages, self.offset);
             let is_right = bytes.iter().zip(offset..).all(|(byte, at)| *byte == pattern.byte(message, at));
-            assert!(is_right, "message {message} is not what was sent, near byte {offset}");
+            assert!(is_right, "message {message} differs from the one sent, near byte {offset}");
             self.unread.start += count;
             self.offset += count as u64;
             self.bytes += count as u64;
