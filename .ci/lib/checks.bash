@@ -1,9 +1,9 @@
-# For the checks beside this directory, to be sourced: one line for each check, a sum at the end, nothing left behind.
+# To be sourced by the checks in the parent directory. Prints one line for each check and a summary, and cleans up.
 
 set -euo pipefail
 
-# Nothing here may hang a pipeline. `timeout` signals the whole process group, and the trap below still cleans up. A
-# script that needs more than ten minutes sets $bound, in seconds, first.
+# A time limit, so that no check can hang a pipeline. `timeout` signals the whole process group, and the trap below
+# still cleans up. A script that needs more than ten minutes sets $bound, in seconds, before.
 if [ -z "${CHECKS_BOUNDED:-}" ]; then
     CHECKS_BOUNDED=1 exec timeout -k 20 "${bound:-600}" "$0" "$@"
 fi
@@ -14,7 +14,7 @@ failed=0
 finished=
 pids=()
 work=$(mktemp -d)
-# The script's own output, also from within a check.
+# The script's own stdout, also from within a check.
 exec 3>&1
 
 cleanup() {
@@ -27,7 +27,7 @@ cleanup() {
     [ -n "$finished" ] || echo "FAIL stopped before the end" >&3
     exit "$status"
 }
-# For a script that has more to undo.
+# A script with more to undo overrides this.
 clean_up_more() { :; }
 trap cleanup EXIT
 
@@ -41,7 +41,7 @@ fail() {
     failed=$((failed + 1))
 }
 
-# check NAME COMMAND...: passes if the command does. Its output is shown if it does not.
+# check NAME COMMAND...: passes if the command succeeds. Shows its output otherwise.
 check() {
     if "${@:2}" >"$work/check" 2>&1; then
         ok "$1"
@@ -51,7 +51,7 @@ check() {
     fi
 }
 
-# tally NAME COMMAND...: counts the command's own `ok` and `FAIL` lines, and shows each as it comes, behind the name if
+# tally NAME COMMAND...: counts the command's own `ok` and `FAIL` lines. Shows each line as it comes, after the name if
 # there is one.
 tally() {
     local name=${1:+$1: } line
@@ -71,7 +71,7 @@ summary() {
     [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
 }
 
-# need COMMAND PACKAGE...: installs Debian packages if the command is missing. Daemons among them are not started.
+# need COMMAND PACKAGE...: installs Debian packages if the command is missing. Does not start their daemons.
 need() {
     local command=$1
     shift
@@ -88,11 +88,11 @@ need() {
     [ -z "${ours:-}" ] || rm /usr/sbin/policy-rc.d
 }
 
-# python_with PACKAGE...: sets $python to one that has these.
+# python_with PACKAGE...: sets $python to an interpreter with these packages.
 python_with() {
     need python3 python3 python3-venv
     python3 -m venv "$work/venv" >"$work/pip" 2>&1 || {
-        # Debian's python3 comes without what a venv needs.
+        # Debian's python3 alone cannot make a venv.
         rm -rf "$work/venv"
         need no-such-command python3-venv
         python3 -m venv "$work/venv"
@@ -101,14 +101,14 @@ python_with() {
     "$python" -m pip install -q --disable-pip-version-check "$@" >"$work/pip" 2>&1 || { cat "$work/pip"; false; }
 }
 
-# spawn NAME COMMAND...: runs it in the background, its output in $work/NAME.log; sets $pid.
+# spawn NAME COMMAND...: runs the command in the background with its output in $work/NAME.log. Sets $pid.
 spawn() {
     "${@:2}" >"$work/$1.log" 2>&1 &
     pid=$!
     pids+=("$pid")
 }
 
-# stop PID: ends it with SIGTERM; the exit code is the process's.
+# stop PID: ends the process with SIGTERM, and returns its exit code.
 stop() {
     local status=0 other left=()
     kill "$1" 2>/dev/null || true
@@ -118,7 +118,7 @@ stop() {
     return "$status"
 }
 
-# eventually COMMAND...: waits until it succeeds, for ten seconds at most.
+# eventually COMMAND...: waits until the command succeeds, for ten seconds at most.
 eventually() {
     for _ in {1..100}; do
         if "$@" 2>/dev/null; then return; fi
@@ -135,7 +135,7 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# relay_port LOG: waits for the relay to say where it listens; sets $port.
+# relay_port LOG: waits for the relay's address in its log. Sets $port.
 relay_port() {
     eventually grep -q 'ws://' "$1" || { cat "$1"; false; }
     port=$(sed -n 's|.*ws://[^ ]*:\([0-9]*\).*|\1|p' "$1" | head -n 1)

@@ -1,8 +1,7 @@
-"""Writes docker-compose.yml as it is, and with each of its commented proxies uncommented, to DIRECTORY, and checks
-each of them: compose.py DIRECTORY, one line for each check.
+"""Checks docker-compose.yml with and without each of its commented proxies: compose.py DIRECTORY
 
-A line to uncomment has its # in front of what it is to be, at the indentation of its block; prose has `# ` at the
-start of the line."""
+Writes each variant to DIRECTORY, and prints one line for each check. In a line to uncomment, the text follows the `#`
+directly, at the indentation of its block. Prose has `# ` at the start of the line."""
 
 import pathlib
 import re
@@ -14,11 +13,11 @@ SOURCE = pathlib.Path("docker-compose.yml")
 
 
 class Strict(yaml.SafeLoader):
-    """Refuses a key that stands twice, as compose does."""
+    """Refuses duplicate keys, as compose does."""
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key) for key, _ in node.value]
-        assert len(keys) == len(set(keys)), f"a key stands twice among {keys}"
+        assert len(keys) == len(set(keys)), f"duplicate keys among {keys}"
         return super().construct_mapping(node, deep)
 
 
@@ -52,12 +51,12 @@ def examine(text):
         for mount in service.get("volumes", []):
             source = mount.split(":")[0]
             if source.startswith("."):
-                assert pathlib.Path(source).is_file(), f"{name} mounts {source}, which is not there"
+                assert pathlib.Path(source).is_file(), f"{name} mounts {source}, which does not exist"
             else:
                 used.add(source)
     assert used == volumes, f"volumes: {used} used, {volumes} declared"
     unset = re.findall(r"\$\{\w+\}", text)
-    assert not unset, f"no default: {unset}"
+    assert not unset, f"variables without a default: {unset}"
     return services
 
 

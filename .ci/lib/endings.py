@@ -1,7 +1,7 @@
-"""How a transfer ends for a client on a slow line: endings.py --relay PORT [--proxy NAME PORT CA]... FAMILY...
+"""Checks the end of transfers to a client on a slow line: endings.py --relay PORT [--proxy NAME PORT CA]... FAMILY...
 
-The receiver is behind a route (a proxy, or none) and a line; the sender connects to the relay directly. One line for
-each case, with what the receiver got. No case depends on how long anything takes; BOUND only ends one that hangs."""
+The receiver is behind a route (a proxy, or none) and a slow line. The sender connects to the relay directly. Each case
+prints one line with the receiver's result. No case asserts a duration; BOUND only ends a case that hangs."""
 
 import argparse
 import asyncio
@@ -19,16 +19,16 @@ from line import Line
 from raw_sender import RawSender
 
 KB = 1000
-BOUND = 240  # seconds beyond what the work of a case takes on an idle machine
+BOUND = 240  # seconds beyond the duration of a case on an idle machine
 DELAY = 0.03  # seconds each way
 MESSAGE = 50 * KB
-# Bytes per second, and messages: at least eight times the 0.5 MB that the relay itself holds, and ten seconds of the
-# line, so that most of it waits in the systems and the proxy. At most a minute of the line.
+# Bytes per second, and number of messages: at least eight times the 0.5 MB that the relay holds, and ten seconds of the
+# line, so that most bytes wait in kernels and the proxy. At most a minute of the line.
 SPEEDS = {"80KB/s": (80 * KB, 80), "250KB/s": (250 * KB, 100), "1MB/s": (1000 * KB, 200)}
 ROUTES = ("nginx", "haproxy", "caddy", "direct")
 RECEIVERS = ("silent", "acknowledging", "pinging")
 LEFT, LOST = "1000 peer disconnected", "1011 peer connection lost"
-# What the receiver has to be told, and the sender, where that is checked.
+# The close frame for the receiver, and the close code for the sender where it is checked.
 ENDINGS = {
     "closes": (LEFT, "1000"),
     "ends its stream": (LEFT, None),
@@ -47,12 +47,12 @@ class Result:
 
 
 class Transfer:
-    """The messages of one case, and what has become of them so far, so that a case that hangs can be reported."""
+    """The messages of one case, and their progress, which is reported even if the case hangs."""
 
     def __init__(self, count, size):
         self.count, self.size = count, size
         self.code = "endings-" + secrets.token_hex(16)
-        # So that a message of another case is a wrong one.
+        # Makes messages of different cases differ.
         self.salt = secrets.randbelow(4096)
         self.received = 0
         self.wrong = False
@@ -86,7 +86,7 @@ def end_of(closed):
 
 
 class Clients(contextlib.AsyncExitStack):
-    """All clients of one case, and their lines, which end with it."""
+    """All clients of one case with their lines. They end with this context."""
 
     def __init__(self, routes):
         super().__init__()
@@ -96,7 +96,7 @@ class Clients(contextlib.AsyncExitStack):
         return f"ws://127.0.0.1:{self.routes['direct'][0]}/?pair={code}"
 
     async def receiver(self, route, code, line=None, ping_interval=None):
-        """Behind a line with these properties, if there are any."""
+        """Connects a receiver, behind a line with these properties if there are any."""
         port, tls = self.routes[route]
         entry = (await self.enter_async_context(Line(port, **line))).port if line else port
         return await self.client(
@@ -105,12 +105,12 @@ class Clients(contextlib.AsyncExitStack):
             host="127.0.0.1",
             port=entry,
             ping_interval=ping_interval,
-            # Pongs wait behind everything that is under way.
+            # Pongs wait behind all bytes in flight.
             ping_timeout=None,
         )
 
     async def sender(self, code):
-        # The answer to its close frame comes when the receiver has taken what the relay cannot hold.
+        # The answer to its close frame comes after the receiver has taken all bytes that the relay cannot hold.
         return await self.client(self.relay(code), ping_interval=None, close_timeout=BOUND)
 
     async def raw_sender(self, code):
@@ -149,7 +149,7 @@ async def transfer(routes, route, kind, speed, ending):
         async def each(message):
             case.came(message)
             if kind == "acknowledging":
-                # The library may know of the close frame before the program has read the last messages.
+                # The library may process the close frame before this program has read the last messages.
                 with contextlib.suppress(ConnectionClosed):
                     await receiver.send(b"a")
 
@@ -170,7 +170,7 @@ async def transfer(routes, route, kind, speed, ending):
 async def send(clients, case, ending):
     if ending == "closes":
         sender = await clients.sender(case.code)
-        # Acknowledgements are read, or else they would hold up the answer to the close frame.
+        # Unread acknowledgements would block the answer to the close frame.
         reading = asyncio.create_task(drain(sender))
         await send_all(sender, case)
         await sender.close(1000)
@@ -195,7 +195,7 @@ async def send_all(sender, case):
 
 
 async def within(routes, case, steps, seconds):
-    """Runs a case within its bound. A failure becomes a note beside the number of messages received."""
+    """Runs a case within its time limit. A failure becomes a note beside the number of received messages."""
     try:
         async with asyncio.timeout(BOUND + 3 * seconds), Clients(routes) as clients:
             await steps(clients)
@@ -205,12 +205,13 @@ async def within(routes, case, steps, seconds):
         case.notes.append(f"{type(error).__name__} {error}")
 
 
-# The other families: the sender stays, and the receiver closes once it has everything.
+# The other families: the sender stays, and the receiver closes after the last message.
 
 
 async def received_in_peace(routes, family, name, case, seconds, route, line=None, work=0.0, third=False):
-    """The sender sends and then waits; the receiver's program works `work` seconds on each message, and then closes.
-    With `third`, another client asks for the code when the first message is there."""
+    """The sender sends all messages and waits. The receiver works `work` seconds on each message, and then closes.
+
+    With `third`, another client tries to join the pair after the first message."""
 
     async def steps(clients):
         receiver = await clients.receiver(route, case.code, line)
@@ -227,18 +228,18 @@ async def received_in_peace(routes, family, name, case, seconds, route, line=Non
         except ConnectionClosed as closed:
             case.receiver_end = end_of(closed)
         if asking:
-            case.notes.append(f"the third {await asking}")
+            case.notes.append(f"third client {await asking}")
         if case.complete:
             await sending
             await receiver.close(1000)
             case.receiver_end = "closes"
-        # The relay tells the sender once the receiver is gone, even in the middle of its messages.
+        # The relay tells the sender that the receiver has left, even in the middle of its messages.
         case.sender_end = await reading
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
 
     await within(routes, case, steps, seconds)
-    notes = ["the third is refused with 409"] if third else []
+    notes = ["third client is refused with 409"] if third else []
     passed = case.complete and case.receiver_end == "closes" and case.sender_end == LEFT and case.notes == notes
     ends = f"receiver {case.receiver_end}, sender {case.sender_end}"
     return Result(family, name, passed, "; ".join([f"{case.messages()}, {ends}", *case.notes]))
@@ -265,8 +266,9 @@ def steady(routes):
 
 
 def narrow(routes):
-    """A window that never has room for what the relay's system wants to send next. The system then waits as for a
-    window that is shut, and takes a client that has been like this for TCP_USER_TIMEOUT for dead, though it reads."""
+    """A TCP window that is always smaller than the next segment of the relay's kernel.
+
+    The kernel then waits as for a zero window. After TCP_USER_TIMEOUT, it takes a client for dead that still reads."""
     line = {**line_of(80 * KB), "narrow": True}
     yield received_in_peace(routes, "narrow", "direct narrow window 80KB/s", Transfer(80, MESSAGE), 50, "direct", line)
 
@@ -291,9 +293,11 @@ def matrix():
 
 
 def sample(size, turn):
-    """`size` cases of the matrix, others at each turn. 55 has no divisor in common with their number, so that all come
-    in time, and is a step in each dimension, so that neighbours differ in everything. The first is there at each turn:
-    the most common way to use the relay, and one that a proxy breaks easily."""
+    """`size` cases of the matrix, different ones at each turn.
+
+    The step of 55 is coprime to the number of cases, so all are reached in time. It is a step in each dimension, so
+    neighbours differ in everything. The first case is in every sample: it is the most common use of the relay, and a
+    proxy breaks it easily."""
     cases = matrix()
     always = ("nginx", "acknowledging", list(SPEEDS)[turn % len(SPEEDS)], "closes")
     others = (cases[55 * (turn * (size - 1) + nth) % len(cases)] for nth in itertools.count())
@@ -317,7 +321,7 @@ def table(results):
     others = [result for result in results if result.family != "matrix"]
     if others:
         yield ""
-        yield "| case | what came of it |"
+        yield "| case | result |"
         yield "|---|---|"
     for result in others:
         yield f"| {result.name} | {cell(result)} |"
@@ -327,9 +331,9 @@ async def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--relay", type=int, required=True)
     arguments.add_argument("--proxy", nargs=3, action="append", default=[], metavar=("NAME", "PORT", "CA"))
-    arguments.add_argument("--at-once", type=int, default=24, help="how many cases of the matrix run at a time")
-    arguments.add_argument("--turn", type=int, default=0, help="which sample")
-    arguments.add_argument("--table", help="a file for the results in Markdown")
+    arguments.add_argument("--at-once", type=int, default=24, help="number of concurrent cases of the matrix")
+    arguments.add_argument("--turn", type=int, default=0, help="number of the sample")
+    arguments.add_argument("--table", help="file for the results in Markdown")
     arguments.add_argument("families", nargs="+", help="all, sample:N, or one of " + ", ".join(FAMILIES))
     arguments = arguments.parse_args()
 
@@ -348,12 +352,12 @@ async def main():
     cases = []
     for family in arguments.families:
         if family in FAMILIES:
-            # These take long, but little of the machine: they run beside the matrix.
+            # These cases take long, but use little of the machine, so they run beside the matrix.
             cases += [run(case, contextlib.nullcontext()) for case in FAMILIES[family](routes)]
             continue
         name, _, size = family.partition(":")
         chosen = matrix() if name == "all" else sample(int(size), arguments.turn)
-        # The longest first: one that began last would run alone at the end.
+        # Longest cases first, so that none runs alone at the end.
         chosen.sort(key=lambda case: list(SPEEDS).index(case[2]))
         cases += [run(transfer(routes, *case), room) for case in chosen]
     await asyncio.gather(*cases)
@@ -362,5 +366,5 @@ async def main():
             file.writelines(row + "\n" for row in table(results))
 
 
-# Failed cases have lines of their own, and are no reason for another exit code.
+# Failed cases print lines of their own, and do not change the exit code.
 asyncio.run(main())

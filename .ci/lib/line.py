@@ -1,30 +1,31 @@
-"""A slow line to one client, as a TCP forwarder in this process. The server behind it (a proxy, or the relay) sees a
-client that takes a limited number of bytes in a second; the client gets everything, in order and late.
+"""A slow line to one client: a TCP forwarder in this process.
 
-Its counterpart for packets is tests/abuse/line.py, which can lose some, but carries few."""
+The server behind it (a proxy, or the relay) sees a client with a limited rate. The client receives all bytes in order,
+but late. tests/abuse/line.py is the counterpart for packets: it can lose some, but carries few."""
 
 import asyncio
 import socket
 import struct
 
-# Bytes. What the line itself takes off the target's hands: little, so that everything else waits with the target. With
-# 32 KiB, what the target's system wants to send next on the loopback device does not always fit into the window. Linux
-# waits as for a shut window then, and TCP_USER_TIMEOUT ends a connection that goes on: a case by itself.
+# Bytes. The line's receive buffer is small, so that most bytes wait at the target. With 32 KiB, the next segment of the
+# target's kernel on the loopback device does not always fit into the window. Linux then waits as for a zero window, and
+# TCP_USER_TIMEOUT ends a live connection. The narrow line is a case of its own for that.
 RECEIVE_BUFFER = 64 << 10
 NARROW_RECEIVE_BUFFER = 16 << 10
-# Seconds between two pieces; their size follows from the rate.
+# Seconds between two pieces. Their size follows from the rate.
 TICK = 0.02
-# Pieces in one direction. More than are under way within a delay of some seconds.
+# Pieces in one direction: more than are in flight during a delay of some seconds.
 MOST_UNDER_WAY = 512
 
 
 class Line:
-    """Listens at `port` for one connection, and forwards it to `target`: at `rate` bytes per second on the way to the
-    client, with `delay` seconds each way. The end of a stream is passed on behind everything before it; a reset at
-    once, and everything that is still under way is lost.
+    """Listens at `port` for one connection, and forwards it to `target`.
 
-    The target's window is shut until all that was read has left, and then wide open. With `narrow` it opens by a piece
-    at a time, which is less than the target's system wants to send at once on the loopback device."""
+    The rate towards the client is `rate` bytes per second, and the delay is `delay` seconds each way. The end of a
+    stream is passed on behind everything before it. A reset is passed on at once, and bytes in flight are lost.
+
+    The target's window is closed until the line has forwarded all that it read, and then wide open. With `narrow`, it
+    opens by one piece at a time, which is smaller than the target's segments on the loopback device."""
 
     def __init__(self, target, rate, delay, narrow=False):
         self.target, self.rate, self.delay = target, rate, delay
@@ -48,7 +49,7 @@ class Line:
         loop = asyncio.get_running_loop()
         client, _ = await loop.sock_accept(self.listener)
         server = socket.socket()
-        # Before it connects: later, the window has been offered.
+        # Before connecting, because the handshake offers the window.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
         sides = (client, server)
         try:
@@ -74,15 +75,15 @@ class Line:
         data = None
         while data != b"":
             data = await loop.sock_recv(source, self.at_once)
-            # There is at least one piece: the end of the stream is an empty one.
+            # There is at least one piece: an empty one is the end of the stream.
             size = self.piece if rate else max(1, len(data))
             for start in range(0, max(1, len(data)), size):
-                # A reset is passed on at once; recv alone would first hand out everything that came before it.
+                # A reset is passed on at once. recv alone would first return all bytes before it.
                 if error := source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise OSError(error, "reset")
                 piece = data[start : start + size]
                 if rate:
-                    # One tick may be made up for, so that late timers do not add up.
+                    # At most one tick is caught up, so that late timers do not add up.
                     free_at = max(free_at, loop.time() - TICK) + len(piece) / rate
                     await asyncio.sleep(free_at - loop.time())
                 await under_way.put((loop.time() + self.delay, piece))

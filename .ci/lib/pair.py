@@ -1,4 +1,4 @@
-"""Two WebSocket clients that meet at a relay: pair.py [--ca FILE] URL CODE, one line for each check."""
+"""Checks a relay with two WebSocket clients: pair.py [--ca FILE] URL CODE, one line for each check."""
 
 import argparse
 import asyncio
@@ -13,12 +13,12 @@ import urllib.request
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-TIMEOUT = 30  # seconds for each check; a working one takes a fraction of one
+TIMEOUT = 30  # seconds for each check, which takes a fraction of a second
 BIG = 10 << 20
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--ca", help="the certificate that signs the server's")
-arguments.add_argument("--gone", action="store_true", help="the relay is stopped: only see that this is an error")
+arguments.add_argument("--gone", action="store_true", help="only check that a stopped relay is an error")
 arguments.add_argument("url")
 arguments.add_argument("code")
 arguments = arguments.parse_args()
@@ -27,7 +27,7 @@ tls = ssl.create_default_context(cafile=arguments.ca) if arguments.ca else None
 
 
 def client(code):
-    # No pings of its own, no limit, no proxy but the one that is tested.
+    # No pings, no size limit, and no proxy other than the tested one.
     return connect(f"{arguments.url}/?pair={code}", ssl=tls, max_size=None, ping_interval=None, proxy=None)
 
 
@@ -44,7 +44,7 @@ async def refusal(code):
 
 
 async def closed(side):
-    """The code and reason of a connection that gets nothing more but its close frame."""
+    """The code and reason of the close frame, which must be the next frame."""
     try:
         raise AssertionError(f"got a message of {len(await side.recv())} bytes")
     except ConnectionClosed as end:
@@ -59,7 +59,7 @@ def expect(found, wanted):
 async def both_ways():
     a = await client(arguments.code)
     early = bytes(range(256))
-    await a.send(early)  # held until the other is there
+    await a.send(early)  # held until the peer joins
     b = await client(arguments.code)
     expect(await b.recv(), early)
     await b.send(b"\0back")
@@ -85,7 +85,7 @@ async def third():
 
 
 async def leave(a, b):
-    # All that was sent before the close is delivered before it.
+    # All messages before the close frame are delivered before it.
     last = os.urandom(BIG)
     received = asyncio.ensure_future(b.recv())
     await a.send(last)
@@ -96,11 +96,11 @@ async def leave(a, b):
 
 async def vanish():
     a, b = await pair(arguments.code)
-    # Not even a FIN: a reset.
+    # A reset, without a FIN.
     a.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     a.transport.abort()
     code, reason = await closed(b)
-    # Without a proxy, the relay sees the reset. A proxy may turn it into an ordinary end of stream.
+    # Without a proxy, the relay sees the reset. A proxy may turn it into an end of the stream.
     assert (code, reason) in [(1000, "peer disconnected"), (1011, "peer connection lost")], f"{code} {reason!r}"
     return f" ({code} {reason})"
 
@@ -138,16 +138,16 @@ async def check(name, steps):
 
 async def main():
     if arguments.gone:
-        return await check("without the relay, an error", gone())
-    sides = await check("binary messages, both ways", both_ways())
+        return await check("a stopped relay is an error", gone())
+    sides = await check("binary messages both ways", both_ways())
     if not sides:
         return
-    await check("10 MiB, both ways at once", big(*sides))
+    await check("10 MiB both ways at once", big(*sides))
     await check("a ping is answered", ping(sides[0]))
-    await check("a third is refused with 409", third())
-    await check("the last message, then 1000 peer disconnected", leave(*sides))
-    await check("who is reset is not waited for", vanish())
-    await check("no code is refused with 400", no_code())
+    await check("a third client is refused with 409", third())
+    await check("the last message, then close code 1000", leave(*sides))
+    await check("a reset is reported to the peer", vanish())
+    await check("a missing pair code is refused with 400", no_code())
     await check("/health", health())
 
 

@@ -1,13 +1,13 @@
-# nginx, Caddy and HAProxy in front of the relay, each with its configuration in deploy/, in which only ports and paths
-# are replaced. To be sourced after checks.bash. A script calls `ports`, one of the three `..._in_front`, and starts
-# "${proxy[@]}", which listens at $tls with a certificate that $ca has signed, and passes on to $upstream.
+# nginx, Caddy and HAProxy in front of the relay, each with its configuration in deploy/ except for ports and paths. To
+# be sourced after checks.bash. A script calls `ports` and one of the three `..._in_front`, and starts "${proxy[@]}".
+# The proxy listens at $tls with a certificate that $ca has signed, and forwards to $upstream.
 
 need nginx nginx
 need caddy caddy
 need haproxy haproxy
 need openssl openssl
 
-# Sets $relay: the release build, or another one that is to be tested.
+# $relay is the relay to test: $ARC_RELAY_BIN, or else the release build.
 relay=${ARC_RELAY_BIN:-}
 if [ -z "$relay" ]; then
     relay=${CARGO_TARGET_DIR:-target}/release/arc-relay
@@ -18,7 +18,7 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 
     -addext subjectAltName=DNS:localhost -keyout "$work/key.pem" -out "$work/cert.pem" 2>"$work/openssl.log"
 cat "$work/cert.pem" "$work/key.pem" >"$work/both.pem"
 
-# ports: sets $upstream, $tls and $plain to free ones.
+# ports: sets $upstream, $tls and $plain to free ports.
 ports() {
     upstream=$(free_port)
     proxy_ports
@@ -42,7 +42,7 @@ nginx_in_front() {
     proxy=(nginx -c "$work/nginx.conf" -g "daemon off; pid $work/nginx.pid;")
 }
 
-# Certificates of Caddy's own for localhost, which it is not to add to those that this machine trusts.
+# Caddy signs its own certificates for localhost. It must not add its authority to those that this machine trusts.
 caddy_in_front() {
     local here="skip_install_trust\n\tadmin off\n\tdefault_bind 127.0.0.1\n\thttp_port $plain"
     sed -e "s|auto_https disable_redirects|&\n\t$here|" deploy/Caddyfile >"$work/Caddyfile"
@@ -52,7 +52,7 @@ caddy_in_front() {
         caddy run --adapter caddyfile --config "$work/Caddyfile")
 }
 
-# haproxy_in_front [SED_ARGUMENT...]: what else is to be replaced.
+# haproxy_in_front [SED_ARGUMENT...]: the arguments are further replacements in the configuration.
 haproxy_in_front() {
     sed -e "s|bind :443|bind 127.0.0.1:$tls|" \
         -e "s|127.0.0.1:8765|127.0.0.1:$upstream|" \

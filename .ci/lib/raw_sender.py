@@ -1,4 +1,4 @@
-"""A sender over a plain socket, for the endings that no library makes on purpose."""
+"""A sender over a plain socket, for endings that no library produces on purpose."""
 
 import asyncio
 import fcntl
@@ -9,12 +9,12 @@ import termios
 from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
 
-# A masked, empty frame of opcode 3, which is reserved.
+# A masked, empty frame with the reserved opcode 3.
 VIOLATION = bytes([0x83, 0x80, 0, 0, 0, 0])
 
 
 class RawSender:
-    """The library's protocol without its I/O: pings are answered, as long as the stream has not been ended."""
+    """The library's protocol without its I/O. It answers pings until the stream has been ended."""
 
     @classmethod
     async def connect(cls, url):
@@ -31,7 +31,7 @@ class RawSender:
         return self
 
     async def read(self):
-        """Until the relay has sent its close frame, or ended the connection."""
+        """Reads until the relay has sent its close frame or ended the connection."""
         data = None
         while data != b"" and not self.protocol.close_rcvd:
             try:
@@ -70,7 +70,7 @@ class RawSender:
         self.writer.write(VIOLATION)
 
     async def reset(self):
-        """Once the relay's system has acknowledged everything, so that nothing is lost by the reset itself."""
+        """Resets the connection after the relay's kernel has acknowledged all bytes, so that the reset loses none."""
         transport = self.writer.transport
         sock = transport.get_extra_info("socket")
         while transport.get_write_buffer_size() or self.unacknowledged(sock):
