@@ -1,8 +1,6 @@
 //! The command line: `arc-relay start`. Everything else is the library's.
 
-mod logging;
-mod settings;
-mod token_file;
+mod cli;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -15,8 +13,9 @@ use futures_lite::future::pending;
 use futures_lite::{FutureExt, StreamExt};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use settings::{Settings, Start};
-use token_file::TokenFile;
+use cli::flags::{Settings, Start};
+use cli::token_file::TokenFile;
+use cli::{logging, token_file};
 
 /// Joins two WebSocket endpoints that know the same pair code, and forwards binary messages between them, unread.
 #[derive(FromArgs)]

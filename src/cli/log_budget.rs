@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use log::Level;
 
-use super::{BURST, SECOND};
+use super::logging::{BURST, SECOND};
 
 /// What may be written of each level, and what was not.
 #[derive(Debug, Default)]

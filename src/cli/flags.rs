@@ -1,9 +1,6 @@
 //! The flags of `arc-relay start`, and their environment variables: a flag wins over the environment, and that over
 //! the default. An empty variable counts as none, so that a compose file can pass on what is not set.
 
-mod sources;
-mod value;
-
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -12,9 +9,10 @@ use arc_relay::internals::pair_code::MAX_CHARACTERS;
 use argh::FromArgs;
 use log::LevelFilter;
 
-use crate::logging::{self, Format};
-use sources::{Sources, invalid};
-use value::{duration, duration_or_none, duration_or_zero, from, host, is_on, list, rate, size, some, within};
+use super::environment::{Sources, invalid};
+use super::log_line::Format;
+use super::logging;
+use super::values::{duration, duration_or_none, duration_or_zero, from, host, is_on, list, rate, size, some, within};
 
 /// Run the relay until SIGINT or SIGTERM. Each flag can be set in the environment, too (the name is in brackets); a
 /// flag wins.
@@ -186,7 +184,7 @@ impl Start {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sources::variables;
+    use crate::cli::environment::variables;
     use std::num::NonZeroU64;
     use std::os::unix::ffi::OsStringExt;
     use std::time::Duration;

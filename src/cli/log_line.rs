@@ -8,7 +8,7 @@ use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, Record};
 use serde_json::{Value as Json, json};
 
-use super::name_of;
+use super::logging::name_of;
 
 /// What lines look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

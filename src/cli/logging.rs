@@ -6,9 +6,6 @@
 //!
 //! Only events of the relay itself are written: other crates (tungstenite) log what clients say.
 
-mod budget;
-mod line;
-
 use std::io::{self, Write};
 use std::panic;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -18,15 +15,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use budget::Budget;
-pub(crate) use line::Format;
+use super::log_budget::Budget;
+use super::log_line::{self as line, Format};
 
 /// Whose events are written: the library's and the program's, which have the same name.
 const TARGET: &str = "arc_relay";
 
 /// How many lines of a level are written in a [`SECOND`].
-const BURST: u32 = 100;
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const BURST: u32 = 100;
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 /// How many lines may wait to be written: some seconds of all levels, and a few hundred KiB.
 const QUEUE: usize = 1024;
@@ -142,7 +139,7 @@ pub(crate) fn level(name: &str) -> Option<LevelFilter> {
     [("off", LevelFilter::Off)].into_iter().chain(levels).find_map(|(known, level)| (known == name).then_some(level))
 }
 
-fn name_of(level: Level) -> &'static str {
+pub(super) fn name_of(level: Level) -> &'static str {
     match level {
         Level::Error => "error",
         Level::Warn => "warn",
@@ -204,11 +201,11 @@ mod tests {
 
     #[test]
     fn a_panic_is_logged_by_where_it_was_and_not_by_what_it_said() {
-        let arguments = ["--exact", "logging::tests::something_panics", "--ignored", "--nocapture"];
+        let arguments = ["--exact", "cli::logging::tests::something_panics", "--ignored", "--nocapture"];
         let output = std::process::Command::new(std::env::current_exe().unwrap()).args(arguments).output().unwrap();
         let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(output.status.success(), "{printed}");
-        assert!(printed.contains(" error panicked at=src/logging.rs:"), "{printed}");
+        assert!(printed.contains(" error panicked at=src/cli/logging.rs:"), "{printed}");
         assert!(!printed.contains("secret"), "{printed}");
     }
 

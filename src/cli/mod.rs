@@ -1,0 +1,9 @@
+//! The command line and the log of the binary. Only this folder reads flags, the environment and files.
+
+pub(crate) mod environment;
+pub(crate) mod flags;
+pub(crate) mod log_budget;
+pub(crate) mod log_line;
+pub(crate) mod logging;
+pub(crate) mod token_file;
+pub(crate) mod values;
