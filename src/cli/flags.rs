@@ -10,8 +10,7 @@ use argh::FromArgs;
 use log::LevelFilter;
 
 use super::environment::{Sources, invalid};
-use super::log_line::Format;
-use super::logging;
+use super::log_line::{FORMATS, Format, LEVELS};
 use super::values::{duration, duration_or_none, duration_or_zero, from, host, is_on, list, rate, size, some, within};
 
 /// Run the relay until SIGINT or SIGTERM. Each flag can be set in the environment, too (the name is in brackets); a
@@ -171,14 +170,18 @@ impl Start {
             size(text).map(|size| usize::try_from(size).unwrap_or(usize::MAX))
         })?;
         sources.set("--log-level", self.log_level, &mut log_level, |text| {
-            logging::level(text).ok_or("one of off, error, warn, info, debug is needed".into())
+            value_named(LEVELS, text).ok_or("one of off, error, warn, info, debug is needed".into())
         })?;
         sources.set("--log-format", self.log_format, &mut log_format, |text| {
-            Format::named(text).ok_or("text or json is needed".into())
+            value_named(FORMATS, text).ok_or("text or json is needed".into())
         })?;
         sources.set("--log-addresses", switch(self.log_addresses), &mut c.log_addresses, is_on)?;
         Ok(Settings { config, access_token_file, log_level, log_format })
     }
+}
+
+fn value_named<T: Copy>(names: &[(&str, T)], name: &str) -> Option<T> {
+    names.iter().find_map(|(known, value)| (*known == name).then_some(*value))
 }
 
 #[cfg(test)]

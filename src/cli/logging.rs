@@ -1,10 +1,9 @@
-//! Where the relay's events go when it is run as a program: as lines to standard error.
+//! The log: events of the relay as lines on standard error.
 //!
-//! Whoever logs never waits. A line goes through a bounded queue to a thread that writes it, since a pipe that nobody
-//! reads blocks its writer; if the queue is full, the line is counted and forgotten. Nor can strangers fill a disk: of
-//! each level [so many lines](BURST) are written in a second, and then one that says how many were not.
-//!
-//! Only events of the relay itself are written: other crates (tungstenite) log what clients say.
+//! - Logging never blocks. A line goes through a bounded queue to a writer thread, because a pipe without a reader blocks
+//!   its writer. With a full queue the event is dropped and counted.
+//! - Clients cannot fill a disk: a [`LogBudget`] limits the lines of each level, and one line reports the dropped events.
+//! - Only events of the relay are written. Other crates (tungstenite) log what clients send.
 
 use std::io::{self, Write};
 use std::panic;
@@ -13,43 +12,39 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{LevelFilter, Log, Metadata, Record};
 
-use super::log_budget::Budget;
-use super::log_line::{self as line, Format};
+use super::log_budget::{LogBudget, SECOND};
+use super::log_line::{Format, format_event, format_missed};
 
-/// Whose events are written: the library's and the program's, which have the same name.
+/// The crate name of the library and of the binary: the first part of their targets.
 const TARGET: &str = "arc_relay";
 
-/// How many lines of a level are written in a [`SECOND`].
-pub(super) const BURST: u32 = 100;
-pub(super) const SECOND: Duration = Duration::from_secs(1);
-
-/// How many lines may wait to be written: some seconds of all levels, and a few hundred KiB.
+/// Capacity of the queue: a few seconds of all levels, a few hundred KiB.
 const QUEUE: usize = 1024;
 
-/// How long the program waits at its end until everything is written. Nobody may read it.
+/// Maximum wait for the writer thread when the process ends. Standard error may have no reader.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// What goes to the thread that writes.
+/// A message to the writer thread.
 enum Message {
     Line(String),
-    /// Something was not logged for the first time in a while: it is to be told when the time comes.
+    /// The first event since the last report was dropped: a report is due in a second.
     Missed,
-    /// Everything before this is to be written, and then this told by its drop.
+    /// Everything queued earlier has to be written. The drop of the sender tells that it is.
     Flush {
         _done: SyncSender<()>,
     },
 }
 
-/// Hands lines over to the thread that writes them.
-struct Sink {
+/// The logger: formats an event and queues it.
+struct Logger {
     format: Format,
-    budget: Arc<Mutex<Budget>>,
+    budget: Arc<Mutex<LogBudget>>,
     queue: SyncSender<Message>,
 }
 
-impl Log for Sink {
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level() && is_ours(metadata.target())
     }
@@ -60,30 +55,29 @@ impl Log for Sink {
         }
         let (level, now) = (record.level(), Instant::now());
         let is_logged = lock(&self.budget).take(level, now) && {
-            let line = line::of(record, self.format, wall_clock());
+            let line = format_event(record, self.format, wall_clock());
             self.queue.try_send(Message::Line(line)).is_ok()
         };
         if !is_logged && lock(&self.budget).miss(level, now) {
-            let _ = self.queue.try_send(Message::Missed); // full: it is looked for behind the lines that are in it
+            let _ = self.queue.try_send(Message::Missed); // full: the writer looks behind the next line anyway
         }
     }
 
-    /// Waits until what was logged before is written, but no longer than [`FLUSH`].
+    /// Waits until all queued lines are written, at most [`FLUSH`].
     fn flush(&self) {
         let (done, is_done) = sync_channel(1);
         if self.queue.try_send(Message::Flush { _done: done }).is_ok() {
-            let _ = is_done.recv_timeout(FLUSH); // nothing is ever sent
+            let _ = is_done.recv_timeout(FLUSH); // an error: nothing is ever sent
         }
     }
 }
 
-/// Whether an event is the relay's, by its target: a module's path.
+/// Whether a target, the path of a module, belongs to the library or the binary.
 fn is_ours(target: &str) -> bool {
     target.split("::").next() == Some(TARGET)
 }
 
-/// Has what is logged from now on written to standard error, and panics logged instead of printed: what they say may hold
-/// what a client has sent.
+/// Installs the logger, and logs panics instead of printing them: their messages may hold what a client sent.
 pub(crate) fn begin(level: LevelFilter, format: Format) -> io::Result<()> {
     panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(|location| format!("{}:{}", location.file(), location.line()));
@@ -92,63 +86,47 @@ pub(crate) fn begin(level: LevelFilter, format: Format) -> io::Result<()> {
     if level == LevelFilter::Off {
         return Ok(());
     }
-    let (queue, lines) = sync_channel(QUEUE);
-    let budget = Arc::new(Mutex::new(Budget::default()));
-    let sink = Sink { format, budget: Arc::clone(&budget), queue };
-    thread::Builder::new().name(String::from("log")).spawn(move || write(&lines, &budget, format))?;
-    log::set_boxed_logger(Box::new(sink)).map_err(io::Error::other)?;
+    let (queue, messages) = sync_channel(QUEUE);
+    let budget = Arc::new(Mutex::new(LogBudget::default()));
+    let logger = Logger { format, budget: Arc::clone(&budget), queue };
+    thread::Builder::new().name(String::from("log")).spawn(move || write(&messages, &budget, format))?;
+    log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(())
 }
 
-/// Writes what comes, and what was missed when its time has come.
-fn write(lines: &Receiver<Message>, budget: &Mutex<Budget>, format: Format) {
+/// The writer thread: writes lines, and reports dropped events when the report is due.
+fn write(messages: &Receiver<Message>, budget: &Mutex<LogBudget>, format: Format) {
     loop {
-        let message = if lock(budget).has_missed() { lines.recv_timeout(SECOND).ok() } else { lines.recv().ok() };
+        let has_missed = lock(budget).has_missed();
+        let message = if has_missed { messages.recv_timeout(SECOND).ok() } else { messages.recv().ok() };
         let missed_until = match &message {
             Some(Message::Line(line)) => {
                 put(line);
                 Instant::now()
             }
-            // The last chance to tell.
+            // The process ends: the report cannot wait until it is due.
             Some(Message::Flush { .. }) => Instant::now() + SECOND,
             Some(Message::Missed) | None => Instant::now(),
         };
-        let missed = lock(budget).missed(missed_until);
+        let missed = lock(budget).take_missed(missed_until);
         for (level, count) in missed {
-            put(&line::missed(level, count, format, wall_clock()));
+            put(&format_missed(level, count, format, wall_clock()));
         }
     }
 }
 
-/// Writes a line with one call, so that others who write to the same place cannot get in between. If that fails, nobody is
-/// left to be told.
+/// Writes a line with one call, so that lines of other processes do not mix with it. A failure cannot be reported.
 fn put(line: &str) {
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// Each step leaves it whole.
-fn lock(budget: &Mutex<Budget>) -> MutexGuard<'_, Budget> {
+/// Locks the budget. A panic cannot leave it half-changed.
+fn lock(budget: &Mutex<LogBudget>) -> MutexGuard<'_, LogBudget> {
     budget.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The levels by their names. (`log` has another one, `trace`, that nothing here is logged at.)
-pub(crate) fn level(name: &str) -> Option<LevelFilter> {
-    let levels =
-        [Level::Error, Level::Warn, Level::Info, Level::Debug].map(|level| (name_of(level), level.to_level_filter()));
-    [("off", LevelFilter::Off)].into_iter().chain(levels).find_map(|(known, level)| (known == name).then_some(level))
-}
-
-pub(super) fn name_of(level: Level) -> &'static str {
-    match level {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "info",
-        Level::Debug | Level::Trace => "debug",
-    }
-}
-
-/// The time that people go by.
+/// The calendar time of a line.
 #[expect(clippy::disallowed_methods, reason = "it is written, and decides nothing")]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
@@ -157,19 +135,20 @@ fn wall_clock() -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use log::Level;
 
-    fn sink(room: usize) -> (Sink, Receiver<Message>) {
-        let (queue, lines) = sync_channel(room);
-        (Sink { format: Format::Text, budget: Arc::default(), queue }, lines)
+    fn logger(capacity: usize) -> (Logger, Receiver<Message>) {
+        let (queue, messages) = sync_channel(capacity);
+        (Logger { format: Format::Text, budget: Arc::default(), queue }, messages)
     }
 
-    fn log(sink: &Sink, target: &str) {
-        sink.log(&Record::builder().level(Level::Error).target(target).args(format_args!("event")).build());
+    fn log(logger: &Logger, target: &str) {
+        logger.log(&Record::builder().level(Level::Error).target(target).args(format_args!("event")).build());
     }
 
     #[test]
-    fn only_the_relay_s_own_events_are_written() {
-        for target in ["arc_relay", "arc_relay::settings"] {
+    fn events_of_other_crates_are_not_ours() {
+        for target in ["arc_relay", "arc_relay::cli::logging"] {
             assert!(is_ours(target), "{target}");
         }
         for target in ["tungstenite::handshake::server", "hyper", "arc_relay_of_others", ""] {
@@ -178,42 +157,34 @@ mod tests {
     }
 
     #[test]
-    fn who_logs_never_waits_and_what_finds_no_room_is_counted() {
+    fn full_queue_drops_and_counts_events_without_waiting() {
         log::set_max_level(LevelFilter::Debug);
-        let (sink, lines) = sink(2);
+        let (logger, messages) = logger(2);
         for _ in 0..5 {
-            log(&sink, TARGET);
+            log(&logger, TARGET);
         }
-        log(&sink, "tungstenite");
-        assert_eq!(lines.try_iter().filter(|message| matches!(message, Message::Line(_))).count(), 2);
-        let missed: Vec<_> = lock(&sink.budget).missed(Instant::now() + SECOND).collect();
+        log(&logger, "tungstenite");
+        assert_eq!(messages.try_iter().filter(|message| matches!(message, Message::Line(_))).count(), 2);
+        let missed: Vec<_> = lock(&logger.budget).take_missed(Instant::now() + SECOND).collect();
         assert_eq!(missed, [(Level::Error, 3)]);
     }
 
-    /// Run by the test below, in a process of its own, as a hook is for all threads.
+    /// The test below runs it in a process of its own, as a panic hook is for all threads.
     #[test]
     #[ignore = "it panics"]
-    fn something_panics() {
+    fn a_thread_panics() {
         begin(LevelFilter::Error, Format::Text).unwrap();
         assert!(thread::spawn(|| panic!("a secret")).join().is_err());
         log::logger().flush();
     }
 
     #[test]
-    fn a_panic_is_logged_by_where_it_was_and_not_by_what_it_said() {
-        let arguments = ["--exact", "cli::logging::tests::something_panics", "--ignored", "--nocapture"];
+    fn panic_is_logged_with_its_place_and_without_its_message() {
+        let arguments = ["--exact", "cli::logging::tests::a_thread_panics", "--ignored", "--nocapture"];
         let output = std::process::Command::new(std::env::current_exe().unwrap()).args(arguments).output().unwrap();
         let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(output.status.success(), "{printed}");
         assert!(printed.contains(" error panicked at=src/cli/logging.rs:"), "{printed}");
         assert!(!printed.contains("secret"), "{printed}");
-    }
-
-    #[test]
-    fn levels_have_their_names() {
-        assert_eq!(level("off"), Some(LevelFilter::Off));
-        assert_eq!(level("debug"), Some(LevelFilter::Debug));
-        assert_eq!(level("trace"), None);
-        assert_eq!(level("INFO"), None);
     }
 }

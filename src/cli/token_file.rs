@@ -1,4 +1,4 @@
-//! The file of access tokens: read at the start, and again when somebody asks for that.
+//! The file of access tokens: read at the start, and again on SIGHUP.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,25 +11,24 @@ use futures_lite::future::pending;
 use rustix::fs::OFlags;
 use smol::{Task, unblock};
 
-/// Reads the tokens at the start, from a pipe too, such as a shell's process substitution: the file may take long.
+/// Reads the tokens at the start. The file may be a pipe, such as a shell's process substitution, and may take long.
 ///
 /// # Errors
 ///
-/// The error names the file, and nothing that is in it.
+/// The error names the file, and nothing of its content.
 pub(crate) fn read(path: &Path) -> Result<AccessTokens, String> {
     parse(path, fs::read_to_string(path))
 }
 
-/// Reads the tokens again, from nothing but a regular file: a pipe that no program writes to would hold up this reload
-/// and every later one.
+/// Reads the tokens again, only from a regular file: a pipe without a writer would block this reload and all later ones.
 fn read_again(path: &Path) -> Result<AccessTokens, String> {
     parse(path, open_regular(path).and_then(io::read_to_string))
 }
 
 /// Opens a regular file. Without `O_NONBLOCK`, opening a pipe waits for a writer.
 fn open_regular(path: &Path) -> io::Result<File> {
-    let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(without_waiting).open(path)?;
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
 
@@ -38,15 +37,16 @@ fn parse(path: &Path, text: io::Result<String>) -> Result<AccessTokens, String> 
     text.parse().map_err(|error| format!("cannot read access tokens from {path:?}: {error}"))
 }
 
-/// The access tokens, which are read again when somebody asks for that. If they cannot be had, the relay keeps those it has:
-/// neither everybody nor nobody may get in because a file is being edited.
+/// Reloads the access tokens of a running relay.
+///
+/// After a failed reload the relay keeps its tokens: an edit in progress must neither open nor close the relay.
 pub(crate) struct TokenFile<'a> {
     relay: &'a RelayHandle,
-    /// Without a file there is nothing to read again, and that is no reason to end.
+    /// Without a file, a reload does nothing.
     path: Option<PathBuf>,
-    /// On a thread of its own: a file on a disk that does not answer must not keep signals from being heard.
+    /// The reload in progress. It runs on another thread: a disk that does not answer must not delay signals.
     reading: Option<Task<Result<AccessTokens, String>>>,
-    /// Whether somebody has asked again meanwhile.
+    /// Whether another reload was requested meanwhile.
     again: bool,
 }
 
@@ -55,7 +55,7 @@ impl<'a> TokenFile<'a> {
         Self { relay, path, reading: None, again: false }
     }
 
-    /// Begins to read it again, or sees to it that it is read once more.
+    /// Starts a reload, or requests another one after the reload in progress.
     pub(crate) fn begin(&mut self) {
         let Some(path) = self.path.clone() else { return };
         match self.reading {
@@ -64,7 +64,7 @@ impl<'a> TokenFile<'a> {
         }
     }
 
-    /// Waits for the end of what was begun.
+    /// Waits for the end of a reload. Without one it never returns. It can be dropped and called again.
     pub(crate) async fn finish(&mut self) {
         let Some(reading) = &mut self.reading else { return pending().await };
         match reading.await {
