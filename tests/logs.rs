@@ -1,5 +1,5 @@
-//! What is logged: each event with the fields that the README lists, nothing that a client said, no more lines than are
-//! promised, and never at the expense of the relay.
+//! The log: events have the listed fields and hold nothing that a client sent. Their rate is limited, and logging never
+//! delays the relay.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -36,7 +36,7 @@ impl Logged {
         Self { relay: Relay::spawn(command), log }
     }
 
-    /// The same for a relay behind a proxy, whose connections begin with this header.
+    /// Starts a relay behind a proxy, whose connections begin with this header.
     fn start_behind(name: &str, flags: &[&str], header: &'static str) -> Self {
         let log = scratch(name);
         let mut command = start(&[flags, &["--proxy-protocol"]].concat());
@@ -48,15 +48,15 @@ impl Logged {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// The events so far, each a line.
+    /// The events so far, one a line.
     fn events(&self) -> Vec<BTreeMap<String, Value>> {
         self.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The events of this name, as soon as there are so many of them.
+    /// Waits for a number of events of a name.
     fn await_events(&self, name: &str, count: usize) -> Vec<BTreeMap<String, Value>> {
         let mut found = vec![];
-        eventually(&format!("there are {count} of {name}"), || {
+        eventually(&format!("{count} events {name} are logged"), || {
             found = if self.text().ends_with('\n') { self.events() } else { vec![] };
             found.retain(|event| event["event"] == name);
             found.len() >= count
@@ -64,7 +64,7 @@ impl Logged {
         found
     }
 
-    /// Stops it, and returns what it has logged.
+    /// Stops the relay, and returns its log.
     fn stop(mut self) -> String {
         self.relay.signal(Signal::TERM);
         assert_eq!(self.relay.wait().code(), Some(0));
@@ -81,7 +81,7 @@ fn start(flags: &[&str]) -> Command {
 const JSON: &[&str] = &["--log-level", "debug", "--log-format", "json"];
 
 #[test]
-fn the_end_of_a_websocket_is_told_with_what_it_has_done() {
+fn closed_has_side_outcome_status_code_and_bytes() {
     let logged = Logged::start("logs-ends", &[JSON, &["--pair-ttl", "5s"]].concat());
     let (mut a, mut b) = (logged.relay.socket(), logged.relay.socket());
     open(&mut a, "/?pair=x", b"");
@@ -95,7 +95,7 @@ fn the_end_of_a_websocket_is_told_with_what_it_has_done() {
     expect(&mut b, &server_close(1000, "peer disconnected"));
     b.write_all(&frame(0x88, b"")).unwrap();
     expect_end(&mut b);
-    // Another one breaks the protocol, and one waits in vain.
+    // One more client violates the protocol, and another waits until the pair expires.
     let (mut violator, mut alone) = (logged.relay.socket(), logged.relay.socket());
     open(&mut violator, "/?pair=y", b"\xFF\xFF");
     expect(&mut violator, &server_close(1002, "reserved bit set"));
@@ -125,7 +125,7 @@ fn the_end_of_a_websocket_is_told_with_what_it_has_done() {
         ]
     );
     let number = |event: &BTreeMap<String, Value>, name: &str| event[name].as_u64().unwrap();
-    assert_eq!(number(&closed[1], "wait_ms"), 0, "who comes second does not wait");
+    assert_eq!(number(&closed[1], "wait_ms"), 0, "the second client does not wait");
     assert!(
         number(&closed[3], "wait_ms") >= 2000 && number(&closed[3], "wait_ms") == number(&closed[3], "duration_ms")
     );
@@ -133,7 +133,7 @@ fn the_end_of_a_websocket_is_told_with_what_it_has_done() {
 }
 
 #[test]
-fn who_makes_room_for_a_third_or_takes_nothing_is_told_apart() {
+fn takeover_and_write_timeout_are_told_apart() {
     let flags = ["--ping-interval", "0", "--probe-timeout", "30s", "--ping-timeout", "1s", "--write-timeout", "2s"];
     let logged = Logged::start("logs-given-up", &[JSON, &flags].concat());
     let enter = |code: &str| {
@@ -146,20 +146,20 @@ fn who_makes_room_for_a_third_or_takes_nothing_is_told_apart() {
     let outcomes = |closed: &[BTreeMap<String, Value>]| -> Vec<_> {
         closed.iter().map(|event| event["outcome"].as_str().unwrap().to_owned()).collect()
     };
-    // The other one, if the end of its peer comes first, has lost that.
+    // The takeover replaces one client. Its peer is replaced too, or has lost its peer.
     let outcomes = outcomes(&logged.await_events("closed", 2));
     assert!(outcomes.iter().any(|outcome| outcome == "replaced"), "{outcomes:?}");
     let (mut sender, _reader) = (enter("y"), enter("y"));
     sender.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
     let message = frame(0x82, &[7; 60_000]);
-    eventually("who reads nothing is given up", || {
+    eventually("a client that reads nothing is stalled", || {
         let _ = sender.write(&message);
         logged.text().contains("\"stalled\"")
     });
 }
 
 #[test]
-fn who_is_lost_does_not_answer_or_is_stopped_is_told_apart() {
+fn reset_ping_timeout_and_stop_are_told_apart() {
     let logged = Logged::start("logs-lost", &[JSON, &["--ping-interval", "200ms", "--ping-timeout", "2s"]].concat());
     let outcomes = |count: usize| -> BTreeSet<_> {
         let closed = logged.await_events("closed", count);
@@ -185,7 +185,7 @@ fn who_is_lost_does_not_answer_or_is_stopped_is_told_apart() {
 }
 
 #[test]
-fn who_gets_no_answer_is_told_with_the_reason() {
+fn refusal_without_a_response_has_its_reason() {
     let logged =
         Logged::start("logs-no-answer", &[JSON, &["--max-handshakes", "1", "--handshake-timeout", "4s"]].concat());
     let reasons = |count: usize| -> Vec<_> {
@@ -200,7 +200,7 @@ fn who_gets_no_answer_is_told_with_the_reason() {
     assert_eq!(reasons(2)[1], "crowded");
     expect_end(&mut second);
     assert_eq!(reasons(3)[2], "timeout");
-    // A request that is begun has no more time.
+    // A partial request does not extend the timeout.
     let mut begun = logged.relay.socket();
     begun.write_all(b"GET ").unwrap();
     expect_end(&mut begun);
@@ -208,7 +208,7 @@ fn who_gets_no_answer_is_told_with_the_reason() {
 }
 
 #[test]
-fn who_is_refused_by_the_proxy_protocol_is_told() {
+fn missing_proxy_header_is_a_refusal() {
     let flags = [JSON, &["--trusted-proxies", "127.0.0.1"]].concat();
     let logged = Logged::start_behind("logs-no-header", &flags, "PROXY UNKNOWN\r\n");
     let refused = |from: [u8; 4], bytes: &[u8]| {
@@ -217,12 +217,12 @@ fn who_is_refused_by_the_proxy_protocol_is_told() {
         socket.connect(&logged.relay.address.into()).unwrap();
         let mut client = TcpStream::from(socket);
         client.write_all(bytes).unwrap();
-        let _ = client.shutdown(Shutdown::Write); // it may be closed already
+        let _ = client.shutdown(Shutdown::Write); // the relay may have closed it
         expect_end(&mut client);
     };
     refused([127, 0, 0, 1], b"GET / HTTP/1.1\r\n");
     refused([127, 0, 0, 2], b"PROXY UNKNOWN\r\n");
-    // Who has only looked whether there is anybody is not refused, nor is who leaves in the middle.
+    // A connection that ends before or within the header, such as a TCP health check, is no refusal.
     refused([127, 0, 0, 1], b"PROXY UNK");
     refused([127, 0, 0, 2], b"");
     logged.await_events("refused", 2);
@@ -231,11 +231,11 @@ fn who_is_refused_by_the_proxy_protocol_is_told() {
     assert_eq!(log.matches("\"refused\"").count(), 2, "{log}");
 }
 
-/// What is in no log, whatever the level: it stands in all that a client can say.
+/// Part of everything that the client sends in the next test. No log contains it at any level.
 const SECRET: &str = "s3cr3t";
 
 #[test]
-fn nothing_that_a_client_says_is_logged() {
+fn nothing_that_a_client_sends_is_logged() {
     for format in ["text", "json"] {
         let logged =
             Logged::start(&format!("logs-secrets-{format}"), &["--log-level", "debug", "--log-format", format]);
@@ -271,7 +271,7 @@ fn nothing_that_a_client_says_is_logged() {
 }
 
 #[test]
-fn addresses_are_logged_only_if_asked_for() {
+fn log_addresses_adds_the_address() {
     let logged = Logged::start("logs-addresses", &[JSON, &["--log-addresses"]].concat());
     let mut client = logged.relay.socket();
     open(&mut client, "/?pair=x", &frame(0x88, b""));
@@ -283,7 +283,7 @@ fn addresses_are_logged_only_if_asked_for() {
 }
 
 #[test]
-fn behind_a_proxy_the_address_is_the_client_s() {
+fn address_behind_a_proxy_is_that_of_the_client() {
     let proxy = ["--log-addresses", "--trusted-proxies", "127.0.0.1"];
     let logged = Logged::start("logs-addresses-forwarded", &[JSON, &proxy].concat());
     let forwarded = "X-Forwarded-For: 203.0.113.7\r\n";
@@ -295,7 +295,7 @@ fn behind_a_proxy_the_address_is_the_client_s() {
     assert_eq!(logged.await_events("closed", 1)[0]["address"], "203.0.113.7");
     logged.relay.http(&upgrade("/", forwarded));
     assert_eq!(logged.await_events("refused", 1)[0]["address"], "203.0.113.7");
-    // What comes on a connection that a proxy keeps is nobody's until it can be understood.
+    // On a kept-alive connection of a proxy, a malformed request has the address of the proxy.
     let mut kept = logged.relay.socket();
     kept.write_all(format!("GET /health HTTP/1.1\r\nHost: t\r\n{forwarded}\r\n").as_bytes()).unwrap();
     expect(&mut kept, b"HTTP/1.1 200 OK\r\n");
@@ -309,14 +309,14 @@ fn behind_a_proxy_the_address_is_the_client_s() {
     assert_eq!(logged.await_events("refused", 1)[0]["address"], "203.0.113.8");
 }
 
-/// An empty close frame, and nothing behind it.
+/// Expects an empty close frame and the end of the stream.
 fn expect_end_of_close(client: &mut TcpStream) {
     expect(client, &[0x88, 0]);
     expect_end(client);
 }
 
 #[test]
-fn a_level_says_what_is_logged() {
+fn level_selects_events() {
     for (level, expected) in [
         ("off", &[][..]),
         ("error", &[]),
@@ -331,7 +331,7 @@ fn a_level_says_what_is_logged() {
         expect_end_of_close(&mut client);
         drop(client);
         if expected.contains(&"closed") {
-            eventually("its end is told before that of the relay", || logged.text().contains(" closed "));
+            eventually("closed is logged before the relay stops", || logged.text().contains(" closed "));
         }
         let log = logged.stop();
         let events: Vec<_> = log.lines().map(|line| line.split(' ').nth(2).unwrap()).collect();
@@ -340,32 +340,32 @@ fn a_level_says_what_is_logged() {
 }
 
 #[test]
-fn a_flood_is_a_hundred_lines_and_one_that_counts_the_rest() {
+fn flood_is_100_lines_a_second_and_a_count_of_the_rest() {
     const REFUSALS: u64 = 3000;
     let logged = Logged::start("logs-flood", JSON);
     for _ in 0..REFUSALS {
         logged.relay.http(&upgrade("/", ""));
     }
     let missed = logged.await_events("not_logged", 1);
-    assert!(missed.iter().all(|event| event["level"] == "debug"), "another level is not concerned: {missed:?}");
+    assert!(missed.iter().all(|event| event["level"] == "debug"), "other levels have their own budget: {missed:?}");
     let sum = || {
         let events = logged.events();
         let of = |name: &'static str| events.iter().filter(move |event| event["event"] == name);
         of("refused").count() as u64 + of("not_logged").map(|event| event["count"].as_u64().unwrap()).sum::<u64>()
     };
-    eventually("all are told, or counted", || logged.text().ends_with('\n') && sum() == REFUSALS);
+    eventually("all refusals are logged or counted", || logged.text().ends_with('\n') && sum() == REFUSALS);
 }
 
 #[test]
-fn nobody_reading_its_log_does_it_no_harm() {
+fn relay_runs_without_a_reader_of_its_log() {
     let (reader, mut writer) = std::io::pipe().unwrap();
-    // As much as a pipe holds: the first line finds no room.
+    // A full pipe: the first line already blocks the writer thread.
     writer.write_all(&[b'\n'; 64 * 1024]).unwrap();
     let mut command = start(&["--log-level", "debug"]);
     command.stderr(writer);
     let mut relay = Relay::spawn(command);
     let begin = Instant::now();
-    // As long as it takes for more lines than may wait: a hundred of each of two levels come in a second.
+    // Long enough to fill the queue of 1024 lines: two levels add 100 lines a second each.
     for round in (0..).take_while(|&round| round < 2000 || begin.elapsed() < Duration::from_secs(8)) {
         assert!(relay.http(&upgrade("/", "")).starts_with("HTTP/1.1 400 "));
         let mut client = relay.socket();
@@ -380,7 +380,7 @@ fn nobody_reading_its_log_does_it_no_harm() {
 }
 
 #[test]
-fn the_table_of_events_is_what_is_logged() {
+fn logged_events_are_those_in_the_table() {
     let logged = Logged::start("logs-table", &[JSON, &["--log-addresses"]].concat());
     logged.relay.http(&upgrade("/", ""));
     for behind in [&frame(0x88, &1000_u16.to_be_bytes())[..], &frame(0x82, b"x")] {
@@ -406,14 +406,14 @@ fn the_table_of_events_is_what_is_logged() {
     for (event, fields) in &seen {
         assert_eq!(listed.get(event), Some(fields), "{event:?}");
     }
-    // These have tests of their own.
-    let others = ["accept_failed", "panicked", "not_logged", "tokens_read", "tokens_kept"];
+    // Other tests cover these.
+    let others = ["accept_failed", "not_logged", "panicked", "tokens_kept", "tokens_read"];
     let known = seen.keys().map(|(name, _)| name.as_str()).chain(others).collect::<BTreeSet<_>>();
     assert_eq!(listed.keys().map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>(), known);
 }
 
 #[test]
-fn reasons_and_outcomes_are_those_in_the_tables() {
+fn outcomes_and_reasons_are_those_in_the_tables() {
     let listed = |heading: &str| -> Vec<String> {
         table(heading).into_iter().map(|row| row[0].trim_matches('`').to_owned()).collect()
     };
@@ -424,7 +424,7 @@ fn reasons_and_outcomes_are_those_in_the_tables() {
     );
 }
 
-/// The rows of the table in the README whose heading begins like this, as the text of their cells.
+/// The cells of the table in the README with this heading, row by row.
 fn table(heading: &str) -> Vec<Vec<String>> {
     let start = README.find(heading).unwrap_or_else(|| panic!("no table {heading:?}"));
     let rows = README[start..].lines().skip(2).take_while(|line| line.starts_with('|'));
@@ -432,10 +432,10 @@ fn table(heading: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn what_cannot_be_accepted_is_a_warning() {
+fn failure_to_accept_is_a_warning() {
     let logged = Logged::start("logs-accept", &["--log-level", "warn", "--log-format", "json"]);
-    // Lowered while it runs, so that it has promised more than it can keep: a lower one at its start would make it give
-    // up handshakes before it runs out of files.
+    // Lowered while the relay runs: with a lower limit at the start, the relay would close handshakes before it runs out
+    // of files.
     logged.relay.limit_files(logged.relay.files() as u64 + 2);
     let crowd: Vec<_> = (0..30).map(|_| logged.relay.socket()).collect();
     let failed = logged.await_events("accept_failed", 1).remove(0);
