@@ -1,12 +1,16 @@
-//! The command line, as typed: output, exit codes, environment.
+//! The command line: output, exit codes, environment.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod support;
 
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output, Stdio};
 
-use support::{Relay, run};
+use rustix::process::Signal;
+use support::{Relay, run, scratch};
 
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
@@ -24,58 +28,136 @@ fn output(command: &mut Command) -> (Option<i32>, String, String) {
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
+/// Runs a relay with these variables, stops it, and returns its log.
+fn log_with(name: &str, variables: &[(&str, &str)]) -> String {
+    let log = scratch(name);
+    let mut start = command();
+    start.args(["start", "--host", "127.0.0.1"]).envs(variables.iter().copied()).stderr(File::create(&log).unwrap());
+    let mut relay = Relay::spawn(start);
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    fs::read_to_string(log).unwrap()
+}
+
 #[test]
 fn version_and_help_are_on_stdout() {
     let version = concat!("arc-relay ", env!("CARGO_PKG_VERSION"), "\n");
-    assert_eq!(output(command().arg("--version")), (Some(0), version.into(), String::new()));
-    for arguments in [&["--help"][..], &["help"], &["start", "--help"]] {
+    for arguments in [&["--version"][..], &["-V"], &["start", "--version"], &["start", "--port", "1", "-V"]] {
+        assert_eq!(output(command().args(arguments)), (Some(0), version.into(), String::new()), "{arguments:?}");
+    }
+    for arguments in [&["--help"][..], &["-h"], &["help"], &["start", "--help"], &["start", "-h"], &["help", "start"]] {
         let (code, stdout, stderr) = output(command().args(arguments));
         assert_eq!((code, &*stderr), (Some(0), ""));
-        assert!(stdout.starts_with("Usage: arc-relay"), "{stdout}");
+        assert!(stdout.starts_with("Usage: arc-relay start [options]\n"), "{stdout}");
+        assert!(stdout.lines().all(|line| line.len() <= 100), "{stdout}");
+        assert_eq!(stdout.contains("--port <port>"), arguments.contains(&"start"), "{arguments:?}: {stdout}");
     }
 }
 
 #[test]
 fn usage_errors_are_one_line_and_exit_2() {
-    for (arguments, told) in [
-        (&[][..], "arc-relay start"),
-        (&["begin"], "begin"),
-        (&["start", "--prot", "1"], "--prot"),
-        (&["start", "extra"], "extra"),
-        (&["start", "--port"], "--port"),
+    for (arguments, expected) in [
+        (&[][..], "a command is missing: arc-relay start"),
+        (&["begin"], "unknown command \"begin\": did you mean arc-relay start?"),
+        (&["--port=1"], "unknown flag \"--port\": did you mean arc-relay start --port?"),
+        (&["start", "--prot", "1"], "unknown flag \"--prot\": did you mean --port?"),
+        (&["start", "--max-conections=1"], "unknown flag \"--max-conections\": did you mean --max-connections?"),
+        (&["start", "--verison"], "unknown flag \"--verison\": did you mean --version?"),
+        (&["start", "--colour"], "unknown flag \"--colour\" (see arc-relay start --help)"),
+        (&["start", "extra\nline"], "unknown argument \"extra\\nline\""),
+        (&["start", "--port"], "--port: a value is missing"),
+        (&["start", "--port", "1", "--port=2"], "--port: given more than once"),
         (&["start", "--port", "http"], "--port: invalid value \"http\""),
+        (&["start", "--port="], "--port: invalid value \"\""),
         (&["start", "--port", "65536"], "--port: invalid value \"65536\""),
         (&["start", "--pair-ttl", "5"], "--pair-ttl: invalid value \"5\""),
         (&["start", "--max-message", "many"], "--max-message: invalid value \"many\""),
+        (&["start", "--log-addresses=maybe"], "--log-addresses: invalid value \"maybe\""),
     ] {
         let (code, stdout, stderr) = output(command().args(arguments));
         assert_eq!((code, &*stdout), (Some(2), ""), "{arguments:?}");
-        assert!(stderr.starts_with("arc-relay: ") && stderr.contains(told), "{stderr}");
+        assert!(stderr.starts_with(&format!("arc-relay: {expected}")), "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
     let (code, _, stderr) = output(command().arg("start").env("ARC_RELAY_PAIR_TTL", "soon"));
     assert_eq!(code, Some(2));
-    assert!(stderr.contains("ARC_RELAY_PAIR_TTL: invalid value \"soon\""), "{stderr}");
+    assert_eq!(
+        stderr,
+        "arc-relay: ARC_RELAY_PAIR_TTL: invalid value \"soon\": a duration is needed, such as 90s or 5m\n"
+    );
 }
 
 #[test]
-fn what_cannot_be_listened_on_is_one_line_and_exit_1() {
+fn argument_that_is_not_utf8_is_a_usage_error() {
+    let argument = OsStr::from_bytes(b"caf\xE9");
+    let (code, stdout, stderr) = output(command().args(["start", "--access-token-file"]).arg(argument));
+    assert_eq!((code, &*stdout, &*stderr), (Some(2), "", "arc-relay: argument \"caf\\xE9\" is not UTF-8\n"));
+}
+
+#[test]
+fn host_with_a_port_is_answered_with_the_flags_to_write() {
+    for (host, flags) in [
+        ("0.0.0.0:9000", "--host 0.0.0.0 --port 9000"),
+        ("[::]:9000", "--host :: --port 9000"),
+        ("ws://localhost:9000/", "--host localhost --port 9000"),
+    ] {
+        let (code, _, stderr) = output(command().args(["start", "--host", host]));
+        assert_eq!(code, Some(2));
+        assert_eq!(stderr, format!("arc-relay: --host: invalid value {host:?}: write {flags}\n"));
+    }
+}
+
+#[test]
+fn flags_take_their_value_behind_an_equals_sign() {
+    let mut start = command();
+    start.args([
+        "start",
+        "--port=0",
+        "--host=127.0.0.1",
+        "--pair-ttl=200ms",
+        "--log-addresses",
+        "--proxy-protocol=FALSE",
+    ]);
+    let relay = Relay::spawn(start);
+    run(async {
+        let mut alone = relay.connect("x").await;
+        assert_eq!(alone.closed().await, (1001, "pair expired".into()));
+    });
+}
+
+#[test]
+fn names_of_values_are_accepted_in_any_case() {
+    let variables = [
+        ("RELAY_PORT", "0"),
+        ("ARC_RELAY_LOG_LEVEL", "INFO"),
+        ("ARC_RELAY_LOG_FORMAT", "Json"),
+        ("ARC_RELAY_LOG_ADDRESSES", "TRUE"),
+    ];
+    let log = log_with("cli-any-case", &variables);
+    assert!(log.contains("\"event\":\"started\""), "{log}");
+}
+
+#[test]
+fn failure_to_listen_is_one_line_and_exits_with_1() {
     let relay = Relay::start(&[]);
     let port = relay.address.port().to_string();
-    let (code, stdout, stderr) = output(command().args(["start", "--host", "127.0.0.1", "--port", &port]));
-    assert_eq!((code, &*stdout), (Some(1), ""));
-    assert!(stderr.starts_with(&format!("arc-relay: cannot listen on 127.0.0.1:{port}: ")), "{stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-
-    let (code, _, stderr) = output(command().args(["start", "--host", "192.0.2.1", "--port", "0"]));
-    assert_eq!(code, Some(1), "an address of somebody else (RFC 5737)");
-    assert!(stderr.starts_with("arc-relay: cannot listen on 192.0.2.1:0: "), "{stderr}");
+    for (host, port, reason) in [
+        ("127.0.0.1", &*port, "in use"),
+        // An address of another host (RFC 5737).
+        ("192.0.2.1", "0", "Cannot assign requested address"),
+        ("relay..invalid", "0", "failed to lookup address information"),
+    ] {
+        let (code, stdout, stderr) = output(command().args(["start", "--host", host, "--port", port]));
+        assert_eq!((code, &*stdout), (Some(1), ""), "{host}");
+        assert!(stderr.starts_with("arc-relay: ") && stderr.contains(reason), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
 }
 
 #[test]
-fn access_tokens_that_cannot_be_had_are_one_line_and_exit_1() {
-    let empty = support::scratch("cli-no-access-tokens");
-    std::fs::write(&empty, "\n# secret\n").unwrap();
+fn unreadable_access_tokens_are_one_line_and_exit_1() {
+    let empty = scratch("cli-no-access-tokens");
+    fs::write(&empty, "\n# secret\n").unwrap();
     for (path, reason) in [(empty.to_str().unwrap(), "there is no access token"), ("/nowhere", "No such file")] {
         let (code, stdout, stderr) = output(command().args(["start", "--port", "0", "--access-token-file", path]));
         assert_eq!((code, &*stdout), (Some(1), ""));
@@ -88,7 +170,7 @@ fn access_tokens_that_cannot_be_had_are_one_line_and_exit_1() {
 }
 
 #[test]
-fn the_environment_is_used_and_flags_win_over_it() {
+fn flags_win_over_the_environment_and_that_over_defaults() {
     let mut from_environment = command();
     from_environment
         .arg("start")
@@ -109,7 +191,7 @@ fn the_environment_is_used_and_flags_win_over_it() {
 }
 
 #[test]
-fn ipv6_is_listened_on_and_double_colon_means_ipv4_too() {
+fn double_colon_listens_on_ipv6_and_ipv4() {
     for (host, clients) in [("::1", &["[::1]"][..]), ("[::1]", &["[::1]"]), ("::", &["[::1]", "127.0.0.1"])] {
         let mut ipv6 = command();
         ipv6.args(["start", "--port", "0", "--host", host]);
@@ -127,21 +209,21 @@ fn ipv6_is_listened_on_and_double_colon_means_ipv4_too() {
 }
 
 #[test]
-fn nobody_reading_its_output_does_it_no_harm() {
-    // Its first line meets a pipe that nobody reads any more. It must not end for that, only when it is told to.
+fn relay_runs_without_a_reader_of_its_output() {
+    // The first line goes to a pipe whose read end is closed. Only a signal may end the relay.
     let mut child = command()
         .args(["start", "--port", "0", "--host", "127.0.0.1"])
         .stdout(std::io::pipe().unwrap().1)
         .spawn()
         .unwrap();
-    // Its workers come after it has begun to catch signals.
+    // The process catches signals before it starts the workers.
     let runs = || {
-        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", child.id())) else { return false };
-        let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", child.id())) else { return false };
+        let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
         names.into_iter().any(|name| name == "relay-0\n")
     };
-    support::eventually("its workers run", runs);
+    support::eventually("the workers run", runs);
     assert_eq!(child.try_wait().unwrap(), None);
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }

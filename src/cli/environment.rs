@@ -1,47 +1,31 @@
-//! Where a setting comes from: its flag, or its variable in the environment.
+//! The environment: variables that stand for flags.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::{OsStr, OsString};
 
-/// Where settings come from, beside the command line.
-pub(super) struct Sources<E> {
-    pub(super) environment: E,
-}
+/// Prefix of the variables that stand for flags.
+pub(super) const PREFIX: &str = "ARC_RELAY_";
 
-impl<E: Fn(&str) -> Option<OsString>> Sources<E> {
-    /// Sets `setting` to what was given with its flag, or else to what its variable says, if that says anything.
-    pub(super) fn set<T>(
-        &self,
-        flag: &str,
-        given: Option<String>,
-        setting: &mut T,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<(), String> {
-        if let Some((source, value)) = self.find(flag, given) {
-            let value = value.to_string_lossy();
-            *setting = parse(&value).map_err(|needed| invalid(&source, &value, &needed))?;
-        }
-        Ok(())
+/// The variables that have a value. An empty one counts as unset, so that a compose file can pass on unset variables.
+#[derive(Debug)]
+pub(crate) struct Environment(BTreeMap<String, OsString>);
+
+impl Environment {
+    /// The environment of this process.
+    pub(crate) fn of_process() -> Self {
+        env::vars_os().map(|(variable, value)| (variable.to_string_lossy().into_owned(), value)).collect()
     }
 
-    /// What was said of this flag, and by whom.
-    pub(super) fn find(&self, flag: &str, given: Option<String>) -> Option<(String, OsString)> {
-        if let Some(value) = given {
-            return Some((flag.to_owned(), value.into()));
-        }
-        variables(flag).find_map(|variable| {
-            let value = (self.environment)(&variable).filter(|value| !value.is_empty())?;
-            Some((variable, value))
-        })
+    /// Finds the first of these variables that has a value.
+    pub(super) fn find(&self, variables: &[String]) -> Option<(&str, &OsStr)> {
+        let (variable, value) = variables.iter().find_map(|variable| self.0.get_key_value(variable))?;
+        Some((variable, value))
     }
 }
 
-pub(super) fn invalid(source: &str, value: &str, needed: &str) -> String {
-    format!("{source}: invalid value {value:?}: {needed}")
-}
-
-/// The environment variables that stand for a flag: its name with our prefix, and one that other relays have, too.
-pub(super) fn variables(flag: &str) -> impl Iterator<Item = String> + use<> {
-    let name = flag.trim_start_matches('-').replace('-', "_").to_ascii_uppercase();
-    let common = matches!(flag, "--host" | "--port").then(|| format!("RELAY_{name}"));
-    [format!("ARC_RELAY_{name}")].into_iter().chain(common)
+impl FromIterator<(String, OsString)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (String, OsString)>>(variables: I) -> Self {
+        Self(variables.into_iter().filter(|(_, value)| !value.is_empty()).collect())
+    }
 }

@@ -1,7 +1,9 @@
-//! The flags of `arc-relay start`, and their environment variables: a flag wins over the environment, and that over
-//! the default. An empty variable counts as none, so that a compose file can pass on what is not set.
+//! The flags of `arc-relay start`: one table with the name, the help, the setting and the parser of each.
+//!
+//! A flag wins over its environment variable, and the variable over the default.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::iter;
 use std::path::PathBuf;
 
 use arc_relay::Config;
@@ -9,195 +11,226 @@ use arc_relay::internals::pair_code::MAX_CHARACTERS;
 use argh::FromArgs;
 use log::LevelFilter;
 
-use super::environment::{Sources, invalid};
+use super::environment::{Environment, PREFIX};
 use super::log_line::{FORMATS, Format, LEVELS};
-use super::values::{duration, duration_or_none, duration_or_zero, from, host, is_on, list, rate, size, some, within};
-
-/// Run the relay until SIGINT or SIGTERM. Each flag can be set in the environment, too (the name is in brackets); a
-/// flag wins.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "start")]
-pub(crate) struct Start {
-    /// TCP port to listen on, 0 for any free one; default 8765 [ARC_RELAY_PORT, RELAY_PORT]
-    #[argh(option, arg_name = "port")]
-    port: Option<String>,
-    /// address to listen on, :: for IPv4 and IPv6; default 0.0.0.0 [ARC_RELAY_HOST, RELAY_HOST]
-    #[argh(option, arg_name = "host")]
-    host: Option<String>,
-    /// how long one side may wait for the other, such as 90s or 5m; default 5m [ARC_RELAY_PAIR_TTL]
-    #[argh(option, arg_name = "duration")]
-    pair_ttl: Option<String>,
-    /// longest message accepted, such as 16MiB; default none, as memory does not depend on it [ARC_RELAY_MAX_MESSAGE]
-    #[argh(option, arg_name = "size")]
-    max_message: Option<String>,
-    /// after how long a silence a client is pinged, 0 for never; default 20s [ARC_RELAY_PING_INTERVAL]
-    #[argh(option, arg_name = "duration")]
-    ping_interval: Option<String>,
-    /// how long it then has for any sign of life; default 20s [ARC_RELAY_PING_TIMEOUT]
-    #[argh(option, arg_name = "duration")]
-    ping_timeout: Option<String>,
-    /// how long a client may accept nothing of what is sent to it; default 30s [ARC_RELAY_WRITE_TIMEOUT]
-    #[argh(option, arg_name = "duration")]
-    write_timeout: Option<String>,
-    /// how long the system of a client may acknowledge nothing when a third one comes for its seat, 0 to refuse thirds at
-    /// once; default 2s [ARC_RELAY_PROBE_TIMEOUT]
-    #[argh(option, arg_name = "duration")]
-    probe_timeout: Option<String>,
-    /// how long pairs may go on after a signal to stop; default 0 [ARC_RELAY_DRAIN_TIMEOUT]
-    #[argh(option, arg_name = "duration")]
-    drain_timeout: Option<String>,
-    /// how long a client may take for its request, and then for the answer, such as 10s; default 10s
-    /// [ARC_RELAY_HANDSHAKE_TIMEOUT]
-    #[argh(option, arg_name = "duration")]
-    handshake_timeout: Option<String>,
-    /// how many WebSockets there may be at a time; default as many as the limit of open files allows
-    /// [ARC_RELAY_MAX_CONNECTIONS]
-    #[argh(option, arg_name = "number")]
-    max_connections: Option<String>,
-    /// how many sides may wait alone at a time; default half of the connections [ARC_RELAY_MAX_WAITING]
-    #[argh(option, arg_name = "number")]
-    max_waiting: Option<String>,
-    /// how many connections may be at that at a time; the oldest makes room for the next; default 1024
-    /// [ARC_RELAY_MAX_HANDSHAKES]
-    #[argh(option, arg_name = "number")]
-    max_handshakes: Option<String>,
-    /// sites whose scripts may join, such as https://example.org,null; default all. Clients that are no browsers always
-    /// may [ARC_RELAY_ALLOW_ORIGIN]
-    #[argh(option, arg_name = "origins")]
-    allow_origin: Option<String>,
-    /// file of access tokens, one a line, of which a client needs one to join; read again on SIGHUP; default none is
-    /// needed [ARC_RELAY_ACCESS_TOKEN_FILE]
-    #[argh(option, arg_name = "path")]
-    access_token_file: Option<String>,
-    /// shortest pair code accepted, in characters, up to 256; default 1 [ARC_RELAY_MIN_CODE_LENGTH]
-    #[argh(option, arg_name = "number")]
-    min_code_length: Option<String>,
-    /// proxies that say in X-Forwarded-For for whom they ask, such as 127.0.0.1,10.0.0.0/8; default none: the client is
-    /// whoever is connected [ARC_RELAY_TRUSTED_PROXIES]
-    #[argh(option, arg_name = "networks")]
-    trusted_proxies: Option<String>,
-    /// every connection has to begin with a header of the PROXY protocol, version 1 or 2, as HAProxy sends it; only from
-    /// the trusted proxies, if there are any [ARC_RELAY_PROXY_PROTOCOL=true]
-    #[argh(switch)]
-    proxy_protocol: bool,
-    /// how many connections a client may have at a time, 0 for any number; default 0. A client is an IPv4 address or an
-    /// IPv6 /64 [ARC_RELAY_MAX_CONNECTIONS_PER_CLIENT]
-    #[argh(option, arg_name = "number")]
-    max_connections_per_client: Option<String>,
-    /// how many times in a minute a client may ask to join, up to 60000, 0 for any number; default 0
-    /// [ARC_RELAY_MAX_JOINS_PER_MINUTE]
-    #[argh(option, arg_name = "number")]
-    max_joins_per_minute: Option<String>,
-    /// how many bytes in a second the two clients of a pair may send together, such as 1MiB, from 1KiB; default none
-    /// [ARC_RELAY_MAX_RATE_PER_PAIR]
-    #[argh(option, arg_name = "size")]
-    max_rate_per_pair: Option<String>,
-    /// how many bytes in a second all clients may send together, such as 10MiB; default none [ARC_RELAY_MAX_RATE]
-    #[argh(option, arg_name = "size")]
-    max_rate: Option<String>,
-    /// how much memory all buffers of more than 4KiB may take together; when it is used up, everybody goes on with smaller
-    /// ones, more slowly; default 256MiB [ARC_RELAY_MAX_BUFFER_MEMORY]
-    #[argh(option, arg_name = "size")]
-    max_buffer_memory: Option<String>,
-    /// what is logged to standard error: off, error, warn, info or debug; default info [ARC_RELAY_LOG_LEVEL]
-    #[argh(option, arg_name = "level")]
-    log_level: Option<String>,
-    /// what its lines are: text or json; default text [ARC_RELAY_LOG_FORMAT]
-    #[argh(option, arg_name = "format")]
-    log_format: Option<String>,
-    /// log clients' addresses, too [ARC_RELAY_LOG_ADDRESSES=true]
-    #[argh(switch)]
-    log_addresses: bool,
-}
+use super::values::{
+    Parsed, boolean, duration, duration_or_none, duration_or_zero, from, host, list, memory, one_of, path, rate, size,
+    some, within,
+};
 
 /// What the command line and the environment ask for.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Settings {
     /// All but the access tokens.
     pub(crate) config: Config,
-    /// Where the access tokens are.
     pub(crate) access_token_file: Option<PathBuf>,
-    /// What is logged, and how.
     pub(crate) log_level: LevelFilter,
     pub(crate) log_format: Format,
 }
 
-impl Start {
-    /// What the flags, the environment and the defaults say together.
-    pub(crate) fn into_settings(self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Settings, String> {
-        let sources = Sources { environment };
-        let switch = |is_on: bool| is_on.then(|| String::from("true"));
-        let (mut log_level, mut log_format) = (LevelFilter::Info, Format::Text);
-        let mut config = Config::default();
-        let c = &mut config;
-        sources.set("--host", self.host, &mut c.host, host)?;
-        sources.set("--port", self.port, &mut c.port, within(0..=u16::MAX))?;
-        sources.set("--pair-ttl", self.pair_ttl, &mut c.pair_ttl, duration)?;
-        sources.set("--max-message", self.max_message, &mut c.max_message, some(size))?;
-        sources.set("--ping-interval", self.ping_interval, &mut c.ping_interval, duration_or_none)?;
-        sources.set("--ping-timeout", self.ping_timeout, &mut c.ping_timeout, duration)?;
-        sources.set("--write-timeout", self.write_timeout, &mut c.write_timeout, duration)?;
-        sources.set("--probe-timeout", self.probe_timeout, &mut c.probe_timeout, duration_or_zero)?;
-        sources.set("--drain-timeout", self.drain_timeout, &mut c.drain_timeout, duration_or_zero)?;
-        sources.set("--handshake-timeout", self.handshake_timeout, &mut c.handshake_timeout, duration)?;
-        sources.set("--max-connections", self.max_connections, &mut c.max_connections, some(from(2)))?;
-        sources.set("--max-waiting", self.max_waiting, &mut c.max_waiting, some(from(1)))?;
-        sources.set("--max-handshakes", self.max_handshakes, &mut c.max_handshakes, from(1))?;
-        sources.set("--allow-origin", self.allow_origin, &mut c.allowed_origins, list)?;
-        // A path need not be text.
-        let access_token_file = match sources.find("--access-token-file", self.access_token_file) {
-            Some((source, path)) if path.is_empty() => return Err(invalid(&source, "", "a path is needed")),
-            path => path.map(|(_, path)| PathBuf::from(path)),
-        };
-        sources.set("--min-code-length", self.min_code_length, &mut c.min_code_length, within(1..=MAX_CHARACTERS))?;
-        sources.set("--trusted-proxies", self.trusted_proxies, &mut c.trusted_proxies, list)?;
-        sources.set("--proxy-protocol", switch(self.proxy_protocol), &mut c.proxy_protocol, is_on)?;
-        sources.set(
-            "--max-connections-per-client",
-            self.max_connections_per_client,
-            &mut c.max_connections_per_client,
-            from(0),
-        )?;
-        sources.set(
-            "--max-joins-per-minute",
-            self.max_joins_per_minute,
-            &mut c.max_joins_per_minute,
-            within(0..=Config::MOST_JOINS_PER_MINUTE),
-        )?;
-        sources.set("--max-rate-per-pair", self.max_rate_per_pair, &mut c.max_rate_per_pair, some(rate))?;
-        sources.set("--max-rate", self.max_rate, &mut c.max_rate, some(rate))?;
-        sources.set("--max-buffer-memory", self.max_buffer_memory, &mut c.max_buffer_memory, |text| {
-            size(text).map(|size| usize::try_from(size).unwrap_or(usize::MAX))
-        })?;
-        sources.set("--log-level", self.log_level, &mut log_level, |text| {
-            value_named(LEVELS, text).ok_or("one of off, error, warn, info, debug is needed".into())
-        })?;
-        sources.set("--log-format", self.log_format, &mut log_format, |text| {
-            value_named(FORMATS, text).ok_or("text or json is needed".into())
-        })?;
-        sources.set("--log-addresses", switch(self.log_addresses), &mut c.log_addresses, is_on)?;
-        Ok(Settings { config, access_token_file, log_level, log_format })
+/// A row of the table.
+struct Flag {
+    group: &'static str,
+    /// The name with underscores and without dashes.
+    field: &'static str,
+    /// The kind of value, such as `<port>`. A switch has none: it is `true` or `false`.
+    value: &'static str,
+    /// The lines of the help.
+    help: &'static [&'static str],
+    take: fn(&mut Start) -> Option<String>,
+    set: fn(&mut Settings, &OsStr) -> Parsed<()>,
+}
+
+/// Makes the struct for argh and the table out of groups of flags: `/// help`, `name <value> => setting = parser;`.
+macro_rules! flags {
+    ($($group:literal {$(
+        $(#[doc = $help:literal])+
+        $field:ident $(<$value:ident>)? => $($setting:ident).+ = $parse:expr;
+    )+})+) => {
+        /// run the relay until SIGINT or SIGTERM
+        #[derive(FromArgs)]
+        #[argh(subcommand, name = "start", help_triggers("-h", "--help", "help"))]
+        pub(crate) struct Start {
+            /// print the version and exit
+            #[argh(switch, short = 'V')]
+            pub(crate) version: bool,
+            $($(
+                $(#[doc = $help])+
+                #[argh(option)]
+                $field: Option<String>,
+            )+)+
+        }
+
+        static FLAGS: &[Flag] = &[$($(Flag {
+            group: $group,
+            field: stringify!($field),
+            value: concat!($("<", stringify!($value), ">")?),
+            help: &[$($help),+],
+            take: |start| start.$field.take(),
+            set: |settings, value| {
+                settings.$($setting).+ = $parse(value)?;
+                Ok(())
+            },
+        }),+),+];
+    };
+}
+
+flags! {
+    "Listening" {
+        /// TCP port to listen on, 0 for any free one; default 8765
+        port <port> => config.port = within(0..=u16::MAX);
+        /// address or name to listen on, :: for IPv4 and IPv6; default 0.0.0.0
+        host <host> => config.host = host;
+    }
+    "Pairs" {
+        /// how long a client may wait for its peer, such as 90s or 5m; default 5m
+        pair_ttl <duration> => config.pair_ttl = duration;
+        /// longest message accepted, such as 16MiB; default none, as memory does not depend on it
+        max_message <size> => config.max_message = some(size);
+        /// how long pairs may go on after a signal to stop; default 0
+        drain_timeout <duration> => config.drain_timeout = duration_or_zero;
+    }
+    "Access" {
+        /// web sites whose scripts may join, such as https://example.org,null; default all
+        /// (programs other than browsers send no origin and may always join)
+        allow_origin <origins> => config.allowed_origins = list;
+        /// file of access tokens, one per line; a client needs one of them to join; SIGHUP reads the file
+        /// again; default none, no token is needed
+        access_token_file <path> => access_token_file = path;
+        /// shortest pair code accepted, in characters, up to 256; default 1
+        min_code_length <number> => config.min_code_length = within(1..=MAX_CHARACTERS);
+    }
+    "Timeouts" {
+        /// silence after which a client is pinged, 0 for no pings; default 20s
+        ping_interval <duration> => config.ping_interval = duration_or_none;
+        /// how long a pinged client may stay silent; default 20s
+        ping_timeout <duration> => config.ping_timeout = duration;
+        /// how long a client may accept nothing of what is sent to it; default 30s
+        write_timeout <duration> => config.write_timeout = duration;
+        /// how long the system of a client may acknowledge nothing when a third client asks for its seat,
+        /// 0 to refuse third clients at once; default 2s
+        probe_timeout <duration> => config.probe_timeout = duration_or_zero;
+        /// how long a client may take to send its request, and then to take the answer; default 10s
+        handshake_timeout <duration> => config.handshake_timeout = duration;
+    }
+    "Limits" {
+        /// maximum WebSocket connections; default as many as the limit of open files allows
+        max_connections <number> => config.max_connections = some(from(2));
+        /// maximum clients waiting for a peer; default half of the connections
+        max_waiting <number> => config.max_waiting = some(from(1));
+        /// maximum concurrent handshakes; the oldest is closed to admit a new one; default 1024
+        max_handshakes <number> => config.max_handshakes = from(1);
+        /// maximum connections of one client, 0 for no maximum; default 0
+        /// (here a client is an IPv4 address or an IPv6 /64)
+        max_connections_per_client <number> => config.max_connections_per_client = from(0);
+        /// maximum attempts of one client to join in a minute, up to 60000, 0 for no maximum; default 0
+        max_joins_per_minute <number> => config.max_joins_per_minute = within(0..=Config::MOST_JOINS_PER_MINUTE);
+        /// maximum bytes per second of the two clients of a pair together, such as 1MiB, at least 1KiB;
+        /// default none
+        max_rate_per_pair <size> => config.max_rate_per_pair = some(rate);
+        /// maximum bytes per second of all clients together, such as 10MiB, at least 1KiB; default none
+        max_rate <size> => config.max_rate = some(rate);
+        /// maximum memory of all buffers of more than 4KiB; when it is used up, connections go on with
+        /// smaller buffers, more slowly; default 256MiB
+        max_buffer_memory <size> => config.max_buffer_memory = memory;
+    }
+    "Proxies" {
+        /// proxies whose X-Forwarded-For header names the client, such as 127.0.0.1,10.0.0.0/8;
+        /// default none, a client is the address that connects
+        trusted_proxies <networks> => config.trusted_proxies = list;
+        /// connections have to begin with a PROXY protocol header, version 1 or 2, as HAProxy sends it;
+        /// only from the trusted proxies, if there are any
+        proxy_protocol => config.proxy_protocol = boolean;
+    }
+    "Logging" {
+        /// most detailed level logged to standard error: off, error, warn, info or debug; default info
+        log_level <level> => log_level = one_of(LEVELS);
+        /// format of the log: text or json; default text
+        log_format <format> => log_format = one_of(FORMATS);
+        /// log the addresses of clients, too
+        log_addresses => config.log_addresses = boolean;
     }
 }
 
-fn value_named<T: Copy>(names: &[(&str, T)], name: &str) -> Option<T> {
-    names.iter().find_map(|(known, value)| (*known == name).then_some(*value))
+impl Default for Settings {
+    fn default() -> Self {
+        let (log_level, log_format) = (LevelFilter::Info, Format::Text);
+        Self { config: Config::default(), access_token_file: None, log_level, log_format }
+    }
+}
+
+impl Start {
+    /// Combines flags, environment and defaults.
+    pub(crate) fn into_settings(mut self, environment: &Environment) -> Result<Settings, String> {
+        let mut settings = Settings::default();
+        for flag in FLAGS {
+            let (variables, given) = (flag.variables(), (flag.take)(&mut self).map(OsString::from));
+            let given = given.as_deref().map(|value| (format!("--{}", flag.name()), value));
+            let from_environment =
+                || environment.find(&variables).map(|(variable, value)| (variable.to_owned(), value));
+            if let Some((source, value)) = given.or_else(from_environment) {
+                (flag.set)(&mut settings, value)
+                    .map_err(|needed| format!("{source}: invalid value {value:?}: {needed}"))?;
+            }
+        }
+        Ok(settings)
+    }
+}
+
+impl Flag {
+    fn name(&self) -> String {
+        self.field.replace('_', "-")
+    }
+
+    /// The environment variables of the flag. The port and the host have a second one, common to several relays.
+    fn variables(&self) -> Vec<String> {
+        let name = self.field.to_ascii_uppercase();
+        let common = matches!(self.field, "host" | "port").then(|| format!("RELAY_{name}"));
+        iter::once(format!("{PREFIX}{name}")).chain(common).collect()
+    }
+}
+
+/// Whether an argument is a flag that needs no value.
+pub(super) fn is_switch(argument: &str) -> bool {
+    let name = argument.strip_prefix("--");
+    FLAGS.iter().any(|flag| flag.value.is_empty() && name.is_some_and(|name| flag.name() == name))
+}
+
+/// The names of all flags, without dashes.
+pub(super) fn names() -> Vec<String> {
+    FLAGS.iter().map(Flag::name).collect()
+}
+
+/// The text of `arc-relay start --help`. argh's has no groups.
+pub(super) fn help() -> String {
+    let mut help = String::from(
+        "Usage: arc-relay start [options]\n\n\
+        Run the relay until SIGINT or SIGTERM. Write --flag VALUE or --flag=VALUE, or set the variable in\n\
+        brackets in the environment. A flag wins over its variable.\n",
+    );
+    for group in FLAGS.chunk_by(|one, next| one.group == next.group) {
+        help += &format!("\n{}:\n", group[0].group);
+        for flag in group {
+            let name = format!("--{} {}", flag.name(), flag.value);
+            let is_true = if flag.value.is_empty() { "=true" } else { "" };
+            help += &format!("  {} [{}{is_true}]\n", name.trim_end(), flag.variables().join(", "));
+            flag.help.iter().for_each(|line| help += &format!("      {}\n", line.trim()));
+        }
+    }
+    help + "\nOther options:\n  -h, --help\n      print this help and exit\n  \
+        -V, --version\n      print the version and exit"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::environment::variables;
     use std::num::NonZeroU64;
     use std::os::unix::ffi::OsStringExt;
     use std::time::Duration;
 
     fn settings(flags: &[&str], environment: &[(&str, &str)]) -> Result<Settings, String> {
         let start = Start::from_args(&["arc-relay", "start"], flags).map_err(|exit| exit.output)?;
-        start.into_settings(|name| {
-            let value = environment.iter().find(|(variable, _)| *variable == name)?.1;
-            Some(value.into())
-        })
+        start.into_settings(&environment.iter().map(|(variable, value)| ((*variable).into(), value.into())).collect())
     }
 
     fn config(flags: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
@@ -205,12 +238,12 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_the_library_s() {
+    fn defaults_are_those_of_the_library() {
         assert_eq!(config(&[], &[]), Ok(Config::default()));
     }
 
     #[test]
-    fn flags_set_everything() {
+    fn each_flag_sets_its_setting() {
         let flags = [
             ["--port", "1"],
             ["--host", "::1"],
@@ -234,7 +267,8 @@ mod tests {
             ["--max-rate", "10MiB"],
             ["--max-buffer-memory", "64MiB"],
         ];
-        let flags = [flags.as_flattened(), &["--proxy-protocol"]].concat();
+        let flags = [flags.as_flattened(), &["--proxy-protocol", "true", "--log-addresses", "TRUE"]].concat();
+        assert_eq!(flags.len() / 2 + 3, FLAGS.len(), "the other three have tests of their own");
         let expected = Config {
             port: 1,
             host: "::1".into(),
@@ -258,57 +292,67 @@ mod tests {
             max_rate_per_pair: NonZeroU64::new(1024),
             max_rate: NonZeroU64::new(10 << 20),
             max_buffer_memory: 64 << 20,
+            log_addresses: true,
             ..Config::default()
         };
         assert_eq!(config(&flags, &[]), Ok(expected));
     }
 
     #[test]
-    fn each_flag_has_the_variable_that_its_help_names() {
-        let help = Start::from_args(&["arc-relay", "start"], &["--help"]).err().unwrap().output;
-        // Lines of a flag's help are joined first.
-        let words: Vec<_> = help.split_whitespace().collect();
-        let help = words.join(" ");
-        let (_, options) = help.split_once("Options: ").unwrap();
-        let options: Vec<_> = options.split(" --").map(|option| option.trim_start_matches("--")).collect();
-        let options = options.iter().filter(|option| !option.starts_with("help"));
-        let mut count = 0;
-        for option in options {
-            let flag = format!("--{}", option.split(' ').next().unwrap());
-            let named = option.rsplit_once('[').unwrap().1.trim_end_matches(']').trim_end_matches("=true");
-            assert_eq!(named, variables(&flag).collect::<Vec<_>>().join(", "), "{option}");
-            count += 1;
-        }
-        assert!(count > 20);
+    fn help_is_at_most_100_columns_wide() {
+        let help = help();
+        let wide: Vec<_> = help.lines().filter(|line| line.len() > 100).collect();
+        assert!(wide.is_empty(), "{wide:?}");
+        assert_eq!(FLAGS.chunk_by(|one, next| one.group == next.group).count(), 7, "groups are contiguous");
     }
 
-    /// What the help calls a default is what there is without the flag.
     #[test]
-    fn the_defaults_in_the_help_are_the_defaults() {
-        let help = Start::from_args(&["arc-relay", "start"], &["--help"]).err().unwrap().output;
-        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    fn defaults_in_the_help_are_the_defaults() {
         let mut count = 0;
-        for option in help.split(" --") {
-            let Some((flag, about)) = option.split_once(' ') else { continue };
-            let Some((_, default)) = about.split_once("default ") else { continue };
-            let default = default.split([' ', ';', ',', ':']).next().unwrap().trim_end_matches('.');
+        for flag in FLAGS {
+            let help = flag.help.join(" ");
+            let Some((_, default)) = help.split_once("default ") else { continue };
+            let default = default.split([' ', ';', ',']).next().unwrap();
             if matches!(default, "none" | "all" | "as" | "half") {
                 continue;
             }
-            assert_eq!(settings(&[&format!("--{flag}"), default], &[]), settings(&[], &[]), "--{flag} {default}");
+            let name = format!("--{}", flag.name());
+            assert_eq!(settings(&[&name, default], &[]), settings(&[], &[]), "{name} {default}");
             count += 1;
         }
         assert!(count >= 13, "{count}");
     }
 
     #[test]
-    fn zero_turns_questions_off() {
+    fn each_flag_has_a_variable() {
+        let value_of = |flag: &Flag| match flag.value {
+            "<duration>" => "7s",
+            "<number>" | "<port>" => "7",
+            "<size>" => "7MiB",
+            "<networks>" => "10.0.0.0/8",
+            "<level>" => "warn",
+            "<format>" => "json",
+            "" => "true",
+            _ => "null",
+        };
+        for flag in FLAGS {
+            let name = format!("--{}", flag.name());
+            for variable in flag.variables() {
+                let set = settings(&[], &[(&variable, value_of(flag))]).unwrap();
+                assert_eq!(set, settings(&[&name, value_of(flag)], &[]).unwrap());
+                assert_ne!(set, Settings::default(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn zero_turns_pings_and_probes_off() {
         let off = config(&["--ping-interval", "0", "--probe-timeout", "0s"], &[]).unwrap();
         assert_eq!((off.ping_interval, off.probe_timeout), (None, Duration::ZERO));
     }
 
     #[test]
-    fn a_flag_wins_over_the_environment_and_that_over_the_default() {
+    fn flag_wins_over_the_environment_and_that_over_the_default() {
         let environment =
             [("RELAY_PORT", "1"), ("ARC_RELAY_PORT", "2"), ("RELAY_HOST", "h"), ("ARC_RELAY_PAIR_TTL", "7s")];
         assert_eq!(config(&["--port", "3"], &environment).unwrap().port, 3);
@@ -320,21 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_of_handshakes_can_come_from_the_environment() {
-        let environment = [("ARC_RELAY_HANDSHAKE_TIMEOUT", "1m"), ("ARC_RELAY_MAX_HANDSHAKES", "7")];
-        let config = config(&[], &environment).unwrap();
-        assert_eq!((config.handshake_timeout, config.max_handshakes), (Duration::from_secs(60), 7));
-    }
-
-    #[test]
-    fn who_may_join_can_come_from_the_environment() {
-        let environment = [("ARC_RELAY_ALLOW_ORIGIN", "https://a.test"), ("ARC_RELAY_MIN_CODE_LENGTH", "256")];
-        let config = config(&[], &environment).unwrap();
-        assert_eq!((config.allowed_origins.len(), config.min_code_length), (1, 256));
-    }
-
-    #[test]
-    fn the_access_tokens_file_is_named_by_flag_or_variable() {
+    fn access_token_file_need_not_be_utf8() {
         let environment = [("ARC_RELAY_ACCESS_TOKEN_FILE", "/b")];
         let file = |flags, environment| settings(flags, environment).unwrap().access_token_file;
         assert_eq!(file(&[], &[]), None);
@@ -342,44 +372,37 @@ mod tests {
         assert_eq!(file(&["--access-token-file", "/a"], &environment), Some("/a".into()));
         let no_text = OsString::from_vec(b"/caf\xE9".to_vec());
         let start = Start::from_args(&["arc-relay", "start"], &[]).unwrap();
-        let settings = start.into_settings(|name| (name == "ARC_RELAY_ACCESS_TOKEN_FILE").then(|| no_text.clone()));
+        let variable = (String::from("ARC_RELAY_ACCESS_TOKEN_FILE"), no_text.clone());
+        let settings = start.into_settings(&iter::once(variable).collect());
         assert_eq!(settings.unwrap().access_token_file, Some(no_text.into()));
     }
 
     #[test]
-    fn what_a_client_may_do_can_come_from_the_environment() {
-        let environment = [("ARC_RELAY_MAX_CONNECTIONS_PER_CLIENT", "7"), ("ARC_RELAY_MAX_JOINS_PER_MINUTE", "0")];
-        let config = config(&[], &environment).unwrap();
-        assert_eq!((config.max_connections_per_client, config.max_joins_per_minute), (7, 0));
-    }
-
-    #[test]
-    fn who_is_to_be_believed_can_come_from_the_environment() {
-        let config = config(&[], &[("ARC_RELAY_TRUSTED_PROXIES", "10.0.0.0/8,127.0.0.1")]).unwrap();
-        assert_eq!(config.trusted_proxies.len(), 2);
-    }
-
-    #[test]
-    fn a_switch_can_come_from_the_environment() {
-        for (value, is_on) in
-            [("true", Ok(true)), ("1", Ok(true)), ("false", Ok(false)), ("0", Ok(false)), ("", Ok(false))]
-        {
+    fn switch_is_true_or_false_in_any_case() {
+        for (value, is_on) in [
+            ("true", Ok(true)),
+            ("TRUE", Ok(true)),
+            ("1", Ok(true)),
+            ("False", Ok(false)),
+            ("0", Ok(false)),
+            ("", Ok(false)),
+        ] {
             let config = config(&[], &[("ARC_RELAY_PROXY_PROTOCOL", value)]);
             assert_eq!(config.map(|config| config.proxy_protocol), is_on, "{value}");
         }
-        assert!(config(&["--proxy-protocol"], &[("ARC_RELAY_PROXY_PROTOCOL", "0")]).unwrap().proxy_protocol);
+        assert!(config(&["--proxy-protocol", "true"], &[("ARC_RELAY_PROXY_PROTOCOL", "0")]).unwrap().proxy_protocol);
         let error = config(&[], &[("ARC_RELAY_PROXY_PROTOCOL", "on")]).unwrap_err();
         assert_eq!(error, "ARC_RELAY_PROXY_PROTOCOL: invalid value \"on\": true or false is needed");
     }
 
     #[test]
-    fn what_is_logged_is_said_by_flags_or_variables() {
+    fn log_is_set_by_flags_or_variables() {
         let log = |flags, environment| {
             let Settings { config, log_level, log_format, .. } = settings(flags, environment).unwrap();
             (log_level, log_format, config.log_addresses)
         };
         assert_eq!(log(&[], &[]), (LevelFilter::Info, Format::Text, false));
-        let flags = ["--log-level", "debug", "--log-format", "json", "--log-addresses"];
+        let flags = ["--log-level", "Debug", "--log-format", "JSON", "--log-addresses", "true"];
         assert_eq!(log(&flags, &[]), (LevelFilter::Debug, Format::Json, true));
         let environment =
             [("ARC_RELAY_LOG_LEVEL", "off"), ("ARC_RELAY_LOG_FORMAT", "json"), ("ARC_RELAY_LOG_ADDRESSES", "true")];
@@ -391,12 +414,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_variable_is_none() {
+    fn empty_variable_counts_as_unset() {
         assert_eq!(config(&[], &[("ARC_RELAY_PORT", ""), ("RELAY_PORT", "4")]).unwrap().port, 4);
     }
 
     #[test]
-    fn a_bad_value_is_named_with_its_source() {
+    fn error_names_the_bad_value_and_its_source() {
         for (flag, bad) in [
             ("--port", "x"),
             ("--port", "65536"),

@@ -1,9 +1,12 @@
 //! The command line and the log of the binary. Only this folder reads flags, the environment and files.
 
+pub(crate) mod command_line;
 pub(crate) mod environment;
 pub(crate) mod flags;
 pub(crate) mod log_budget;
 pub(crate) mod log_line;
 pub(crate) mod logging;
+pub(crate) mod nearest;
+pub(crate) mod run;
 pub(crate) mod token_file;
 pub(crate) mod values;

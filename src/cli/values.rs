@@ -1,79 +1,149 @@
-//! What stands for a setting: text, and what it means. The error says what is needed instead.
+//! Parsers for the values of settings. An error says what is needed instead.
+//!
+//! They take an `OsStr`: a path may be other than UTF-8.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use arc_relay::Config;
 use bytesize::ByteSize;
 
-pub(super) fn host(text: &str) -> Result<String, String> {
-    match text {
-        "" => Err(String::from("an address or a name is needed")),
-        host => Ok(host.to_owned()),
+/// The result of a parser.
+pub(super) type Parsed<T> = Result<T, String>;
+
+/// A name or an address, without a port.
+pub(super) fn host(value: &OsStr) -> Parsed<String> {
+    let text = value.to_str().filter(|text| !text.is_empty()).ok_or("an address or a name is needed")?;
+    match instead_of(text) {
+        None => Ok(text.to_owned()),
+        Some(flags) => Err(format!("write {flags}")),
     }
 }
 
-pub(super) fn is_on(text: &str) -> Result<bool, String> {
-    match text {
-        "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => Err(String::from("true or false is needed")),
+/// The flags to write instead of a URL or of an address with a port. A name or an address alone is right as it is.
+fn instead_of(text: &str) -> Option<String> {
+    let after_scheme = text.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    let authority = after_scheme.unwrap_or(text);
+    let (host, port) = match authority.rsplit_once(':') {
+        // The last colon of an IPv6 address without brackets precedes no port.
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
+        _ if after_scheme.is_some() => (authority, ""),
+        _ => return None,
+    };
+    let flag = |name, value: &str| if value.is_empty() { String::new() } else { format!("{name} {value}") };
+    let host = flag("--host", host.trim_matches(['[', ']']));
+    Some(format!("{host} {}", flag("--port", port)).trim().escape_debug().to_string())
+}
+
+/// A path, of whatever bytes.
+pub(super) fn path(value: &OsStr) -> Parsed<Option<PathBuf>> {
+    if value.is_empty() { Err(String::from("a path is needed")) } else { Ok(Some(value.into())) }
+}
+
+pub(super) fn boolean(value: &OsStr) -> Parsed<bool> {
+    named(value, &[("true", true), ("1", true), ("false", false), ("0", false)])
+        .ok_or_else(|| String::from("true or false is needed"))
+}
+
+/// One of these names, in upper or lower case.
+pub(super) fn one_of<T: Copy>(names: &[(&str, T)]) -> impl FnOnce(&OsStr) -> Parsed<T> {
+    move |value| {
+        let known: Vec<_> = names.iter().map(|(name, _)| *name).collect();
+        named(value, names).ok_or_else(|| format!("one of {} is needed", known.join(", ")))
     }
 }
 
-/// What may be missing, but was given.
-pub(super) fn some<T>(parse: impl FnOnce(&str) -> Result<T, String>) -> impl FnOnce(&str) -> Result<Option<T>, String> {
-    |text| parse(text).map(Some)
+fn named<T: Copy>(value: &OsStr, names: &[(&str, T)]) -> Option<T> {
+    names.iter().find_map(|(name, meaning)| value.eq_ignore_ascii_case(name).then_some(*meaning))
 }
 
-/// A list with commas.
-pub(super) fn list<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<Vec<T>, String> {
-    text.split(',').map(|item| item.trim().parse().map_err(|needed: T::Err| needed.to_string())).collect()
+/// The value of a setting that is optional.
+pub(super) fn some<T>(parse: impl FnOnce(&OsStr) -> Parsed<T>) -> impl FnOnce(&OsStr) -> Parsed<Option<T>> {
+    |value| parse(value).map(Some)
 }
 
-pub(super) fn size(text: &str) -> Result<u64, String> {
-    match text.parse() {
-        Ok(ByteSize(0)) | Err(_) => Err(String::from("a size is needed, such as 65536 or 16MiB")),
-        Ok(ByteSize(size)) => Ok(size),
-    }
+/// A comma-separated list.
+pub(super) fn list<T: FromStr<Err: fmt::Display>>(value: &OsStr) -> Parsed<Vec<T>> {
+    let items = value.to_string_lossy();
+    items.split(',').map(|item| item.trim().parse().map_err(|needed: T::Err| needed.to_string())).collect()
 }
 
-/// A size in each second.
-pub(super) fn rate(text: &str) -> Result<NonZeroU64, String> {
-    let rate = size(text).ok().filter(|rate| *rate >= Config::LEAST_RATE).and_then(NonZeroU64::new);
+pub(super) fn size(value: &OsStr) -> Parsed<u64> {
+    let size = parsed(value).filter(|ByteSize(size)| *size > 0);
+    size.map(|ByteSize(size)| size).ok_or_else(|| String::from("a size is needed, such as 65536 or 16MiB"))
+}
+
+/// A size in memory.
+pub(super) fn memory(value: &OsStr) -> Parsed<usize> {
+    size(value).map(|size| usize::try_from(size).unwrap_or(usize::MAX))
+}
+
+/// A size per second.
+pub(super) fn rate(value: &OsStr) -> Parsed<NonZeroU64> {
+    let rate = size(value).ok().filter(|rate| *rate >= Config::LEAST_RATE).and_then(NonZeroU64::new);
     rate.ok_or_else(|| format!("a size from {} is needed, such as 1MiB", ByteSize(Config::LEAST_RATE)))
 }
 
-/// A number that is no less than this.
-pub(super) fn from<T: FromStr + PartialOrd + fmt::Display>(least: T) -> impl FnOnce(&str) -> Result<T, String> {
-    move |text| {
-        let number = text.parse().ok().filter(|number| *number >= least);
+/// A number with a minimum.
+pub(super) fn from<T: FromStr + PartialOrd + fmt::Display>(least: T) -> impl FnOnce(&OsStr) -> Parsed<T> {
+    move |value| {
+        let number = parsed(value).filter(|number| *number >= least);
         number.ok_or_else(|| format!("a number from {least} is needed"))
     }
 }
 
-/// A number within these bounds.
+/// A number within bounds.
 pub(super) fn within<T: FromStr + PartialOrd + fmt::Display>(
     bounds: RangeInclusive<T>,
-) -> impl FnOnce(&str) -> Result<T, String> {
-    move |text| {
-        let number = text.parse().ok().filter(|number| bounds.contains(number));
+) -> impl FnOnce(&OsStr) -> Parsed<T> {
+    move |value| {
+        let number = parsed(value).filter(|number| bounds.contains(number));
         number.ok_or_else(|| format!("a number from {} to {} is needed", bounds.start(), bounds.end()))
     }
 }
 
-pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| String::from("a duration is needed, such as 90s or 5m"))
+pub(super) fn duration_or_zero(value: &OsStr) -> Parsed<Duration> {
+    let duration = value.to_str().and_then(|text| humantime::parse_duration(text).ok());
+    duration.ok_or_else(|| String::from("a duration is needed, such as 90s or 5m"))
 }
 
-/// Zero means none.
-pub(super) fn duration_or_none(text: &str) -> Result<Option<Duration>, String> {
-    duration_or_zero(text).map(|duration| (!duration.is_zero()).then_some(duration))
+/// A duration, or none if it is zero.
+pub(super) fn duration_or_none(value: &OsStr) -> Parsed<Option<Duration>> {
+    duration_or_zero(value).map(|duration| (!duration.is_zero()).then_some(duration))
 }
 
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    duration_or_none(text)?.ok_or_else(|| String::from("more than zero is needed, such as 90s or 5m"))
+pub(super) fn duration(value: &OsStr) -> Parsed<Duration> {
+    duration_or_none(value)?.ok_or_else(|| String::from("more than zero is needed, such as 90s or 5m"))
+}
+
+fn parsed<T: FromStr>(value: &OsStr) -> Option<T> {
+    value.to_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_and_ports_are_taken_apart() {
+        for (text, expected) in [
+            ("0.0.0.0:9000", "--host 0.0.0.0 --port 9000"),
+            ("[::]:9000", "--host :: --port 9000"),
+            ("localhost:", "--host localhost"),
+            (":9000", "--port 9000"),
+            ("ws://0.0.0.0:9000/?pair=x", "--host 0.0.0.0 --port 9000"),
+            ("https://[::1]:443", "--host ::1 --port 443"),
+            ("http://relay.example.org", "--host relay.example.org"),
+        ] {
+            assert_eq!(instead_of(text).as_deref(), Some(expected), "{text}");
+        }
+        for text in ["0.0.0.0", "localhost", "::", "::1", "[::1]", "fe80::1%eth0", "2001:db8::9000"] {
+            assert_eq!(instead_of(text), None, "{text}");
+        }
+    }
 }

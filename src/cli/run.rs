@@ -1,0 +1,71 @@
+//! Runs a relay until a signal stops it.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use arc_relay::Relay;
+use async_signal::{Signal, Signals};
+use futures_lite::future::pending;
+use futures_lite::{FutureExt, StreamExt};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use super::flags::Settings;
+use super::logging;
+use super::token_file::{self, TokenFile};
+
+/// Runs the relay until SIGTERM or SIGINT. A second one ends the process without waiting for the connections.
+///
+/// # Errors
+///
+/// The error says in one line what failed.
+pub(crate) fn run(settings: Settings) -> Result<ExitCode, String> {
+    let Settings { mut config, access_token_file, log_level, log_format } = settings;
+    // Signals still end the process here: reading may take long.
+    if let Some(path) = &access_token_file {
+        config.access_tokens = Some(token_file::read(path)?);
+    }
+    // No signal may be lost once the relay runs.
+    let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup]);
+    let mut signals = signals.map_err(|error| format!("cannot receive signals: {error}"))?;
+    logging::begin(log_level, log_format).map_err(|error| format!("cannot start the log: {error}"))?;
+    raise_file_limit();
+    let relay = Relay::start(config).map_err(|error| error.to_string())?;
+    let address = relay.local_addr();
+    let _ = writeln!(io::stdout(), "arc-relay listening on ws://{address} (health at /health)"); // may have no reader
+    Ok(smol::block_on(async {
+        stop_requested(&mut signals, Some(&mut TokenFile::new(&relay, access_token_file))).await;
+        let stopped = async {
+            relay.stop().await;
+            ExitCode::SUCCESS
+        };
+        // A shell reports 128 + N for a process that signal N ended.
+        let second_signal = async { ExitCode::from(128 + stop_requested(&mut signals, None).await) };
+        stopped.or(second_signal).await
+    }))
+}
+
+/// Raises the limit of open files to the hard limit: it bounds the number of connections.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Waits for SIGTERM or SIGINT, and returns its number. SIGHUP reloads the access tokens.
+async fn stop_requested(signals: &mut Signals, mut tokens: Option<&mut TokenFile<'_>>) -> u8 {
+    loop {
+        let reload = async {
+            match &mut tokens {
+                Some(tokens) => tokens.finish().await,
+                None => pending().await,
+            }
+            None
+        };
+        let signal = async { Some(signals.next().await) };
+        match signal.or(reload).await {
+            None => {}
+            Some(Some(Ok(Signal::Hup))) => tokens.iter_mut().for_each(|tokens| tokens.begin()),
+            Some(other) => return other.and_then(Result::ok).map_or(1, |signal| signal as u8),
+        }
+    }
+}
