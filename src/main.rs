@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Action::Start(settings)) => {
-            let result = run(*settings);
+            let result = run(*settings, &environment);
             log::logger().flush();
             result.unwrap_or_else(|error| fail(1, &error))
         }

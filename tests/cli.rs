@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use support::{Relay, run, scratch};
 
 fn command() -> Command {
@@ -135,6 +136,57 @@ fn names_of_values_are_accepted_in_any_case() {
     ];
     let log = log_with("cli-any-case", &variables);
     assert!(log.contains("\"event\":\"started\""), "{log}");
+}
+
+#[test]
+fn unknown_variable_is_one_warning_in_the_format_of_the_log() {
+    let variables = [
+        ("RELAY_PORT", "0"),
+        ("ARC_RELAY_LOG_LEVEL", "warn"),
+        ("ARC_RELAY_LOG_FORMAT", "json"),
+        ("ARC_RELAY_PIAR_TTL", "s3cr3t"),
+    ];
+    let log = log_with("cli-unknown-variable", &variables);
+    let mut event: Value = serde_json::from_str(&log).unwrap();
+    event["time"].take();
+    let expected = json!({
+        "time": null, "level": "warn", "event": "variable_unknown",
+        "variable": "ARC_RELAY_PIAR_TTL", "nearest": "ARC_RELAY_PAIR_TTL",
+    });
+    assert_eq!(event, expected);
+    let log = log_with(
+        "cli-unknown-variable-text",
+        &[("RELAY_PORT", "0"), ("ARC_RELAY_LOG_LEVEL", "warn"), ("ARC_RELAY_X", "1")],
+    );
+    assert!(log.ends_with(" warn variable_unknown variable=ARC_RELAY_X\n") && log.lines().count() == 1, "{log}");
+}
+
+#[test]
+fn warning_is_logged_before_a_failed_start() {
+    let mut start = command();
+    start.args(["start", "--host", "192.0.2.1", "--port", "0"]).env("ARC_RELAY_X", "1");
+    let (code, _, stderr) = output(&mut start);
+    assert_eq!(code, Some(1));
+    assert_eq!(stderr.matches("variable_unknown").count(), 1, "{stderr}");
+    assert!(stderr.lines().next_back().unwrap().starts_with("arc-relay: "), "{stderr}");
+}
+
+/// Kubernetes sets them in each pod that starts after a Service `arc-relay`.
+#[test]
+fn kubernetes_service_variables_are_ignored_with_one_warning() {
+    let variables = [
+        ("RELAY_PORT", "0"),
+        ("ARC_RELAY_LOG_LEVEL", "warn"),
+        ("ARC_RELAY_SERVICE_HOST", "10.0.0.1"),
+        ("ARC_RELAY_SERVICE_PORT", "8765"),
+        ("ARC_RELAY_PORT", "tcp://10.0.0.1:8765"),
+        ("ARC_RELAY_PORT_8765_TCP", "tcp://10.0.0.1:8765"),
+        ("ARC_RELAY_PORT_8765_TCP_PROTO", "tcp"),
+        ("ARC_RELAY_PORT_8765_TCP_PORT", "8765"),
+        ("ARC_RELAY_PORT_8765_TCP_ADDR", "10.0.0.1"),
+    ];
+    let log = log_with("cli-kubernetes", &variables);
+    assert!(log.ends_with(" warn variable_ignored variable=ARC_RELAY_PORT\n") && log.lines().count() == 1, "{log}");
 }
 
 #[test]

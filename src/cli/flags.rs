@@ -201,6 +201,11 @@ pub(super) fn names() -> Vec<String> {
     FLAGS.iter().map(Flag::name).collect()
 }
 
+/// The environment variables of all flags.
+pub(super) fn variables() -> Vec<String> {
+    FLAGS.iter().flat_map(Flag::variables).collect()
+}
+
 /// The text of `arc-relay start --help`. argh's has no groups.
 pub(super) fn help() -> String {
     let mut help = String::from(

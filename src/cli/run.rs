@@ -9,7 +9,8 @@ use futures_lite::future::pending;
 use futures_lite::{FutureExt, StreamExt};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use super::flags::Settings;
+use super::environment::Environment;
+use super::flags::{self, Settings};
 use super::logging;
 use super::token_file::{self, TokenFile};
 
@@ -18,7 +19,7 @@ use super::token_file::{self, TokenFile};
 /// # Errors
 ///
 /// The error says in one line what failed.
-pub(crate) fn run(settings: Settings) -> Result<ExitCode, String> {
+pub(crate) fn run(settings: Settings, environment: &Environment) -> Result<ExitCode, String> {
     let Settings { mut config, access_token_file, log_level, log_format } = settings;
     // Signals still end the process here: reading may take long.
     if let Some(path) = &access_token_file {
@@ -28,6 +29,7 @@ pub(crate) fn run(settings: Settings) -> Result<ExitCode, String> {
     let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup]);
     let mut signals = signals.map_err(|error| format!("cannot receive signals: {error}"))?;
     logging::begin(log_level, log_format).map_err(|error| format!("cannot start the log: {error}"))?;
+    environment.warn(&flags::variables());
     raise_file_limit();
     let relay = Relay::start(config).map_err(|error| error.to_string())?;
     let address = relay.local_addr();
@@ -48,7 +50,9 @@ pub(crate) fn run(settings: Settings) -> Result<ExitCode, String> {
 fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit);
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::warn!(error:%; "file_limit_kept");
+    }
 }
 
 /// Waits for SIGTERM or SIGINT, and returns its number. SIGHUP reloads the access tokens.
