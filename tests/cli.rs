@@ -262,7 +262,7 @@ fn double_colon_listens_on_ipv6_and_ipv4() {
 
 #[test]
 fn relay_runs_without_a_reader_of_its_output() {
-    // The first line goes to a pipe whose read end is closed. Only a signal may end the relay.
+    // The first line goes to a pipe with a closed read end. Only a signal may end the relay.
     let mut child = command()
         .args(["start", "--port", "0", "--host", "127.0.0.1"])
         .stdout(std::io::pipe().unwrap().1)

@@ -1,5 +1,4 @@
-//! The log: events have the listed fields and hold nothing that a client sent. Their rate is limited, and logging never
-//! delays the relay.
+//! The log: fields of events, limits of their rate, and that it holds nothing that a client sent.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -23,7 +22,7 @@ use support::{Relay, eventually, scratch};
 
 const README: &str = include_str!("../README.md");
 
-/// A relay whose log is a file.
+/// A relay with its log in a file.
 struct Logged {
     relay: Relay,
     log: PathBuf,
@@ -37,7 +36,7 @@ impl Logged {
         Self { relay: Relay::spawn(command), log }
     }
 
-    /// Starts a relay behind a proxy, whose connections begin with this header.
+    /// Starts a relay behind a proxy that sends this header on each connection.
     fn start_behind(name: &str, flags: &[&str], header: &'static str) -> Self {
         let log = scratch(name);
         let mut command = start(&[flags, &["--proxy-protocol"]].concat());

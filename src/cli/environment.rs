@@ -12,7 +12,9 @@ use super::nearest::nearest;
 /// Prefix of the variables that stand for flags.
 pub(super) const PREFIX: &str = "ARC_RELAY_";
 
-/// The variables that have a value. An empty one counts as unset, so that a compose file can pass on unset variables.
+/// The variables that have a value.
+///
+/// An empty variable counts as unset, so that a compose file can pass on unset variables.
 #[derive(Debug)]
 pub(crate) struct Environment(BTreeMap<String, OsString>);
 
@@ -75,7 +77,9 @@ fn is_service_address(variable: &str, value: &OsStr) -> bool {
     variable.ends_with("_PORT") && schemes.iter().any(|scheme| value.as_encoded_bytes().starts_with(scheme.as_bytes()))
 }
 
-/// Whether Kubernetes sets a variable of this name for a Service, such as `.._SERVICE_HOST` or `.._PORT_8765_TCP_ADDR`.
+/// Whether Kubernetes sets a variable of this name for a Service.
+///
+/// Examples: `ARC_RELAY_SERVICE_HOST`, `ARC_RELAY_PORT_8765_TCP_ADDR`.
 fn is_service_variable(variable: &str) -> bool {
     let is_port = |(_, rest): (&str, &str)| {
         let protocol = rest.trim_start_matches(|c: char| c.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! The flags of `arc-relay start`: one table with the name, the help, the setting and the parser of each.
+//! The flags of `arc-relay start`: one table of names, helps, settings and parsers.
 //!
 //! A flag wins over its environment variable, and the variable over the default.
 
@@ -41,7 +41,9 @@ struct Flag {
     set: fn(&mut Settings, &OsStr) -> Parsed<()>,
 }
 
-/// Makes the struct for argh and the table out of groups of flags: `/// help`, `name <value> => setting = parser;`.
+/// Declares flags in groups: makes the struct for argh and the table.
+///
+/// The doc comment of a flag is its help. A flag without a `<value>` is a switch.
 macro_rules! flags {
     ($($group:literal {$(
         $(#[doc = $help:literal])+
@@ -91,7 +93,7 @@ flags! {
         drain_timeout <duration> => config.drain_timeout = duration_or_zero;
     }
     "Access" {
-        /// web sites whose scripts may join, such as https://example.org,null; default all
+        /// web origins that may join, such as https://example.org,null; default all
         /// (programs other than browsers send no origin and may always join)
         allow_origin <origins> => config.allowed_origins = list;
         /// file of access tokens, one per line; a client needs one of them to join; SIGHUP reads the file
@@ -135,7 +137,7 @@ flags! {
         max_buffer_memory <size> => config.max_buffer_memory = memory;
     }
     "Proxies" {
-        /// proxies whose X-Forwarded-For header names the client, such as 127.0.0.1,10.0.0.0/8;
+        /// proxies trusted to name the client in X-Forwarded-For, such as 127.0.0.1,10.0.0.0/8;
         /// default none, a client is the address that connects
         trusted_proxies <networks> => config.trusted_proxies = list;
         /// connections have to begin with a PROXY protocol header, version 1 or 2, as HAProxy sends it;
@@ -182,7 +184,9 @@ impl Flag {
         self.field.replace('_', "-")
     }
 
-    /// The environment variables of the flag. The port and the host have a second one, common to several relays.
+    /// The environment variables of the flag.
+    ///
+    /// The port and the host have a second one, common to several relays.
     fn variables(&self) -> Vec<String> {
         let name = self.field.to_ascii_uppercase();
         let common = matches!(self.field, "host" | "port").then(|| format!("RELAY_{name}"));

@@ -53,7 +53,7 @@ impl LogBudget {
         self.0.iter().any(|window| window.missed > 0)
     }
 
-    /// Reports the dropped events of each level whose first one is at least a second old, and forgets them.
+    /// Takes the counts of dropped events that are due: a second after the first one of their level.
     pub(super) fn take_missed(&mut self, now: Instant) -> impl Iterator<Item = (Level, u64)> + use<> {
         let reports: [_; LEVELS.len()] = array::from_fn(|nth| {
             let window = &mut self.0[nth];

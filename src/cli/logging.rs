@@ -77,7 +77,9 @@ fn is_ours(target: &str) -> bool {
     target.split("::").next() == Some(TARGET)
 }
 
-/// Installs the logger, and logs panics instead of printing them: their messages may hold what a client sent.
+/// Installs the logger and a panic hook.
+///
+/// A panic is logged instead of printed: its message may hold what a client sent.
 pub(crate) fn begin(level: LevelFilter, format: Format) -> io::Result<()> {
     panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(|location| format!("{}:{}", location.file(), location.line()));
@@ -116,7 +118,9 @@ fn write(messages: &Receiver<Message>, budget: &Mutex<LogBudget>, format: Format
     }
 }
 
-/// Writes a line with one call, so that lines of other processes do not mix with it. A failure cannot be reported.
+/// Writes a line with one call, so that lines of other processes do not mix with it.
+///
+/// A failure cannot be reported.
 fn put(line: &str) {
     let _ = io::stderr().write_all(line.as_bytes());
 }

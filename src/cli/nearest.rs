@@ -1,6 +1,8 @@
 //! Suggestions for misspelt names.
 
-/// Minimum Jaro similarity of a suggestion: `timeout` is close enough to `ping-timeout`, `verbose` is not to `version`.
+/// Minimum Jaro similarity of a suggestion.
+///
+/// By this measure `timeout` is similar to `ping-timeout`, and `verbose` is not similar to `version`.
 const SIMILAR: f64 = 0.75;
 
 /// Returns the name most similar to the given one, if any is similar.

@@ -14,7 +14,9 @@ use super::flags::{self, Settings};
 use super::logging;
 use super::token_file::{self, TokenFile};
 
-/// Runs the relay until SIGTERM or SIGINT. A second one ends the process without waiting for the connections.
+/// Runs the relay until SIGTERM or SIGINT.
+///
+/// A second signal ends the process without waiting for the connections.
 ///
 /// # Errors
 ///

@@ -11,7 +11,9 @@ use futures_lite::future::pending;
 use rustix::fs::OFlags;
 use smol::{Task, unblock};
 
-/// Reads the tokens at the start. The file may be a pipe, such as a shell's process substitution, and may take long.
+/// Reads the tokens at the start.
+///
+/// The file may be a pipe, such as a shell's process substitution, and may take long.
 ///
 /// # Errors
 ///
@@ -20,7 +22,9 @@ pub(crate) fn read(path: &Path) -> Result<AccessTokens, String> {
     parse(path, fs::read_to_string(path))
 }
 
-/// Reads the tokens again, only from a regular file: a pipe without a writer would block this reload and all later ones.
+/// Reads the tokens again, only from a regular file.
+///
+/// A pipe without a writer would block this reload and all later ones.
 fn read_again(path: &Path) -> Result<AccessTokens, String> {
     parse(path, open_regular(path).and_then(io::read_to_string))
 }
@@ -44,7 +48,9 @@ pub(crate) struct TokenFile<'a> {
     relay: &'a RelayHandle,
     /// Without a file, a reload does nothing.
     path: Option<PathBuf>,
-    /// The reload in progress. It runs on another thread: a disk that does not answer must not delay signals.
+    /// The reload in progress.
+    ///
+    /// It runs on another thread: a disk that does not answer must not delay signals.
     reading: Option<Task<Result<AccessTokens, String>>>,
     /// Whether another reload was requested meanwhile.
     again: bool,

@@ -25,7 +25,9 @@ pub(super) fn host(value: &OsStr) -> Parsed<String> {
     }
 }
 
-/// The flags to write instead of a URL or of an address with a port. A name or an address alone is right as it is.
+/// The flags to write instead of a URL or of an address with a port.
+///
+/// None for a name or an address alone, which is right as it is.
 fn instead_of(text: &str) -> Option<String> {
     let after_scheme = text.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
     let authority = after_scheme.unwrap_or(text);
