@@ -1,12 +1,12 @@
-# The image is one static binary. Any Rust image with a C linker builds it, for whatever target is its own: the
-# default is Debian's (glibc); --build-arg BUILDER=docker.io/library/rust:1-alpine is the same with musl.
+# The image is one static binary. Any Rust image with a C linker builds it, for its own target. The default is Debian's
+# (glibc); --build-arg BUILDER=docker.io/library/rust:1-alpine does the same with musl.
 ARG BUILDER=docker.io/library/rust:1-slim
 
 FROM ${BUILDER} AS build
 WORKDIR /build
 COPY . .
-# Dependencies are kept between builds in the cache. Cargo tells by the files' times what is out of date, and a
-# checkout may be older than the cache: hence the touch. Without --target, the flags would break procedural macros.
+# The cache keeps dependencies between builds. Cargo compares the files' times, and a checkout may be older than the
+# cache: hence the touch. Without --target, the flags would break procedural macros.
 RUN --mount=type=cache,target=/cache \
     set -eu; \
     export CARGO_HOME=/cache/cargo CARGO_TARGET_DIR=/cache/target RUSTFLAGS='-C target-feature=+crt-static'; \
@@ -15,7 +15,7 @@ RUN --mount=type=cache,target=/cache \
     cargo build --release --locked --bin arc-relay --target "$target"; \
     mkdir /out; \
     cp "/cache/target/$target/release/arc-relay" /out/
-# Static or not? It has to run where there is nothing else.
+# The binary has to run where there is nothing else, so it has to be static.
 RUN chroot /out /arc-relay --version
 
 FROM scratch
@@ -23,6 +23,6 @@ COPY --from=build /out/arc-relay /arc-relay
 # Numeric, as there is no /etc/passwd.
 USER 65532:65532
 EXPOSE 8765
-# The address to listen on has to be an address, as the default 0.0.0.0 is: a static glibc cannot look up names here.
+# ARC_RELAY_HOST has to be an address here, as the default 0.0.0.0 is: a static glibc cannot look up names.
 ENTRYPOINT ["/arc-relay"]
 CMD ["start"]

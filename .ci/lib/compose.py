@@ -3,6 +3,7 @@
 Writes each variant to DIRECTORY, and prints one line for each check. In a line to uncomment, the text follows the `#`
 directly, at the indentation of its block. Prose has `# ` at the start of the line."""
 
+import ipaddress
 import pathlib
 import re
 import sys
@@ -39,9 +40,23 @@ def variants():
         yield text[block[0]].strip(" :"), text
 
 
+def examine_network(compose):
+    """The relay trusts the proxy's address, which is fixed, and which no other container can get."""
+    services = compose["services"]
+    (pool,) = compose["networks"]["default"]["ipam"]["config"]
+    relay = services["relay"]["environment"]["ARC_RELAY_TRUSTED_PROXIES"]
+    trusted = ipaddress.ip_address(relay.removeprefix("${ARC_RELAY_TRUSTED_PROXIES:-").removesuffix("}"))
+    assert trusted in ipaddress.ip_network(pool["subnet"]), f"{trusted} is not in the network"
+    assert trusted not in ipaddress.ip_network(pool["ip_range"]), f"another container may get {trusted}"
+    assert str(trusted) != pool["gateway"], "clients that docker's own proxy forwards would be trusted"
+    fixed = {name: service["networks"]["default"]["ipv4_address"] for name, service in services.items() if "networks" in service}
+    proxies = set(services) & {"nginx", "caddy"}
+    assert fixed == dict.fromkeys(proxies, str(trusted)), f"fixed addresses: {fixed}, trusted: {trusted}"
+
+
 def examine(text):
     compose = yaml.load(text, Strict)
-    assert set(compose) <= {"services", "volumes"}, list(compose)
+    assert set(compose) <= {"networks", "services", "volumes"}, list(compose)
     services, volumes = compose["services"], set(compose.get("volumes", {}))
     used = set()
     for name, service in services.items():
@@ -55,6 +70,7 @@ def examine(text):
             else:
                 used.add(source)
     assert used == volumes, f"volumes: {used} used, {volumes} declared"
+    examine_network(compose)
     unset = re.findall(r"\$\{\w+\}", text)
     assert not unset, f"variables without a default: {unset}"
     return services
