@@ -29,7 +29,7 @@ const PROTOCOL: &str = include_str!("../docs/protocol.md");
 /// Flags of other programs that the documents mention.
 const OTHER_FLAGS: [&str; 2] = ["--cert-name", "--check"];
 
-/// The rows of the table in `document` whose heading begins with `heading`, as the text of their cells.
+/// The rows of the table in `document` under `heading`, as the text of their cells.
 fn table(document: &str, heading: &str) -> Vec<Vec<String>> {
     let start = document.find(heading).unwrap_or_else(|| panic!("no table {heading:?}"));
     let rows = document[start..].lines().skip(2).take_while(|line| line.starts_with('|'));
@@ -140,7 +140,7 @@ fn rejections_are_those_in_the_table() {
     assert_eq!(seen, listed);
 }
 
-/// A request that lacks everything is rejected for the first check in the table; with that, for the next one.
+/// A request that lacks everything is rejected for the table's first row; with that, for the next.
 #[test]
 fn access_is_checked_in_the_order_of_the_table() {
     let tokens = scratch("docs-order-tokens");
@@ -224,10 +224,10 @@ fn limits_are_those_of_the_help() {
     }
 }
 
-/// A variable that the binary did not know would have no effect: it would fail to listen, with exit code 1.
+/// With an unknown variable the relay would fail to listen, with exit code 1 instead of 2.
 #[test]
 fn every_variable_in_the_help_has_an_effect() {
-    let (help, elsewhere) = (help(), ["--host", "192.0.2.1"]); // nobody's address (RFC 5737)
+    let (help, elsewhere) = (help(), ["--host", "192.0.2.1"]); // an address for documentation (RFC 5737)
     let variables = variables(&help);
     assert!(variables.len() > 20);
     for variable in variables {
@@ -316,7 +316,7 @@ fn exit_codes_are_those_in_the_table() {
     assert_eq!(seen, listed);
 }
 
-/// `tests/logs.rs` holds levels and fields to the table; here its events are those that the source can tell.
+/// The table has every event in the source. `tests/logs.rs` holds their levels and fields to it.
 #[test]
 fn events_are_those_in_the_source() {
     let src = Path::new(ROOT).join("src");
@@ -354,14 +354,18 @@ fn last_literal(text: &str) -> &str {
     literal.expect("an event has a name")
 }
 
-/// The table of folders in ARCHITECTURE.md has the folders and files of the source, and the order of `lib.rs`.
+/// The map in ARCHITECTURE.md has the files of the source, and the order of folders in `lib.rs`.
 #[test]
 fn the_map_has_every_file() {
     let is_module = |path: &PathBuf| {
         let name = path.file_stem().unwrap();
         name != "mod" && name != "tests" && path.parent().is_none_or(|parent| parent.file_name().unwrap() != "tests")
     };
-    for row in table(ARCHITECTURE, "| folder | subject |") {
+    let rows = table(ARCHITECTURE, "| folder | subject |");
+    let lib = fs::read_to_string(Path::new(ROOT).join("src/lib.rs")).unwrap();
+    let order = lib.lines().filter_map(|line| line.strip_prefix("//! | `")?.split('`').next());
+    assert_eq!(rows.iter().map(|row| row[0].trim_matches(['`', '/'])).collect::<Vec<_>>(), order.collect::<Vec<_>>());
+    for row in rows {
         let (folder, listed) = (row[0].trim_matches(['`', '/']), &row[2]);
         if folder == "simulation" {
             continue; // it needs no map
