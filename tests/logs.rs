@@ -20,7 +20,7 @@ use socket2::{Domain, Socket, Type};
 use support::raw::{expect, expect_end, frame, open, server_close, upgrade};
 use support::{Relay, eventually, scratch};
 
-const README: &str = include_str!("../README.md");
+const LOGS: &str = include_str!("../docs/logs.md");
 
 /// A relay with its log in a file.
 struct Logged {
@@ -437,10 +437,10 @@ fn outcomes_and_reasons_are_those_in_the_tables() {
     );
 }
 
-/// The cells of the table in the README with this heading, row by row.
+/// The cells of the table in docs/logs.md with this heading, row by row.
 fn table(heading: &str) -> Vec<Vec<String>> {
-    let start = README.find(heading).unwrap_or_else(|| panic!("no table {heading:?}"));
-    let rows = README[start..].lines().skip(2).take_while(|line| line.starts_with('|'));
+    let start = LOGS.find(heading).unwrap_or_else(|| panic!("no table {heading:?}"));
+    let rows = LOGS[start..].lines().skip(2).take_while(|line| line.starts_with('|'));
     rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
