@@ -52,4 +52,5 @@ pub use access::origin::{InvalidOrigin, Origin};
 pub use http::network::{InvalidNetwork, Network};
 pub use server::relay::{Config, Relay, RelayHandle};
 pub use telemetry::counters::Counters;
-pub use telemetry::events::{Outcome, Rejection};
+pub use telemetry::events::Outcome;
+pub use telemetry::rejection::Rejection;

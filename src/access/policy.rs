@@ -9,6 +9,7 @@ use crate::access::access_tokens::AccessTokens;
 use crate::access::origin::Origin;
 use crate::pairing::pair_code::PairCode;
 use crate::pairing::query;
+use crate::telemetry::rejection::Rejection;
 
 /// What is asked of those who want to join.
 #[derive(Debug, Default)]
@@ -22,26 +23,18 @@ pub(crate) struct Policy {
     pub(crate) min_code_length: usize,
 }
 
-/// What a request to join lacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Denial {
-    Origin,
-    Token,
-    PairCode,
-}
-
 impl Policy {
     /// The code that an opening handshake asks for, if its client may have it.
-    pub(crate) fn admit(&self, target: &str, headers: &HeaderMap) -> Result<PairCode, Denial> {
+    pub(crate) fn admit(&self, target: &str, headers: &HeaderMap) -> Result<PairCode, Rejection> {
         if !self.allows_origin(headers) {
-            return Err(Denial::Origin);
+            return Err(Rejection::Origin);
         }
         if !self.allows_access(target, headers) {
-            return Err(Denial::Token);
+            return Err(Rejection::Token);
         }
-        let code = PairCode::from_target(target).map_err(|_| Denial::PairCode)?;
+        let code = PairCode::from_target(target).map_err(|_| Rejection::PairCode)?;
         if code.characters() < self.min_code_length {
-            return Err(Denial::PairCode);
+            return Err(Rejection::PairCode);
         }
         Ok(code)
     }

@@ -29,18 +29,19 @@ use super::client_address::Caller;
 use super::deadline::{Deadline, Timed};
 use super::heads::Heads;
 use super::proxy_protocol::{self, Preamble};
-use super::rejection::{Answer, Refusal};
+use super::rejection::{Answer, Rejected};
 use super::request::{Route, announces_body, asks_for_websocket, route};
 use crate::access::policy::Policy;
 use crate::http::network::{Network, is_trusted};
 use crate::limits::client_limits::{ClientGuard, ClientLimits};
 use crate::limits::slots::{Slot, Slots};
-use crate::pairing::seats::{Claim, NoSeat, Seats};
+use crate::pairing::seats::{Claim, Seats};
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 use crate::runtime::transport::Transport;
 use crate::telemetry::counters::Telemetry;
-use crate::telemetry::events::{Rejection, RejectionRecorder};
+use crate::telemetry::events::RejectionRecorder;
+use crate::telemetry::rejection::Rejection;
 
 /// How large the head of a request may be, in bytes. Browsers with many cookies send half of it.
 const HEAD_SIZE: usize = 16 * 1024;
@@ -166,16 +167,16 @@ async fn speak<T: Transport>(
         recorder.learn(caller_is.client(request.headers()));
         let stopping = async {
             door_closed.clone().wait().await;
-            Err(Refusal::NoSeat(NoSeat::Stopping))
+            Err(Rejection::Stopping.into())
         };
         // Who is waiting for the answers of a pair need not wait for them any more.
         let answer = answer(&request, caller_is, door, worker).or(stopping).await.map(|(answer, claim)| {
             *claimed_by.borrow_mut() = claim;
             answer
         });
-        let answer = answer.unwrap_or_else(|refusal| {
-            let mut answer = refusal.into_answer();
-            recorder.rejected(refusal.reason(), Some(answer.status().as_u16()));
+        let answer = answer.unwrap_or_else(|Rejected { reason, answer }| {
+            let mut answer = answer.unwrap_or_default();
+            recorder.rejected(reason, Some(answer.status().as_u16()));
             // Otherwise hyper adds `keep-alive` to it for a client of HTTP/1.0 that asks for it.
             *answer.version_mut() = request.version();
             answer
@@ -290,14 +291,14 @@ async fn answer(
     caller: &Caller<'_>,
     door: &Door,
     worker: usize,
-) -> Result<(Answer, Option<Claim>), Refusal> {
+) -> Result<(Answer, Option<Claim>), Rejected> {
     if asks_for_websocket(request.headers()) {
         // Before anything else: whoever tries codes or tokens is refused most of the time.
-        caller.ask(request.headers()).map_err(Refusal::Excess)?;
+        caller.ask(request.headers())?;
     }
     match route(request, &door.policy)? {
         Route::Join(code, answer) => {
-            let claim = door.seats.join(code, worker).await.map_err(Refusal::NoSeat)?;
+            let claim = door.seats.join(code, worker).await?;
             Ok((answer, Some(claim)))
         }
         Route::Health => {
@@ -362,11 +363,11 @@ mod tests {
     fn status(seats: &Arc<Seats>, target: &str) -> (u16, bool) {
         match ask(seats, target) {
             Ok((answer, claim)) => (answer.status().as_u16(), claim.is_some()),
-            Err(refusal) => (refusal.into_answer().status().as_u16(), false),
+            Err(rejected) => (rejected.answer.unwrap().status().as_u16(), false),
         }
     }
 
-    fn ask(seats: &Arc<Seats>, target: &str) -> Result<(Answer, Option<Claim>), Refusal> {
+    fn ask(seats: &Arc<Seats>, target: &str) -> Result<(Answer, Option<Claim>), Rejected> {
         let door = door(seats);
         let caller = Caller::new(&door, Ipv4Addr::LOCALHOST.into());
         block_on(answer(&upgrade(target), &caller, &door, 0))
@@ -456,10 +457,9 @@ mod tests {
     fn a_relay_that_stops_refuses_and_says_when_to_come_back() {
         let seats = Seats::roomy(Arc::new(SystemClock));
         block_on(seats.close());
-        let refusal = ask(&seats, "/?pair=x").unwrap_err();
-        assert_eq!(refusal, Refusal::NoSeat(NoSeat::Stopping));
-        let answer = refusal.into_answer();
-        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let Rejected { reason, answer } = ask(&seats, "/?pair=x").unwrap_err();
+        let answer = answer.unwrap();
+        assert_eq!((reason, answer.status()), (Rejection::Stopping, StatusCode::SERVICE_UNAVAILABLE));
         assert!(answer.headers().contains_key(header::RETRY_AFTER));
     }
 }

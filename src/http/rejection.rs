@@ -1,4 +1,4 @@
-//! Why a client is not let in, and how it is told.
+//! The answers to requests that are rejected.
 
 use std::time::Duration;
 
@@ -7,90 +7,99 @@ use hyper::body::Bytes;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use crate::access::policy::Denial;
 use crate::limits::clients::Excess;
-use crate::pairing::seats::NoSeat;
-use crate::telemetry::events::Rejection;
+use crate::telemetry::rejection::Rejection;
 
 /// The answer to a request.
 pub(super) type Answer = Response<Full<Bytes>>;
 
-/// Why a request is refused before it becomes a WebSocket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    TargetTooLong,
-    Host,
-    NotFound,
-    Method { allow: &'static str },
-    Version,
-    Handshake(&'static str),
-    Excess(Excess),
-    Denied(Denial),
-    NoSeat(NoSeat),
+/// When a client may come again that finds no room, in seconds.
+const RETRY_AFTER: u64 = 5;
+
+/// A rejection and its answer.
+#[derive(Debug)]
+pub(super) struct Rejected {
+    pub(super) reason: Rejection,
+    /// None: the connection is closed without an answer.
+    pub(super) answer: Option<Answer>,
 }
 
-impl Refusal {
-    /// What it is called in logs and counters.
-    pub(super) fn reason(self) -> Rejection {
-        match self {
-            Self::TargetTooLong => Rejection::TargetTooLong,
-            Self::Host => Rejection::Host,
-            Self::NotFound => Rejection::NotFound,
-            Self::Method { .. } => Rejection::Method,
-            Self::Version => Rejection::Version,
-            Self::Handshake(_) => Rejection::Handshake,
-            Self::Denied(Denial::Origin) => Rejection::Origin,
-            Self::Denied(Denial::Token) => Rejection::Token,
-            Self::Denied(Denial::PairCode) => Rejection::PairCode,
-            Self::Excess(Excess::Connections) => Rejection::Connections,
-            Self::Excess(Excess::Joins { .. }) => Rejection::Requests,
-            Self::NoSeat(NoSeat::Occupied(_)) => Rejection::PairFull,
-            Self::NoSeat(NoSeat::Full) => Rejection::RelayFull,
-            Self::NoSeat(NoSeat::Stopping) => Rejection::Stopping,
+impl From<Rejection> for Rejected {
+    fn from(reason: Rejection) -> Self {
+        let (status, body) = match reason {
+            Rejection::TargetTooLong => (StatusCode::URI_TOO_LONG, "request target too long"),
+            Rejection::Host => (StatusCode::BAD_REQUEST, "exactly one Host header required"),
+            Rejection::NotFound => (StatusCode::NOT_FOUND, "not found: connect to /?pair=CODE with a WebSocket"),
+            Rejection::Method => (StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
+            Rejection::Version => (StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 required"),
+            Rejection::Handshake => (StatusCode::BAD_REQUEST, "invalid opening handshake"),
+            Rejection::Origin => (StatusCode::FORBIDDEN, "origin not allowed"),
+            Rejection::Token => (StatusCode::UNAUTHORIZED, "access token required"),
+            Rejection::PairCode => (StatusCode::BAD_REQUEST, "missing or invalid pair code"),
+            Rejection::Connections => (StatusCode::TOO_MANY_REQUESTS, "too many connections"),
+            Rejection::Requests => (StatusCode::TOO_MANY_REQUESTS, "too many requests"),
+            Rejection::PairFull => (StatusCode::CONFLICT, "pair is full"),
+            Rejection::RelayFull => (StatusCode::SERVICE_UNAVAILABLE, "relay is full"),
+            Rejection::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "relay stopping"),
+            Rejection::ProxyHeader | Rejection::Malformed | Rejection::Timeout | Rejection::Crowded => {
+                return Self { reason, answer: None };
+            }
+        };
+        let rejected = Self { reason, answer: Some(answer(status, body)) };
+        match reason {
+            Rejection::Version => rejected.with(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
+            Rejection::Token => rejected.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            Rejection::Connections | Rejection::RelayFull | Rejection::Stopping => {
+                rejected.with(header::RETRY_AFTER, RETRY_AFTER.into())
+            }
+            _ => rejected,
         }
     }
+}
 
-    /// The refusal as a response with a body of one line.
-    pub(super) fn into_answer(self) -> Answer {
-        let (status, body) = match self {
-            Self::TargetTooLong => (StatusCode::URI_TOO_LONG, "request target too long"),
-            Self::Host => (StatusCode::BAD_REQUEST, "exactly one Host header required"),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not found: connect to /?pair=CODE with a WebSocket"),
-            Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
-            Self::Version => (StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 required"),
-            Self::Handshake(reason) => (StatusCode::BAD_REQUEST, reason),
-            Self::Excess(Excess::Connections) => (StatusCode::TOO_MANY_REQUESTS, "too many connections"),
-            Self::Excess(Excess::Joins { .. }) => (StatusCode::TOO_MANY_REQUESTS, "too many requests"),
-            Self::Denied(Denial::Origin) => (StatusCode::FORBIDDEN, "origin not allowed"),
-            Self::Denied(Denial::Token) => (StatusCode::UNAUTHORIZED, "access token required"),
-            Self::Denied(Denial::PairCode) => (StatusCode::BAD_REQUEST, "missing or invalid pair code"),
-            Self::NoSeat(NoSeat::Occupied(_)) => (StatusCode::CONFLICT, "pair is full"),
-            Self::NoSeat(NoSeat::Full) => (StatusCode::SERVICE_UNAVAILABLE, "relay is full"),
-            Self::NoSeat(NoSeat::Stopping) => (StatusCode::SERVICE_UNAVAILABLE, "relay stopping"),
-        };
-        let mut answer = Answer::new(Full::from(format!("{body}\n")));
-        *answer.status_mut() = status;
-        let mut put = |name: HeaderName, value| answer.headers_mut().insert(name, value);
-        let mut set = |name, value| put(name, HeaderValue::from_static(value));
-        set(header::CONTENT_TYPE, "text/plain; charset=utf-8");
-        set(header::CONNECTION, "close");
-        // A cache may keep a 404, a 405 or a 414 without being told to (RFC 9110, section 15.1), and answer for the relay.
-        set(header::CACHE_CONTROL, "no-store");
-        match self {
-            Self::Method { allow } => set(header::ALLOW, allow),
-            Self::Denied(Denial::Token) => set(header::WWW_AUTHENTICATE, "Bearer"),
-            Self::Version => set(header::SEC_WEBSOCKET_VERSION, "13"),
-            Self::NoSeat(NoSeat::Full | NoSeat::Stopping) | Self::Excess(Excess::Connections) => {
-                set(header::RETRY_AFTER, "5")
+impl From<Excess> for Rejected {
+    fn from(excess: Excess) -> Self {
+        match excess {
+            Excess::Connections => Rejection::Connections.into(),
+            Excess::Joins { wait } => {
+                Self::from(Rejection::Requests).with(header::RETRY_AFTER, whole_seconds(wait).into())
             }
-            Self::Excess(Excess::Joins { wait }) => put(header::RETRY_AFTER, whole_seconds(wait).into()),
-            _ => None,
-        };
-        answer
+        }
     }
 }
 
-/// Rounded up, so that who comes back then is not too early.
+impl Rejected {
+    /// A rejection of the request's method.
+    pub(super) fn method(allow: &'static str) -> Self {
+        Self::from(Rejection::Method).with(header::ALLOW, HeaderValue::from_static(allow))
+    }
+
+    /// A rejection of the opening handshake, with what is wrong in it.
+    pub(super) fn handshake(fault: &'static str) -> Self {
+        Self { reason: Rejection::Handshake, answer: Some(answer(StatusCode::BAD_REQUEST, fault)) }
+    }
+
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        if let Some(answer) = &mut self.answer {
+            answer.headers_mut().insert(name, value);
+        }
+        self
+    }
+}
+
+/// An answer with a body of one line, behind which the connection ends.
+fn answer(status: StatusCode, body: &str) -> Answer {
+    let mut answer = Answer::new(Full::from(format!("{body}\n")));
+    *answer.status_mut() = status;
+    let mut set = |name, value| answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    set(header::CONTENT_TYPE, "text/plain; charset=utf-8");
+    set(header::CONNECTION, "close");
+    // A cache may keep a 404, a 405 or a 414 without being told to (RFC 9110, section 15.1), and answer for the relay.
+    set(header::CACHE_CONTROL, "no-store");
+    answer
+}
+
+/// The duration in seconds, rounded up: a client that waits for so long does not come too early.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
@@ -100,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_comes_back_when_told_to_is_not_too_early() {
+    fn retry_after_is_rounded_up() {
         for (wait, seconds) in [(1, 1), (999_999_999, 1), (1_000_000_000, 1), (1_000_000_001, 2)] {
             assert_eq!(whole_seconds(Duration::from_nanos(wait)), seconds);
         }

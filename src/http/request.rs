@@ -6,9 +6,10 @@ use http_body_util::Full;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Uri, Version};
 
-use super::rejection::{Answer, Refusal};
+use super::rejection::{Answer, Rejected};
 use crate::access::policy::Policy;
 use crate::pairing::pair_code::PairCode;
+use crate::telemetry::rejection::Rejection;
 
 /// How long a request line may be, in bytes: what RFC 9112, section 3, recommends, and twenty times the longest code.
 const REQUEST_LINE: usize = 8 * 1024;
@@ -22,33 +23,33 @@ pub(super) enum Route {
 }
 
 /// Decides what a request means.
-pub(super) fn route(request: &Request<impl Sized>, policy: &Policy) -> Result<Route, Refusal> {
+pub(super) fn route(request: &Request<impl Sized>, policy: &Policy) -> Result<Route, Rejected> {
     check_head(request)?;
     let method = request.method();
     if !asks_for_websocket(request.headers()) {
         let health = matches!(request.uri().path(), "/health" | "/health/");
         return match *method {
             Method::GET | Method::HEAD if health => Ok(Route::Health),
-            Method::GET | Method::HEAD => Err(Refusal::NotFound),
-            _ if health => Err(Refusal::Method { allow: "GET, HEAD" }),
-            _ => Err(Refusal::Method { allow: "GET" }),
+            Method::GET | Method::HEAD => Err(Rejection::NotFound.into()),
+            _ if health => Err(Rejected::method("GET, HEAD")),
+            _ => Err(Rejected::method("GET")),
         };
     }
     let mut answer = create_response_with_body(&plainly(request), Full::default).map_err(|error| match error {
-        Error::Protocol(ProtocolError::WrongHttpMethod) => Refusal::Method { allow: "GET" },
-        Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => Refusal::Version,
-        Error::Protocol(ProtocolError::WrongHttpVersion) => Refusal::Handshake("HTTP/1.1 required"),
+        Error::Protocol(ProtocolError::WrongHttpMethod) => Rejected::method("GET"),
+        Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => Rejection::Version.into(),
+        Error::Protocol(ProtocolError::WrongHttpVersion) => Rejected::handshake("HTTP/1.1 required"),
         Error::Protocol(ProtocolError::MissingConnectionUpgradeHeader) => {
-            Refusal::Handshake("Connection: Upgrade required (a proxy has to pass it on)")
+            Rejected::handshake("Connection: Upgrade required (a proxy has to pass it on)")
         }
-        _ => Refusal::Handshake("missing or invalid Sec-WebSocket-Key"),
+        _ => Rejected::handshake("missing or invalid Sec-WebSocket-Key"),
     })?;
     if announces_body(request.headers()) {
-        return Err(Refusal::Handshake("a body is not allowed on an upgrade"));
+        return Err(Rejected::handshake("a body is not allowed on an upgrade"));
     }
     let protocol = first_protocol(request.headers())?;
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let code = policy.admit(target, request.headers()).map_err(Refusal::Denied)?;
+    let code = policy.admit(target, request.headers())?;
     // Browsers fail the connection if they offered subprotocols and none is chosen. The endpoints know which they
     // speak; the relay takes the first.
     if let Some(protocol) = protocol {
@@ -58,16 +59,16 @@ pub(super) fn route(request: &Request<impl Sized>, policy: &Policy) -> Result<Ro
 }
 
 /// What every request has to keep to, whatever it asks for. The rest of it is hyper's.
-fn check_head(request: &Request<impl Sized>) -> Result<(), Refusal> {
+fn check_head(request: &Request<impl Sized>) -> Result<(), Rejection> {
     // The method, the target without its fragment, `HTTP/1.1`, and two spaces.
     if request.method().as_str().len() + target_length(request.uri()) + 10 > REQUEST_LINE {
-        return Err(Refusal::TargetTooLong);
+        return Err(Rejection::TargetTooLong);
     }
     // RFC 9112, section 3.2. HTTP/1.0 need not have one, but two are as contradictory there.
     match request.headers().get_all(header::HOST).iter().count() {
         1 => Ok(()),
         0 if request.version() < Version::HTTP_11 => Ok(()),
-        _ => Err(Refusal::Host),
+        _ => Err(Rejection::Host),
     }
 }
 
@@ -94,11 +95,11 @@ pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
 ///
 /// RFC 6455, section 4.1, item 10, tells clients to offer none twice. Section 4.2.1 does not tell servers to check it, and
 /// the choice of the first is the same with and without a repetition: such clients are let in.
-fn first_protocol(headers: &HeaderMap) -> Result<Option<HeaderValue>, Refusal> {
+fn first_protocol(headers: &HeaderMap) -> Result<Option<HeaderValue>, Rejected> {
     let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
     let is_readable = lines.iter().all(|line| line.to_str().is_ok());
     if !is_readable || !elements(headers, header::SEC_WEBSOCKET_PROTOCOL).all(is_token) {
-        return Err(Refusal::Handshake("invalid Sec-WebSocket-Protocol"));
+        return Err(Rejected::handshake("invalid Sec-WebSocket-Protocol"));
     }
     Ok(elements(headers, header::SEC_WEBSOCKET_PROTOCOL).next().and_then(|first| HeaderValue::from_str(first).ok()))
 }

@@ -26,6 +26,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 use crate::telemetry::counters::Counts;
 use crate::telemetry::events::ConnectionRecord;
+use crate::telemetry::rejection::Rejection;
 
 /// How long a client waits for the permit of a connection that is ending, and how often it tries. The end is a matter of a turn
 /// of an executor.
@@ -90,17 +91,6 @@ pub(crate) struct Claim {
     pub(crate) worker: usize,
     /// Counts the connection, for as long as it lives.
     pub(crate) permit: ConnectionPermit,
-}
-
-/// Why no seat could be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoSeat {
-    /// Both seats of this code are taken, by these.
-    Occupied([ConnId; 2]),
-    /// There are as many connections, codes or waiting sides as there may be.
-    Full,
-    /// The relay stops.
-    Stopping,
 }
 
 /// A connection's place in the table, for as long as it lives.
@@ -181,10 +171,10 @@ impl Seats {
 
     /// Takes a seat at `code`. If both are taken, their clients are asked whether they are still there: the owner of a code whose
     /// connection has silently died need not wait until a keepalive ping finds that out.
-    pub(crate) async fn join(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, NoSeat> {
+    pub(crate) async fn join(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, Rejection> {
         match self.claim_with_room(&code, worker, false).await {
-            Err(occupied @ NoSeat::Occupied(sides)) => {
-                let Some(probe) = self.probe(sides) else { return Err(occupied) };
+            Err(Rejection::PairFull) => {
+                let Some(probe) = self.probe(&code) else { return Err(Rejection::PairFull) };
                 probe.settle().await;
                 self.claim_with_room(&code, worker, true).await
             }
@@ -199,15 +189,15 @@ impl Seats {
         code: &PairCode,
         worker: usize,
         has_departed: bool,
-    ) -> Result<Claim, NoSeat> {
+    ) -> Result<Claim, Rejection> {
         let mut waits = has_departed;
         for nth in 0..TRIES {
             match self.claim(code.clone(), worker) {
-                Err(NoSeat::Full) if self.permits.is_empty() => {
+                Err(Rejection::RelayFull) if self.permits.is_empty() => {
                     // One is enough, and takes a moment to end.
                     waits |= nth == 0 && self.lingering.revoke_oldest();
                     if !waits {
-                        return Err(NoSeat::Full);
+                        return Err(Rejection::RelayFull);
                     }
                     self.clock.sleep_until(self.clock.now() + TRY_AGAIN).await;
                 }
@@ -233,7 +223,7 @@ impl Seats {
     }
 
     /// Takes a seat at `code` for a connection that is being admitted on `worker`.
-    pub(crate) fn claim(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, NoSeat> {
+    pub(crate) fn claim(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, Rejection> {
         let (near, far) = link();
         let permit = self.permits.take();
         let (now, met) = (self.clock.now(), Arc::default());
@@ -241,11 +231,11 @@ impl Seats {
         let parked = Box::new(Parked { far, met: Arc::clone(&met), worker, allowance: allowance.clone() });
         let mut state = self.lock();
         if !state.open {
-            return Err(NoSeat::Stopping);
+            return Err(Rejection::Stopping);
         }
         let Some(permit) = permit else {
             // If these are gone there are permits, too.
-            return Err(state.table.pair(&code).map_or(NoSeat::Full, NoSeat::Occupied));
+            return Err(if state.table.pair(&code).is_some() { Rejection::PairFull } else { Rejection::RelayFull });
         };
         let admission = state.table.connect(code, parked, now);
         if let Ok(Admission::Waiting { id, .. } | Admission::Paired { id, .. }) = admission {
@@ -267,8 +257,8 @@ impl Seats {
                 let record = ConnectionRecord::second(id.number(), now, met);
                 Ok(Claim { seat: self.seat(id), end: far, record, worker, allowance, permit })
             }
-            Err(Refusal::Occupied { sides, .. }) => Err(NoSeat::Occupied(sides)),
-            Err(Refusal::Full { .. }) => Err(NoSeat::Full),
+            Err(Refusal::Occupied { .. }) => Err(Rejection::PairFull),
+            Err(Refusal::Full { .. }) => Err(Rejection::RelayFull),
         }
     }
 
@@ -309,8 +299,8 @@ impl Seats {
         end_waits(|most| self.lock().table.drain_some(most), CloseCause::Stopping).await;
     }
 
-    /// Asks both sides of a pair, unless there are no probes, or one is under way, or both have just answered.
-    fn probe(self: &Arc<Self>, sides: [ConnId; 2]) -> Option<Probe> {
+    /// Probes both sides of the pair with this code, unless there are no probes, one is under way, or both have just answered.
+    fn probe(self: &Arc<Self>, code: &PairCode) -> Option<Probe> {
         if self.probe_timeout.is_zero() {
             return None;
         }
@@ -319,6 +309,7 @@ impl Seats {
         if !state.table.has_room_to_wait() {
             return None; // the third could not have the seat
         }
+        let sides = state.table.pair(code)?;
         let (asked, answered, tasks) = state.occupants.ask(sides, now)?;
         drop(state);
         self.probes.fetch_add(1, Ordering::Release);

@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::telemetry::events::{Outcome, Rejection};
+use crate::telemetry::events::Outcome;
+use crate::telemetry::rejection::Rejection;
 use crate::websocket::reframer::Tally;
 
 /// Counters since the start. They are independent of each other, hence the relaxed ordering.

@@ -18,75 +18,11 @@ use log::{debug, info, warn};
 
 use crate::pairing::link::CloseCause;
 use crate::telemetry::counters::Telemetry;
+use crate::telemetry::rejection::Rejection;
+use crate::telemetry::words::words;
 
 /// Whose events these are. A logger tells them from those of other crates by it, some of which tell what clients say.
 const TARGET: &str = "arc_relay";
-
-/// An enum whose variants have names for logs and counters.
-macro_rules! words {
-    ($(#[$about:meta])* $name:ident { $($(#[$meaning:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$about])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[non_exhaustive]
-        pub enum $name {
-            $($(#[$meaning])* $variant,)+
-        }
-
-        impl $name {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-
-            /// Its name in logs. Stable: it can be searched for.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $word,)+
-                }
-            }
-        }
-    };
-}
-
-words! {
-    /// Why a client was not let in.
-    Rejection {
-        /// By the PROXY protocol: it is not a proxy that is trusted, or what it sent first is no header.
-        ProxyHeader = "proxy_header",
-        /// Its request line is too long.
-        TargetTooLong = "target_too_long",
-        /// It sent no `Host`, or several.
-        Host = "host",
-        /// It asked for neither a WebSocket nor `/health`.
-        NotFound = "not_found",
-        /// It used another method than GET.
-        Method = "method",
-        /// It speaks another version of WebSocket.
-        Version = "version",
-        /// Its opening handshake is not as in RFC 6455.
-        Handshake = "handshake",
-        /// It comes from a site that is not allowed.
-        Origin = "origin",
-        /// It has no access token.
-        Token = "token",
-        /// It named no pair code, or none that is accepted.
-        PairCode = "pair_code",
-        /// It has as many connections as it may.
-        Connections = "connections",
-        /// It asked to join more often than it may.
-        Requests = "requests",
-        /// Two are joined with its code already.
-        PairFull = "pair_full",
-        /// As many codes are in use as the relay may hold.
-        RelayFull = "relay_full",
-        /// The relay stops.
-        Stopping = "stopping",
-        /// What it sent is not HTTP, or too much of it.
-        Malformed = "malformed",
-        /// It took too long for a request, also for another one on a connection that is kept, or for taking the answer.
-        Timeout = "timeout",
-        /// It was the oldest at the front door when there was no room for more.
-        Crowded = "crowded",
-    }
-}
 
 words! {
     /// How a WebSocket ended: what came first.

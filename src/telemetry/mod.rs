@@ -1,2 +1,4 @@
 pub(crate) mod counters;
 pub(crate) mod events;
+pub(crate) mod rejection;
+mod words;
