@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
 
-use crate::http::network::{behind_proxies, is_trusted};
-use crate::http::opening::Door;
+use super::context::HandshakeContext;
+use super::network::{behind_proxies, is_trusted};
 use crate::limits::client_limits::ClientGuard;
 use crate::limits::clients::{Client, Excess};
 
@@ -16,7 +16,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Whoever is on a connection.
 pub(super) struct Caller<'a> {
-    door: &'a Door,
+    door: &'a HandshakeContext,
     /// What is connected: a client, or a proxy.
     peer: IpAddr,
     /// Its place among its client's connections, if they are counted, and it was not one too many when it came.
@@ -25,7 +25,7 @@ pub(super) struct Caller<'a> {
 
 impl<'a> Caller<'a> {
     /// A new connection. One too many is not turned away before it asks to join: it may have come for `/health`.
-    pub(super) fn new(door: &'a Door, peer: IpAddr) -> Self {
+    pub(super) fn new(door: &'a HandshakeContext, peer: IpAddr) -> Self {
         // Whom a proxy asks for is not known before the first request, and may be another one in the next.
         let is_client = !is_trusted(peer, &door.trusted_proxies);
         let client_guard = if is_client { door.client_limits.arrive(Client::from(peer)).ok().flatten() } else { None };

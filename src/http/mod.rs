@@ -1,4 +1,5 @@
 pub(crate) mod client_address;
+pub(crate) mod context;
 pub(crate) mod deadline;
 pub(crate) mod heads;
 pub(crate) mod network;

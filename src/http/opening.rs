@@ -10,7 +10,6 @@ use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -26,20 +25,19 @@ use serde_json::json;
 use smol_hyper::rt::FuturesIo;
 
 use super::client_address::Caller;
+use super::context::HandshakeContext;
 use super::deadline::{Deadline, Timed};
 use super::heads::Heads;
 use super::proxy_protocol::{self, Preamble};
 use super::rejection::{Answer, Rejected};
 use super::request::{Route, announces_body, asks_for_websocket, route};
-use crate::access::policy::Policy;
-use crate::http::network::{Network, is_trusted};
-use crate::limits::client_limits::{ClientGuard, ClientLimits};
-use crate::limits::slots::{Slot, Slots};
-use crate::pairing::seats::{Claim, Seats};
+use crate::http::network::is_trusted;
+use crate::limits::client_limits::ClientGuard;
+use crate::limits::slots::Slot;
+use crate::pairing::seats::Claim;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 use crate::runtime::transport::Transport;
-use crate::telemetry::counters::Telemetry;
 use crate::telemetry::events::RejectionRecorder;
 use crate::telemetry::rejection::Rejection;
 
@@ -66,30 +64,11 @@ pub(crate) struct Admitted<T> {
     pub(crate) client_guard: Option<Box<ClientGuard>>,
 }
 
-/// What the front door goes by. All workers share it.
-#[derive(Debug)]
-pub(crate) struct Door {
-    pub(crate) handshakes: Arc<Slots>,
-    /// How long a client may take for the head of a request, and then for its answer.
-    pub(crate) handshake_timeout: Duration,
-    pub(crate) policy: Policy,
-    pub(crate) client_limits: Arc<ClientLimits>,
-    /// Whose word counts for whom they ask.
-    pub(crate) trusted_proxies: Vec<Network>,
-    /// Whether every connection has to begin with a header of the PROXY protocol.
-    pub(crate) proxy_protocol: bool,
-    pub(crate) seats: Arc<Seats>,
-    pub(crate) telemetry: Arc<Telemetry>,
-    /// Whether clients' addresses are told.
-    pub(crate) log_addresses: bool,
-    pub(crate) clock: Arc<dyn Clock>,
-}
-
 /// Speaks HTTP on a new connection from `peer` until it has become a WebSocket or has ended.
 pub(crate) async fn receive<T: Transport>(
     stream: T,
     peer: IpAddr,
-    door: &Door,
+    door: &HandshakeContext,
     worker: usize,
     mut stop: Stop,
 ) -> Option<Admitted<T>> {
@@ -153,7 +132,7 @@ struct Handshake<'a, T> {
 /// Speaks HTTP with a client that has begun to.
 async fn speak<T: Transport>(
     handshake: Handshake<'_, T>,
-    door: &Door,
+    door: &HandshakeContext,
     worker: usize,
     mut stop: Stop,
 ) -> Option<Admitted<T>> {
@@ -259,7 +238,7 @@ async fn speak<T: Transport>(
 }
 
 /// Whose connection it is, as a proxy says, and what was read behind that. Otherwise it is closed without a word.
-async fn introduce(stream: impl Transport, peer: IpAddr, door: &Door) -> io::Result<(Caller<'_>, Bytes)> {
+async fn introduce(stream: impl Transport, peer: IpAddr, door: &HandshakeContext) -> io::Result<(Caller<'_>, Bytes)> {
     if !door.trusted_proxies.is_empty() && !is_trusted(peer, &door.trusted_proxies) {
         // Who has only looked whether there is anybody has asked for nothing.
         let mut stream = stream;
@@ -289,7 +268,7 @@ async fn linger(mut stream: impl Transport, clock: &dyn Clock) {
 async fn answer(
     request: &Request<impl Sized>,
     caller: &Caller<'_>,
-    door: &Door,
+    door: &HandshakeContext,
     worker: usize,
 ) -> Result<(Answer, Option<Claim>), Rejected> {
     if asks_for_websocket(request.headers()) {
@@ -323,13 +302,18 @@ mod tests {
     //! What cannot be brought about from outside; the rest is in `tests/http.rs`.
 
     use super::*;
+    use crate::access::policy::Policy;
+    use crate::limits::client_limits::ClientLimits;
     use crate::limits::clients::Limits;
+    use crate::limits::slots::Slots;
+    use crate::pairing::seats::Seats;
     use crate::runtime::clock::SystemClock;
     use futures_lite::future::block_on;
     use futures_lite::{AsyncRead, AsyncWrite};
     use hyper::StatusCode;
     use std::net::Ipv4Addr;
     use std::pin::Pin;
+    use std::sync::Arc;
     use std::task::Context;
 
     fn upgrade(target: &str) -> Request<()> {
@@ -343,10 +327,10 @@ mod tests {
             .unwrap()
     }
 
-    fn door(seats: &Arc<Seats>) -> Door {
+    fn door(seats: &Arc<Seats>) -> HandshakeContext {
         let handshakes = Arc::new(Slots::new(1));
         let client_limits = Arc::new(ClientLimits::new(Limits::default(), Arc::new(SystemClock)));
-        Door {
+        HandshakeContext {
             handshakes,
             handshake_timeout: Duration::from_secs(1),
             policy: Policy::default(),

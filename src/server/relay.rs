@@ -17,8 +17,8 @@ use crate::access::origin::Origin;
 use crate::access::policy::Policy;
 use crate::buffers::memory::Memory;
 use crate::connection::keepalive::KeepaliveConfig;
+use crate::http::context::HandshakeContext;
 use crate::http::network::Network;
-use crate::http::opening::Door;
 use crate::limits::capacity::{Capacity, INBOX, Wish};
 use crate::limits::client_limits::ClientLimits;
 use crate::limits::clients::{Limits, MOST_JOINS};
@@ -227,7 +227,7 @@ where
 pub(crate) struct Parts<L: Listener> {
     pub(crate) seats: Arc<Seats>,
     pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) door: Arc<Door>,
+    pub(crate) door: Arc<HandshakeContext>,
     /// Its drop stops the relay.
     pub(crate) request_stop: StopOnDrop,
     pub(crate) acceptor: Acceptor<L>,
@@ -255,7 +255,7 @@ impl<L: Listener> Parts<L> {
             (0..config.workers.get()).map(|_| async_channel::bounded(INBOX)).unzip();
         let client_limits =
             Limits { connections: config.max_connections_per_client, joins_per_minute: config.max_joins_per_minute };
-        let door = Arc::new(Door {
+        let door = Arc::new(HandshakeContext {
             handshakes: Arc::new(Slots::new(capacity.handshakes)),
             handshake_timeout: config.handshake_timeout.min(LONGEST),
             policy: Policy {
@@ -312,7 +312,7 @@ pub struct RelayHandle {
     local_addr: SocketAddr,
     seats: Arc<Seats>,
     telemetry: Arc<Telemetry>,
-    door: Arc<Door>,
+    door: Arc<HandshakeContext>,
     request_stop: StopOnDrop,
     ended: Stop,
 }

@@ -18,7 +18,8 @@ use crate::buffers::memory::Memory;
 use crate::buffers::pool::Pool;
 use crate::connection::keepalive::KeepaliveConfig;
 use crate::connection::{Connection, WorkerContext};
-use crate::http::opening::{self, Admitted, Door};
+use crate::http::context::HandshakeContext;
+use crate::http::opening::{self, Admitted};
 use crate::pairing::seats::Seats;
 use crate::runtime::clock::Clock;
 use crate::runtime::executor::{Executor, Spawn};
@@ -34,7 +35,7 @@ const SHARES: usize = 4;
 /// What all workers share.
 #[derive(Debug)]
 pub(crate) struct Shared<T> {
-    pub(crate) door: Arc<Door>,
+    pub(crate) door: Arc<HandshakeContext>,
     pub(crate) seats: Arc<Seats>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) buffer_memory: Arc<Memory>,

@@ -1,0 +1,31 @@
+//! What all opening handshakes of a relay share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::network::Network;
+use crate::access::policy::Policy;
+use crate::limits::client_limits::ClientLimits;
+use crate::limits::slots::Slots;
+use crate::pairing::seats::Seats;
+use crate::runtime::clock::Clock;
+use crate::telemetry::counters::Telemetry;
+
+/// The settings and shared state of all opening handshakes, on any worker.
+#[derive(Debug)]
+pub(crate) struct HandshakeContext {
+    pub(crate) handshakes: Arc<Slots>,
+    /// How long a client may take for the head of its request, and then for the answer.
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) policy: Policy,
+    pub(crate) client_limits: Arc<ClientLimits>,
+    /// The proxies whose `X-Forwarded-For` or PROXY header counts.
+    pub(crate) trusted_proxies: Vec<Network>,
+    /// Whether every connection has to begin with a header of the PROXY protocol.
+    pub(crate) proxy_protocol: bool,
+    pub(crate) seats: Arc<Seats>,
+    pub(crate) telemetry: Arc<Telemetry>,
+    /// Whether events contain the addresses of clients.
+    pub(crate) log_addresses: bool,
+    pub(crate) clock: Arc<dyn Clock>,
+}
