@@ -2,7 +2,7 @@
 
 mod model;
 
-use arc_relay::internals::pair_table::Capacity;
+use arc_relay::internals::pair_table::TableLimits;
 use model::table::{Operation, run, run_all};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -42,7 +42,7 @@ proptest! {
 fn agrees_with_the_model_in_every_small_world() {
     let steps = std::env::var("ARC_RELAY_STEPS").map_or(7, |steps| steps.parse().expect("a number"));
     for (codes, waiting, all) in [(2, 2, 2_494_671), (1, 1, 1_273_113), (2, 1, 1_497_609)] {
-        let sequences = run_all(steps, Capacity { codes, waiting });
+        let sequences = run_all(steps, TableLimits { codes, waiting });
         println!("{sequences} sequences of {steps} steps, with room for {codes}, of which {waiting} may wait");
         assert!(steps != 7 || sequences == all, "{sequences} are more or less than all of them");
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use arc_relay::internals::buffer::Buffer;
 use arc_relay::internals::pair_code::PairCode;
-use arc_relay::internals::pair_table::{Admission, Capacity, ConnId, Departure, PairTable};
+use arc_relay::internals::pair_table::{Admission, ConnId, Departure, PairTable, TableLimits};
 use arc_relay::internals::reframer::{Event, Reframer};
 use frame::{MASK, frame};
 
@@ -118,7 +118,7 @@ fn rewrite(buffer: &mut Buffer) {
 
 /// A table with this many pair codes, each with one waiting client.
 fn table(codes: usize) -> Table {
-    let mut table = PairTable::new(Duration::from_secs(300), Capacity { codes: usize::MAX, waiting: usize::MAX });
+    let mut table = PairTable::new(Duration::from_secs(300), TableLimits { codes: usize::MAX, waiting: usize::MAX });
     let now = Instant::now();
     for nth in 0..codes {
         let _waiting = table.connect(code(nth), (), now).expect("there is room");

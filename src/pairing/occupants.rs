@@ -122,13 +122,13 @@ impl Occupants {
 mod tests {
     use super::*;
     use crate::pairing::pair_code::PairCode;
-    use crate::pairing::pair_table::{Admission, Capacity, PairTable};
+    use crate::pairing::pair_table::{Admission, PairTable, TableLimits};
     use futures_lite::future::{block_on, poll_once};
 
     /// So many pairs, all of whose sides are occupants.
     fn pairs(count: usize) -> (Occupants, Vec<[ConnId; 2]>) {
         let (mut table, mut occupants) =
-            (PairTable::new(Duration::ZERO, Capacity { codes: count, waiting: count }), Occupants::default());
+            (PairTable::new(Duration::ZERO, TableLimits { codes: count, waiting: count }), Occupants::default());
         let mut enter = |code: &str| match table.connect(PairCode::from_target(code).unwrap(), (), Instant::now()) {
             Ok(Admission::Waiting { id, .. } | Admission::Paired { id, .. }) => id,
             Err(refusal) => panic!("{refusal:?}"),

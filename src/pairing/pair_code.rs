@@ -1,7 +1,7 @@
 //! The pair code out of a request target.
 //!
-//! This file decides which two connections mean the same code, and it does nothing else: no lookups, no I/O. The
-//! counterpart is [`pair_table`](crate::pairing::pair_table), which joins connections whose codes are equal.
+//! This file decides which two connections mean the same code, and it does nothing else: no lookups, no I/O. Its
+//! counterpart is the pair table, which joins connections whose codes are equal.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ pub const MAX_CHARACTERS: usize = 256;
 /// # Examples
 ///
 /// ```
-/// use arc_relay::pair_code::PairCode;
+/// use arc_relay::internals::pair_code::PairCode;
 ///
 /// let encoded = PairCode::from_target("/?pair=blue%2Bwhale")?;
 /// assert_eq!(encoded, PairCode::from_target("/any/path?x=1&pair=blue%2bwhale&pair=ignored")?);
 /// assert_ne!(encoded, PairCode::from_target("/?pair=blue+whale")?); // `+` is a space
 /// assert_eq!(format!("{encoded:?}"), "PairCode(..)");
-/// # Ok::<(), arc_relay::pair_code::InvalidPairCode>(())
+/// # Ok::<(), arc_relay::internals::pair_code::InvalidPairCode>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PairCode(Arc<str>);
@@ -58,10 +58,10 @@ impl PairCode {
     /// # Examples
     ///
     /// ```
-    /// use arc_relay::pair_code::PairCode;
+    /// use arc_relay::internals::pair_code::PairCode;
     ///
     /// assert_eq!(PairCode::from_target("/?pair=%F0%9F%90%8B")?.characters(), 1);
-    /// # Ok::<(), arc_relay::pair_code::InvalidPairCode>(())
+    /// # Ok::<(), arc_relay::internals::pair_code::InvalidPairCode>(())
     /// ```
     pub fn characters(&self) -> usize {
         self.0.chars().count()

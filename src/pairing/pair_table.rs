@@ -16,7 +16,7 @@
 //! Either side of a pair frees the code when it departs; its peer is then no longer known to the table, and the
 //! peer's own `disconnect` finds it `Absent`.
 //!
-//! Memory: one entry for a code in use and one for each connection, bounded by the capacity given to
+//! Memory: one entry for a code in use and one for each connection, bounded by the limits given to
 //! [`PairTable::new`].
 //!
 //! [link]: crate::pairing::link
@@ -103,9 +103,9 @@ enum Slot<H> {
     Paired { a: ConnId, b: ConnId },
 }
 
-/// How much a table may hold at a time.
+/// The limits of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capacity {
+pub struct TableLimits {
     /// Codes in use, those with one side waiting included.
     pub codes: usize,
     /// Codes with one side waiting.
@@ -118,10 +118,10 @@ pub struct Capacity {
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use arc_relay::pair_code::PairCode;
-/// use arc_relay::pair_table::{Admission, Capacity, Departure, PairTable};
+/// use arc_relay::internals::pair_code::PairCode;
+/// use arc_relay::internals::pair_table::{Admission, TableLimits, Departure, PairTable};
 ///
-/// let mut table = PairTable::new(Duration::from_secs(300), Capacity { codes: 1000, waiting: 500 });
+/// let mut table = PairTable::new(Duration::from_secs(300), TableLimits { codes: 1000, waiting: 500 });
 /// let code = PairCode::from_target("/?pair=abc").unwrap();
 /// let now = Instant::now();
 ///
@@ -144,13 +144,13 @@ pub struct PairTable<H> {
     deadlines: BTreeSet<(Instant, ConnId)>,
     next_id: u64,
     ttl: Duration,
-    capacity: Capacity,
+    limits: TableLimits,
 }
 
 impl<H> PairTable<H> {
     /// An empty table, in which a side may wait alone for `ttl`.
-    pub fn new(ttl: Duration, capacity: Capacity) -> Self {
-        Self { slots: HashMap::new(), codes: HashMap::new(), deadlines: BTreeSet::new(), next_id: 0, ttl, capacity }
+    pub fn new(ttl: Duration, limits: TableLimits) -> Self {
+        Self { slots: HashMap::new(), codes: HashMap::new(), deadlines: BTreeSet::new(), next_id: 0, ttl, limits }
     }
 
     /// Seats a new connection at `code`, offering `offered` to a second one that may come later.
@@ -165,7 +165,7 @@ impl<H> PairTable<H> {
     ///
     /// If `now` plus the time to live is beyond what an [`Instant`] can hold (on Linux, billions of years).
     pub fn connect(&mut self, code: PairCode, offered: H, now: Instant) -> Result<Admission<H>, Refusal<H>> {
-        let full = self.slots.len() >= self.capacity.codes || !self.has_room_to_wait();
+        let full = self.slots.len() >= self.limits.codes || !self.has_room_to_wait();
         let id = ConnId(self.next_id);
         let admission = match self.slots.entry(code.clone()) {
             Entry::Vacant(_) if full => return Err(Refusal::Full { offered }),
@@ -263,7 +263,7 @@ impl<H> PairTable<H> {
 
     /// Whether one more side may wait for a second one.
     pub fn has_room_to_wait(&self) -> bool {
-        self.deadlines.len() < self.capacity.waiting
+        self.deadlines.len() < self.limits.waiting
     }
 
     /// The number of codes in use, those with one side waiting included.
@@ -300,7 +300,7 @@ mod tests {
     }
 
     fn table() -> (PairTable<&'static str>, Instant) {
-        (PairTable::new(TTL, Capacity { codes: 2, waiting: 2 }), Instant::now())
+        (PairTable::new(TTL, TableLimits { codes: 2, waiting: 2 }), Instant::now())
     }
 
     fn waiting(table: &mut PairTable<&'static str>, name: &str, now: Instant) -> ConnId {
@@ -403,7 +403,7 @@ mod tests {
 
     #[test]
     fn when_as_many_wait_as_may_another_one_is_refused_but_not_a_second_side() {
-        let mut table = PairTable::new(TTL, Capacity { codes: 9, waiting: 1 });
+        let mut table = PairTable::new(TTL, TableLimits { codes: 9, waiting: 1 });
         let now = Instant::now();
         waiting(&mut table, "x", now);
         assert_eq!(table.connect(code("y"), "no room", now), Err(Refusal::Full { offered: "no room" }));

@@ -14,14 +14,14 @@ use futures_lite::FutureExt;
 use futures_lite::future::yield_now;
 
 use crate::buffers::buffer::Buffer;
-use crate::limits::capacity::Capacity;
+use crate::limits::capacity::EffectiveLimits;
 use crate::limits::pair_rate::{Allowance, Rates};
 use crate::limits::permits::{ConnectionPermit, ConnectionPermits};
 use crate::limits::slots::Slots;
 use crate::pairing::link::{CloseCause, End, link};
 use crate::pairing::occupants::{Asked, Occupants};
 use crate::pairing::pair_code::PairCode;
-use crate::pairing::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
+use crate::pairing::pair_table::{Admission, ConnId, Departure, PairTable, Refusal, TableLimits};
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 use crate::telemetry::counters::Counts;
@@ -145,18 +145,18 @@ impl Drop for Seat {
 impl Seats {
     pub(crate) fn new(
         pair_ttl: Duration,
-        capacity: Capacity,
+        limits: EffectiveLimits,
         probe_timeout: Duration,
         rates: Rates,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let table = PairTable::new(pair_ttl, capacity.table);
+        let table = PairTable::new(pair_ttl, TableLimits { codes: limits.codes, waiting: limits.waiting });
         Self {
             state: Mutex::new(State { table, occupants: Occupants::default(), open: true }),
             first_waits: async_channel::bounded(1),
             probes: AtomicU32::default(),
-            permits: ConnectionPermits::new(capacity.connections),
-            lingering: Arc::new(Slots::new(capacity.lingering)),
+            permits: ConnectionPermits::new(limits.connections),
+            lingering: Arc::new(Slots::new(limits.lingering)),
             probe_timeout,
             rates,
             clock,
@@ -166,7 +166,7 @@ impl Seats {
     /// Seats for tests: enough of them, and nobody is asked anything or limited.
     #[cfg(test)]
     pub(crate) fn roomy(clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self::new(Duration::from_secs(60), Capacity::ROOMY, Duration::ZERO, Rates::default(), clock))
+        Arc::new(Self::new(Duration::from_secs(60), EffectiveLimits::ROOMY, Duration::ZERO, Rates::default(), clock))
     }
 
     /// Takes a seat at `code`. If both are taken, their clients are asked whether they are still there: the owner of a code whose
@@ -370,7 +370,6 @@ impl Drop for Probe {
 mod tests {
     use super::*;
     use crate::pairing::link::Next;
-    use crate::pairing::pair_table;
     use crate::runtime::clock::SystemClock;
     use crate::runtime::reactor::Reactor;
     use std::future::Future;
@@ -400,9 +399,8 @@ mod tests {
         for stops in [false, true] {
             let ttl = if stops { Duration::from_secs(60) } else { Duration::ZERO };
             let clock = Arc::new(SystemClock);
-            let table = pair_table::Capacity { codes: WAITS, waiting: WAITS };
-            let capacity = Capacity { connections: WAITS, table, ..Capacity::ROOMY };
-            let seats = Arc::new(Seats::new(ttl, capacity, Duration::ZERO, Rates::default(), clock));
+            let limits = EffectiveLimits { connections: WAITS, codes: WAITS, waiting: WAITS, ..EffectiveLimits::ROOMY };
+            let seats = Arc::new(Seats::new(ttl, limits, Duration::ZERO, Rates::default(), clock));
             let claim = |nth| seats.claim(PairCode::from_target(&format!("/?pair={nth}")).unwrap(), 0).unwrap();
             let mut claims: Vec<_> = (0..WAITS).map(claim).collect();
             let ended = Reactor::new().unwrap().block_on(async {

@@ -19,7 +19,7 @@ use crate::buffers::memory::Memory;
 use crate::connection::keepalive::KeepaliveConfig;
 use crate::http::context::HandshakeContext;
 use crate::http::network::Network;
-use crate::limits::capacity::{Capacity, INBOX, Wish};
+use crate::limits::capacity::{EffectiveLimits, INBOX, RequestedLimits};
 use crate::limits::client_limits::ClientLimits;
 use crate::limits::clients::{Limits, MOST_JOINS};
 use crate::limits::pair_rate::Rates;
@@ -237,7 +237,7 @@ pub(crate) struct Parts<L: Listener> {
 impl<L: Listener> Parts<L> {
     pub(crate) fn new(config: &Config, listener: L, clock: Arc<dyn Clock>) -> Self {
         let ttl = config.pair_ttl.min(LONGEST);
-        let capacity = Capacity::of_system(Wish {
+        let limits = EffectiveLimits::of_system(RequestedLimits {
             connections: config.max_connections,
             waiting: config.max_waiting,
             pairs: config.max_pairs,
@@ -245,7 +245,7 @@ impl<L: Listener> Parts<L> {
             workers: config.workers.get(),
         });
         let rates = Rates::new(config.max_rate_per_pair, config.max_rate, clock.now());
-        let seats = Seats::new(ttl, capacity, config.probe_timeout.min(LONGEST), rates, Arc::clone(&clock));
+        let seats = Seats::new(ttl, limits, config.probe_timeout.min(LONGEST), rates, Arc::clone(&clock));
         let seats = Arc::new(seats);
         let telemetry = Arc::new(Telemetry::default());
         let (request_stop, stop_requested) = stop();
@@ -256,7 +256,7 @@ impl<L: Listener> Parts<L> {
         let client_limits =
             Limits { connections: config.max_connections_per_client, joins_per_minute: config.max_joins_per_minute };
         let door = Arc::new(HandshakeContext {
-            handshakes: Arc::new(Slots::new(capacity.handshakes)),
+            handshakes: Arc::new(Slots::new(limits.handshakes)),
             handshake_timeout: config.handshake_timeout.min(LONGEST),
             policy: Policy {
                 allowed_origins: config.allowed_origins.clone(),

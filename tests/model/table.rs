@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use arc_relay::internals::link::{CloseCause, End, Next, link};
 use arc_relay::internals::pair_code::PairCode;
-use arc_relay::internals::pair_table::{Admission, Capacity, ConnId, Departure, PairTable, Refusal};
+use arc_relay::internals::pair_table::{Admission, ConnId, Departure, PairTable, Refusal, TableLimits};
 
 /// Short, so that a sequence of small steps in time reaches it.
 const TTL: Duration = Duration::from_millis(100);
 
 /// Few codes make many meetings; less room than there are codes makes the table full now and then.
 const CODES: u8 = 5;
-const CAPACITY: Capacity = Capacity { codes: 4, waiting: 3 };
+const LIMITS: TableLimits = TableLimits { codes: 4, waiting: 3 };
 
 /// Something that happens to the relay. Targets are picked by `nth % count`, so that every sequence is legal.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +59,7 @@ impl Operation {
 ///
 /// If they differ.
 pub fn run(operations: impl IntoIterator<Item = Operation>) {
-    let mut world = World::new(CAPACITY);
+    let mut world = World::new(LIMITS);
     for operation in operations {
         world.apply(operation);
         world.check();
@@ -67,23 +67,23 @@ pub fn run(operations: impl IntoIterator<Item = Operation>) {
     world.end();
 }
 
-/// Runs every sequence of `length` operations on two codes and up to four connections, in a table with this
-/// capacity, on all processors, and returns how many there are. What cannot make a difference is left out: what
+/// Runs every sequence of `length` operations on two codes and up to four connections, in a table with these
+/// limits, on all processors, and returns how many there are. What cannot make a difference is left out: what
 /// departed connections do but depart again, a tick without waiting for it, and sequences that differ only in which code
 /// is called the first.
 ///
 /// # Panics
 ///
 /// If the table and the model differ.
-pub fn run_all(length: usize, capacity: Capacity) -> u64 {
+pub fn run_all(length: usize, limits: TableLimits) -> u64 {
     let mut begun = Vec::new();
-    extend(&mut Vec::new(), length.min(3), capacity, &mut |_, sequence| begun.push(sequence.to_vec()));
+    extend(&mut Vec::new(), length.min(3), limits, &mut |_, sequence| begun.push(sequence.to_vec()));
     let (next, count) = (AtomicUsize::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 while let Some(begin) = begun.get(next.fetch_add(1, Relaxed)) {
-                    extend(&mut begin.clone(), length, capacity, &mut |world, _| {
+                    extend(&mut begin.clone(), length, limits, &mut |world, _| {
                         world.end();
                         count.fetch_add(1, Relaxed);
                     });
@@ -98,10 +98,10 @@ pub fn run_all(length: usize, capacity: Capacity) -> u64 {
 fn extend(
     sequence: &mut Vec<Operation>,
     length: usize,
-    capacity: Capacity,
+    limits: TableLimits,
     visit: &mut impl FnMut(World, &[Operation]),
 ) {
-    let mut world = World::new(capacity);
+    let mut world = World::new(limits);
     sequence.iter().for_each(|&operation| world.apply(operation));
     world.check();
     if sequence.len() == length {
@@ -109,7 +109,7 @@ fn extend(
     }
     for operation in world.possible() {
         sequence.push(operation);
-        extend(sequence, length, capacity, visit);
+        extend(sequence, length, limits, visit);
         sequence.pop();
     }
 }
@@ -147,7 +147,7 @@ struct Side {
 struct World {
     table: PairTable<Handle>,
     /// How many codes there may be.
-    capacity: Capacity,
+    limits: TableLimits,
     now: Instant,
     seats: Vec<Seat>,
     sides: Vec<Side>,
@@ -165,10 +165,10 @@ fn context() -> Context<'static> {
 }
 
 impl World {
-    fn new(capacity: Capacity) -> Self {
+    fn new(limits: TableLimits) -> Self {
         Self {
-            table: PairTable::new(TTL, capacity),
-            capacity,
+            table: PairTable::new(TTL, limits),
+            limits,
             now: Instant::now(),
             seats: Vec::new(),
             sides: Vec::new(),
@@ -235,7 +235,7 @@ impl World {
         let codes = self.waiting().len() + (self.seats.len() - self.waiting().len()) / 2;
         let pair = <[Seat; 2]>::try_from(&there[..]).ok().map(|pair| pair.map(|seat| self.sides[seat.side].id));
         assert_eq!(self.table.pair(&code(number)), pair);
-        let has_room = codes < self.capacity.codes && self.waiting().len() < self.capacity.waiting;
+        let has_room = codes < self.limits.codes && self.waiting().len() < self.limits.waiting;
         let result = self.table.connect(code(number), Handle { owner: new }, self.now);
         let (id, peer) = match (result, &there[..]) {
             (Err(Refusal::Full { offered }), []) if !has_room => return assert_eq!(offered.owner, new),
@@ -431,9 +431,9 @@ impl World {
         assert_eq!(self.table.len(), waiting.len() + pairs);
         assert_eq!(self.table.is_empty(), self.seats.is_empty());
         assert_eq!(self.table.connections(), waiting.len() + 2 * pairs);
-        assert!(self.table.len() <= self.capacity.codes && self.table.waiting() <= self.capacity.waiting);
+        assert!(self.table.len() <= self.limits.codes && self.table.waiting() <= self.limits.waiting);
         assert_eq!(self.table.next_deadline(), waiting.first().map(|seat| seat.deadline));
-        assert_eq!(self.table.has_room_to_wait(), waiting.len() < self.capacity.waiting);
+        assert_eq!(self.table.has_room_to_wait(), waiting.len() < self.limits.waiting);
         for (at, side) in self.sides.iter().enumerate() {
             let seat = self.seats.iter().find(|seat| seat.side == at);
             let peer =
