@@ -34,7 +34,8 @@ use crate::pairing::link::CloseCause;
 use crate::pairing::seats::Claim;
 use crate::runtime::stop::StopOnDrop;
 use crate::runtime::transport::Transport;
-use crate::telemetry::events::{ConnectionRecord, Outcome};
+use crate::telemetry::events::Outcome;
+use crate::telemetry::records::ConnectionRecord;
 use crate::websocket::reframer::Reframer;
 
 use super::closing::Closing;
@@ -122,7 +123,12 @@ impl<T> Connection<T> {
         match (self.given_up, self.outbound.close_cause()) {
             _ if self.is_in_step => Outcome::Panicked,
             (Some(outcome), _) => outcome,
-            (None, Some(close_cause)) => close_cause.into(),
+            (None, Some(close_cause)) => match close_cause {
+                CloseCause::Left => Outcome::PeerLeft,
+                CloseCause::Lost => Outcome::PeerLost,
+                CloseCause::Expired => Outcome::Expired,
+                CloseCause::Stopping => Outcome::Stopped,
+            },
             (None, None) => match self.inbound.outcome() {
                 Some(Outcome::Lost) if self.inbound.has_stalled() || self.outbound.has_stalled() => {
                     // In a takeover probe, the system has found that out for the third client.

@@ -38,7 +38,7 @@ use crate::pairing::seats::Claim;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 use crate::runtime::transport::Transport;
-use crate::telemetry::events::RejectionRecorder;
+use crate::telemetry::records::RejectionRecorder;
 use crate::telemetry::rejection::Rejection;
 
 /// How large the head of a request may be, in bytes. Browsers with many cookies send half of it.

@@ -25,7 +25,7 @@ use crate::pairing::pair_table::{Admission, ConnId, Departure, PairTable, Refusa
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 use crate::telemetry::counters::Counts;
-use crate::telemetry::events::ConnectionRecord;
+use crate::telemetry::records::ConnectionRecord;
 use crate::telemetry::rejection::Rejection;
 
 /// How long a client waits for the permit of a connection that is ending, and how often it tries. The end is a matter of a turn

@@ -11,7 +11,7 @@ use crate::limits::slots::Slots;
 use crate::runtime::stop::{Stop, StopOnDrop, stop};
 use crate::runtime::transport::Listener;
 use crate::server::worker::{Job, Shared, Stage};
-use crate::telemetry::events;
+use crate::telemetry::{events, records};
 
 /// How long to wait after a failed accept, most likely for want of file descriptors: trying again at once would spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -68,7 +68,7 @@ async fn accept<L: Listener>(listener: L, shared: &Shared<L::Socket>, alive: Sto
                 Ok(accepted) => break accepted,
                 // Whatever it is, the next one may be better.
                 Err(error) => {
-                    events::accept_failed(&shared.telemetry, &error);
+                    records::accept_failed(&shared.telemetry, &error);
                     let pause = pause(&error, &shared.door.handshakes);
                     shared.clock.sleep_until(shared.clock.now() + pause).await;
                 }

@@ -1,5 +1,4 @@
-//! What the relay has done so far, in counters that any worker may add to. What each of them counts is said where it can
-//! be read: at [`Counters`].
+//! Counters of what the relay has done, shared by all workers. [`Counters`] documents what each of them counts.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -23,50 +22,50 @@ pub(crate) struct Telemetry {
     accept_errors: AtomicU64,
 }
 
-/// What a relay has done since its start, and what it has at the moment. Each number is right by itself; together they
-/// may be a moment apart.
+/// What a relay has done since its start, and its current state.
+///
+/// Each number is right by itself. Two of them may be a moment apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// WebSockets that are open, those that are being closed included.
+    /// Open WebSockets, closing ones included.
     pub connections: u64,
-    /// Pair codes with one side that waits.
+    /// Pair codes with one side, which waits.
     pub waiting: usize,
     /// Pair codes with two sides.
     pub paired: usize,
-    /// How many clients were not let in, for each reason.
+    /// Rejected clients, by reason.
     pub rejected: Vec<(Rejection, u64)>,
-    /// How many WebSockets have ended, for each way to.
+    /// Ended WebSockets, by outcome.
     pub closed: Vec<(Outcome, u64)>,
-    /// Messages that were forwarded or dropped, and the bytes of the first.
+    /// Messages forwarded and dropped, and the bytes of the forwarded ones.
     pub messages: Tally,
     /// Connections whose closing handshake takes longer than 5 s, because much is in flight to their clients.
     pub lingering: usize,
-    /// Pings that clients were sent because they were quiet, or a third client wanted their seat.
+    /// Pings to clients that were quiet, or for a takeover probe.
     pub pings: u64,
-    /// How often a client was not read from for a while, as a rate was used up.
+    /// Pauses in reading from a client because a rate was used up.
     pub throttled: u64,
-    /// How often there was no buffer of the size that a client's stream asked for, as their memory was used up, and it was
-    /// read from in a small part.
+    /// Reads into a smaller buffer than the client's stream asked for, because the buffers' memory was used up.
     pub squeezed: u64,
-    /// Takeover probes: a pair was asked whether it is there, because a third client wanted a seat.
+    /// Takeover probes: pairs that were asked for a sign of life because a third client wanted a seat.
     pub probes: u64,
     /// Connections that met a bug of the relay.
     pub panics: u64,
-    /// How often a connection could not be accepted.
+    /// Failed accepts.
     pub accept_errors: u64,
 }
 
-/// What the shared table counts.
+/// Numbers from the shared table of pairs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
-    /// Codes with one side.
+    /// Pair codes with one side.
     pub(crate) waiting: usize,
-    /// Codes with two.
+    /// Pair codes with two sides.
     pub(crate) paired: usize,
     /// Takeover probes so far.
     pub(crate) probes: u64,
-    /// Connections whose closing handshake takes long.
+    /// Connections whose closing handshake takes longer than 5 s.
     pub(crate) lingering: usize,
 }
 
@@ -124,9 +123,9 @@ impl Telemetry {
         increment(&self.accept_errors);
     }
 
-    /// All of them, beside what is counted elsewhere.
+    /// All counters, with the numbers from the table.
     pub(crate) fn counters(&self, Counts { waiting, paired, probes, lingering }: Counts) -> Counters {
-        // Those that have ended are read first, as each of them was opened before.
+        // Ends are read before beginnings, so that no end is seen without its beginning.
         let closed: Vec<_> =
             Outcome::ALL.iter().map(|&outcome| (outcome, get(&self.closed[outcome as usize]))).collect();
         let ended: u64 = closed.iter().map(|(_, count)| count).sum();
@@ -161,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_tally_has_grown_by_counts() {
+    fn count_adds_the_growth_of_a_tally() {
         let telemetry = Telemetry::default();
         let tally = |forwarded, dropped, bytes| Tally { forwarded, dropped, bytes };
         telemetry.count(tally(2, 3, 5), tally(2, 7, 5));
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_and_outcome_has_a_counter_of_its_own() {
+    fn reasons_and_outcomes_have_separate_counters() {
         let telemetry = Telemetry::default();
         let times = |nth: usize| 0..=nth;
         for (nth, &reason) in Rejection::ALL.iter().enumerate() {

@@ -1,4 +1,5 @@
 pub(crate) mod counters;
 pub(crate) mod events;
+pub(crate) mod records;
 pub(crate) mod rejection;
 mod words;
