@@ -50,7 +50,8 @@ pub mod internals {
 pub use access::access_tokens::{AccessTokens, NoAccessToken};
 pub use access::origin::{InvalidOrigin, Origin};
 pub use http::network::{InvalidNetwork, Network};
-pub use server::relay::{Config, Relay, RelayHandle};
+pub use server::config::Config;
+pub use server::relay::{Relay, RelayHandle};
 pub use telemetry::counters::Counters;
 pub use telemetry::events::Outcome;
 pub use telemetry::rejection::Rejection;

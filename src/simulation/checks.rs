@@ -10,7 +10,7 @@ use super::network::Cable;
 use super::world::{PAIR_TTL, World};
 use crate::buffers::pool::{LARGEST, SMALLEST};
 use crate::runtime::clock::Clock;
-use crate::server::relay::Config;
+use crate::server::config::Config;
 
 /// How long the relay may keep the socket of a client that makes no progress after its close frame.
 ///

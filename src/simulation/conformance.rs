@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::actor::Actor;
 use super::executor::Random;
 use super::stage::Stage;
-use crate::server::relay::Config;
+use crate::server::config::Config;
 use cases::{Case, cases};
 use verdict::{Received, judge};
 

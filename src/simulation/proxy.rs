@@ -225,7 +225,7 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::relay::Config;
+    use crate::server::config::Config;
     use crate::simulation::actor::{Actor, message};
     use crate::simulation::network::connection;
     use crate::simulation::stage::Stage;

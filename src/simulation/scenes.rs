@@ -13,7 +13,7 @@ use super::proxy::Pace;
 use super::stage::Stage;
 use crate::buffers::pool::LARGEST;
 use crate::runtime::transport::Transport;
-use crate::server::relay::Config;
+use crate::server::config::Config;
 
 /// A reset ends the client's connection at once, and not only after an unanswered ping.
 #[test]

@@ -19,7 +19,8 @@ use crate::limits::client_limits::ClientLimits;
 use crate::pairing::seats::Seats;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::StopOnDrop;
-use crate::server::relay::{Config, Parts};
+use crate::server::config::Config;
+use crate::server::relay::Parts;
 use crate::telemetry::counters::{Counters, Telemetry};
 
 /// More steps than any seed takes. A world that exceeds this limit spins.
@@ -39,16 +40,18 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn start(config: &Config, executor: &Rc<Executor>, clock: Arc<dyn Clock>) -> Self {
         let (arrivals, listener) = listener();
-        let Parts { seats, telemetry, request_stop, acceptor, workers, .. } = Parts::new(config, listener, clock);
-        let client_limits = Arc::clone(&acceptor.shared.door.client_limits);
+        let Parts { request_stop, acceptor, workers } = Parts::new(config.clone(), listener, clock);
+        let door = Arc::clone(&acceptor.relay.door);
         executor.spawn(("acceptor", 0), acceptor.run());
         let mut pools = Vec::new();
         for worker in workers {
             let tasks = Tasks { executor: Rc::clone(executor), worker: worker.index, spawned: RefCell::default() };
-            let pool = Rc::new(Pool::new(Arc::clone(&worker.shared.buffer_memory)));
+            let pool = Rc::new(Pool::new(Arc::clone(&worker.relay.buffer_memory)));
             pools.push(Rc::clone(&pool));
             executor.spawn(("worker", worker.index), async move { worker.serve(&tasks, pool).await });
         }
+        let (seats, client_limits) = (Arc::clone(&door.seats), Arc::clone(&door.client_limits));
+        let telemetry = Arc::clone(&door.telemetry);
         Self { arrivals, seats, client_limits, telemetry, pools, running: Some(request_stop) }
     }
 

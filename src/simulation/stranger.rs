@@ -6,7 +6,7 @@ use super::actor::Actor;
 use super::executor::Random;
 use super::stage::Stage;
 use crate::runtime::transport::Transport;
-use crate::server::relay::Config;
+use crate::server::config::Config;
 
 /// Sends bytes and the end of the stream to a relay in memory. Returns the relay's response.
 ///

@@ -14,7 +14,7 @@ use super::stage::Stage;
 use super::trace::{self, trace};
 use super::visitor::{Visitor, visitor};
 use crate::runtime::clock::Clock;
-use crate::server::relay::Config;
+use crate::server::config::Config;
 
 /// The simulated pair TTL: how long a client may wait for its peer.
 pub(super) const PAIR_TTL: Duration = Duration::from_secs(30);

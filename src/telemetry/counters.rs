@@ -82,7 +82,7 @@ impl Telemetry {
         add(&self.bytes, before.bytes, after.bytes);
     }
 
-    pub(crate) fn tally(&self) -> Tally {
+    fn tally(&self) -> Tally {
         Tally { forwarded: get(&self.forwarded), dropped: get(&self.dropped), bytes: get(&self.bytes) }
     }
 

@@ -73,6 +73,7 @@ pub(super) fn milliseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::rejection::Rejection;
     use std::collections::HashSet;
 
     #[test]

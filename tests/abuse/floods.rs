@@ -179,7 +179,7 @@ fn a_million_dropped_texts_are_counted() {
     client.write_all(&frame(0x81, b"text").repeat(MILLION)).unwrap();
     client.write_all(&frame(0x89, b"")).unwrap();
     expect(&mut client, &[0x8A, 0]);
-    assert_eq!(relay.tally().dropped, MILLION as u64);
+    assert_eq!(relay.counters().messages.dropped, MILLION as u64);
     smol::block_on(relay.stop());
 }
 

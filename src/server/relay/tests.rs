@@ -3,6 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, TcpStream};
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::process::Command;
 use std::task::{Context, Poll};
@@ -157,7 +158,7 @@ fn a_panic_ends_its_connection_and_nothing_else() {
         let port = Port::listen("127.0.0.1", 0, Duration::from_secs(30)).unwrap();
         let address = port.local_addr().unwrap();
         let config = Config { workers: NonZeroUsize::new(workers).unwrap(), ..Config::default() };
-        let relay = start(&config, Liars(port), address).unwrap();
+        let relay = start(config, Liars(port), address, Arc::new(SystemClock)).unwrap();
         let (a, b) = (connect(&relay, "others"), connect(&relay, "others"));
         for round in 0..10 {
             for fatal in [WHEN_RECEIVED, WHEN_SENT] {

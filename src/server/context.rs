@@ -1,0 +1,115 @@
+//! The context of a relay: what its acceptor and its workers share.
+
+use std::net::IpAddr;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+
+use super::config::Config;
+use crate::access::policy::Policy;
+use crate::buffers::memory::Memory;
+use crate::connection::keepalive::KeepaliveConfig;
+use crate::http::context::HandshakeContext;
+use crate::http::opening::Admitted;
+use crate::limits::capacity::{EffectiveLimits, INBOX};
+use crate::limits::client_limits::ClientLimits;
+use crate::limits::clients::Limits;
+use crate::limits::pair_rate::Rates;
+use crate::limits::slots::Slots;
+use crate::pairing::seats::Seats;
+use crate::runtime::clock::Clock;
+use crate::runtime::stop::{Stop, StopOnDrop};
+
+/// The context of a relay. Its acceptor and all of its workers share it.
+#[derive(Debug)]
+pub(crate) struct RelayContext<T> {
+    pub(crate) door: Arc<HandshakeContext>,
+    pub(crate) buffer_memory: Arc<Memory>,
+    /// The inbox of each worker.
+    pub(crate) inboxes: Vec<Sender<Job<T>>>,
+    /// The signal to opening handshakes that no client is admitted any more.
+    pub(crate) door_closed: Stop,
+    /// The signal to connections to close.
+    pub(crate) stopped: Stop,
+    pub(crate) max_message: Option<u64>,
+    pub(crate) keepalive: KeepaliveConfig,
+    pub(crate) write_timeout: Duration,
+    pub(crate) probe_timeout: Duration,
+    /// Whether workers have a beat, at which connections look at their clients.
+    pub(crate) beats: bool,
+}
+
+/// A connection on its way to a worker.
+pub(crate) struct Job<T> {
+    /// Held until the connection has ended.
+    pub(crate) alive: StopOnDrop,
+    pub(crate) stage: Stage<T>,
+}
+
+/// The stage of a connection that comes to a worker.
+pub(crate) enum Stage<T> {
+    /// Accepted, from this address.
+    Handshake(T, IpAddr),
+    /// A WebSocket with its seat.
+    Connection(Admitted<T>),
+}
+
+/// The signals of a stop, which the context's users wait for.
+pub(super) struct Signals {
+    pub(super) door_closed: Stop,
+    pub(super) stopped: Stop,
+}
+
+impl<T> RelayContext<T> {
+    /// A context, and the receiving end of each worker's inbox.
+    pub(super) fn new(
+        config: &Config,
+        capacity: EffectiveLimits,
+        signals: Signals,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, Vec<Receiver<Job<T>>>) {
+        let (inboxes, receivers) = (0..config.workers.get()).map(|_| async_channel::bounded(INBOX)).unzip();
+        let context = Self {
+            door: Arc::new(door(config, capacity, clock)),
+            buffer_memory: Memory::new(config.max_buffer_memory),
+            inboxes,
+            door_closed: signals.door_closed,
+            stopped: signals.stopped,
+            max_message: config.max_message,
+            keepalive: KeepaliveConfig::new(config.ping_interval, config.ping_timeout),
+            write_timeout: config.write_timeout,
+            probe_timeout: config.probe_timeout,
+            beats: config.ping_interval.is_some() || !config.probe_timeout.is_zero(),
+        };
+        (context, receivers)
+    }
+
+    /// The clock of the relay.
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.door.clock
+    }
+}
+
+/// The context of opening handshakes.
+fn door(config: &Config, capacity: EffectiveLimits, clock: Arc<dyn Clock>) -> HandshakeContext {
+    let rates = Rates::new(config.max_rate_per_pair, config.max_rate, clock.now());
+    let client_limits =
+        Limits { connections: config.max_connections_per_client, joins_per_minute: config.max_joins_per_minute };
+    HandshakeContext {
+        handshakes: Arc::new(Slots::new(capacity.handshakes)),
+        handshake_timeout: config.handshake_timeout,
+        policy: Policy {
+            allowed_origins: config.allowed_origins.clone(),
+            access_tokens: RwLock::new(config.access_tokens.clone()),
+            min_code_length: config.min_code_length,
+        },
+        client_limits: Arc::new(ClientLimits::new(client_limits, Arc::clone(&clock))),
+        trusted_proxies: config.trusted_proxies.clone(),
+        proxy_protocol: config.proxy_protocol,
+        seats: Arc::new(Seats::new(config.pair_ttl, capacity, config.probe_timeout, rates, Arc::clone(&clock))),
+        telemetry: Arc::default(),
+        log_addresses: config.log_addresses,
+        clock,
+    }
+}
