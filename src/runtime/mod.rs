@@ -1,6 +1,8 @@
 pub(crate) mod clock;
+pub(crate) mod context;
 pub(crate) mod executor;
 pub(crate) mod notifier;
+pub(crate) mod port;
 pub(crate) mod reactor;
 pub(crate) mod stop;
 pub(crate) mod sync;

@@ -1,5 +1,6 @@
-//! A signal that is given once and heard by everyone, also by those who come later. It is a channel on which nothing
-//! is ever sent: closing it is the signal.
+//! A one-time signal to any number of tasks, later ones included.
+//!
+//! It is a channel on which nothing is ever sent. Closing it is the signal.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -9,23 +10,24 @@ use std::task::{Context, Poll};
 use async_channel::{Receiver, Sender};
 use futures_lite::Stream;
 
-/// Gives the signal when it is dropped, or when all of its clones are.
+/// The sending side of the signal, which is given when this and all of its clones are dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct StopOnDrop {
     _sender: Sender<Infallible>,
 }
 
-/// Hears the signal.
+/// The receiving side of the signal.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop(Pin<Box<Receiver<Infallible>>>);
 
+/// A signal: its sending and its receiving side.
 pub(crate) fn stop() -> (StopOnDrop, Stop) {
     let (sender, receiver) = async_channel::bounded(1);
     (StopOnDrop { _sender: sender }, Stop(Box::pin(receiver)))
 }
 
 impl Stop {
-    /// Ready once the signal is given, and from then on.
+    /// Ready from the moment that the signal is given.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.as_mut().poll_next(cx).map(|never| debug_assert!(never.is_none()))
     }

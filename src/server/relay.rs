@@ -16,9 +16,10 @@ use crate::access::access_tokens::AccessTokens;
 use crate::http::context::HandshakeContext;
 use crate::limits::capacity::{EffectiveLimits, RequestedLimits};
 use crate::runtime::clock::{Clock, SystemClock};
+use crate::runtime::context::context;
+use crate::runtime::port::Port;
 use crate::runtime::reactor::Reactor;
 use crate::runtime::stop::{Stop, StopOnDrop, stop};
-use crate::runtime::tcp::Port;
 use crate::runtime::transport::Listener;
 use crate::telemetry::counters::Counters;
 use crate::telemetry::events::Running;
@@ -34,7 +35,7 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// If the host has no address, none of its addresses can be listened on, or no thread can be started.
+    /// If the host has no address that can be listened on, or a thread cannot be started. The error's text says what failed.
     ///
     /// # Examples
     ///
@@ -49,13 +50,13 @@ impl Relay {
     /// ```
     pub fn start(config: Config) -> io::Result<RelayHandle> {
         let port = Port::listen(&config.host, config.port, config.write_timeout)?;
-        let local_addr = port.local_addr()?;
-        start(config, port, local_addr, Arc::new(SystemClock))
+        let local_addrs = port.local_addrs()?;
+        start(config, port, local_addrs, Arc::new(SystemClock))
     }
 }
 
 /// Starts the threads of a relay.
-fn start<L>(config: Config, listener: L, local_addr: SocketAddr, clock: Arc<dyn Clock>) -> io::Result<RelayHandle>
+fn start<L>(config: Config, listener: L, local_addrs: Vec<SocketAddr>, clock: Arc<dyn Clock>) -> io::Result<RelayHandle>
 where
     L: Listener<Socket: Send> + Send + 'static,
 {
@@ -63,19 +64,22 @@ where
     let door = Arc::clone(&acceptor.relay.door);
     let (tell_end, ended) = stop();
     // The last worker to end drops it.
-    let running = Arc::new((Running::new(local_addr.port(), workers.len()), tell_end));
+    let running = Arc::new((Running::new(local_addrs[0].port(), workers.len()), tell_end));
     // The first worker also runs the acceptor.
     let mut acceptor = Some(acceptor);
     for worker in workers {
         let acceptor = acceptor.take();
         let running = Arc::clone(&running);
-        let reactor = Reactor::new()?;
-        thread::Builder::new().name(format!("relay-{}", worker.index)).spawn(move || {
+        let name = format!("relay-{}", worker.index);
+        let reactor = Reactor::new().map_err(context(format!("cannot poll sockets in thread {name}")))?;
+        let cannot_start = context(format!("cannot start thread {name}"));
+        let run = move || {
             worker.run(&reactor, acceptor.map(Acceptor::run));
             drop(running);
-        })?;
+        };
+        thread::Builder::new().name(name).spawn(run).map_err(cannot_start)?;
     }
-    Ok(RelayHandle { local_addr, door, request_stop, ended })
+    Ok(RelayHandle { local_addrs, door, request_stop, ended })
 }
 
 /// The parts of a relay before they run, on threads or in a simulation.
@@ -117,16 +121,21 @@ impl<L: Listener> Parts<L> {
 /// Dropping the handle stops the relay as [`stop`](Self::stop) does, but does not wait for the end.
 #[derive(Debug)]
 pub struct RelayHandle {
-    local_addr: SocketAddr,
+    local_addrs: Vec<SocketAddr>,
     door: Arc<HandshakeContext>,
     request_stop: StopOnDrop,
     ended: Stop,
 }
 
 impl RelayHandle {
-    /// The address of the listener, with the port that the system chose if the configured one is 0.
+    /// The first address of the listener, with the port that the system chose if the configured one is 0.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.local_addrs[0]
+    }
+
+    /// All addresses of the listener. A host name may have several, which have the same port.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
     }
 
     /// The number of pair codes in use, as in `/health`. Pairs with one waiting side count.

@@ -156,9 +156,9 @@ fn eventually_no_code_but(relay: &RelayHandle, codes: usize) {
 fn a_panic_ends_its_connection_and_nothing_else() {
     for workers in [1, 2] {
         let port = Port::listen("127.0.0.1", 0, Duration::from_secs(30)).unwrap();
-        let address = port.local_addr().unwrap();
+        let address = port.local_addrs().unwrap()[0];
         let config = Config { workers: NonZeroUsize::new(workers).unwrap(), ..Config::default() };
-        let relay = start(config, Liars(port), address, Arc::new(SystemClock)).unwrap();
+        let relay = start(config, Liars(port), vec![address], Arc::new(SystemClock)).unwrap();
         let (a, b) = (connect(&relay, "others"), connect(&relay, "others"));
         for round in 0..10 {
             for fatal in [WHEN_RECEIVED, WHEN_SENT] {
