@@ -299,9 +299,18 @@ impl<T: Transport> Connection<T> {
         }
         // After reading: an answer that has arrived counts before the time that it had.
         self.look_after_client(cx);
+        let has_stalled = self.write_timeout.poll_retry(cx, &self.socket, &self.outbound, &self.context);
+        if has_stalled && !self.outbound.is_closing() {
+            self.given_up = Some(Outcome::Stalled);
+        }
         if self.given_up == Some(Outcome::Stalled) {
             self.inbound.leave(CloseCause::Lost);
             return Poll::Ready(()); // a close frame would not get into the socket either
+        }
+        if self.outbound.has_failed() {
+            // Nothing more is written to the client, and so nothing tells whether it is there.
+            self.inbound.leave(CloseCause::Lost);
+            return Poll::Ready(());
         }
         let is_broken = self.outbound.is_broken();
         if self.ended && (is_broken || self.outbound.is_flushed()) {

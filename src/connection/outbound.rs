@@ -10,7 +10,7 @@ use crate::buffers::pool::{Pool, SIZES};
 use crate::connection::in_flight::InFlight;
 use crate::connection::keepalive::KeepaliveConfig;
 use crate::pairing::link::{CloseCause, Incoming, Next};
-use crate::runtime::transport::Transport;
+use crate::runtime::transport::{Transport, ends_stream, is_out_of_memory};
 use crate::websocket::reframer::CONTROL_PAYLOAD;
 
 /// How many bytes of pongs and pings may wait for a client that does not read: as many as the smallest buffer holds, with
@@ -29,8 +29,8 @@ pub(crate) struct Outbound {
     /// The link, until a close frame is queued.
     incoming: Option<Incoming<Box<Buffer>>>,
     writing: Writing,
-    /// Whether the last write took less than it was given. Then the next one waits until the socket is writable.
-    blocked: bool,
+    /// What the next write waits for.
+    awaits: Awaits,
     /// Bytes that were written, for comparison only: the count begins anew after 4 GiB.
     written: u32,
     /// What of the peer's bytes the client may not have taken.
@@ -50,6 +50,16 @@ pub(crate) struct Outbound {
     pool: Rc<Pool>,
 }
 
+/// What a write waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaits {
+    Nothing,
+    /// Room in the socket, as the last write took less than it was given. The reactor reports it.
+    Room,
+    /// Memory of the kernel, which reports nothing: each step tries again.
+    Memory,
+}
+
 /// What is on its way into the socket. It is finished before anything else is begun.
 enum Writing {
     Nothing,
@@ -63,7 +73,7 @@ impl Outbound {
         Self {
             incoming: Some(incoming),
             writing: Writing::Nothing,
-            blocked: false,
+            awaits: Awaits::Nothing,
             written: 0,
             in_flight: InFlight::new(has_marks),
             messages: 0,
@@ -110,7 +120,12 @@ impl Outbound {
 
     /// Whether the client has to take something before it is sent more.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.blocked && !matches!(self.writing, Writing::Nothing)
+        self.awaits != Awaits::Nothing && !matches!(self.writing, Writing::Nothing)
+    }
+
+    /// Whether a write waits for memory of the kernel. No event tells when to go on.
+    pub(crate) fn awaits_memory(&self) -> bool {
+        self.awaits == Awaits::Memory && !matches!(self.writing, Writing::Nothing)
     }
 
     /// Bytes that were written, for comparison with a later value.
@@ -202,6 +217,11 @@ impl Outbound {
         self.broken.is_some_and(|kind| kind != io::ErrorKind::BrokenPipe)
     }
 
+    /// Whether writing failed and the kernel has not ended the stream: reads may never end.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.broken.is_some_and(|kind| !ends_stream(kind))
+    }
+
     /// Whether the client's system has acknowledged or accepted nothing for too long.
     pub(crate) fn has_stalled(&self) -> bool {
         self.broken == Some(io::ErrorKind::TimedOut)
@@ -266,21 +286,25 @@ impl Outbound {
                 Writing::Nothing => return Ok(Poll::Ready(())),
                 Writing::Batch(buffer) | Writing::Control(buffer) => buffer.output(),
             };
-            if self.blocked {
+            if self.awaits == Awaits::Room {
                 match socket.poll_writable(cx)? {
-                    Poll::Ready(()) => self.blocked = false,
+                    Poll::Ready(()) => self.awaits = Awaits::Nothing,
                     Poll::Pending => return Ok(Poll::Pending),
                 }
             }
             let is_last = matches!(self.writing, Writing::Control(_)) && self.control.is_none() && self.is_closing();
             match socket.send(bytes, is_last && self.ends) {
                 Ok(count) => {
-                    self.blocked = count < bytes.len();
+                    self.awaits = if count < bytes.len() { Awaits::Room } else { Awaits::Nothing };
                     self.written = self.written.wrapping_add(count as u32);
                     self.advance(count);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.awaits = Awaits::Room,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_out_of_memory(&error) => {
+                    self.awaits = Awaits::Memory;
+                    return Ok(Poll::Pending);
+                }
                 Err(error) => return Err(error),
             }
         }

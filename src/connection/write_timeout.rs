@@ -12,21 +12,25 @@
 //!
 //! A client that dies has then more time by the kernel, but [`keepalive`](crate::connection::keepalive) misses its answers.
 
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use super::context::WorkerContext;
 use super::outbound::Outbound;
 use crate::connection::in_flight::LEAST_MARKED;
+use crate::runtime::clock::Sleep;
 use crate::runtime::transport::Transport;
 
 /// With fewer bytes in flight, a window is never shut for long.
 const LEAST_IN_FLIGHT: u32 = 64 << 10;
 
+/// How long a write waits for memory of the kernel before it is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
 /// The extension of a write timeout; there only while much is in flight or the socket is full.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct WriteTimeout(Option<Box<Pressed>>);
 
-#[derive(Debug)]
 struct Pressed {
     /// Since when much is in flight.
     since: Instant,
@@ -36,9 +40,41 @@ struct Pressed {
     written: u32,
     /// When the client has taken nothing for too long, as far as the relay can tell.
     deadline: Option<Instant>,
+    /// Until the next attempt to write, while the kernel is short of memory.
+    retry: Option<Sleep>,
+}
+
+impl Pressed {
+    fn new(now: Instant, written: u32) -> Box<Self> {
+        let (written, extension) = (written.wrapping_sub(1), Duration::ZERO);
+        Box::new(Self { since: now, extension, written, deadline: None, retry: None })
+    }
 }
 
 impl WriteTimeout {
+    /// Wakes the task for another attempt to write, if the kernel is short of memory. Whether the client has taken nothing
+    /// for too long.
+    pub(super) fn poll_retry(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &impl Transport,
+        outbound: &Outbound,
+        context: &WorkerContext,
+    ) -> bool {
+        if !outbound.awaits_memory() {
+            return false;
+        }
+        let has_stalled = self.advance(socket, outbound, false, context);
+        let Some(pressed) = &mut self.0 else { return has_stalled };
+        loop {
+            let after_next = || context.clock.sleep_until(context.clock.now() + RETRY_AFTER);
+            if pressed.retry.get_or_insert_with(after_next).as_mut().poll(cx).is_pending() {
+                return has_stalled;
+            }
+            pressed.retry = None;
+        }
+    }
+
     /// Extends the kernel's timeout of a client that `takes` what it is sent, as its answer to a mark says, now and then. (Any other
     /// byte says nothing of that.) Whether the client has taken nothing for too long.
     pub(super) fn advance(
@@ -53,14 +89,7 @@ impl WriteTimeout {
             return false;
         }
         let (now, write_timeout, written) = (context.clock.now(), context.write_timeout, outbound.written());
-        let pressed = self.0.get_or_insert_with(|| {
-            Box::new(Pressed {
-                since: now,
-                extension: Duration::ZERO,
-                written: written.wrapping_sub(1),
-                deadline: None,
-            })
-        });
+        let pressed = self.0.get_or_insert_with(|| Pressed::new(now, written));
         if takes || written != pressed.written || !is_blocked {
             pressed.written = written;
             let patience =

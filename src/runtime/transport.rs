@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
+use rustix::io::Errno;
 
 /// Where connections come from.
 pub(crate) trait Listener {
@@ -58,4 +59,24 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Clone + Debug + Unpin + 'st
 
     /// The same socket, for a task on another thread to wait for.
     fn deregister(self) -> Self;
+}
+
+/// Whether a send failed because the kernel is short of memory. It may succeed later, and no event tells when.
+pub(crate) fn is_out_of_memory(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOBUFS | Errno::NOMEM))
+}
+
+/// Whether a send failed because the kernel has ended the stream. Then receiving gives the bytes that arrived before, and
+/// the end behind them.
+pub(crate) fn ends_stream(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
 }

@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_lite::{AsyncRead, AsyncWrite};
+use rustix::io::Errno;
 
 use super::*;
 use crate::buffers::buffer::{Buffer, HEADROOM, allocated};
@@ -40,7 +41,11 @@ struct State {
     /// What the client has sent.
     arrived: VecDeque<u8>,
     /// How the next calls fail.
-    failures: VecDeque<io::ErrorKind>,
+    failures: VecDeque<io::Error>,
+    /// How all writes fail.
+    write_error: Option<Errno>,
+    /// Whether it never reports room to write.
+    hides_room: bool,
     /// Whether it says that it is readable though it is not.
     lies: bool,
     /// The room of each read that was made.
@@ -65,7 +70,8 @@ impl Transport for Tap {
     }
 
     fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.0.borrow().room > 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+        let state = self.0.borrow();
+        if state.room > 0 && !state.hides_room { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     fn mark_readable(&self) {}
@@ -75,7 +81,7 @@ impl Transport for Tap {
         state.reads.push(buffer.len());
         state.last = "read";
         match state.failures.pop_front() {
-            Some(kind) => Err(kind.into()),
+            Some(error) => Err(error),
             None if state.arrived.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
             None => {
                 let count = buffer.len().min(state.arrived.len());
@@ -87,20 +93,21 @@ impl Transport for Tap {
 
     fn send(&self, bytes: &[u8], ends: bool) -> io::Result<usize> {
         let mut state = self.0.borrow_mut();
+        state.last = "write";
+        let error = state.write_error.map(io::Error::from);
+        if let Some(error) = error.or_else(|| state.failures.pop_front()) {
+            state.writes.push(Vec::new());
+            return Err(error);
+        }
         let count = bytes.len().min(state.room);
         state.room -= count;
-        state.last = "write";
         if ends && count == bytes.len() {
             state.with_end.extend(&bytes[..count]);
         } else {
             assert!(state.with_end.is_empty(), "the end does not follow");
         }
         state.writes.push(bytes[..count].to_vec());
-        match state.failures.pop_front() {
-            Some(kind) => Err(kind.into()),
-            None if count == 0 => Err(io::ErrorKind::WouldBlock.into()),
-            None => Ok(count),
-        }
+        if count > 0 { Ok(count) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 
     fn report_when_sent(&self) {}
@@ -160,6 +167,11 @@ impl Side {
 
     /// With so much memory for buffers, beyond the smallest.
     fn with_memory(bytes: usize) -> Self {
+        Self::with_limits(bytes, Duration::MAX)
+    }
+
+    /// With so much memory for buffers, beyond the smallest, and this write timeout.
+    fn with_limits(bytes: usize, write_timeout: Duration) -> Self {
         let memory = Memory::new(bytes);
         let clock = Arc::new(SystemClock);
         let seats = Seats::roomy(clock.clone());
@@ -173,7 +185,7 @@ impl Side {
             turn: Rc::default(),
             beat: Cell::default(),
             keepalive: KeepaliveConfig::new(None, Duration::MAX),
-            write_timeout: Duration::MAX,
+            write_timeout,
             probe_timeout: Duration::ZERO,
             lingering: Arc::new(Slots::new(1)),
         });
@@ -225,8 +237,9 @@ impl Side {
         self.socket.0.borrow_mut().arrived.extend(bytes);
     }
 
-    fn fail(&self, kind: io::ErrorKind) {
-        self.socket.0.borrow_mut().failures.push_back(kind);
+    /// Has the next read or write fail.
+    fn fail(&self, error: impl Into<io::Error>) {
+        self.socket.0.borrow_mut().failures.push_back(error.into());
     }
 
     fn let_write(&self, room: usize) {

@@ -82,7 +82,7 @@ fn who_has_said_how_it_departs_has_not_stalled() {
             assert!(step().is_pending());
             // Its system gives it up, which is found by a read or by the next write.
             let mut state = socket.0.borrow_mut();
-            state.failures.push_back(io::ErrorKind::TimedOut);
+            state.failures.push_back(io::ErrorKind::TimedOut.into());
             (state.lies, state.room) = (true, 1);
             drop(state);
             let _ = step();
@@ -134,5 +134,65 @@ fn the_end_of_a_stream_is_not_at_hand_before_the_client_has_closed() {
         assert!(connection.step(&mut Context::from_waker(Waker::noop())).is_pending());
         let state = socket.0.borrow();
         assert_eq!((state.writes.len(), state.with_end.len(), state.ended), (1, 0, false));
+    });
+}
+
+/// The kernel need not report room after such an error: the socket was not full.
+#[test]
+fn a_send_without_kernel_memory_is_retried_once_a_step() {
+    for error in [Errno::NOBUFS, Errno::NOMEM] {
+        let mut side = Side::new();
+        side.socket.0.borrow_mut().hides_room = true;
+        side.let_write(100);
+        side.outbound.pong(b"ping");
+        for _ in 0..3 {
+            side.fail(error);
+            assert_eq!(side.write().len(), 1, "one attempt a step");
+            assert!(side.outbound.is_blocked() && !side.outbound.is_broken(), "{error}");
+        }
+        assert_eq!(side.write(), [b"\x8A\x04ping"]);
+        assert!(!side.outbound.is_blocked());
+    }
+}
+
+/// A connection whose client has pinged, and to which every write fails: the result of its first step, its outcome, and
+/// what its peer is told.
+fn answer_a_ping(error: Errno, write_timeout: Duration) -> (Poll<()>, Outcome, Option<CloseCause>) {
+    let side = Side::with_limits(usize::MAX, write_timeout);
+    side.arrive(&[0x89, 0x80, 0, 0, 0, 0]);
+    side.socket.0.borrow_mut().write_error = Some(error);
+    let (mut connection, mut peer) = side.connection();
+    let mut cx = Context::from_waker(Waker::noop());
+    connection.context.turn.set(1);
+    let polled = connection.step(&mut cx);
+    let told = match peer.incoming.poll_next(&mut cx) {
+        Poll::Ready(Next::End(close_cause)) => Some(close_cause),
+        _ => None,
+    };
+    (polled, connection.outcome(), told)
+}
+
+#[test]
+fn a_send_without_kernel_memory_has_the_write_timeout() {
+    in_reactor(|| {
+        let (polled, _, told) = answer_a_ping(Errno::NOBUFS, Duration::from_secs(60));
+        assert_eq!((polled, told), (Poll::Pending, None));
+        let (polled, outcome, told) = answer_a_ping(Errno::NOBUFS, Duration::ZERO);
+        assert_eq!((polled, outcome, told), (Poll::Ready(()), Outcome::Stalled, Some(CloseCause::Lost)));
+    });
+}
+
+#[test]
+fn an_unknown_send_error_ends_the_connection_and_tells_the_peer() {
+    in_reactor(|| {
+        for error in [Errno::PERM, Errno::INVAL, Errno::IO] {
+            let (polled, outcome, told) = answer_a_ping(error, Duration::from_secs(60));
+            assert_eq!((polled, outcome, told), (Poll::Ready(()), Outcome::Lost, Some(CloseCause::Lost)), "{error}");
+        }
+        // The kernel has ended the stream: what the client sent before is still read, to its end.
+        for error in [Errno::CONNRESET, Errno::PIPE, Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::CONNABORTED] {
+            let (polled, _, told) = answer_a_ping(error, Duration::from_secs(60));
+            assert_eq!((polled, told), (Poll::Pending, None), "{error}");
+        }
     });
 }
