@@ -1,22 +1,25 @@
 //! One task for each connection: its socket on one side, its end of a link on the other.
 //!
-//! The two directions, [`Inbound`] and [`Outbound`], advance independently of each other: a loop that alternates them
-//! would stand still when both clients stream. What they share is decided here: how a connection ends.
+//! The two directions, [`Inbound`] and [`Outbound`], advance independently: a loop that alternates them would deadlock when
+//! both clients stream. This file decides what they share: how a connection ends.
 //!
-//! | what happens                          | to the peer, after all that came before | to this client            |
+//! | event                                 | to the peer, after all earlier messages | to this client            |
 //! |---------------------------------------|-----------------------------------------|---------------------------|
 //! | the client sends a close frame        | 1000 `peer disconnected`                | its code back             |
 //! | its stream ends between two messages  | 1000 `peer disconnected`                |                           |
 //! | ... within a message, or is reset     | 1011 `peer connection lost`             |                           |
+//! | it cannot be written to any more      | 1011 `peer connection lost`             |                           |
 //! | it violates the protocol              | 1011 `peer connection lost`             | the violation's code      |
 //! | it does not answer in time            | 1011 `peer connection lost`             | 1011 `ping timeout`       |
-//! | the relay stops                       | 1001 `relay stopping`                   | (its peer's end says so)  |
-//! | the link ends with a close_cause         |                                         | the close_cause's code       |
+//! | the relay stops                       | 1001 `relay stopping`                   | (from its peer's end)     |
+//! | the link ends with a [`CloseCause`]   |                                         | the cause's code          |
 //!
-//! After a close frame is sent to the client, the connection lasts until the client has closed too and its stream has
-//! ended, or until [`closing`] waits no longer. A stream that ends while it is not read from, because the peer is slow or a
-//! rate is used up, ends the way to that client at once, whatever it said before. If nothing can be written to it any more,
-//! what it sent before is still read, as fast as its peer takes it, and the end of its stream says how it departed.
+//! After the relay has sent a close frame, the connection lasts until the client has closed too and its stream has ended, or
+//! until a timeout of [`closing`](super::closing).
+//!
+//! A stream can end while the client is held (its peer is slow, or a rate limit is used up). Then the outbound direction ends
+//! at once. If the kernel has ended the stream, what the client sent before is still read, as fast as its peer takes it, and
+//! the end of the stream says how the client departed.
 
 #[cfg(test)]
 #[path = "tests/mod.rs"]
@@ -27,7 +30,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::connection::keepalive::{Keepalive, Seen, Verdict};
+use crate::connection::keepalive::{Keepalive, Observation, Verdict};
 use crate::limits::client_limits::ClientGuard;
 use crate::limits::permits::ConnectionPermit;
 use crate::pairing::link::CloseCause;
@@ -45,7 +48,7 @@ use super::outbound::Outbound;
 use super::takeover::Takeover;
 use super::write_timeout::WriteTimeout;
 
-/// What a client is told that has not answered, should it still listen.
+/// The close frame for a client that has not answered. It may still listen.
 const PING_TIMEOUT: (u16, &str) = (1011, "ping timeout");
 
 /// A connection after its opening handshake.
@@ -56,33 +59,33 @@ pub(crate) struct Connection<T> {
     /// The closing handshake, once it has begun.
     closing: Option<Box<Closing>>,
     shut_down: bool,
-    /// Whether the client's stream has ended in order, so that only the way to it is left.
+    /// Whether the client's stream has ended in order. Then only the outbound direction is left.
     ended: bool,
     keepalive: Keepalive,
-    /// What is told of it when it ends.
+    /// The data of the event that tells of its end.
     record: ConnectionRecord,
-    /// Why the client was given up, once it is.
+    /// Why the relay has given the client up, once it has.
     given_up: Option<Outcome>,
-    /// Whether a step has begun and not ended: whoever drops it then does so because of a panic.
+    /// Whether a step has begun and not ended. A drop at that time is due to a panic.
     is_in_step: bool,
-    /// The takeover probe that its seat owes an answer to, if any.
+    /// The takeover probe of its seat.
     takeover: Takeover,
     /// Whether something was received since the last look at the client.
     received: bool,
     write_timeout: WriteTimeout,
-    /// Whether its seat has the waker of this task.
+    /// Whether its seat has this task's waker.
     attends: bool,
     context: Rc<WorkerContext>,
     _permit: ConnectionPermit,
-    /// Counts it among its client's.
+    /// Counts the connection for its client's address.
     _client_guard: Option<Box<ClientGuard>>,
-    /// Tells by its end that the connection has ended.
+    /// Its drop signals the end of the connection.
     _alive: StopOnDrop,
 }
 
 impl<T: Transport> Connection<T> {
-    /// A connection on `socket` that has claimed its seat. `read_ahead` is what the client sent right behind its
-    /// opening handshake.
+    /// A connection on `socket` that has claimed its seat. `read_ahead` are bytes that the client sent right behind its opening
+    /// handshake.
     pub(crate) fn new(
         socket: T,
         read_ahead: &[u8],
@@ -118,7 +121,7 @@ impl<T: Transport> Connection<T> {
 }
 
 impl<T> Connection<T> {
-    /// How it ended. What came first counts: after a close_cause, the client's own end is only the answer to it.
+    /// How the connection ended. The first cause counts: after a link's end, the client's own end is only the answer to it.
     fn outcome(&self) -> Outcome {
         match (self.given_up, self.outbound.close_cause()) {
             _ if self.is_in_step => Outcome::Panicked,
@@ -131,10 +134,10 @@ impl<T> Connection<T> {
             },
             (None, None) => match self.inbound.outcome() {
                 Some(Outcome::Lost) if self.inbound.has_stalled() || self.outbound.has_stalled() => {
-                    // In a takeover probe, the system has found that out for the third client.
+                    // In a takeover probe, the kernel has found that out for the third client.
                     if self.takeover.is_probed() { Outcome::Replaced } else { Outcome::Stalled }
                 }
-                // If the client has not ended either, the relay waits for it no longer.
+                // If the client has not departed either, the relay waits for it no longer.
                 outcome => outcome.unwrap_or(Outcome::Stopped),
             },
         }
@@ -150,10 +153,10 @@ impl<T> Drop for Connection<T> {
 }
 
 impl<T: Transport> Connection<T> {
-    /// Looks whether the client is there: at each beat, and when a third client wants its seat.
-    fn look_after_client(&mut self, cx: &mut Context<'_>) {
+    /// Checks whether the client is there: at each beat, and when a third client wants its seat.
+    fn check_client(&mut self, cx: &mut Context<'_>) {
         if self.outbound.is_closing() {
-            return; // which has timeouts of its own
+            return; // the closing handshake has timeouts of its own
         }
         let received = self.inbound.take_received();
         self.received |= received;
@@ -161,13 +164,13 @@ impl<T: Transport> Connection<T> {
         let beats = self.keepalive.beats_since_look(beat);
         if beats > 0 {
             self.outbound.mark(beats, &self.context.keepalive);
-            let takes = self.outbound.take_taken();
-            if self.write_timeout.advance(&self.socket, &self.outbound, takes, &self.context) {
+            let has_answered = self.outbound.take_answered();
+            if self.write_timeout.advance(&self.socket, &self.outbound, has_answered, &self.context) {
                 self.given_up = Some(Outcome::Stalled);
                 return;
             }
-            let seen = self.seen();
-            match self.keepalive.look(beat, seen, &self.context.keepalive) {
+            let observation = self.observe();
+            match self.keepalive.look(beat, observation, &self.context.keepalive) {
                 Verdict::Wait => {}
                 Verdict::Ping => self.ping(),
                 Verdict::Lost => return self.give_up(cx),
@@ -192,7 +195,7 @@ impl<T: Transport> Connection<T> {
         if !is_asked && !self.takeover.is_probed() {
             return;
         }
-        // A client that could not answer in time, though it lives, keeps its seat.
+        // A live client that had no way to answer in time keeps its seat.
         if received || self.is_excused() {
             if let Some(seat) = self.inbound.seat() {
                 seat.answer();
@@ -201,48 +204,48 @@ impl<T: Transport> Connection<T> {
         }
         if !self.takeover.is_probed() {
             self.takeover = Takeover::Pinged;
-            let seen = self.seen();
-            if self.keepalive.probe(self.context.beat.get(), seen, &self.context.keepalive) {
+            let observation = self.observe();
+            if self.keepalive.probe(self.context.beat.get(), observation, &self.context.keepalive) {
                 self.ping();
             }
         }
     }
 
-    /// What has happened since this was asked last.
-    fn seen(&mut self) -> Seen {
-        Seen {
+    /// What the client has done since the last observation.
+    fn observe(&mut self) -> Observation {
+        Observation {
             received: std::mem::take(&mut self.received) || self.is_excused(),
             messages: self.outbound.take_messages(),
             to_next_answer: self.outbound.in_flight().to_next_answer(),
         }
     }
 
-    /// Pings the client, unless there is no room for a ping: then there is enough before it to be taken.
+    /// Pings the client. If there is no room for a ping, the frames before it ask for an answer already.
     fn ping(&mut self) {
         if self.outbound.ping(&[]) {
             self.context.telemetry.pinged(); // any byte is an answer
         }
     }
 
-    /// Gives the client up. Should it live, it gets everything that is being written to it, and then learns why.
+    /// Gives the client up. If it lives, it gets the batch that is being written, and then the reason.
     fn give_up(&mut self, cx: &mut Context<'_>) {
         self.given_up = Some(if self.takeover.is_probed() { Outcome::Replaced } else { Outcome::Timeout });
         let (code, reason) = PING_TIMEOUT;
         self.outbound.close(Some(code), reason);
         self.outbound.poll(cx, &self.socket);
-        self.inbound.leave(CloseCause::Lost);
-        // What it still sends is read and discarded.
+        self.inbound.close_link(CloseCause::Lost);
+        // Its further bytes are read and discarded.
         cx.waker().wake_by_ref();
     }
 
-    /// Whether the client is not to blame for its silence: it is not read from, or it has to take something first and has never
-    /// answered a mark. (If it takes nothing, the system gives it up.)
+    /// Whether the client's silence has an excuse: it is held, or it has to take bytes first and has never answered a mark. (If
+    /// it takes nothing, the write timeout gives it up.)
     fn is_excused(&self) -> bool {
         let is_answering = self.outbound.in_flight().is_answering();
         self.inbound.is_held() || self.outbound.is_blocked() && !is_answering
     }
 
-    /// Ready when the closing handshake has taken too long.
+    /// Goes on with the closing handshake. Ready when it has taken too long.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.closing.is_none() {
             self.takeover.end(&self.socket, &self.context);
@@ -251,14 +254,13 @@ impl<T: Transport> Connection<T> {
         }
         let Some(closing) = &mut self.closing else { return Poll::Pending };
         let received = self.inbound.take_received();
-        let takes = self.outbound.take_taken();
-        let _ = self.write_timeout.advance(&self.socket, &self.outbound, takes, &self.context);
+        let has_answered = self.outbound.take_answered();
+        let _ = self.write_timeout.advance(&self.socket, &self.outbound, has_answered, &self.context);
         closing.poll(cx, &self.socket, &self.outbound, received, &self.context)
     }
 }
 
-/// Forwards until both the client and the link have ended. It is a future by itself, as an async function would take
-/// up its size twice.
+/// Forwards until both the client and the link have ended. A future by hand: an async function would take up its size twice.
 impl<T: Transport> Future for Connection<T> {
     type Output = ();
 
@@ -272,12 +274,12 @@ impl<T: Transport> Future for Connection<T> {
 
 impl<T: Transport> Connection<T> {
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // What was read is judged first: it was received before the stop.
+        // Bytes that were read are reframed first: they came before the stop.
         if self.context.stopping.get() && !self.inbound.yields() {
-            self.inbound.leave(CloseCause::Stopping);
+            self.inbound.close_link(CloseCause::Stopping);
         }
         if self.inbound.streams() {
-            // What the peer has just read is written before it is driven out of the cache.
+            // The bytes that the peer has just read are written before a read drives them out of the cache.
             self.outbound.poll(cx, &self.socket);
         }
         if !self.ended
@@ -286,43 +288,44 @@ impl<T: Transport> Connection<T> {
             if ended == Ended::Broken {
                 return Poll::Ready(());
             }
-            // It may still read: answers that it is owed go out, and what is being written.
+            // The client may still read: its answers go out, and the batch that is being written.
             self.ended = true;
             self.outbound.finish();
         }
         self.outbound.poll(cx, &self.socket);
         if self.outbound.is_closing() && !self.outbound.is_broken() && self.inbound.is_joined() {
-            // The link has ended. What the client still sends has nowhere to go, but has to be read for its answer: in other
-            // steps, as a busy task, because thousands of links may end at once.
-            self.inbound.leave(CloseCause::Left);
+            // The link has ended. The client's further bytes are discarded, but read for its answer. That is for other steps,
+            // as a busy task, because thousands of links may end at once.
+            self.inbound.close_link(CloseCause::Left);
             cx.waker().wake_by_ref();
         }
-        // After reading: an answer that has arrived counts before the time that it had.
-        self.look_after_client(cx);
+        // After reading: an answer that has arrived counts before its timeout.
+        self.check_client(cx);
+        self.poll_end(cx)
+    }
+
+    /// Ready when the connection is over, or has to be given up.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let has_stalled = self.write_timeout.poll_retry(cx, &self.socket, &self.outbound, &self.context);
         if has_stalled && !self.outbound.is_closing() {
             self.given_up = Some(Outcome::Stalled);
         }
-        if self.given_up == Some(Outcome::Stalled) {
-            self.inbound.leave(CloseCause::Lost);
-            return Poll::Ready(()); // a close frame would not get into the socket either
-        }
-        if self.outbound.has_failed() {
-            // Nothing more is written to the client, and so nothing tells whether it is there.
-            self.inbound.leave(CloseCause::Lost);
+        // A client that has stalled cannot be sent a close frame either. After an unknown error nothing tells whether it is there.
+        if self.given_up == Some(Outcome::Stalled) || self.outbound.has_failed() {
+            self.inbound.close_link(CloseCause::Lost);
             return Poll::Ready(());
         }
         let is_broken = self.outbound.is_broken();
         if self.ended && (is_broken || self.outbound.is_flushed()) {
-            return Poll::Ready(()); // nothing is left to wait for
+            return Poll::Ready(());
         }
         if self.outbound.is_closing() && !is_broken {
             if self.poll_closing(cx).is_ready() {
-                self.inbound.leave(CloseCause::Lost);
+                self.inbound.close_link(CloseCause::Lost);
                 return Poll::Ready(());
             }
             if self.outbound.is_flushed() && self.inbound.has_closed() && !self.shut_down {
-                // The server is to close first (RFC 6455, section 7.1.1). An error says that the client was faster.
+                // The server closes first (RFC 6455, section 7.1.1). An error says that the client was faster.
                 self.shut_down = true;
                 let _ = self.socket.shut_down();
             }

@@ -66,7 +66,7 @@ pub(crate) struct InFlight {
     /// Whether the client has ever answered a mark.
     is_answering: bool,
     /// Whether it has answered one since this was asked last.
-    has_taken: bool,
+    was_answered: bool,
 }
 
 impl InFlight {
@@ -80,7 +80,7 @@ impl InFlight {
             tokens: MOST_TOKENS,
             has_marks,
             is_answering: false,
-            has_taken: false,
+            was_answered: false,
         }
     }
 
@@ -125,7 +125,7 @@ impl InFlight {
         let taken: u32 = marks.drain(..=nth).map(|mark| mark.bytes).sum();
         self.marked -= taken;
         self.is_answering = true;
-        self.has_taken = true;
+        self.was_answered = true;
     }
 
     /// Bytes in flight, at most.
@@ -139,8 +139,8 @@ impl InFlight {
     }
 
     /// Whether the client has answered a mark since the last time.
-    pub(crate) fn take_taken(&mut self) -> bool {
-        std::mem::take(&mut self.has_taken)
+    pub(crate) fn take_answered(&mut self) -> bool {
+        std::mem::take(&mut self.was_answered)
     }
 
     /// Whether the client has ever answered a mark.
@@ -183,7 +183,7 @@ mod tests {
         in_flight.answered(numbers[1]);
         assert_eq!((in_flight.bytes(), in_flight.to_next_answer()), (100_007, 100_000));
         assert!(in_flight.is_answering());
-        assert_eq!([in_flight.take_taken(), in_flight.take_taken()], [true, false]);
+        assert_eq!([in_flight.take_answered(), in_flight.take_answered()], [true, false]);
         in_flight.answered(numbers[0]);
         assert_eq!(in_flight.bytes(), 100_007, "that was settled before");
         in_flight.answered(numbers[2]);

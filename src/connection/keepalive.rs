@@ -92,7 +92,7 @@ pub(crate) enum Verdict {
 
 /// What has happened since the last look.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct Observation {
     /// Whether anything of the client was received, or its silence has an excuse.
     pub(crate) received: bool,
     /// Messages that it was sent.
@@ -126,10 +126,10 @@ impl Keepalive {
     }
 
     /// Looks at a client at this beat.
-    pub(crate) fn look(&mut self, now: u32, seen: Seen, rules: &KeepaliveConfig) -> Verdict {
+    pub(crate) fn look(&mut self, now: u32, observation: Observation, rules: &KeepaliveConfig) -> Verdict {
         self.looked = now;
-        self.add_work(now, seen.messages, rules);
-        if seen.received {
+        self.add_work(now, observation.messages, rules);
+        if observation.received {
             self.received = now;
             self.deadline = None;
         }
@@ -137,7 +137,7 @@ impl Keepalive {
             (Some(deadline), _) if !is_before(now, deadline) => Verdict::Lost,
             (None, Some(interval)) if now.wrapping_sub(self.received) >= interval => {
                 let work = remaining(now, self.busy_until);
-                self.deadline = Some(patience(now, seen.to_next_answer, rules).wrapping_add(work));
+                self.deadline = Some(patience(now, observation.to_next_answer, rules).wrapping_add(work));
                 Verdict::Ping
             }
             _ => Verdict::Wait,
@@ -145,8 +145,8 @@ impl Keepalive {
     }
 
     /// Begins a takeover probe. Whether the client is to be pinged for it: not if a ping is outstanding.
-    pub(crate) fn probe(&mut self, now: u32, seen: Seen, rules: &KeepaliveConfig) -> bool {
-        let deadline = patience(now, seen.to_next_answer, rules);
+    pub(crate) fn probe(&mut self, now: u32, observation: Observation, rules: &KeepaliveConfig) -> bool {
+        let deadline = patience(now, observation.to_next_answer, rules);
         let is_pinged = self.deadline.is_some_and(|pinged| {
             // The time for messages ends with the probe.
             self.deadline = Some(if is_before(deadline, pinged) { deadline } else { pinged });
@@ -192,7 +192,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const NOTHING: Seen = Seen { received: false, messages: 0, to_next_answer: 0 };
+    const NOTHING: Observation = Observation { received: false, messages: 0, to_next_answer: 0 };
 
     /// A beat is a second, and takes 16 KiB.
     fn rules() -> KeepaliveConfig {
@@ -200,11 +200,11 @@ mod tests {
     }
 
     /// The beats at which a client is pinged and given up that says nothing and was sent this at the first one.
-    fn silent(seen: Seen) -> (u32, u32) {
+    fn silent(observation: Observation) -> (u32, u32) {
         let (rules, mut keepalive, mut pinged) = (rules(), Keepalive::new(7), 0);
         for beat in 1.. {
-            let seen = Seen { messages: if beat == 1 { seen.messages } else { 0 }, ..seen };
-            match keepalive.look(7 + beat, seen, &rules) {
+            let observation = Observation { messages: if beat == 1 { observation.messages } else { 0 }, ..observation };
+            match keepalive.look(7 + beat, observation, &rules) {
                 Verdict::Wait => {}
                 Verdict::Ping => pinged = beat,
                 Verdict::Lost => return (pinged, beat),
@@ -220,15 +220,15 @@ mod tests {
 
     #[test]
     fn bytes_in_flight_give_more_time() {
-        assert_eq!(silent(Seen { to_next_answer: SLOWEST - 1, ..NOTHING }), (32, 52));
-        assert_eq!(silent(Seen { to_next_answer: 10 * SLOWEST, ..NOTHING }), (32, 62));
+        assert_eq!(silent(Observation { to_next_answer: SLOWEST - 1, ..NOTHING }), (32, 52));
+        assert_eq!(silent(Observation { to_next_answer: 10 * SLOWEST, ..NOTHING }), (32, 62));
     }
 
     #[test]
     fn messages_give_a_second_each_and_a_hundred_at_most() {
-        assert_eq!(silent(Seen { messages: 1, ..NOTHING }), (32, 52), "that second is over before the ping");
-        assert_eq!(silent(Seen { messages: 40, ..NOTHING }), (32, 52 + 9));
-        assert_eq!(silent(Seen { messages: 1_000_000, ..NOTHING }), (32, 52 + 69));
+        assert_eq!(silent(Observation { messages: 1, ..NOTHING }), (32, 52), "that second is over before the ping");
+        assert_eq!(silent(Observation { messages: 40, ..NOTHING }), (32, 52 + 9));
+        assert_eq!(silent(Observation { messages: 1_000_000, ..NOTHING }), (32, 52 + 69));
     }
 
     #[test]
@@ -238,13 +238,13 @@ mod tests {
             (6..).find(|&beat| keepalive.look(beat, NOTHING, &rules) == Verdict::Lost).unwrap()
         };
         let mut keepalive = Keepalive::new(0);
-        let _ = keepalive.look(5, Seen { messages: 90, ..NOTHING }, &rules);
-        assert!(keepalive.probe(5, Seen { to_next_answer: 3 * SLOWEST, ..NOTHING }, &rules));
+        let _ = keepalive.look(5, Observation { messages: 90, ..NOTHING }, &rules);
+        assert!(keepalive.probe(5, Observation { to_next_answer: 3 * SLOWEST, ..NOTHING }, &rules));
         assert!(!keepalive.probe(5, NOTHING, &rules), "it is pinged already");
         assert_eq!(end(&mut keepalive), 25);
         // A ping that is outstanding has begun its time.
         let mut keepalive = Keepalive::new(0);
-        assert_eq!(keepalive.look(32, Seen { messages: 90, ..NOTHING }, &rules), Verdict::Ping);
+        assert_eq!(keepalive.look(32, Observation { messages: 90, ..NOTHING }, &rules), Verdict::Ping);
         assert!(!keepalive.probe(40, NOTHING, &rules));
         assert_eq!(end(&mut keepalive), 60);
         let mut keepalive = Keepalive::new(0);
@@ -257,7 +257,7 @@ mod tests {
     fn without_an_interval_only_a_probe_can_give_a_client_up() {
         let rules = KeepaliveConfig::new(None, SECOND);
         let mut keepalive = Keepalive::new(0);
-        let sent = Seen { to_next_answer: 1 << 20, messages: 7, received: false };
+        let sent = Observation { to_next_answer: 1 << 20, messages: 7, received: false };
         assert!((1..10_000).all(|beat| keepalive.look(beat, sent, &rules) == Verdict::Wait));
         assert!(keepalive.probe(10_000, NOTHING, &rules));
         assert_eq!(keepalive.look(10_002, NOTHING, &rules), Verdict::Lost);
@@ -292,9 +292,9 @@ mod tests {
                 if receives {
                     (received, pinged) = (time, None);
                 }
-                let seen = Seen { received: receives, messages, to_next_answer };
+                let observation = Observation { received: receives, messages, to_next_answer };
                 let most = 20 + 500_000 / SLOWEST + 100;
-                match keepalive.look(begin.wrapping_add(time), seen, &rules) {
+                match keepalive.look(begin.wrapping_add(time), observation, &rules) {
                     Verdict::Wait => {
                         prop_assert!(pinged.is_some() || time - received < BEATS);
                         prop_assert!(pinged.is_none_or(|pinged| time - pinged < most));
@@ -309,7 +309,7 @@ mod tests {
                     }
                 }
                 if probes {
-                    let pings = keepalive.probe(begin.wrapping_add(time), seen, &rules);
+                    let pings = keepalive.probe(begin.wrapping_add(time), observation, &rules);
                     prop_assert_eq!(pings, pinged.is_none());
                     pinged.get_or_insert(time);
                 }

@@ -1,5 +1,7 @@
-//! From the peer to the client: take a batch from the link, write it, give its credit back. The relay's own control
-//! frames go in between batches, which consist of whole frames, and so never into the middle of a frame.
+//! From the peer to the client: take a batch from the link, write it, give its credit back.
+//!
+//! The relay's own control frames go between batches. A batch consists of whole frames, so no control frame gets into the
+//! middle of another frame.
 
 use std::io;
 use std::rc::Rc;
@@ -13,9 +15,10 @@ use crate::pairing::link::{CloseCause, Incoming, Next};
 use crate::runtime::transport::{Transport, ends_stream, is_out_of_memory};
 use crate::websocket::reframer::CONTROL_PAYLOAD;
 
-/// How many bytes of pongs and pings may wait for a client that does not read: as many as the smallest buffer holds, with
-/// a mark and a close frame behind them. Beyond that only the client's newest ping is answered, as RFC 6455, section 5.5.3
-/// allows: a flood of pings costs no memory.
+/// The most bytes of pongs and pings that wait for a client that does not read.
+///
+/// They fit into the smallest buffer, with a mark and a close frame behind them. Beyond that only the client's newest ping is
+/// answered, as RFC 6455, section 5.5.3 allows: a flood of pings costs no memory.
 pub(super) const CONTROL_BACKLOG: usize = SIZES[0] - HEADROOM - MARK - (2 + CONTROL_PAYLOAD);
 
 /// The size of a mark: a ping with a number, in bytes.
@@ -25,25 +28,26 @@ const FIN_CLOSE: u8 = 0x88;
 const FIN_PING: u8 = 0x89;
 const FIN_PONG: u8 = 0x8A;
 
+/// The direction from the peer to a client.
 pub(crate) struct Outbound {
     /// The link, until a close frame is queued.
     incoming: Option<Incoming<Box<Buffer>>>,
     writing: Writing,
     /// What the next write waits for.
     awaits: Awaits,
-    /// Bytes that were written, for comparison only: the count begins anew after 4 GiB.
+    /// Bytes that were written, modulo 2^32: for comparison only.
     written: u32,
-    /// What of the peer's bytes the client may not have taken.
+    /// The peer's bytes that the client may not have taken.
     in_flight: InFlight,
-    /// Messages that the client was sent since this was asked last.
+    /// Messages that the client was sent since the last call of [`take_messages`](Self::take_messages).
     messages: u32,
-    /// The relay's own frames that are next, if there are any: pongs and pings, and at last a close frame.
+    /// The relay's own frames that are written next, if there are any: pongs and pings, and at last a close frame.
     control: Option<Box<Buffer>>,
     /// Whether the stream ends with the close frame: the client has nothing more to say.
     ends: bool,
-    /// Why nothing can be written any more, once that is so.
+    /// Why nothing can be written any more, once that is the case.
     broken: Option<io::ErrorKind>,
-    /// How the link has ended, if it did before anything else.
+    /// How the link has ended, if nothing else ended this direction before.
     close_cause: Option<CloseCause>,
     /// The status code of the close frame.
     status_code: Option<u16>,
@@ -54,13 +58,13 @@ pub(crate) struct Outbound {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awaits {
     Nothing,
-    /// Room in the socket, as the last write took less than it was given. The reactor reports it.
+    /// Room in the socket, as the last write was a short one. The reactor reports it.
     Room,
-    /// Memory of the kernel, which reports nothing: each step tries again.
+    /// Memory of the kernel, which reports nothing. Each step tries again.
     Memory,
 }
 
-/// What is on its way into the socket. It is finished before anything else is begun.
+/// The buffer that is being written. It is finished before another one is begun.
 enum Writing {
     Nothing,
     Batch(Box<Buffer>),
@@ -68,7 +72,7 @@ enum Writing {
 }
 
 impl Outbound {
-    /// The way to a client. `has_marks` says whether there are [marks](crate::connection::in_flight) in it.
+    /// The direction to a client, with [marks](crate::connection::in_flight) in it or without.
     pub(crate) fn new(incoming: Incoming<Box<Buffer>>, pool: Rc<Pool>, has_marks: bool) -> Self {
         Self {
             incoming: Some(incoming),
@@ -99,7 +103,7 @@ impl Outbound {
         self.queue(FIN_PONG, &[data]);
     }
 
-    /// Queues a ping. False if there is no room for it: then there is enough before it to be taken.
+    /// Queues a ping. False if there is no room for it.
     pub(crate) fn ping(&mut self, data: &[u8]) -> bool {
         let has_room = !self.is_closing() && self.has_room(data.len());
         if has_room {
@@ -113,12 +117,12 @@ impl Outbound {
         self.control.is_some()
     }
 
-    /// Whether there is room for a control frame with so many bytes that is no close frame.
+    /// Whether there is room for a ping or pong with a payload of so many bytes.
     fn has_room(&self, length: usize) -> bool {
         self.control.as_ref().map_or(0, |control| control.output().len()) + 2 + length <= CONTROL_BACKLOG
     }
 
-    /// Whether the client has to take something before it is sent more.
+    /// Whether the client has to take bytes before it is sent more.
     pub(crate) fn is_blocked(&self) -> bool {
         self.awaits != Awaits::Nothing && !matches!(self.writing, Writing::Nothing)
     }
@@ -128,19 +132,19 @@ impl Outbound {
         self.awaits == Awaits::Memory && !matches!(self.writing, Writing::Nothing)
     }
 
-    /// Bytes that were written, for comparison with a later value.
+    /// Bytes that were written, modulo 2^32: for comparison with a later value.
     pub(crate) fn written(&self) -> u32 {
         self.written
     }
 
-    /// What of the peer's bytes the client may not have taken.
+    /// The peer's bytes that the client may not have taken.
     pub(crate) fn in_flight(&self) -> &InFlight {
         &self.in_flight
     }
 
-    /// Whether the client has answered a mark since the last time.
-    pub(crate) fn take_taken(&mut self) -> bool {
-        self.in_flight.take_taken()
+    /// Whether the client has answered a mark since the last call.
+    pub(crate) fn take_answered(&mut self) -> bool {
+        self.in_flight.take_answered()
     }
 
     /// Notes that the client has answered the mark with this number.
@@ -148,7 +152,7 @@ impl Outbound {
         self.in_flight.answered(number);
     }
 
-    /// Marks what was sent since the last mark, if it is worth one; some beats have passed since the last time.
+    /// Marks the bytes behind the last mark, if they are worth a ping. `beats` have passed since the last call.
     pub(crate) fn mark(&mut self, beats: u32, rules: &KeepaliveConfig) {
         self.in_flight.refill(beats, rules.bytes_in(beats));
         if !self.is_closing()
@@ -159,14 +163,15 @@ impl Outbound {
         }
     }
 
-    /// Messages that the client was sent since the last time.
+    /// Messages that the client was sent since the last call.
     pub(crate) fn take_messages(&mut self) -> u32 {
         std::mem::take(&mut self.messages)
     }
 
-    /// Queues a close frame, as the last frame this client gets, behind a mark if much is in flight: the mark's pong says that
-    /// the client has everything. What the peer has sent but is not being written yet is dropped. Idempotent: the first code
-    /// stands.
+    /// Queues a close frame, the last frame that this client gets. Idempotent: the first code stands.
+    ///
+    /// If much is in flight, a mark comes before it, whose pong says that the client has everything. Batches of the peer that
+    /// are not being written yet are dropped.
     pub(crate) fn close(&mut self, code: Option<u16>, reason: &str) {
         if self.incoming.take().is_some() {
             if let Some(number) = self.in_flight.mark_at_rest() {
@@ -178,8 +183,8 @@ impl Outbound {
         }
     }
 
-    /// Queues a close frame that ends the stream: the client has said its last. The stream has to be shut down as soon as
-    /// this is [flushed](Self::is_flushed).
+    /// Queues a close frame that ends the stream, as the client has nothing more to say. The stream has to be shut down as soon
+    /// as everything is [flushed](Self::is_flushed).
     pub(crate) fn end(&mut self, code: Option<u16>, reason: &str) {
         self.close(code, reason);
         self.ends = true;
@@ -190,7 +195,7 @@ impl Outbound {
         self.incoming.is_none()
     }
 
-    /// How the peer departed, if that is why this ends.
+    /// How the peer departed, if that has ended this direction.
     pub(crate) fn close_cause(&self) -> Option<CloseCause> {
         self.close_cause
     }
@@ -200,19 +205,20 @@ impl Outbound {
         self.status_code.filter(|_| self.is_flushed())
     }
 
-    /// Whether everything that was queued is in the socket.
+    /// Whether all queued bytes are in the socket.
     pub(crate) fn is_flushed(&self) -> bool {
         matches!(self.writing, Writing::Nothing) && self.control.is_none()
     }
 
-    /// Whether nothing can be written any more. The client may have said something before, which is for the other
-    /// direction to find out.
+    /// Whether nothing can be written any more. Earlier bytes from the client may still be in the socket.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.is_some()
     }
 
-    /// Whether writing failed because the client reset the connection. The system reports that only once, and whoever
-    /// reads afterwards sees an ordinary end. (It is a broken pipe if the client's stream had ended before.)
+    /// Whether writing failed because the client reset the connection.
+    ///
+    /// The kernel reports a reset only once, and later reads see an ordinary end. (After the end of the client's stream it
+    /// reports a broken pipe.)
     pub(crate) fn was_reset(&self) -> bool {
         self.broken.is_some_and(|kind| kind != io::ErrorKind::BrokenPipe)
     }
@@ -222,26 +228,26 @@ impl Outbound {
         self.broken.is_some_and(|kind| !ends_stream(kind))
     }
 
-    /// Whether the client's system has acknowledged or accepted nothing for too long.
+    /// Whether the client's kernel has acknowledged or accepted nothing for too long.
     pub(crate) fn has_stalled(&self) -> bool {
         self.broken == Some(io::ErrorKind::TimedOut)
     }
 
-    /// Writes what it can. If the link ends, it queues the close frame that says why.
+    /// Writes as much as the socket takes. When the link ends, queues the close frame that gives the cause.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, socket: &impl Transport) {
         if let Err(error) = self.try_poll(cx, socket) {
             self.break_off(error.kind());
         }
     }
 
-    /// Takes nothing more from the peer: the client's stream has ended. What is in hand is still written.
+    /// Takes nothing more from the peer, as the client's stream has ended. The batch in hand is still written.
     pub(crate) fn finish(&mut self) {
         self.incoming = None;
     }
 
-    /// Writes nothing any more: the client is gone, in this way. The first way stands: a reset is reported only once.
-    pub(crate) fn break_off(&mut self, how: io::ErrorKind) {
-        self.broken.get_or_insert(how);
+    /// Writes nothing any more, as the client is gone. The first error stands: a reset is reported only once.
+    pub(crate) fn break_off(&mut self, error: io::ErrorKind) {
+        self.broken.get_or_insert(error);
         self.status_code = self.status_code();
         self.incoming = None;
         self.writing = Writing::Nothing;
@@ -279,7 +285,7 @@ impl Outbound {
         }
     }
 
-    /// Ready when nothing is left in hand.
+    /// Ready when no buffer is left in hand.
     fn poll_write(&mut self, cx: &mut Context<'_>, socket: &impl Transport) -> io::Result<Poll<()>> {
         loop {
             let bytes = match &self.writing {
@@ -310,7 +316,7 @@ impl Outbound {
         }
     }
 
-    /// Notes that `count` bytes of what is in hand are written.
+    /// Notes that `count` bytes of the buffer in hand are written.
     fn advance(&mut self, count: usize) {
         let (Writing::Batch(buffer) | Writing::Control(buffer)) = &mut self.writing else { return };
         buffer.consume_output(count);
@@ -329,7 +335,7 @@ impl Outbound {
         }
     }
 
-    /// Appends a control frame: its payload is at most 125 bytes (the relay's own reasons are short).
+    /// Queues a control frame with a payload of at most 125 bytes (the relay's own reasons are short).
     fn queue(&mut self, first: u8, payload: &[&[u8]]) {
         let length: usize = payload.iter().map(|part| part.len()).sum();
         debug_assert!(length <= CONTROL_PAYLOAD);

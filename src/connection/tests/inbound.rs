@@ -5,7 +5,9 @@ use proptest::test_runner::FileFailurePersistence;
 
 use super::*;
 use crate::buffers::pool::{SIZES, size_for};
-use crate::connection::inbound::{LARGE_BATCH, LEAST_READ, MOST_DISCARDED, SPARSE};
+use crate::connection::inbound::MOST_DISCARDED;
+use crate::connection::read_size::{LEAST_READ, SPARSE};
+use crate::connection::reader::{LARGE_BATCH, Reader};
 use crate::runtime::reactor::Reactor;
 
 #[test]
@@ -177,6 +179,19 @@ fn a_frame_that_comes_in_drops_stays_where_it_is() {
         assert_eq!(side.in_use(), in_use);
     }
     assert_eq!(in_use, SIZES[2]);
+}
+
+/// A read into an empty slice returns 0, as the end of a stream does.
+#[test]
+fn a_read_without_room_is_not_made() {
+    let side = Side::new();
+    side.arrive(&small_messages(8));
+    let mut full = side.context.pool.take(LARGEST);
+    full.append_output(&[0; LARGEST - HEADROOM]);
+    let mut reader = Reader::new(&[], &side.context.pool);
+    reader.buffer = Some(full);
+    assert!(reader.read(LARGEST, usize::MAX, &side.socket, &side.context).is_none());
+    assert!(side.socket.0.borrow().reads.is_empty());
 }
 
 #[derive(Clone, Debug)]
