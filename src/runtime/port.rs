@@ -187,10 +187,10 @@ mod tests {
 
     #[test]
     fn addresses_that_this_system_does_not_have_are_skipped_unless_there_is_no_other() {
-        let listeners = listen_on_all(&addresses(&["192.0.2.1:0", "127.0.0.1:0"]), WRITE_TIMEOUT).unwrap();
+        let listeners = listen_on_all(&addresses(&["203.0.113.1:0", "127.0.0.1:0"]), WRITE_TIMEOUT).unwrap();
         assert_eq!(listeners.len(), 1);
-        let error = listen_on_all(&addresses(&["192.0.2.1:0", "192.0.2.2:0"]), WRITE_TIMEOUT).unwrap_err();
-        assert!(error.to_string().starts_with("cannot listen on 192.0.2.1:0: "), "{error}");
+        let error = listen_on_all(&addresses(&["203.0.113.1:0", "203.0.113.2:0"]), WRITE_TIMEOUT).unwrap_err();
+        assert!(error.to_string().starts_with("cannot listen on 203.0.113.1:0: "), "{error}");
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
     }
 
