@@ -1,4 +1,4 @@
-//! Every row of the relay's contract, over real sockets, with async-tungstenite's clients.
+//! The rows of the relay's contract, over real sockets, with async-tungstenite's clients.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -15,16 +15,16 @@ use rustix::process::Signal;
 use support::{Relay, pattern, run};
 
 #[test]
-fn two_with_the_same_code_are_joined_and_messages_cross_both_ways_in_order() {
+fn clients_with_the_same_code_exchange_messages_in_order() {
     let relay = Relay::start(&[]);
     run(async {
         let (mut a, mut b) = relay.pair("x").await;
         for length in [0, 1, 125, 126, 65535, 65536, 65537, 1 << 20] {
             let message = pattern(length, 1);
             a.send(message.clone()).await;
-            assert!(b.receive().await == message, "A to B, {length} bytes");
+            assert!(b.receive().await == message, "from A to B, {length} bytes");
             b.send(message.clone()).await;
-            assert!(a.receive().await == message, "B to A, {length} bytes");
+            assert!(a.receive().await == message, "from B to A, {length} bytes");
         }
         for number in 0..1000_u32 {
             a.send(number.to_be_bytes()).await;
@@ -38,7 +38,7 @@ fn two_with_the_same_code_are_joined_and_messages_cross_both_ways_in_order() {
 }
 
 #[test]
-fn any_path_will_do_and_other_codes_are_other_pairs() {
+fn path_is_ignored_and_different_codes_are_different_pairs() {
     let relay = Relay::start(&[]);
     run(async {
         let mut a = relay.try_connect("/?pair=x%20y").await.unwrap();
@@ -54,12 +54,12 @@ fn any_path_will_do_and_other_codes_are_other_pairs() {
 }
 
 #[test]
-fn a_third_is_refused_before_the_upgrade_and_disturbs_nobody() {
+fn full_pair_is_refused_with_409_and_stays_undisturbed() {
     let relay = Relay::start(&["--probe-timeout", "0"]);
     run(async {
         let (mut a, mut b) = relay.pair("x").await;
         for _ in 0..10 {
-            assert_eq!(relay.refusal("/?pair=x").await, (409, "pair is full\n".into()));
+            assert_eq!(relay.rejection("/?pair=x").await, (409, "pair is full\n".into()));
         }
         a.send("still here").await;
         assert_eq!(b.receive().await, b"still here");
@@ -67,31 +67,31 @@ fn a_third_is_refused_before_the_upgrade_and_disturbs_nobody() {
 }
 
 #[test]
-fn exactly_two_of_many_that_come_at_once_are_let_in() {
+fn exactly_two_of_twenty_simultaneous_clients_are_admitted() {
     let relay = Relay::start(&["--probe-timeout", "0"]);
     run(async {
         let attempts: Vec<_> = (0..20).map(|_| relay.try_connect("/?pair=rush")).collect();
-        let mut inside = Vec::new();
+        let mut admitted = Vec::new();
         let executor = smol::LocalExecutor::new();
         executor
             .run(async {
                 let tasks: Vec<_> = attempts.into_iter().map(|attempt| executor.spawn(attempt)).collect();
                 for task in tasks {
-                    inside.extend(task.await.ok());
+                    admitted.extend(task.await.ok());
                 }
             })
             .await;
-        assert_eq!(inside.len(), 2);
+        assert_eq!(admitted.len(), 2);
     });
 }
 
 #[test]
-fn a_missing_or_invalid_code_is_refused() {
+fn missing_or_invalid_pair_code_is_refused_with_400() {
     let relay = Relay::start(&[]);
     let long = format!("/?pair={}", "x".repeat(257));
     run(async {
         for target in ["/", "/?pair=", "/?pairs=x", "/?pair=%FF", "/?pair=%C3%28", "/?pair=&pair=x", &long] {
-            assert_eq!(relay.refusal(target).await, (400, "missing or invalid pair code\n".into()), "{target}");
+            assert_eq!(relay.rejection(target).await, (400, "missing or invalid pair code\n".into()), "{target}");
         }
         let longest = format!("/?pair={}", "%C3%A9".repeat(256));
         relay.try_connect(&longest).await.unwrap();
@@ -99,7 +99,7 @@ fn a_missing_or_invalid_code_is_refused() {
 }
 
 #[test]
-fn text_is_dropped_and_what_surrounds_it_is_not() {
+fn text_is_dropped_and_binary_around_it_is_forwarded() {
     let relay = Relay::start(&[]);
     run(async {
         let (mut a, mut b) = relay.pair("x").await;
@@ -146,7 +146,7 @@ fn fragments_arrive_as_one_message() {
 }
 
 #[test]
-fn who_closes_has_its_code_back_and_the_other_gets_everything_and_then_1000() {
+fn close_code_is_echoed_and_the_peer_gets_all_messages_then_1000() {
     let relay = Relay::start(&[]);
     run(async {
         for a_leaves in [true, false] {
@@ -173,7 +173,7 @@ fn who_closes_has_its_code_back_and_the_other_gets_everything_and_then_1000() {
 }
 
 #[test]
-fn the_end_of_the_stream_is_a_departure_like_a_close_frame() {
+fn end_of_stream_closes_the_peer_with_1000() {
     let relay = Relay::start(&[]);
     run(async {
         let (mut a, mut b) = relay.pair("x").await;
@@ -185,7 +185,7 @@ fn the_end_of_the_stream_is_a_departure_like_a_close_frame() {
 }
 
 #[test]
-fn a_reset_is_a_loss() {
+fn reset_closes_the_peer_with_1011() {
     let relay = Relay::start(&[]);
     run(async {
         for a_is_lost in [true, false] {
@@ -200,12 +200,12 @@ fn a_reset_is_a_loss() {
 }
 
 #[test]
-fn the_code_is_free_as_soon_as_one_side_has_left() {
+fn pair_code_is_free_as_soon_as_one_client_leaves() {
     let relay = Relay::start(&[]);
     run(async {
         let (a, mut b) = relay.pair("x").await;
         a.close(1000, "").await;
-        // B has not even been read from yet; its successors do not meet it.
+        // B has not read its close frame yet, but the next two clients are a new pair.
         let (mut c, mut d) = relay.pair("x").await;
         c.send("new").await;
         assert_eq!(d.receive().await, b"new");
@@ -216,14 +216,14 @@ fn the_code_is_free_as_soon_as_one_side_has_left() {
 }
 
 #[test]
-fn what_is_sent_before_the_peer_is_there_is_held_for_it() {
+fn messages_before_pairing_are_held_for_the_peer() {
     let relay = Relay::start(&[]);
     run(async {
         let mut a = relay.connect("x").await;
         for number in 0..1000_u32 {
             a.send(number.to_be_bytes()).await;
         }
-        // The relay has read it all, and still answers.
+        // The pong shows that the relay has read all messages.
         a.send_message(Message::Ping(vec![1].into())).await;
         assert_eq!(a.next().await, Message::Pong(vec![1].into()));
         let mut b = relay.connect("x").await;
@@ -234,25 +234,25 @@ fn what_is_sent_before_the_peer_is_there_is_held_for_it() {
 }
 
 #[test]
-fn one_side_alone_leaves_its_code_behind() {
+fn waiting_client_that_leaves_frees_its_code_and_discards_its_messages() {
     let relay = Relay::start(&[]);
     run(async {
         let mut a = relay.connect("x").await;
-        a.send("nobody will read this").await;
+        a.send("never delivered").await;
         a.close(1000, "").await;
         let mut b = relay.connect("x").await;
         assert_eq!(relay.pairs(), 1);
         b.send("fresh").await;
         let mut c = relay.connect("x").await;
         assert_eq!(c.receive().await, b"fresh");
-        // A stream that ends, rather than a close frame.
+        // The same with the end of the stream instead of a close frame.
         relay.connect("y").await.hang_up();
-        support::eventually("the code is free", || relay.pairs() == 1);
+        support::eventually("the pair code is free", || relay.pairs() == 1);
     });
 }
 
 #[test]
-fn one_side_alone_expires_but_a_pair_does_not() {
+fn waiting_client_expires_with_1001_but_a_pair_does_not() {
     let relay = Relay::start(&["--pair-ttl", "5s"]);
     run(async {
         let (mut a, mut b) = relay.pair("pair").await;
@@ -260,7 +260,7 @@ fn one_side_alone_expires_but_a_pair_does_not() {
         let mut second = relay.connect("second").await;
         assert_eq!(alone.closed().await, (1001, "pair expired".into()));
         assert_eq!(second.closed().await, (1001, "pair expired".into()));
-        // A successor has a deadline of its own.
+        // The next client with the code has a deadline of its own.
         let mut successor = relay.connect("alone").await;
         assert_eq!(successor.closed().await, (1001, "pair expired".into()));
         a.send("still joined").await;
@@ -270,17 +270,17 @@ fn one_side_alone_expires_but_a_pair_does_not() {
 }
 
 #[test]
-fn a_signal_closes_everyone_with_1001_after_what_was_received() {
+fn signal_delivers_received_messages_and_closes_with_1001() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut relay = Relay::start(&[]);
         run(async {
             let (mut a, mut b) = relay.pair("pair").await;
             let mut alone = relay.connect("alone").await;
-            a.send("on its way").await;
+            a.send("in flight").await;
             a.send_message(Message::Ping(vec![].into())).await;
-            assert_eq!(a.next().await, Message::Pong(vec![].into()), "the relay has it");
+            assert_eq!(a.next().await, Message::Pong(vec![].into()), "the relay has read the message");
             relay.signal(signal);
-            assert_eq!(b.receive().await, b"on its way");
+            assert_eq!(b.receive().await, b"in flight");
             for client in [&mut a, &mut b, &mut alone] {
                 assert_eq!(client.closed().await, (1001, "relay stopping".into()));
             }
@@ -290,24 +290,24 @@ fn a_signal_closes_everyone_with_1001_after_what_was_received() {
 }
 
 #[test]
-fn pairs_may_finish_when_the_relay_is_told_to_stop_and_nobody_else_comes_in() {
+fn draining_relay_lets_pairs_finish_and_accepts_no_connection() {
     let mut relay = Relay::start(&["--drain-timeout", "1h"]);
     run(async {
         let (mut a, mut b) = relay.pair("x").await;
         let mut alone = relay.connect("y").await;
         relay.signal(Signal::TERM);
         assert_eq!(alone.closed().await, (1001, "relay stopping".into()));
-        assert!(std::net::TcpStream::connect(relay.address).is_err(), "it listens");
+        assert!(std::net::TcpStream::connect(relay.address).is_err(), "the relay still listens");
         a.send("still here").await;
         assert_eq!(b.receive().await, b"still here");
         assert_eq!(a.close(4000, "").await, (4000, String::new()));
         assert_eq!(b.closed().await, (1000, "peer disconnected".into()));
     });
-    assert_eq!(relay.wait().code(), Some(0), "not before the last pair, and not an hour later");
+    assert_eq!(relay.wait().code(), Some(0), "it exits after the last pair, not an hour later");
 }
 
 #[test]
-fn pairs_that_go_on_for_too_long_are_told_and_who_does_not_read_is_not_waited_for() {
+fn drain_timeout_closes_pairs_and_does_not_wait_for_a_stalled_reader() {
     let mut relay = Relay::start(&["--drain-timeout", "1s"]);
     run(async {
         let (mut a, mut b) = relay.pair("x").await;
@@ -329,19 +329,19 @@ fn pairs_that_go_on_for_too_long_are_told_and_who_does_not_read_is_not_waited_fo
         }
         assert!(begin.elapsed() >= Duration::from_secs(1));
         assert_eq!(relay.wait().code(), Some(0));
-        // Three seconds; the stalled one alone would have had more than a minute for what is on its way.
+        // The exit takes about three seconds. The stalled reader's own deadlines would allow more than a minute.
         assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
     });
 }
 
 #[test]
-fn a_second_signal_exits_at_once() {
+fn second_signal_exits_at_once_with_130() {
     let mut relay = Relay::start(&["--drain-timeout", "10m"]);
     run(async {
         let _pair = relay.pair("y").await;
         let alone = relay.connect("x").await;
         relay.signal(Signal::TERM);
-        // It has heard it when a close frame has come. (Two signals at once may be one.)
+        // The close frame shows that the first signal was handled. (Two pending signals may be merged into one.)
         alone.socket.get_ref().peek(&mut [0]).await.unwrap();
         relay.signal(Signal::INT);
         assert_eq!(relay.wait().code(), Some(130));
@@ -349,7 +349,7 @@ fn a_second_signal_exits_at_once() {
 }
 
 #[test]
-fn messages_over_the_limit_end_with_1009() {
+fn message_over_the_limit_is_closed_with_1009() {
     let relay = Relay::start(&["--max-message", "1000"]);
     run(async {
         let (mut a, mut b) = relay.pair("x").await;
@@ -362,7 +362,7 @@ fn messages_over_the_limit_end_with_1009() {
 }
 
 #[test]
-fn both_directions_at_full_speed_do_not_stand_in_each_other_s_way() {
+fn full_speed_in_both_directions_does_not_deadlock() {
     let relay = Relay::start(&[]);
     run(async {
         let (a, b) = relay.pair("x").await;
@@ -370,7 +370,7 @@ fn both_directions_at_full_speed_do_not_stand_in_each_other_s_way() {
         let (mut b_sends, mut b_receives) = b.socket.split();
         let message = pattern(1 << 20, 3);
         let send = |_| Message::binary(message.clone());
-        // Both send far more than all buffers hold before either reads.
+        // Each client sends far more than all buffers hold.
         let sent = zip(
             async {
                 for i in 0..64 {
@@ -401,7 +401,7 @@ fn both_directions_at_full_speed_do_not_stand_in_each_other_s_way() {
 }
 
 #[test]
-fn a_reader_that_stalls_slows_its_own_sender_and_nobody_else() {
+fn stalled_reader_slows_only_its_own_sender() {
     let relay = Relay::start(&[]);
     run(async {
         let (mut fast, mut stalled) = relay.pair("stalled").await;
@@ -417,7 +417,7 @@ fn a_reader_that_stalls_slows_its_own_sender_and_nobody_else() {
                 a.send(number.to_be_bytes()).await;
                 assert_eq!(b.receive().await, number.to_be_bytes());
             }
-            // Only now does it read, and nothing is missing.
+            // The stalled reader starts to read only now, and no message is missing.
             for _ in 0..32 {
                 assert!(stalled.receive().await == message);
             }

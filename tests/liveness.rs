@@ -1,4 +1,4 @@
-//! Who is there and who is not: pings, clients that accept nothing, and what happens when a third one comes.
+//! Liveness: keep-alive pings, the write timeout, and takeovers by third clients.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -18,27 +18,27 @@ use support::{Client, PATIENCE, Relay, eventually, run};
 const LOST: (u16, &str) = (1011, "peer connection lost");
 const TIMEOUT: (u16, &str) = (1011, "ping timeout");
 
-/// A client that answers nothing but when it is told to.
+/// Connects a raw client, which answers no ping by itself.
 fn enter(relay: &Relay, target: &str) -> TcpStream {
     let mut socket = relay.socket();
     open(&mut socket, target, b"");
     socket
 }
 
-/// Both sides of a pair.
+/// Connects both clients of a pair.
 fn pair(relay: &Relay) -> (TcpStream, TcpStream) {
     (enter(relay, "/?pair=x"), enter(relay, "/?pair=x"))
 }
 
-/// Answers a ping whose header was read, with its application data.
+/// Answers a ping with its application data, after its header was read.
 fn pong(socket: &mut TcpStream, length: u8) {
     let mut data = vec![0; length.into()];
     socket.read_exact(&mut data).unwrap();
     socket.write_all(&frame(0x8A, &data)).unwrap();
 }
 
-/// Answers pings until nothing has come for a while, and returns how many there were.
-fn answer(socket: &mut TcpStream, time: Duration) -> usize {
+/// Answers empty pings for this long, and returns their number.
+fn answer_pings(socket: &mut TcpStream, time: Duration) -> usize {
     let (end, mut pings) = (Instant::now() + time, 0);
     while let left @ 1.. = end.saturating_duration_since(Instant::now()).as_millis() {
         socket.set_read_timeout(Some(Duration::from_millis(left as u64))).unwrap();
@@ -55,30 +55,31 @@ fn answer(socket: &mut TcpStream, time: Duration) -> usize {
     pings
 }
 
-fn status(relay: &Relay) -> String {
+/// The status of the answer to a third client.
+fn status_of_third(relay: &Relay) -> String {
     let response = relay.http(&upgrade("/?pair=x", ""));
     response.split(' ').nth(1).unwrap().to_owned()
 }
 
 #[test]
-fn who_is_quiet_is_pinged_and_who_answers_stays() {
+fn quiet_client_is_pinged_and_stays_if_it_answers() {
     let relay = Relay::start(&["--ping-interval", "200ms", "--ping-timeout", "10s"]);
     let (mut a, mut b) = pair(&relay);
     let (begin, mut pings) = (Instant::now(), 0);
     while pings < 5 {
-        pings += answer(&mut a, Duration::from_millis(500));
+        pings += answer_pings(&mut a, Duration::from_millis(500));
         assert!(begin.elapsed() < PATIENCE, "only {pings} pings");
     }
     let most = begin.elapsed().as_millis() / 200 + 1;
     assert!(pings as u128 <= most, "{pings} pings, where there should be {most} at most");
     a.write_all(&frame(0x82, b"still there")).unwrap();
-    // The other one has answered nothing yet, but one ping is enough.
+    // B has answered nothing yet, and has got only one ping.
     expect(&mut b, &[0x89, 0]);
     expect(&mut b, &server_frame(0x82, b"still there"));
 }
 
 #[test]
-fn who_does_not_answer_is_lost_and_its_peer_is_told() {
+fn client_that_answers_no_ping_is_closed_and_its_peer_gets_1011() {
     let relay = Relay::start(&["--ping-interval", "2s", "--ping-timeout", "6s"]);
     let begin = Instant::now();
     let (mut silent, mut peer) = pair(&relay);
@@ -93,7 +94,7 @@ fn who_does_not_answer_is_lost_and_its_peer_is_told() {
         peer.read_exact(&mut rest).unwrap();
         peer.write_all(&frame(0x8A, b"")).unwrap();
     }
-    assert!(begin.elapsed() >= Duration::from_secs(2), "it was given up before it was asked");
+    assert!(begin.elapsed() >= Duration::from_secs(2), "the client was given up before it was pinged");
     expect(&mut peer, &server_close(LOST.0, LOST.1)[1..]);
     peer.write_all(&frame(0x88, &1000_u16.to_be_bytes())).unwrap();
     expect(&mut silent, &[0x89, 0]);
@@ -103,7 +104,7 @@ fn who_does_not_answer_is_lost_and_its_peer_is_told() {
 }
 
 #[test]
-fn who_waits_alone_and_does_not_answer_has_no_seat_any_more() {
+fn waiting_client_that_answers_no_ping_loses_its_seat() {
     let relay = Relay::start(&["--ping-interval", "100ms", "--ping-timeout", "100ms"]);
     let mut silent = enter(&relay, "/?pair=x");
     expect(&mut silent, &[0x89, 0]);
@@ -112,14 +113,16 @@ fn who_waits_alone_and_does_not_answer_has_no_seat_any_more() {
 }
 
 #[test]
-fn without_an_interval_nobody_is_asked() {
+fn ping_interval_of_zero_disables_pings() {
     let relay = Relay::start(&["--ping-interval", "0", "--ping-timeout", "100ms"]);
     let (mut a, _b) = pair(&relay);
-    assert_eq!(answer(&mut a, Duration::from_secs(1)), 0);
+    assert_eq!(answer_pings(&mut a, Duration::from_secs(1)), 0);
     assert_eq!(relay.pairs(), 1);
 }
 
-/// Sends until nothing has been accepted for a while, and returns how many whole messages were. The last one may be cut off.
+/// Writes until all buffers on the way are full, and returns the number of whole messages written.
+///
+/// A part of one more message may be written.
 fn fill(socket: &mut TcpStream, message: &[u8]) -> usize {
     const STUCK: usize = 5;
     socket.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
@@ -135,13 +138,13 @@ fn fill(socket: &mut TcpStream, message: &[u8]) -> usize {
 }
 
 #[test]
-fn who_is_not_read_from_or_reads_slowly_is_not_blamed_for_its_silence() {
+fn ping_timeout_does_not_close_a_blocked_sender_or_a_slow_reader() {
     let relay = Relay::start(&["--ping-interval", "2s", "--ping-timeout", "2s"]);
     let (mut sender, mut slow) = pair(&relay);
     let message = frame(0x82, &[7; 60_000]);
     let sent = fill(&mut sender, &message);
     assert!(sent > 0);
-    thread::sleep(Duration::from_secs(6)); // neither answers anything
+    thread::sleep(Duration::from_secs(6)); // neither client answers a ping
     assert_eq!(relay.pairs(), 1);
     let mut payload = 0;
     while payload < sent * 60_000 {
@@ -163,7 +166,7 @@ fn who_is_not_read_from_or_reads_slowly_is_not_blamed_for_its_silence() {
 }
 
 #[test]
-fn who_accepts_nothing_for_long_is_given_up() {
+fn client_that_accepts_no_data_is_closed_after_the_write_timeout() {
     let relay = Relay::start(&["--write-timeout", "2s"]);
     let (mut sender, _stalled) = pair(&relay);
     let begin = Instant::now();
@@ -172,7 +175,7 @@ fn who_accepts_nothing_for_long_is_given_up() {
     while sender.set_nonblocking(true).and_then(|()| sender.peek(&mut [0])).is_err() {
         sender.set_nonblocking(false).unwrap();
         let _ = sender.write(&message);
-        assert!(begin.elapsed() < PATIENCE, "it is never told");
+        assert!(begin.elapsed() < PATIENCE, "the sender never gets a close frame");
     }
     sender.set_nonblocking(false).unwrap();
     expect(&mut sender, &server_close(LOST.0, LOST.1));
@@ -180,12 +183,12 @@ fn who_accepts_nothing_for_long_is_given_up() {
     assert_eq!(relay.pairs(), 0);
 }
 
-/// The kernel of a client whose program is silent acknowledges the ping, as a proxy would: it has the ping timeout.
+/// A silent program's kernel, like a proxy, acknowledges the probe, so the ping timeout applies.
 #[test]
-fn a_third_takes_the_seat_of_a_program_that_is_silent_for_the_ping_timeout() {
+fn third_client_takes_the_seat_of_a_program_silent_for_the_ping_timeout() {
     let relay = Relay::start(&["--probe-timeout", "30s", "--ping-timeout", "5s"]);
     let (mut dead, mut peer) = pair(&relay);
-    let asked = thread::scope(|scope| {
+    let waited = thread::scope(|scope| {
         let peer = scope.spawn(|| {
             expect(&mut peer, &[0x89, 0]);
             peer.write_all(&frame(0x8A, b"")).unwrap();
@@ -193,21 +196,21 @@ fn a_third_takes_the_seat_of_a_program_that_is_silent_for_the_ping_timeout() {
         });
         let begin = Instant::now();
         let mut third = enter(&relay, "/?pair=x");
-        let asked = begin.elapsed();
+        let waited = begin.elapsed();
         peer.join().unwrap();
         let mut fourth = enter(&relay, "/?pair=x");
         third.write_all(&frame(0x82, b"a new pair")).unwrap();
         expect(&mut fourth, &server_frame(0x82, b"a new pair"));
-        asked
+        waited
     });
-    assert!(asked >= Duration::from_secs(5), "{asked:?}");
+    assert!(waited >= Duration::from_secs(5), "{waited:?}");
     expect(&mut dead, &[0x89, 0]);
     expect(&mut dead, &server_close(TIMEOUT.0, TIMEOUT.1));
 }
 
-/// What it was sent is no excuse for a reader that has taken all of it, as it has answered pings in between.
+/// No data in flight excuses the reader's silence: its pongs show that it has taken the messages.
 #[test]
-fn a_third_comes_in_the_place_of_a_reader_that_has_died_behind_a_stream() {
+fn third_client_takes_the_seat_of_a_reader_that_died_after_a_stream() {
     const MESSAGE: usize = 50_000;
     let relay = Relay::start(&[]);
     let (mut sender, mut reader) = pair(&relay);
@@ -248,7 +251,7 @@ fn a_third_comes_in_the_place_of_a_reader_that_has_died_behind_a_stream() {
         sender.write_all(&frame(0x82, b"")).unwrap();
         let (received, pings) = reads.join().unwrap();
         assert!(received == sent && pings > 0, "{received} of {sent} messages, {pings} pings");
-        // Now it says nothing any more.
+        // From here on, the reader is silent.
         let died = Instant::now();
         loop {
             let mut third = relay.socket();
@@ -256,16 +259,16 @@ fn a_third_comes_in_the_place_of_a_reader_that_has_died_behind_a_stream() {
             if head(&mut third).starts_with("HTTP/1.1 101 ") {
                 break;
             }
-            // (A client that takes half a megabit would need a minute for as much as a socket holds.)
-            assert!(died.elapsed() < Duration::from_secs(30), "it still has its seat");
+            // (A client that takes half a megabit per second would need a minute for as much as a socket holds.)
+            assert!(died.elapsed() < Duration::from_secs(30), "the dead reader still has its seat");
             thread::sleep(Duration::from_millis(200));
         }
-        println!("a third was let in after {:?}", died.elapsed());
+        println!("the third client was admitted after {:?}", died.elapsed());
     });
 }
 
 #[test]
-fn a_third_takes_a_seat_when_there_are_as_many_connections_as_may_be() {
+fn third_client_takes_a_seat_at_max_connections() {
     let relay = Relay::start(&["--probe-timeout", "30s", "--ping-timeout", "1s", "--max-connections", "2"]);
     let _dead = pair(&relay);
     let third = enter(&relay, "/?pair=x");
@@ -274,21 +277,21 @@ fn a_third_takes_a_seat_when_there_are_as_many_connections_as_may_be() {
 }
 
 #[test]
-fn nobody_loses_its_seat_for_a_third_that_could_not_have_it() {
+fn pair_is_not_probed_when_max_waiting_leaves_no_seat_for_the_third_client() {
     let relay = Relay::start(&["--probe-timeout", "30s", "--ping-timeout", "1s", "--max-waiting", "1"]);
     let (mut dead, _dead) = pair(&relay);
     let alone = enter(&relay, "/?pair=alone");
-    assert_eq!(status(&relay), "409", "it would have to wait, and there is no room for that");
+    assert_eq!(status_of_third(&relay), "409", "the third client would have to wait, and may not");
     dead.set_nonblocking(true).unwrap();
-    assert_eq!(dead.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "nobody was asked");
+    assert_eq!(dead.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "the pair was not probed");
     drop(alone);
-    eventually("its place is free", || relay.pairs() == 1);
+    eventually("the waiting client's seat is free", || relay.pairs() == 1);
     drop(enter(&relay, "/?pair=x"));
 }
 
-/// There was room for it when it came, and there is none any more when its probe is over.
+/// The third client could have waited when it came, but not at the end of its probe.
 #[test]
-fn nobody_loses_its_seat_for_a_third_that_cannot_have_it_any_more() {
+fn pair_keeps_its_seats_when_max_waiting_is_reached_during_the_probe() {
     let relay = Relay::start(&["--probe-timeout", "1s", "--max-waiting", "1"]);
     let (mut dead, _dead) = pair(&relay);
     let mut third = relay.socket();
@@ -301,7 +304,7 @@ fn nobody_loses_its_seat_for_a_third_that_cannot_have_it_any_more() {
 }
 
 #[test]
-fn a_third_that_waits_for_answers_is_told_that_the_relay_stops() {
+fn probing_third_client_gets_503_when_the_relay_stops() {
     let mut relay = Relay::start(&["--probe-timeout", "1m"]);
     let (mut dead, _dead) = pair(&relay);
     let mut third = relay.socket();
@@ -314,22 +317,22 @@ fn a_third_that_waits_for_answers_is_told_that_the_relay_stops() {
     assert_eq!(relay.wait().code(), Some(0));
 }
 
-/// A third that has to wait is cut off neither for the time that takes, nor because others come to the front door.
+/// Neither the handshake timeout nor a lack of handshake slots ends a third client's wait.
 #[test]
-fn a_third_waits_in_peace() {
+fn probing_third_client_is_exempt_from_handshake_limits() {
     let times = ["--probe-timeout", "30s", "--ping-timeout", "8s", "--handshake-timeout", "3s"];
     let relay = Relay::start(&[&times[..], &["--max-handshakes", "4"]].concat());
     let dead = [enter(&relay, "/?pair=x"), enter(&relay, "/?pair=x")];
     let mut third = relay.socket();
     third.write_all(upgrade("/?pair=x", "").as_bytes()).unwrap();
-    eventually("the pair is asked", || dead.iter().all(|side| side.peek(&mut [0; 2]).is_ok_and(|count| count == 2)));
+    eventually("the pair is probed", || dead.iter().all(|side| side.peek(&mut [0; 2]).is_ok_and(|count| count == 2)));
     let crowd: Vec<_> = (0..20).map(|_| relay.socket()).collect();
     expect(&mut third, b"HTTP/1.1 101 ");
     drop((dead, crowd));
 }
 
 #[test]
-fn a_pair_that_is_there_keeps_its_seats_and_is_not_asked_again_for_a_second() {
+fn live_pair_keeps_its_seats_and_is_probed_once_a_second_at_most() {
     let relay = Relay::start(&["--probe-timeout", "1m"]);
     let (mut a, mut b) = pair(&relay);
     for _ in 0..3 {
@@ -342,13 +345,13 @@ fn a_pair_that_is_there_keeps_its_seats_and_is_not_asked_again_for_a_second() {
                 side.write_all(&frame(0x82, b"here")[3..]).unwrap();
             })
         });
-        assert_eq!(status(&relay), "409", "as soon as both have answered");
+        assert_eq!(status_of_third(&relay), "409", "the rejection follows as soon as both have answered");
         let answered = Instant::now();
         answers.into_iter().for_each(|answer| answer.join().unwrap());
-        // A flood of third clients makes no flood of pings.
+        // A flood of third clients causes no flood of pings.
         let mut thirds = 0;
         while answered.elapsed() < Duration::from_millis(300) {
-            assert_eq!(status(&relay), "409");
+            assert_eq!(status_of_third(&relay), "409");
             thirds += 1;
         }
         assert!(thirds > 2, "there was no flood");
@@ -358,54 +361,56 @@ fn a_pair_that_is_there_keeps_its_seats_and_is_not_asked_again_for_a_second() {
     }
 }
 
-/// The time begins when the ping is written, and not when a third client comes: a relay that is busy takes nothing of it.
+/// The ping timeout begins when the ping is written, not when a third client comes.
+///
+/// So a busy relay does not shorten it.
 #[test]
-fn a_silent_program_keeps_its_seat_within_the_ping_timeout() {
+fn silent_program_keeps_its_seat_within_the_ping_timeout() {
     let relay = Relay::start(&["--probe-timeout", "200ms", "--ping-timeout", "1m"]);
     let (mut a, mut b) = pair(&relay);
     for _ in 0..3 {
-        assert_eq!(status(&relay), "409", "nothing says that they are gone");
+        assert_eq!(status_of_third(&relay), "409", "nothing shows that they are gone");
     }
     expect(&mut a, &[0x89, 0]);
     a.write_all(&frame(0x82, b"busy until now")).unwrap();
-    // One ping is enough, however many come.
+    // Three third clients have caused a single ping.
     expect(&mut b, &[&[0x89, 0][..], &server_frame(0x82, b"busy until now")].concat());
 }
 
 #[test]
-fn a_pair_is_asked_for_one_at_a_time() {
+fn pair_is_probed_for_one_third_client_at_a_time() {
     let relay = Relay::start(&["--probe-timeout", "1m"]);
     let (mut dead, other) = pair(&relay);
     thread::scope(|scope| {
         let third = scope.spawn(|| enter(&relay, "/?pair=x"));
         expect(&mut dead, &[0x89, 0]);
         let begin = Instant::now();
-        assert_eq!(status(&relay), "409");
-        assert!(begin.elapsed() < Duration::from_secs(30), "it waited for somebody else's question");
-        drop((dead, other)); // which ends that one
+        assert_eq!(status_of_third(&relay), "409");
+        assert!(begin.elapsed() < Duration::from_secs(30), "it waited for the probe of another third client");
+        drop((dead, other)); // which ends the probe
         third.join().unwrap();
     });
 }
 
 #[test]
-fn without_a_probe_timeout_a_third_is_refused_at_once() {
+fn probe_timeout_of_zero_refuses_third_clients_without_a_probe() {
     let relay = Relay::start(&["--probe-timeout", "0"]);
     let (_a, _b) = pair(&relay);
-    assert_eq!(status(&relay), "409");
+    assert_eq!(status_of_third(&relay), "409");
 }
 
 #[test]
-fn a_slow_reader_in_a_stream_keeps_its_seat() {
+fn slow_reader_in_a_stream_keeps_its_seat() {
     let relay = Relay::start(&["--probe-timeout", "200ms"]);
     let (mut sender, mut slow) = pair(&relay);
     fill(&mut sender, &frame(0x82, &[7; 60_000]));
-    assert_eq!(status(&relay), "409", "neither can answer in time");
+    assert_eq!(status_of_third(&relay), "409", "neither client can answer in time");
     let mut head = [0; 4];
     slow.read_exact(&mut head).unwrap();
     assert_eq!(head[..2], [0x82, 126]);
 }
 
-/// Receives nothing but pings, which the library answers.
+/// Receives only pings, which the library answers.
 async fn idle<T>(client: &mut Client) -> T {
     loop {
         let message = client.next().await;
@@ -414,22 +419,23 @@ async fn idle<T>(client: &mut Client) -> T {
 }
 
 #[test]
-fn clients_of_a_library_answer_by_themselves() {
+fn library_clients_answer_pings_and_keep_their_seats() {
     let relay = Relay::start(&["--ping-interval", "100ms", "--ping-timeout", "5s", "--probe-timeout", "20s"]);
     run(async {
         let (mut a, mut b) = relay.pair("x").await;
         let third = async {
             Timer::after(Duration::from_millis(500)).await;
-            relay.refusal("/?pair=x").await
+            relay.rejection("/?pair=x").await
         };
         assert_eq!(idle(&mut a).or(idle(&mut b)).or(third).await, (409, "pair is full\n".into()));
     });
 }
 
-/// What a client sends says nothing of what it takes. The kernel's own timeout (`TCP_USER_TIMEOUT`) does not see such a client: each
-/// segment from it starts the timer of Linux' window probes anew.
+/// `TCP_USER_TIMEOUT` alone misses this client.
+///
+/// Data from a client does not show that it reads. But each segment from it restarts Linux's timer of window probes.
 #[test]
-fn a_client_that_sends_and_reads_nothing_is_given_up() {
+fn client_that_sends_but_never_reads_is_closed_after_the_write_timeout() {
     let relay = Relay::start(&["--write-timeout", "2s"]);
     let (mut sender, mut stalled) = pair(&relay);
     let begin = Instant::now();
@@ -445,7 +451,7 @@ fn a_client_that_sends_and_reads_nothing_is_given_up() {
             let mut byte = [0];
             while reader.read_exact(&mut byte).is_ok() && byte != [0x88] {}
         });
-        // Small messages, so that the window is shut when nothing is unacknowledged.
+        // Small messages, so that the window closes when no data is unacknowledged.
         let message = frame(0x82, &[7; 4000]);
         let mut left = &message[..];
         while !told.is_finished() && begin.elapsed() < PATIENCE {
@@ -456,18 +462,18 @@ fn a_client_that_sends_and_reads_nothing_is_given_up() {
             }
             thread::sleep(Duration::from_micros(300));
         }
-        assert!(begin.elapsed() < PATIENCE, "its peer is never told");
+        assert!(begin.elapsed() < PATIENCE, "the peer never gets a close frame");
     });
 }
 
-/// Without pings there are no marks either, and what a client was sent long ago is not in flight for ever.
+/// Without pings there are no marks. Data sent long ago must still not count as in flight for ever.
 #[test]
-fn without_pings_what_a_client_was_sent_counts_as_taken_in_time() {
+fn without_pings_sent_data_counts_as_taken_after_a_while() {
     let relay = Relay::start(&["--ping-interval", "0", "--ping-timeout", "2s", "--probe-timeout", "30s"]);
     let (mut sender, mut silent) = pair(&relay);
     sender.write_all(&frame(0x82, &[7; 60_000])).unwrap();
     silent.read_exact(&mut [0; 60_004]).unwrap();
-    // The slowest client has taken it after four seconds.
+    // The slowest client that the relay assumes has taken the data after four seconds.
     thread::sleep(Duration::from_secs(8));
     let third = enter(&relay, "/?pair=x");
     drop((sender, silent, third));

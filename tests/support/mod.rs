@@ -1,6 +1,6 @@
-//! A relay as its users run it, the binary in a process of its own, and clients to talk to it.
+//! The relay as users run it, the binary in a process of its own, and clients for it.
 
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 pub mod raw;
 
@@ -19,18 +19,18 @@ use futures_lite::{FutureExt, StreamExt};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 use smol::{Async, Timer};
 
-/// The bound of every wait: long enough for the slowest machine, short enough to be noticed.
+/// The bound of every wait: enough for the slowest machine, and short enough to be noticed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// For clients that do not know what a ping is: a slow machine may take longer than they are let alone for.
+/// Flags for clients that answer no pings, as a test on a slow machine may outlast the ping interval.
 pub const NO_PINGS: &[&str] = &["--ping-interval", "0"];
 
-/// A file of a test's own.
+/// The path of a scratch file that no other test run uses.
 pub fn scratch(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
 }
 
-/// Runs a test's future, and fails if it hangs.
+/// Runs a test's future, and panics if it hangs.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     let timeout = async {
         Timer::after(2 * PATIENCE).await;
@@ -39,24 +39,26 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
     smol::block_on(test.or(timeout))
 }
 
-/// Asks again and again until the answer is yes: for what has no event to wait for.
-pub fn eventually(what: &str, mut answer: impl FnMut() -> bool) {
+/// Polls a condition until it holds: for conditions without an event to wait for.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
-    while !answer() {
-        assert!(start.elapsed() < PATIENCE, "still not so: {what}");
-        // Not to take the processor from those who are waited for.
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "still not true: {what}");
+        // A busy loop would take the processor from the relay.
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// A running `arc-relay`. When it is dropped, it must have no pairs and no more open files than at its start, and
-/// must stop as it should.
+/// A running `arc-relay` process.
+///
+/// Dropping it asserts that no pair is left, that no more files are open than at its start, and that SIGTERM stops it
+/// gracefully.
 pub struct Relay {
     child: Child,
     pub address: SocketAddr,
-    /// What is to be sent first on each connection.
+    /// The bytes to send first on each connection, such as a header of the PROXY protocol.
     preamble: &'static str,
-    /// What has to stand behind each code.
+    /// The rest of the query, to be appended to each pair code.
     pub query: &'static str,
     files_at_start: usize,
     stopped: bool,
@@ -73,15 +75,15 @@ impl Relay {
         Self::spawn_behind(command, "")
     }
 
-    /// One that expects `preamble` first on each connection.
+    /// Starts a relay that expects `preamble` first on each connection.
     pub fn spawn_behind(mut command: Command, preamble: &'static str) -> Self {
-        // What tests do on purpose is not worth a line, unless they say so.
+        // Tests provoke warnings on purpose, so only errors are logged unless a test sets a level.
         if command.get_envs().all(|(variable, _)| variable != "ARC_RELAY_LOG_LEVEL") {
             command.env("ARC_RELAY_LOG_LEVEL", "error");
         }
         let mut child = command.stdout(Stdio::piped()).spawn().expect("arc-relay starts");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it says where it is");
+        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it prints its address");
         let address = line
             .strip_prefix("arc-relay listening on ws://")
             .and_then(|rest| rest.strip_suffix(" (health at /health)\n"))
@@ -98,10 +100,10 @@ impl Relay {
     }
 
     pub async fn connect(&self, code: &str) -> Client {
-        self.try_connect(&format!("/?pair={code}")).await.expect("the relay lets in")
+        self.try_connect(&format!("/?pair={code}")).await.expect("the relay admits the client")
     }
 
-    /// Two clients that are joined; the first was there first.
+    /// Connects the two clients of a pair, in the order in which they are returned.
     pub async fn pair(&self, code: &str) -> (Client, Client) {
         let first = self.connect(code).await;
         (first, self.connect(code).await)
@@ -115,24 +117,24 @@ impl Relay {
         Ok(Client { socket })
     }
 
-    /// The status and the body with which the relay refuses.
-    pub async fn refusal(&self, target: &str) -> (u16, String) {
+    /// The status and the body of the rejection.
+    pub async fn rejection(&self, target: &str) -> (u16, String) {
         match self.try_connect(target).await {
             Err(tungstenite::Error::Http(response)) => {
                 let body = response.body().clone().unwrap_or_default();
                 (response.status().as_u16(), String::from_utf8(body).expect("a line of text"))
             }
-            Err(error) => panic!("refused without a response: {error}"),
-            Ok(_) => panic!("let in"),
+            Err(error) => panic!("rejected without a response: {error}"),
+            Ok(_) => panic!("admitted"),
         }
     }
 
-    /// Sends a request as it is, and returns the whole response.
+    /// Sends a request verbatim, and returns the whole response.
     pub fn http(&self, request: &str) -> String {
         let mut socket = self.socket();
         socket.write_all(request.as_bytes()).expect("the relay reads");
         let mut response = Vec::new();
-        socket.read_to_end(&mut response).expect("the relay answers, and ends");
+        socket.read_to_end(&mut response).expect("the relay answers and ends the connection");
         String::from_utf8(response).expect("a response is text")
     }
 
@@ -144,7 +146,7 @@ impl Relay {
         socket
     }
 
-    /// What `/health` says.
+    /// The number of pairs that `/health` reports.
     pub fn pairs(&self) -> usize {
         let response = self.http("GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         let number = response.split_once("{\"ok\":true,\"pairs\":").and_then(|(_, rest)| rest.strip_suffix('}'));
@@ -159,7 +161,7 @@ impl Relay {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
     }
 
-    /// The number of open files once those of the last probe are closed.
+    /// The number of open files once the connection of the last health request is closed.
     fn settled_files(&self) -> usize {
         let mut least = self.files();
         let mut same = 0;
@@ -172,14 +174,14 @@ impl Relay {
         least
     }
 
-    /// A line of `/proc/PID/status`, in KiB.
+    /// The value of a line of `/proc/PID/status`, in KiB.
     pub fn memory(&self, line: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let value = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':')).expect("there is such a line");
         value.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// From now on it may have no more open files than this.
+    /// Lowers the process's limit of open files (`RLIMIT_NOFILE`).
     pub fn limit_files(&self, files: u64) {
         let limit = Rlimit { current: Some(files), maximum: Some(files) };
         prlimit(Some(self.pid()), Resource::Nofile, limit).expect("a limit can be lowered");
@@ -204,13 +206,13 @@ impl Relay {
             status = self.child.try_wait().expect("a child can be waited for");
             status.is_some()
         });
-        status.expect("it was there a line ago")
+        status.expect("the loop above has set it")
     }
 
-    /// Nobody is left, and nothing that belonged to them.
+    /// Waits until no pair is left, and no more files are open than at the start.
     pub fn assert_empty(&self) {
         eventually("no pairs are left", || self.pairs() == 0);
-        eventually("open files are back where they were", || self.files() <= self.files_at_start);
+        eventually("no more files are open than at the start", || self.files() <= self.files_at_start);
     }
 }
 
@@ -227,7 +229,7 @@ impl Drop for Relay {
     }
 }
 
-/// A WebSocket client that nobody here wrote.
+/// A WebSocket client of an independent library, async-tungstenite.
 pub struct Client {
     pub socket: WebSocketStream<Async<TcpStream>>,
 }
@@ -241,12 +243,12 @@ impl Client {
         self.socket.send(message).await.expect("the relay reads");
     }
 
-    /// The next message, whatever it is.
+    /// The next message of any kind.
     pub async fn next(&mut self) -> Message {
         self.socket.next().await.expect("there is a message").expect("the relay speaks RFC 6455")
     }
 
-    /// The next message, which must be binary. (Pings are answered by the library.)
+    /// The next message apart from pings, which the library answers. It must be binary.
     pub async fn receive(&mut self) -> Vec<u8> {
         loop {
             match self.next().await {
@@ -257,7 +259,7 @@ impl Client {
         }
     }
 
-    /// The close frame, which must come next, and then the end of the connection.
+    /// Reads the close frame and then the end of the connection, and returns code and reason.
     pub async fn closed(&mut self) -> (u16, String) {
         loop {
             match self.next().await {
@@ -271,7 +273,7 @@ impl Client {
         }
     }
 
-    /// Closes, and returns what the relay answers.
+    /// Sends a close frame, and returns the code and reason of the relay's answer.
     pub async fn close(mut self, code: u16, reason: &str) -> (u16, String) {
         let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
         self.socket.close(Some(frame)).await.expect("the relay reads");
@@ -283,13 +285,13 @@ impl Client {
         drop(self.socket);
     }
 
-    /// Ends the connection with a reset, as a crash or a broken network does.
+    /// Ends the connection with a TCP reset, as a crash or a broken network does.
     pub fn reset(self) {
         raw::reset(self.socket.get_ref().get_ref());
     }
 }
 
-/// Raises the limit of open files to what is allowed, and says how many there may be.
+/// Raises the soft limit of open files to the hard limit, and returns it.
 pub fn raise_file_limit() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -297,7 +299,7 @@ pub fn raise_file_limit() -> u64 {
     limit.maximum.unwrap_or(u64::MAX)
 }
 
-/// Bytes that depend on their position, so that a loss, a repetition or an exchange shows.
+/// Bytes that depend on their position, so that losses, repetitions and exchanges show.
 pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);

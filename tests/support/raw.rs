@@ -1,4 +1,4 @@
-//! Raw bytes over a socket, for what a library cannot be made to do.
+//! Raw bytes over a socket, for input that a client library refuses to produce.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use socket2::SockRef;
 use std::time::Duration;
 
-/// A request for an upgrade, with what a test wants to be different.
+/// An upgrade request with additional header lines, each ended by CRLF.
 pub fn upgrade(target: &str, extra: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -14,7 +14,7 @@ pub fn upgrade(target: &str, extra: &str) -> String {
     )
 }
 
-/// Opens a WebSocket by hand, with `behind` in the same packet, and returns the head of the response.
+/// Opens a WebSocket with `behind` in the same write, and returns the head of the response.
 pub fn open(socket: &mut TcpStream, target: &str, behind: &[u8]) -> String {
     socket.write_all(&[upgrade(target, "").as_bytes(), behind].concat()).expect("the relay reads");
     let head = head(socket);
@@ -22,7 +22,7 @@ pub fn open(socket: &mut TcpStream, target: &str, behind: &[u8]) -> String {
     head
 }
 
-/// Reads the head of a response, and nothing behind it.
+/// Reads the head of a response, and no byte behind it.
 pub fn head(socket: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -53,7 +53,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A server frame, as it must arrive.
+/// A short server frame, unmasked.
 pub fn server_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     assert!(payload.len() < 126, "short frames only");
     [&[first, payload.len() as u8], payload].concat()
@@ -64,7 +64,7 @@ pub fn server_close(code: u16, reason: &str) -> Vec<u8> {
     server_frame(0x88, &[&code.to_be_bytes(), reason.as_bytes()].concat())
 }
 
-/// Reads exactly what is expected.
+/// Reads as many bytes as are expected, and compares them.
 pub fn expect(socket: &mut TcpStream, expected: &[u8]) {
     let mut bytes = vec![0; expected.len()];
     socket.read_exact(&mut bytes).expect("the relay sends");
@@ -74,7 +74,7 @@ pub fn expect(socket: &mut TcpStream, expected: &[u8]) {
     }
 }
 
-/// Nothing more may come but the end of the stream.
+/// Asserts that no byte comes before the end of the stream. A reset counts as an end.
 pub fn expect_end(socket: &mut TcpStream) {
     let mut rest = Vec::new();
     match socket.read_to_end(&mut rest) {
@@ -83,11 +83,11 @@ pub fn expect_end(socket: &mut TcpStream) {
             result.expect("the stream ends");
         }
     }
-    assert!(rest.is_empty(), "something came before the end: {rest:x?}");
+    assert!(rest.is_empty(), "bytes came before the end: {rest:x?}");
 }
 
-/// Ends the connection with a reset.
+/// Makes closing the socket send a TCP reset.
 pub fn reset(socket: &TcpStream) {
-    // Closing with unsent data thrown away (a linger of zero) is what makes the system send a reset.
+    // With a linger of zero, the kernel discards unsent data and sends a reset.
     SockRef::from(socket).set_linger(Some(Duration::ZERO)).expect("a socket takes options");
 }
