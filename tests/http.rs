@@ -1,4 +1,4 @@
-//! What the front door answers to requests that do not become a WebSocket, and how it opens those that do.
+//! The opening handshake, the rejections, and the health endpoint, over real sockets.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -18,7 +18,7 @@ fn split(response: &str) -> (&str, String, &str) {
 }
 
 #[test]
-fn health_says_how_many_codes_are_in_use() {
+fn health_reports_the_number_of_codes_in_use() {
     let relay = Relay::start(&[]);
     run(async {
         let _alone = relay.connect("alone").await;
@@ -37,7 +37,7 @@ fn health_says_how_many_codes_are_in_use() {
 }
 
 #[test]
-fn whoever_ends_its_stream_behind_the_request_still_gets_the_answer() {
+fn half_closed_request_is_still_answered() {
     let relay = Relay::start(&[]);
     for _ in 0..50 {
         let mut socket = relay.socket();
@@ -50,7 +50,7 @@ fn whoever_ends_its_stream_behind_the_request_still_gets_the_answer() {
 }
 
 #[test]
-fn a_probe_may_keep_its_connection() {
+fn health_requests_can_share_one_connection() {
     let relay = Relay::start(&[]);
     let mut socket = relay.socket();
     for _ in 0..3 {
@@ -65,7 +65,7 @@ fn a_probe_may_keep_its_connection() {
 }
 
 #[test]
-fn refusals_have_their_status_one_line_and_an_end() {
+fn rejection_has_its_status_a_one_line_body_and_connection_close() {
     let relay = Relay::start(&[]);
     let plain = |line: &str| format!("{line}\r\nHost: t\r\n\r\n");
     let change = |from: &str, to: &str| {
@@ -116,7 +116,7 @@ fn refusals_have_their_status_one_line_and_an_end() {
 }
 
 #[test]
-fn a_request_line_of_8_kib_is_read_and_a_longer_one_is_not() {
+fn request_line_over_8_kib_is_refused_with_414() {
     let relay = Relay::start(&[]);
     let request = |length: usize| {
         let room = length - "GET /health? HTTP/1.1".len();
@@ -132,7 +132,7 @@ fn a_request_line_of_8_kib_is_read_and_a_longer_one_is_not() {
 }
 
 #[test]
-fn exactly_one_host_is_required_whatever_is_asked_for() {
+fn every_request_needs_exactly_one_host() {
     let relay = Relay::start(&[]);
     for request in [String::from("GET /health HTTP/1.1\r\nHost: test\r\n\r\n"), upgrade("/?pair=x", "")] {
         for hosts in ["", "Host: test\r\nHost: test\r\n", "Host: a\r\nX: y\r\nhost: b\r\n"] {
@@ -147,7 +147,7 @@ fn exactly_one_host_is_required_whatever_is_asked_for() {
 }
 
 #[test]
-fn an_upgrade_has_no_body() {
+fn upgrade_with_a_body_is_refused_with_400() {
     let relay = Relay::start(&[]);
     for field in ["Content-Length: 5", "Transfer-Encoding: chunked", "Content-Length: 1\r\nExpect: 100-continue"] {
         let response = relay.http(&upgrade("/?pair=x", &format!("{field}\r\n")));
@@ -161,9 +161,9 @@ fn an_upgrade_has_no_body() {
 }
 
 #[test]
-fn the_key_and_the_version_are_given_once() {
+fn duplicate_key_or_version_is_refused() {
     let relay = Relay::start(&[]);
-    for (field, status, told) in [
+    for (field, status, expected) in [
         ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", 400, "missing or invalid Sec-WebSocket-Key\n"),
         ("Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", 400, "missing or invalid Sec-WebSocket-Key\n"),
         ("Sec-WebSocket-Version: 8", 426, "WebSocket version 13 required\n"),
@@ -171,13 +171,13 @@ fn the_key_and_the_version_are_given_once() {
     ] {
         let response = relay.http(&upgrade("/?pair=x", &format!("{field}\r\n")));
         assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{field}: {response}");
-        assert_eq!(split(&response).2, told, "{field}");
+        assert_eq!(split(&response).2, expected, "{field}");
     }
     assert_eq!(relay.pairs(), 0);
 }
 
 #[test]
-fn a_refusal_in_http_1_0_ends_the_connection_whatever_is_asked_for() {
+fn upgrade_over_http_1_0_is_refused_with_connection_close() {
     let relay = Relay::start(&[]);
     for connection in ["Upgrade", "keep-alive, Upgrade"] {
         let request = upgrade("/?pair=x", "").replace("HTTP/1.1", "HTTP/1.0");
@@ -191,9 +191,9 @@ fn a_refusal_in_http_1_0_ends_the_connection_whatever_is_asked_for() {
 }
 
 #[test]
-fn a_request_that_is_not_http_is_refused() {
+fn bytes_that_are_not_http_are_refused() {
     let relay = Relay::start(&[]);
-    // A TLS hello, among others: whoever forgot that the relay speaks plain HTTP must not wait for it.
+    // A TLS ClientHello is among them: a client that expects TLS must not wait for a timeout.
     for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xFC\x03\x03"[..], b"\0\0\0\0\r\n\r\n", b"nonsense\r\n\r\n"] {
         let mut socket = relay.socket();
         socket.write_all(bytes).unwrap();
@@ -205,10 +205,10 @@ fn a_request_that_is_not_http_is_refused() {
 }
 
 #[test]
-fn a_bare_line_feed_in_a_head_is_refused_at_once() {
+fn bare_line_feed_in_a_head_is_refused_at_once() {
     let relay = Relay::start(&["--handshake-timeout", "1h"]);
     let whole = upgrade("/?pair=x", "");
-    // The end of each line in turn, and a line feed in front of the head; then what stays unfinished.
+    // A bare line feed at the end of each line in turn, in front of the head, at all ends, and in unfinished heads.
     let ends: Vec<_> = whole.match_indices('\r').map(|(at, _)| at).collect();
     let mut heads: Vec<_> = ends.iter().map(|&at| format!("{}{}", &whole[..at], &whole[at + 1..])).collect();
     heads.push(format!("\n{whole}"));
@@ -220,7 +220,7 @@ fn a_bare_line_feed_in_a_head_is_refused_at_once() {
         for size in [1, 7, head.len()] {
             let mut socket = relay.socket();
             for piece in head.as_bytes().chunks(size) {
-                // It may be refused before its end.
+                // The relay may refuse the head, and stop reading, before its end.
                 let _ = socket.write_all(piece);
             }
             expect(&mut socket, b"HTTP/1.1 400 ");
@@ -230,13 +230,13 @@ fn a_bare_line_feed_in_a_head_is_refused_at_once() {
 }
 
 #[test]
-fn a_bare_line_feed_in_a_later_head_is_refused_too() {
+fn bare_line_feed_in_a_later_head_is_refused() {
     let relay = Relay::start(&["--handshake-timeout", "1h"]);
     let health = "GET /health HTTP/1.1\r\nHost: t\r\n\r\n";
     for (first, second) in
         [(health, "GET /health HTTP/1.1\nHost: t\r\n\r\n"), (health, "GET /health HTTP/1.1\r\nHost: t\n\n")]
     {
-        // In one packet, and one after the answer to the other.
+        // Both requests in one packet, and then the second after the answer to the first.
         let mut socket = relay.socket();
         socket.write_all(format!("{first}{second}").as_bytes()).unwrap();
         expect(&mut socket, b"HTTP/1.1 200 OK\r\n");
@@ -253,7 +253,7 @@ fn a_bare_line_feed_in_a_later_head_is_refused_too() {
 }
 
 #[test]
-fn requests_in_one_packet_are_answered_in_turn_and_frames_behind_the_last_are_unchanged() {
+fn pipelined_requests_are_answered_in_order_and_frames_behind_them_are_kept() {
     let relay = Relay::start(&[]);
     let payload = b"\n\r\n\r\n\nGET / HTTP/1.1\n\n";
     let mut peer = relay.socket();
@@ -271,9 +271,9 @@ fn requests_in_one_packet_are_answered_in_turn_and_frames_behind_the_last_are_un
     expect(&mut peer, &server_frame(0x82, b"\n"));
 }
 
-/// Where the next head begins is not known before the body is read, and nothing needs one.
+/// The relay reads no body, so it cannot know where the next head begins.
 #[test]
-fn a_request_with_a_body_is_the_last_on_its_connection() {
+fn request_with_a_body_is_the_last_on_its_connection() {
     let relay = Relay::start(&[]);
     for (version, fields) in [
         ("1.1", "Content-Length: 4\r\n"),
@@ -294,7 +294,7 @@ fn a_request_with_a_body_is_the_last_on_its_connection() {
 }
 
 #[test]
-fn a_head_that_is_too_large_is_refused() {
+fn head_that_is_too_large_is_refused_with_431() {
     let relay = Relay::start(&[]);
     let fields = "X: y\r\n".repeat(101);
     assert!(relay.http(&upgrade("/?pair=x", &fields)).starts_with("HTTP/1.1 431 "));
@@ -304,7 +304,7 @@ fn a_head_that_is_too_large_is_refused() {
 }
 
 #[test]
-fn the_first_subprotocol_offered_is_echoed_and_extensions_never_are() {
+fn first_offered_subprotocol_is_echoed_and_no_extension_is_accepted() {
     let relay = Relay::start(&[]);
     for (offered, chosen) in [
         ("Sec-WebSocket-Protocol: chat.v2, chat\r\n", Some("chat.v2")),
@@ -324,12 +324,12 @@ fn the_first_subprotocol_offered_is_echoed_and_extensions_never_are() {
         assert_eq!(found, chosen);
         assert!(!response.contains("extensions"), "{response}");
         socket.shutdown(Shutdown::Both).unwrap();
-        support::eventually("the code is free", || relay.pairs() == 0);
+        support::eventually("the pair code is free", || relay.pairs() == 0);
     }
 }
 
 #[test]
-fn a_subprotocol_that_is_no_token_is_refused() {
+fn subprotocol_that_is_not_a_token_is_refused_with_400() {
     let relay = Relay::start(&[]);
     for offered in [
         "two words",
@@ -339,8 +339,8 @@ fn a_subprotocol_that_is_no_token_is_refused() {
         "\"quoted\"",
         "(comment)",
         "caf\u{E9}",
-        "first, second is none",
-        "first\r\nSec-WebSocket-Protocol: second is none",
+        "first, second is no token",
+        "first\r\nSec-WebSocket-Protocol: second is no token",
         "first\r\nSec-WebSocket-Protocol: caf\u{E9}",
     ] {
         let mut socket = relay.socket();
@@ -355,11 +355,11 @@ fn a_subprotocol_that_is_no_token_is_refused() {
 }
 
 #[test]
-fn the_opening_handshake_is_answered_as_in_the_rfc() {
+fn opening_handshake_is_answered_as_in_rfc_6455() {
     let relay = Relay::start(&[]);
     let mut socket = relay.socket();
     let head = open(&mut socket, "/?pair=x", b"").to_lowercase();
-    // The key and its answer are the example of RFC 6455, section 1.3.
+    // The key and the accept value are the example of RFC 6455, section 1.3.
     for line in
         ["connection: upgrade\r\n", "upgrade: websocket\r\n", "sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"]
     {
@@ -368,7 +368,7 @@ fn the_opening_handshake_is_answered_as_in_the_rfc() {
 }
 
 #[test]
-fn lists_in_the_opening_handshake_are_lists() {
+fn upgrade_and_connection_headers_may_be_lists() {
     let relay = Relay::start(&[]);
     let whole = upgrade("/?pair=x", "");
     for (from, to) in [
@@ -383,12 +383,12 @@ fn lists_in_the_opening_handshake_are_lists() {
         socket.read_exact(&mut start).unwrap();
         assert_eq!(&start, b"HTTP/1.1 101", "{to}");
         drop(socket);
-        support::eventually("the code is free", || relay.pairs() == 0);
+        support::eventually("the pair code is free", || relay.pairs() == 0);
     }
 }
 
 #[test]
-fn a_refused_client_that_goes_on_sending_still_gets_its_answer() {
+fn refused_client_that_keeps_sending_still_gets_its_answer() {
     let relay = Relay::start(&[]);
     let mut socket = relay.socket();
     let request = [upgrade("/?nothing", "").into_bytes(), vec![0; 100_000]].concat();

@@ -1,5 +1,6 @@
-//! What clients do on the wire that a library would not: violations, half-done things, silence. Each case is made of
-//! raw bytes, and what comes back is compared byte by byte.
+//! Clients that break the protocol, stop halfway or vanish, as raw bytes over real sockets.
+//!
+//! A library would not produce most of these bytes. The answers are compared byte by byte.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -15,15 +16,16 @@ use async_tungstenite::tungstenite::Message;
 use support::raw::{expect, expect_end, frame, open, reset, server_close, server_frame};
 use support::{NO_PINGS, Relay, eventually, pattern, run};
 
-/// How soon a departure is noticed, whatever else goes on.
+/// The longest time that the relay may take to notice a departure.
 const NOTICED: Duration = Duration::from_secs(10);
 
 const PEER_LEFT: (u16, &str) = (1000, "peer disconnected");
 const PEER_LOST: (u16, &str) = (1011, "peer connection lost");
 
-/// A raw client and a well-behaved peer. The raw one sends `bytes` behind a message; the peer gets the message and
-/// then `farewell`; the raw one gets `answer` and the end of the stream.
-fn misbehave(relay: &Relay, bytes: &[u8], answer: &[u8], farewell: (u16, &str)) {
+/// Asserts how a pair ends when one client, in raw bytes, sends a message and then `bytes`.
+///
+/// The client gets `answer` and the end of the stream. The peer gets the message and then `peer_close`.
+fn assert_end(relay: &Relay, bytes: &[u8], answer: &[u8], peer_close: (u16, &str)) {
     run(async {
         let mut raw = relay.socket();
         open(&mut raw, "/?pair=x", b"");
@@ -32,12 +34,12 @@ fn misbehave(relay: &Relay, bytes: &[u8], answer: &[u8], farewell: (u16, &str)) 
         assert_eq!(peer.receive().await, b"before");
         expect(&mut raw, answer);
         expect_end(&mut raw);
-        assert_eq!(peer.closed().await, (farewell.0, farewell.1.to_owned()), "{bytes:x?}");
+        assert_eq!(peer.closed().await, (peer_close.0, peer_close.1.to_owned()), "{bytes:x?}");
     });
 }
 
 #[test]
-fn a_violator_is_told_its_code_and_the_peer_that_it_is_lost() {
+fn violation_is_answered_with_its_code_and_closes_the_peer_with_1011() {
     let relay = Relay::start(NO_PINGS);
     let text = |payload: &[u8]| frame(0x81, payload);
     let cases: [(&[u8], u16, &str); 15] = [
@@ -58,26 +60,26 @@ fn a_violator_is_told_its_code_and_the_peer_that_it_is_lost() {
         (&frame(0x88, b"\x03\xE8\xFF"), 1007, "invalid UTF-8"),
     ];
     for (bytes, code, reason) in cases {
-        misbehave(&relay, bytes, &server_close(code, reason), PEER_LOST);
+        assert_end(&relay, bytes, &server_close(code, reason), PEER_LOST);
     }
 }
 
 #[test]
-fn what_follows_a_violation_or_a_close_frame_is_discarded() {
+fn bytes_after_a_violation_or_a_close_frame_are_discarded() {
     let relay = Relay::start(NO_PINGS);
     let late = [frame(0x82, b"late"), frame(0x89, b"late"), vec![0xFF; 10_000]].concat();
-    misbehave(&relay, &[frame(0x83, b""), late.clone()].concat(), &server_close(1002, "reserved opcode"), PEER_LOST);
-    misbehave(&relay, &[frame(0x88, b"\x0F\xA0bye"), late].concat(), &server_frame(0x88, b"\x0F\xA0"), PEER_LEFT);
+    assert_end(&relay, &[frame(0x83, b""), late.clone()].concat(), &server_close(1002, "reserved opcode"), PEER_LOST);
+    assert_end(&relay, &[frame(0x88, b"\x0F\xA0bye"), late].concat(), &server_frame(0x88, b"\x0F\xA0"), PEER_LEFT);
 }
 
 #[test]
-fn a_close_frame_without_a_code_is_answered_without_one() {
+fn close_frame_without_a_code_is_answered_without_one() {
     let relay = Relay::start(NO_PINGS);
-    misbehave(&relay, &frame(0x88, b""), &[0x88, 0], PEER_LEFT);
+    assert_end(&relay, &frame(0x88, b""), &[0x88, 0], PEER_LEFT);
 }
 
 #[test]
-fn who_ends_its_stream_right_behind_its_last_frame_still_gets_the_answer() {
+fn half_closed_client_still_gets_the_answer_to_its_last_frame() {
     let relay = Relay::start(NO_PINGS);
     for (bytes, answer) in [
         (frame(0x88, &[0x0F, 0xA0]), server_close(4000, "")),
@@ -95,15 +97,15 @@ fn who_ends_its_stream_right_behind_its_last_frame_still_gets_the_answer() {
 }
 
 #[test]
-fn a_ping_behind_other_frames_is_answered_between_whole_frames() {
+fn pings_before_a_close_frame_are_answered_and_unsolicited_pongs_ignored() {
     let relay = Relay::start(NO_PINGS);
     let bytes = [frame(0x89, b"one"), frame(0x8A, b"unasked"), frame(0x89, b""), frame(0x88, b"")].concat();
     let answer = [server_frame(0x8A, b"one"), server_frame(0x8A, b""), vec![0x88, 0]].concat();
-    misbehave(&relay, &bytes, &answer, PEER_LEFT);
+    assert_end(&relay, &bytes, &answer, PEER_LEFT);
 }
 
 #[test]
-fn a_stream_that_ends_within_a_message_is_a_loss() {
+fn end_of_stream_within_a_message_closes_the_peer_with_1011() {
     let relay = Relay::start(NO_PINGS);
     for part in
         [&frame(0x82, b"cut off")[..9], &frame(0x02, b"more to come"), &[0x82], &frame(0x82, &[7; 70_000])[..60_000]]
@@ -122,7 +124,7 @@ fn a_stream_that_ends_within_a_message_is_a_loss() {
 }
 
 #[test]
-fn frames_in_the_packet_of_the_opening_handshake_count() {
+fn frames_in_the_packet_of_the_opening_handshake_are_processed() {
     let relay = Relay::start(NO_PINGS);
     let mut a = relay.socket();
     open(&mut a, "/?pair=x", &[frame(0x82, b"eager"), frame(0x89, b"ping")].concat());
@@ -131,7 +133,7 @@ fn frames_in_the_packet_of_the_opening_handshake_count() {
     open(&mut b, "/?pair=x", &frame(0x82, b"me too"));
     expect(&mut b, &server_frame(0x82, b"eager"));
     expect(&mut a, &server_frame(0x82, b"me too"));
-    // A close frame, too.
+    // So is a close frame.
     let mut c = relay.socket();
     open(&mut c, "/?pair=y", &frame(0x88, b""));
     expect(&mut c, &[0x88, 0]);
@@ -141,7 +143,7 @@ fn frames_in_the_packet_of_the_opening_handshake_count() {
 }
 
 #[test]
-fn a_frame_that_comes_byte_by_byte_goes_out_whole() {
+fn frame_that_arrives_byte_by_byte_is_forwarded_whole() {
     let relay = Relay::start(NO_PINGS);
     let (mut a, mut b) = (relay.socket(), relay.socket());
     open(&mut a, "/?pair=x", b"");
@@ -153,14 +155,14 @@ fn a_frame_that_comes_byte_by_byte_goes_out_whole() {
 }
 
 #[test]
-fn a_frame_too_large_for_a_buffer_arrives_while_it_is_sent() {
+fn frame_too_large_for_a_buffer_is_forwarded_while_it_arrives() {
     let relay = Relay::start(NO_PINGS);
     let (mut a, mut b) = (relay.socket(), relay.socket());
     open(&mut a, "/?pair=x", b"");
     open(&mut b, "/?pair=x", b"");
     let whole = frame(0x82, &vec![7; 1 << 20]);
     a.write_all(&whole[..1014]).unwrap();
-    // 1000 bytes of payload are there, and are passed on as a first fragment (or several).
+    // The relay has 1000 bytes of payload, and forwards them as one or more fragments.
     let mut received = 0;
     while received < 1000 {
         let mut header = [0; 2];
@@ -177,27 +179,27 @@ fn a_frame_too_large_for_a_buffer_arrives_while_it_is_sent() {
         expect(&mut b, &vec![7; length]);
         received += length;
     }
-    // Its sender is lost in the middle: the fragments end, and a close frame may follow them.
+    // The sender is lost in the middle. A close frame may follow any fragment.
     a.shutdown(Shutdown::Write).unwrap();
     expect(&mut b, &server_close(1011, "peer connection lost"));
 }
 
 #[test]
-fn a_close_frame_that_is_never_answered_is_given_up() {
+fn unanswered_close_frame_does_not_hold_the_connection() {
     let relay = Relay::start(NO_PINGS);
     let (mut a, mut b) = (relay.socket(), relay.socket());
     open(&mut a, "/?pair=x", b"");
     open(&mut b, "/?pair=x", b"");
     a.write_all(&frame(0x88, b"")).unwrap();
     expect(&mut b, &server_close(1000, "peer disconnected"));
-    // B goes on as if nothing had happened. What it sends is read and dropped, until the relay has enough of it.
+    // B keeps sending. The relay reads and drops it until the closing handshake times out.
     let message = frame(0x82, &[7; 1000]);
     while b.write_all(&message).is_ok() {}
     relay.assert_empty();
 }
 
 #[test]
-fn a_client_that_vanishes_before_its_first_frame_frees_its_seat() {
+fn client_that_vanishes_before_its_first_frame_frees_its_seat() {
     let relay = Relay::start(NO_PINGS);
     for with_reset in [true, false] {
         let mut a = relay.socket();
@@ -209,7 +211,7 @@ fn a_client_that_vanishes_before_its_first_frame_frees_its_seat() {
         drop(a);
         eventually("the seat is free", || relay.pairs() == 0);
     }
-    // It does not even wait for the response.
+    // The same without waiting for the response.
     for _ in 0..20 {
         let mut hasty = relay.socket();
         hasty.write_all(support::raw::upgrade("/?pair=x", "").as_bytes()).unwrap();
@@ -219,7 +221,7 @@ fn a_client_that_vanishes_before_its_first_frame_frees_its_seat() {
 }
 
 #[test]
-fn a_client_that_is_reset_while_it_is_written_to_has_said_what_it_said() {
+fn last_frames_of_a_client_that_leaves_with_unread_data_are_delivered() {
     let relay = Relay::start(NO_PINGS);
     run(async {
         for _ in 0..20 {
@@ -227,7 +229,7 @@ fn a_client_that_is_reset_while_it_is_written_to_has_said_what_it_said() {
             open(&mut raw, "/?pair=x", b"");
             let mut peer = relay.connect("x").await;
             peer.send(vec![7; 100_000]).await;
-            // It leaves with a close frame, but without having read, so that the system sends a reset behind it.
+            // The client leaves with data unread, so the kernel sends a reset behind the close frame.
             raw.write_all(&[frame(0x82, b"last"), frame(0x88, b"")].concat()).unwrap();
             drop(raw);
             assert_eq!(peer.receive().await, b"last");
@@ -237,7 +239,7 @@ fn a_client_that_is_reset_while_it_is_written_to_has_said_what_it_said() {
 }
 
 #[test]
-fn more_than_can_be_held_for_a_peer_slows_the_sender_and_is_never_dropped() {
+fn stream_before_pairing_slows_the_sender_and_is_never_dropped() {
     let relay = Relay::start(NO_PINGS);
     run(async {
         let mut a = relay.socket();
@@ -246,7 +248,7 @@ fn more_than_can_be_held_for_a_peer_slows_the_sender_and_is_never_dropped() {
         let sent = fill(&mut a, &message);
         let held = relay.memory("VmHWM");
         assert!(held < 8 * 1024, "{held} KiB in the relay, of {sent} bytes sent");
-        // The peer comes, and gets it all.
+        // The peer connects and gets every message.
         let mut b = relay.connect("x").await;
         a.set_write_timeout(Some(support::PATIENCE)).unwrap();
         for _ in 0..sent / message.len() {
@@ -258,7 +260,7 @@ fn more_than_can_be_held_for_a_peer_slows_the_sender_and_is_never_dropped() {
 }
 
 #[test]
-fn a_flood_of_pings_from_a_client_that_does_not_read_costs_no_memory() {
+fn ping_flood_from_a_client_that_does_not_read_costs_no_memory() {
     let relay = Relay::start(NO_PINGS);
     let mut a = relay.socket();
     open(&mut a, "/?pair=x", b"");
@@ -273,7 +275,7 @@ fn a_flood_of_pings_from_a_client_that_does_not_read_costs_no_memory() {
     assert!(memory < 8 * 1024, "{memory} KiB");
 }
 
-/// Writes until nothing has moved for a while, as every buffer on the way is full; returns how much was written.
+/// Writes until all buffers on the way are full, and returns the number of bytes written.
 fn fill(socket: &mut TcpStream, message: &[u8]) -> usize {
     socket.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut sent = 0;
@@ -287,7 +289,7 @@ fn fill(socket: &mut TcpStream, message: &[u8]) -> usize {
 }
 
 #[test]
-fn a_departure_is_noticed_while_nothing_can_be_read() {
+fn departure_is_noticed_while_reading_is_paused() {
     let relay = Relay::start(NO_PINGS);
     for with_reset in [true, false] {
         let mut alone = relay.socket();
@@ -296,7 +298,7 @@ fn a_departure_is_noticed_while_nothing_can_be_read() {
         if with_reset {
             fill(&mut alone, &message);
         } else {
-            // More than the relay holds, but no more than its system takes: the end of a stream waits its turn there.
+            // More than the relay holds, but no more than its kernel takes: the end of the stream is queued there.
             alone.write_all(&message.repeat(3)).unwrap();
         }
         assert_eq!(relay.pairs(), 1);
@@ -305,13 +307,13 @@ fn a_departure_is_noticed_while_nothing_can_be_read() {
         }
         drop(alone);
         let gone = Instant::now();
-        eventually("the code is free", || relay.pairs() == 0);
+        eventually("the pair code is free", || relay.pairs() == 0);
         assert!(gone.elapsed() < NOTICED, "it took {:?}", gone.elapsed());
     }
 }
 
 #[test]
-fn a_departure_behind_a_slow_reader_frees_the_code_and_loses_nothing() {
+fn departure_behind_a_slow_reader_frees_the_code_and_loses_nothing() {
     let relay = Relay::start(NO_PINGS);
     let message = pattern(100_000, 7);
     for with_reset in [true, false] {
@@ -324,31 +326,31 @@ fn a_departure_behind_a_slow_reader_frees_the_code_and_loses_nothing() {
                 reset(&sender);
                 drop(sender);
                 let gone = Instant::now();
-                eventually("the code is free", || relay.pairs() == 0);
+                eventually("the pair code is free", || relay.pairs() == 0);
                 assert!(gone.elapsed() < NOTICED, "it took {:?}", gone.elapsed());
             } else {
-                // This waits its turn in the sender's own system, behind what the relay does not take yet.
+                // The end of the stream is queued in the sender's kernel, behind data that the relay does not take yet.
                 drop(sender);
             }
-            // The reader goes on. A reset takes with it what was still in the sender's own system.
+            // The reader goes on. A reset discards the data that was still in the sender's kernel.
             let whole = sent / frame(0x82, &message).len();
             let mut received = 0;
-            let farewell = loop {
+            let close_code = loop {
                 match reader.next().await {
                     Message::Binary(received_message) => {
                         assert!(received_message == message);
                         received += 1;
                     }
-                    Message::Close(Some(farewell)) => break u16::from(farewell.code),
+                    Message::Close(Some(close)) => break u16::from(close.code),
                     Message::Ping(_) => {}
                     other => panic!("{other:?}"),
                 }
             };
             assert!(received > 0 && received <= whole);
             assert!(with_reset || received == whole, "{received} of {whole} messages");
-            // It ends within a message in either case, unless that happened to be complete.
+            // The stream ends within a message in either case, unless its last message happened to be complete.
             assert_eq!(
-                farewell,
+                close_code,
                 if with_reset || !sent.is_multiple_of(frame(0x82, &message).len()) { 1011 } else { 1000 }
             );
         });
@@ -356,11 +358,11 @@ fn a_departure_behind_a_slow_reader_frees_the_code_and_loses_nothing() {
 }
 
 #[test]
-fn a_slow_reader_that_talks_has_time_to_get_everything_after_its_peer_has_left() {
+fn slow_reader_that_sends_gets_everything_after_its_peer_has_left() {
     let relay = Relay::start(NO_PINGS);
     let mut sender = relay.socket();
     open(&mut sender, "/?pair=x", b"");
-    // A receive buffer as small as on a slow line keeps the data in the relay's system.
+    // A small receive buffer, as on a slow line, keeps the data in the relay's kernel.
     let reader = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     reader.set_recv_buffer_size(16 * 1024).unwrap();
     reader.connect(&relay.address.into()).unwrap();
@@ -376,8 +378,8 @@ fn a_slow_reader_that_talks_has_time_to_get_everything_after_its_peer_has_left()
     expect(&mut sender, &[0x88, 0]);
     drop(sender);
 
-    // For longer than a closing handshake may take, it reads a little at a time, and has something to say: if the relay
-    // had closed its socket, the answer to that would be a reset, and all that is under way would be lost.
+    // The reader reads slowly and sends, for longer than a closing handshake may take. If the relay had closed its
+    // socket, the kernel would answer these messages with a reset, and all data in flight would be lost.
     let start = Instant::now();
     let mut received = Vec::new();
     while start.elapsed() < Duration::from_secs(7) {
@@ -387,14 +389,14 @@ fn a_slow_reader_that_talks_has_time_to_get_everything_after_its_peer_has_left()
         reader.write_all(&frame(0x82, b"got it")).unwrap();
         std::thread::park_timeout(Duration::from_millis(100)); // the slow line
     }
-    let farewell = server_close(1000, "peer disconnected");
-    let expected = 10 * (10 + message.len()) + farewell.len();
-    while !received.ends_with(&farewell) {
+    let close = server_close(1000, "peer disconnected");
+    let expected = 10 * (10 + message.len()) + close.len();
+    while !received.ends_with(&close) {
         let mut some = [0; 65536];
         let count = reader.read(&mut some).unwrap();
-        assert_ne!(count, 0, "{} of {expected} bytes have come", received.len());
+        assert_ne!(count, 0, "only {} of {expected} bytes have arrived", received.len());
         received.extend(&some[..count]);
     }
-    // (A large message may be in fragments, with a header for each.)
+    // (A large message may arrive in fragments, each with a header.)
     assert!((10 * message.len()..expected + 1000).contains(&received.len()));
 }
