@@ -1,16 +1,16 @@
-//! The pair code: any text survives every way of writing it down, and no two byte strings become the same code.
+//! Pair codes: every encoding of a text gives the same code, and different bytes never do.
 
 use arc_relay::internals::pair_code::{MAX_CHARACTERS, PairCode};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
-/// Failing cases are kept beside the tests, and tried first from then on.
+/// The number of cases, and the file that keeps failing ones to be tried first.
 fn config(cases: u32) -> ProptestConfig {
     let kept = FileFailurePersistence::Direct("tests/regressions/pair_code.txt");
     ProptestConfig { failure_persistence: Some(Box::new(kept)), ..ProptestConfig::with_cases(cases) }
 }
 
-/// Every byte in one of the ways that a form may write it; `style` chooses.
+/// Form-encodes each byte in one of its several encodings, as chosen by `style`.
 fn form_encode(bytes: &[u8], style: &[u8]) -> String {
     let mut styles = style.iter().cycle();
     bytes
@@ -28,7 +28,7 @@ proptest! {
     #![proptest_config(config(1000))]
 
     #[test]
-    fn any_text_survives_every_encoding(text in ".{1,256}", styles in any::<[[u8; 7]; 2]>(), noise in "[a-o=+]{0,9}") {
+    fn text_is_one_code_in_any_encoding(text in ".{1,256}", styles in any::<[[u8; 7]; 2]>(), noise in "[a-o=+]{0,9}") {
         let [one, other] = styles.map(|style| form_encode(text.as_bytes(), &style));
         let code = PairCode::from_target(&format!("/?pair={one}"));
         prop_assert!(code.is_ok());

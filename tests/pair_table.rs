@@ -1,4 +1,4 @@
-//! The pair table and its links under arbitrary sequences of what can happen to them; `fuzz/` runs the same.
+//! The pair table and its links under arbitrary sequences of operations; `fuzz/` runs the same.
 
 mod model;
 
@@ -7,7 +7,7 @@ use model::table::{Operation, run, run_all};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
-/// Failing cases are kept beside the tests, and tried first from then on.
+/// The number of cases, and the file that keeps failing ones to be tried first.
 fn config(cases: u32) -> ProptestConfig {
     let kept = FileFailurePersistence::Direct("tests/regressions/pair_table.txt");
     ProptestConfig { failure_persistence: Some(Box::new(kept)), ..ProptestConfig::with_cases(cases) }
@@ -29,21 +29,23 @@ proptest! {
 proptest! {
     #![proptest_config(config(20))]
 
-    /// Long enough for every code to be used, freed and used again many times.
+    /// The sequences are long enough to use, free and reuse every code many times.
     #[test]
-    fn agrees_with_the_model_for_long(operations in operations(1000)) {
+    fn agrees_with_the_model_in_long_sequences(operations in operations(1000)) {
         run(operations);
     }
 }
 
-/// Not sampled but enumerated: whatever seven steps can do is done, with room for each of two codes, with room for one, and
-/// for two of which one may wait. `ARC_RELAY_STEPS=8` takes fifteen times as long.
+/// Enumerates every sequence of seven steps instead of sampling.
+///
+/// It does so with room for two codes, for one code, and for two codes of which one may wait. `ARC_RELAY_STEPS=8` takes
+/// fifteen times as long.
 #[test]
 fn agrees_with_the_model_in_every_small_world() {
     let steps = std::env::var("ARC_RELAY_STEPS").map_or(7, |steps| steps.parse().expect("a number"));
     for (codes, waiting, all) in [(2, 2, 2_494_671), (1, 1, 1_273_113), (2, 1, 1_497_609)] {
         let sequences = run_all(steps, TableLimits { codes, waiting });
         println!("{sequences} sequences of {steps} steps, with room for {codes}, of which {waiting} may wait");
-        assert!(steps != 7 || sequences == all, "{sequences} are more or less than all of them");
+        assert!(steps != 7 || sequences == all, "{sequences} sequences instead of {all}");
     }
 }

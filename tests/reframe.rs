@@ -1,5 +1,6 @@
-//! The reframer: arbitrary legal streams in arbitrary splits, decoded by tungstenite's client; arbitrary bytes; and
-//! every rule of RFC 6455 that it enforces, one by one.
+//! The reframer: legal streams, arbitrary bytes, and each rule of RFC 6455 that it enforces.
+//!
+//! Streams are split into arbitrary reads. Tungstenite's client decodes the output of legal ones.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -14,13 +15,13 @@ use model::stream::{
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
-/// Failing cases are kept beside the tests, and tried first from then on.
+/// The number of cases, and the file that keeps failing ones to be tried first.
 fn config(cases: u32) -> ProptestConfig {
     let kept = FileFailurePersistence::Direct("tests/regressions/reframe.txt");
     ProptestConfig { failure_persistence: Some(Box::new(kept)), ..ProptestConfig::with_cases(cases) }
 }
 
-/// A message as a client may send it: cut into fragments, with control frames before each of them.
+/// A message as a client may send it: cut into fragments, with control frames between them.
 #[derive(Clone, Debug)]
 struct Sent {
     text: bool,
@@ -31,7 +32,7 @@ struct Sent {
 }
 
 fn payload() -> impl Strategy<Value = Vec<u8>> {
-    // The edges of the three length encodings and of what must go out whole, and anything.
+    // The edges of the three length encodings and of WHOLE_FRAME, and any other length.
     let length = prop_oneof![
         6 => 0..300_usize,
         2 => prop::sample::select(vec![0, 1, 125, 126, 127, 65535, 65536, WHOLE_FRAME + 1]),
@@ -129,9 +130,9 @@ proptest! {
         prop_assert_eq!(outcome.tally, Tally { forwarded: binary.len() as u64, dropped: texts, bytes });
     }
 
-    /// What was legal until one byte changed: most of the rules are one byte away.
+    /// A legal stream with one byte changed: most rules are one byte away from being broken.
     #[test]
-    fn a_changed_byte_never_depends_on_the_split(
+    fn outcome_of_a_changed_byte_does_not_depend_on_the_split(
         sent in prop::collection::vec(sent(), 1..4),
         at in any::<prop::sample::Index>(),
         byte in any::<u8>(),
@@ -145,7 +146,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_depend_on_the_split(
+    fn outcome_of_arbitrary_bytes_does_not_depend_on_the_split(
         stream in prop::collection::vec(any::<u8>(), 0..300),
         reads in prop::collection::vec(1..20_usize, 1..10),
     ) {
@@ -153,7 +154,7 @@ proptest! {
     }
 }
 
-/// A masked frame with these two first bytes' bits, this extended length, and this payload (mask 0, so in the clear).
+/// A frame of two header bytes, an extended length, a mask of zero, and the payload.
 fn raw(first: u8, second: u8, extended: &[u8], payload: &[u8]) -> Vec<u8> {
     [&[first, second][..], extended, &[0; 4], payload].concat()
 }
@@ -162,7 +163,9 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     raw(first, 0x80 | payload.len() as u8, &[], payload)
 }
 
-/// Feeds it whole and byte by byte, behind a message that must survive.
+/// The end of a stream, asserted to be the same in one read and in several splits.
+///
+/// A message in front of the stream must be forwarded.
 fn verdict(stream: &[u8], limit: Option<u64>) -> End {
     let stream = [&frame(0x82, b"before"), stream].concat();
     let whole = feed(&stream, &[], limit);
@@ -171,12 +174,12 @@ fn verdict(stream: &[u8], limit: Option<u64>) -> End {
         assert_eq!((&split.end, &split.pings, split.tally), (&whole.end, &whole.pings, whole.tally), "{reads:?}");
         assert_eq!(messages(&split.output), messages(&whole.output));
     }
-    assert_eq!(messages(&whole.output).0.first().map(Vec::as_slice), Some(&b"before"[..]), "lost what came before");
+    assert_eq!(messages(&whole.output).0.first().map(Vec::as_slice), Some(&b"before"[..]), "the first is lost");
     whole.end
 }
 
 #[test]
-fn every_violation_has_its_rule_and_its_status_code() {
+fn every_violation_is_reported_with_its_rule_and_close_code() {
     use Violation::*;
     let text = |payload: &[u8]| frame(0x81, payload);
     let close = |payload: &[u8]| frame(0x88, payload);
@@ -261,7 +264,7 @@ fn every_violation_has_its_rule_and_its_status_code() {
 }
 
 #[test]
-fn a_violation_is_told_from_the_first_two_bytes_if_they_show_it() {
+fn violation_in_the_first_two_bytes_is_reported_from_these_alone() {
     for (bytes, violation) in [
         ([0xC2, 0xFF], Violation::ReservedBits),
         ([0x83, 0xFF], Violation::ReservedOpcode),
@@ -274,7 +277,7 @@ fn a_violation_is_told_from_the_first_two_bytes_if_they_show_it() {
 }
 
 #[test]
-fn every_difference_to_tungstenite_that_is_listed_is_there() {
+fn every_listed_difference_from_tungstenite_exists() {
     let long = raw(0x82, 0xFF, &(1_u64 << 30).to_be_bytes(), b"begins");
     let cases = [
         (Difference::NonMinimalLength, raw(0x82, 0xFE, &[0, 1], b"x")),
@@ -289,15 +292,15 @@ fn every_difference_to_tungstenite_that_is_listed_is_there() {
         (Difference::CodeBeforeReason, frame(0x88, b"\x03\xE7\xFF")),
     ];
     for (difference, stream) in cases {
-        // What came before is the same to both.
+        // Both forward the message and the ping in front.
         let stream = [frame(0x82, b"first"), frame(0x89, b"ping"), stream].concat();
         assert_eq!(compare(&stream, None, &feed(&stream, &[], None)), Some(difference));
     }
 }
 
-/// Each with what would be listed, if the stream gave reason for it.
+/// Each end resembles a listed difference, but the stream gives no reason for it.
 #[test]
-fn a_difference_that_is_not_listed_fails() {
+fn unlisted_difference_from_tungstenite_fails() {
     let long = raw(0x82, 0xFF, &(1_u64 << 30).to_be_bytes(), b"begins");
     let open = End::Open { mid_message: false };
     let cases = [
@@ -318,7 +321,7 @@ fn a_difference_that_is_not_listed_fails() {
 }
 
 #[test]
-fn close_codes_that_may_be_on_the_wire_are_reported_with_their_reason() {
+fn valid_close_codes_are_reported_with_their_reason() {
     for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999_u16] {
         let payload = [&code.to_be_bytes()[..], "schön".as_bytes()].concat();
         assert_eq!(verdict(&frame(0x88, &payload), None), End::Closed { code: Some(code), reason: "schön".into() });
@@ -327,7 +330,7 @@ fn close_codes_that_may_be_on_the_wire_are_reported_with_their_reason() {
 }
 
 #[test]
-fn nothing_is_looked_at_behind_a_close_frame_or_a_violation() {
+fn bytes_after_a_close_frame_or_a_violation_are_ignored() {
     for end in [frame(0x88, b""), frame(0x83, b"")] {
         let stream = [end.clone(), frame(0x82, b"late"), frame(0x89, b"late"), vec![0xFF; 100]].concat();
         assert_eq!(verdict(&stream, None), verdict(&end, None));
@@ -337,7 +340,7 @@ fn nothing_is_looked_at_behind_a_close_frame_or_a_violation() {
 }
 
 #[test]
-fn the_message_limit_is_judged_from_the_header_and_counts_fragments_together() {
+fn message_limit_is_enforced_from_the_header_across_all_fragments() {
     let too_big = End::Violated(Violation::MessageTooBig);
     assert_eq!(Violation::MessageTooBig.code(), 1009);
     let open = End::Open { mid_message: false };
@@ -347,15 +350,15 @@ fn the_message_limit_is_judged_from_the_header_and_counts_fragments_together() {
     assert_eq!(verdict(&raw(0x82, 0xFF, &(1_u64 << 40).to_be_bytes(), b""), Some(1 << 30)), too_big);
     assert_eq!(verdict(&[frame(0x02, &[0; 6]), frame(0x00, &[0; 4]), frame(0x80, b"")].concat(), Some(10)), open);
     assert_eq!(verdict(&[frame(0x02, &[0; 6]), frame(0x00, &[0; 4]), frame(0x80, b"x")].concat(), Some(10)), too_big);
-    // Each message starts anew.
+    // The count starts at zero for each message.
     assert_eq!(verdict(&[frame(0x82, &[0; 10]), frame(0x82, &[0; 10])].concat(), Some(10)), open);
-    // Fragments cannot add up to more than a length can say.
+    // The sum of two fragments exceeds 63 bits, but does not overflow.
     let near_the_end = raw(0x00, 0xFF, &(u64::MAX >> 1).to_be_bytes(), b"");
     assert_eq!(verdict(&[frame(0x02, b"x"), near_the_end].concat(), None), End::Open { mid_message: true });
 }
 
 #[test]
-fn a_frame_within_the_limit_of_whole_frames_is_never_split() {
+fn frame_of_up_to_whole_frame_is_never_split() {
     for length in [126, 4096, 65535, WHOLE_FRAME] {
         let frames = [Frame { opcode: 2, fin: true, mask: [1, 2, 3, 4], payload: vec![7; length] }];
         for reads in [&[1000][..], &[1], &[65536, 1]] {
@@ -365,7 +368,7 @@ fn a_frame_within_the_limit_of_whole_frames_is_never_split() {
 }
 
 #[test]
-fn an_incomplete_frame_says_how_much_room_it_needs() {
+fn incomplete_frame_reports_how_much_room_it_needs() {
     let cases = [
         (frame(0x82, &[7; 100]), 106),
         (raw(0x82, 0xFE, &[1, 0], &[7; 256]), 264),
@@ -387,9 +390,11 @@ fn an_incomplete_frame_says_how_much_room_it_needs() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// In reads of 1,000 bytes the reframer never yields; in one read of all it does, at any frame of the sequence.
+    /// Compares reads of 1,000 bytes, in which the reframer never yields, with a single read.
+    ///
+    /// In the single read it yields, at any frame of the sequence.
     #[test]
-    fn a_yield_changes_nothing(
+    fn yielding_does_not_change_the_output(
         frames in prop::collection::vec((0..5_u8, 0..4_usize), 1..7),
         behind in prop::collection::vec(any::<u8>(), 0..20),
     ) {
@@ -412,7 +417,7 @@ proptest! {
 }
 
 #[test]
-fn a_larger_frame_is_forwarded_while_it_arrives_and_whole_if_it_is_there() {
+fn larger_frame_is_forwarded_while_it_arrives_or_whole_if_complete() {
     let frames = [Frame { opcode: 2, fin: true, mask: [1, 2, 3, 4], payload: vec![7; WHOLE_FRAME + 1] }];
     let stream = encode(&frames);
     let begun = feed(&stream[..1000], &[], None);
@@ -422,7 +427,7 @@ fn a_larger_frame_is_forwarded_while_it_arrives_and_whole_if_it_is_there() {
 }
 
 #[test]
-fn a_stream_that_ends_within_a_message_is_known_to() {
+fn open_end_reports_whether_it_is_within_a_message() {
     let message = [frame(0x02, b"abc"), frame(0x89, b""), frame(0x80, b"def")].concat();
     for at in 1..message.len() {
         let Outcome { end, .. } = feed(&message[..at], &[], None);
@@ -433,7 +438,7 @@ fn a_stream_that_ends_within_a_message_is_known_to() {
 }
 
 #[test]
-fn debug_does_not_show_keys_or_text() {
+fn debug_output_shows_neither_masking_keys_nor_text() {
     let mut buffer = Buffer::new(64);
     let cut = [0x81, 0x83, 7, 7, 7, 7, b'a' ^ 7]; // one letter of three
     buffer.spare_mut()[..cut.len()].copy_from_slice(&cut);

@@ -1,8 +1,7 @@
-//! Tungstenite's server as an oracle: what it makes of the same bytes, and every way in which the reframer is meant to
-//! differ from it. A difference that is not listed here fails.
+//! Tungstenite's server as an oracle for the reframer, and the intended [differences](Difference).
 //!
-//! It assembles messages and judges a frame when all of it has arrived, the reframer judges what there is. So the
-//! oracle gets a refused stream with its last frame made whole.
+//! Any other difference fails. Tungstenite judges a frame once it is complete, while the reframer judges the bytes that
+//! have arrived. So the oracle gets a refused stream with its last frame completed.
 
 use std::io::{Cursor, Read, Write};
 
@@ -15,30 +14,35 @@ use async_tungstenite::tungstenite::{Error, Message, WebSocket};
 
 use super::stream::{End, Outcome, messages};
 
-/// The longest frame that the oracle takes, in bytes, so that it does not ask for memory that there is not.
+/// The longest frame that the oracle accepts, in bytes. It allocates whole frames.
 const LONGEST_FRAME: usize = 1 << 20;
 
-/// Where the reframer is meant to judge in another way than tungstenite 0.30.
+/// An intended difference between the reframer and tungstenite 0.30.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// A length in more bytes than it needs: RFC 6455, section 5.2 ("the minimal number of bytes MUST be used").
-    /// Tungstenite takes it. A control frame needs no more than seven bits.
+    /// A length in more bytes than it needs: RFC 6455, section 5.2.
+    ///
+    /// "The minimal number of bytes MUST be used", but tungstenite accepts it. A control frame's length always fits
+    /// into seven bits.
     NonMinimalLength,
-    /// A 64-bit length with its most significant bit set: section 5.2 ("MUST be 0"), so 1002. To tungstenite it is one
-    /// that is too long.
+    /// A 64-bit length with its most significant bit set: section 5.2 ("MUST be 0"), so 1002.
+    ///
+    /// Tungstenite reports that the frame is too long.
     OverlongLength,
-    /// A frame that is longer than the oracle may take: section 5.2 knows no such limit, so the relay passes it on
-    /// while it arrives, and finds what else is wrong with it (1002, 1007).
+    /// A frame that is longer than the oracle accepts.
+    ///
+    /// Section 5.2 has no such limit. So the reframer forwards the frame while it arrives, and finds its other
+    /// violations (1002, 1007).
     LongFrame,
-    /// 1014, Bad Gateway, was registered after the RFC was written: section 7.4.2 leaves that to the registry.
-    /// Tungstenite refuses it.
+    /// 1014 (Bad Gateway), registered after the RFC as section 7.4.2 allows. Tungstenite refuses it.
     CloseCode1014,
-    /// A close frame whose code must not be on the wire, and whose reason is not UTF-8: both are against section 7.1.5,
-    /// and the code comes first.
+    /// A close frame with an invalid code and a reason that is not UTF-8.
+    ///
+    /// Both violate section 7.1.5. The reframer reports the code, which comes first.
     CodeBeforeReason,
 }
 
-/// What tungstenite makes of a stream.
+/// Tungstenite's outcome of a stream.
 #[derive(Debug)]
 pub struct Judgement {
     messages: Vec<Vec<u8>>,
@@ -53,8 +57,7 @@ enum Verdict {
     Refused(u16),
 }
 
-/// Compares what the reframer made of a stream with what tungstenite makes of it, and names the difference that there
-/// may be.
+/// Compares the reframer's outcome with tungstenite's, and returns a listed difference, if any.
 ///
 /// # Panics
 ///
@@ -70,14 +73,14 @@ pub fn compare(stream: &[u8], limit: Option<u64>, ours: &Outcome) -> Option<Diff
         End::Closed { code, reason } => Verdict::Closed(code.map(|code| (code, reason.clone()))),
         End::Violated(violation) => Verdict::Refused(violation.code()),
     };
-    // It answers such a close frame as if the client had closed with 1002.
+    // Tungstenite reports a close frame with an invalid code as if the client had closed with 1002.
     let protocol_violation = Verdict::Closed(Some((1002, String::from("Protocol violation"))));
     let refuses_close = theirs.end == protocol_violation;
     let is_same = complete == theirs.messages && ours.pings == theirs.pings;
     if is_same && (verdict == theirs.end || (refuses_close && verdict == Verdict::Refused(1002))) {
         return None;
     }
-    // Up to where they differ, they agree.
+    // One outcome must be a prefix of the other.
     assert!(theirs.messages.starts_with(&complete) && theirs.pings.starts_with(&ours.pings), "{ours:?}, {theirs:?}");
     Some(match (&ours.end, &theirs.end) {
         (End::Violated(Violation::NonMinimalLength), _) if has_non_minimal_length => Difference::NonMinimalLength,
@@ -87,23 +90,25 @@ pub fn compare(stream: &[u8], limit: Option<u64>, ours: &Outcome) -> Option<Diff
         (End::Violated(Violation::InvalidCloseCode), Verdict::Refused(1007)) if has_forbidden_code => {
             Difference::CodeBeforeReason
         }
-        // A limit counts for long frames, too.
+        // A message limit applies to long frames, too.
         (End::Violated(_), Verdict::Refused(1009)) if is_long => Difference::LongFrame,
         (_, Verdict::Refused(1009)) if is_long && limit.is_none() => Difference::LongFrame,
-        _ => panic!("an unknown difference: {:?} and {:?}", ours.end, theirs.end),
+        _ => panic!("a difference that is not listed: {:?} and {:?}", ours.end, theirs.end),
     })
 }
 
-/// The frames of a stream, by their headers alone.
+/// What the headers of a stream's frames show.
 struct Frames {
-    /// How many bytes are missing to the end of the last one, or of its header if it is longer than the oracle may take.
+    /// The number of bytes missing to complete the last frame.
+    ///
+    /// If that is longer than the oracle accepts, the number missing to complete its header.
     missing: usize,
     is_long: bool,
-    /// Whether there is a length in more bytes than it needs.
+    /// Whether a length takes more bytes than it needs.
     has_non_minimal_length: bool,
-    /// Whether there is a control frame whose length is in more than seven bits.
+    /// Whether the length of a control frame takes more than seven bits.
     has_extended_control: bool,
-    /// Whether there is a close frame with a code that must not be on the wire.
+    /// Whether a close frame has a code that is invalid on the wire.
     has_forbidden_code: bool,
 }
 
@@ -134,7 +139,7 @@ impl Frames {
                 let header = FrameHeader::parse(&mut cursor).transpose()?;
                 Some(header.map(|(header, length)| (header.mask, cursor.position() as usize, length)))
             });
-            // A reserved opcode is refused as soon as the header is there.
+            // Tungstenite refuses a reserved opcode as soon as the header is complete.
             let Ok((mask, header, length)) = header.expect("14 bytes are a header") else {
                 frames.missing = 14;
                 break;
@@ -159,7 +164,7 @@ impl Frames {
     }
 }
 
-/// What tungstenite makes of a stream.
+/// Feeds a stream to tungstenite's server.
 fn judge(stream: &[u8], limit: Option<u64>) -> Judgement {
     struct Wire<'s>(&'s [u8]);
     impl Read for Wire<'_> {
@@ -169,7 +174,7 @@ fn judge(stream: &[u8], limit: Option<u64>) -> Judgement {
     }
     impl Write for Wire<'_> {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            Ok(bytes.len()) // its answers are its own
+            Ok(bytes.len()) // the server's answers do not matter
         }
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())

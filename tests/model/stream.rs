@@ -1,6 +1,7 @@
-//! A client's byte stream and what has to come out of it: an encoder for masked client frames, a driver that feeds the
-//! reframer in any split, and a reader of what it forwarded. The encoder and the reader are tungstenite's, so that
-//! nothing here can share a mistake with the reframer.
+//! A client's byte stream, fed to the reframer in any split, and the checks of its output.
+//!
+//! The encoder of the client frames and the parser of the output are tungstenite's, so that they share no mistake with
+//! the reframer.
 
 use std::io::{Cursor, Read, Write};
 
@@ -36,7 +37,7 @@ impl Frame {
 /// How a stream ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It may go on.
+    /// More bytes may follow.
     Open {
         mid_message: bool,
     },
@@ -47,23 +48,25 @@ pub enum End {
     Violated(Violation),
 }
 
-/// All that the reframer made of a stream.
+/// Everything that the reframer made of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What was forwarded: whole server frames.
+    /// The forwarded bytes: whole server frames.
     pub output: Vec<u8>,
     pub pings: Vec<Vec<u8>>,
     pub end: End,
     pub tally: Tally,
 }
 
-/// Feeds a stream to a new reframer: in reads of the sizes given, over and over, and in one if none are. Each read
-/// gets as little room as the contract of the reframer allows, and each other one appends to output that still waits.
+/// Feeds a stream to a new reframer, in reads of these sizes.
+///
+/// The sizes are repeated; without any, there is a single read. Each read gets as little room as the reframer's
+/// contract allows. Every second read appends to output that is not written yet.
 pub fn feed(stream: &[u8], reads: &[usize], limit: Option<u64>) -> Outcome {
     feed_with_memory(stream, reads, limit, |_read| true)
 }
 
-/// The same, when there is memory for long frames at some reads and not at others.
+/// Like [`feed`], with memory for long frames only at the reads for which `has_memory` is true.
 pub fn feed_with_memory(
     mut stream: &[u8],
     reads: &[usize],
@@ -94,12 +97,12 @@ pub fn feed_with_memory(
                 Ok(Event::Starved { frame }) => {
                     assert!(
                         has_memory(nth) || frame <= 8 + SMALL_FRAME,
-                        "{frame} bytes are asked for, but memory is short"
+                        "the reframer asks for {frame} bytes, but memory is short"
                     );
                     least = frame;
                     break;
                 }
-                Ok(Event::Yield) => assert!(!buffer.input().is_empty(), "there is nothing to come back for"),
+                Ok(Event::Yield) => assert!(!buffer.input().is_empty(), "the reframer yields without input left"),
                 Ok(Event::Ping(data)) => outcome.pings.push(data.to_vec()),
                 Ok(Event::Close { code, reason }) => outcome.end = End::Closed { code, reason: reason.to_owned() },
                 Err(violation) => outcome.end = End::Violated(violation),
@@ -113,20 +116,20 @@ pub fn feed_with_memory(
     if let End::Open { mid_message } = &mut outcome.end {
         *mid_message = reframer.is_mid_message() || !buffer.input().is_empty();
     } else {
-        assert!(!reframer.is_mid_message() && buffer.input().is_empty(), "nothing is looked at behind the end");
+        assert!(!reframer.is_mid_message() && buffer.input().is_empty(), "input is left behind the end of the stream");
     }
     outcome.output.extend(buffer.output());
     outcome.tally = reframer.tally();
     outcome
 }
 
-/// A buffer with room for `size` more bytes and for a frame of `least` bytes, and with what the old one held.
+/// A buffer with the old input, and with room for `size` more bytes and a frame of `least` bytes.
 fn make_room(mut old: Buffer, least: usize, size: usize, keep_output: bool, written: &mut Vec<u8>) -> Buffer {
     let input = old.input().to_vec();
     if keep_output && old.spare_mut().len() >= size.max(least.saturating_sub(input.len())) {
         return old;
     }
-    // A socket takes it in parts.
+    // The output is consumed in two parts, as by a socket.
     let part = old.output().len() / 2;
     written.extend(&old.output()[..part]);
     old.consume_output(part);
@@ -137,7 +140,11 @@ fn make_room(mut old: Buffer, least: usize, size: usize, keep_output: bool, writ
     new
 }
 
-/// The frames of what was forwarded, each with its first byte. Panics if they are not whole and minimal.
+/// The forwarded frames, each with its first byte.
+///
+/// # Panics
+///
+/// If a frame is incomplete, masked, or has a length that is not minimal.
 pub fn server_frames(output: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
     let mut cursor = Cursor::new(output);
@@ -154,7 +161,7 @@ pub fn server_frames(output: &[u8]) -> Vec<(u8, Vec<u8>)> {
     frames
 }
 
-/// The messages in what was forwarded, and how much of a last one that is incomplete.
+/// The forwarded messages, and the payload so far of an incomplete last one.
 pub fn messages(output: &[u8]) -> (Vec<Vec<u8>>, Option<Vec<u8>>) {
     let mut messages = Vec::new();
     let mut current = None;
@@ -181,7 +188,7 @@ pub fn received_by_tungstenite(output: &[u8]) -> Vec<Vec<u8>> {
     }
     impl Write for Wire<'_> {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            panic!("there is nothing to answer to data, but the client wrote {bytes:?}")
+            panic!("data needs no answer, but the client wrote {bytes:?}")
         }
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
@@ -193,21 +200,22 @@ pub fn received_by_tungstenite(output: &[u8]) -> Vec<Vec<u8>> {
     loop {
         match client.read() {
             Ok(Message::Binary(message)) => received.push(message.to_vec()),
-            Ok(other) => panic!("only binary messages are forwarded, but there is {other:?}"),
+            Ok(other) => panic!("a message that is not binary was forwarded: {other:?}"),
             Err(tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => {
                 return received;
             }
-            Err(error) => panic!("tungstenite refuses what was forwarded: {error}"),
+            Err(error) => panic!("tungstenite rejects the output: {error}"),
         }
     }
 }
 
-/// What must be forwarded of frames that are all legal: each binary frame as it was, except that one of more than
-/// [`WHOLE_FRAME`] bytes may come in parts, or of more than [`SMALL_FRAME`] if there was not always memory.
+/// Asserts that the output is what legal frames must become: each binary frame unchanged.
+///
+/// A frame of more than [`WHOLE_FRAME`] bytes may be split, and one of more than [`SMALL_FRAME`] if memory was short.
 ///
 /// # Panics
 ///
-/// If the output is anything else.
+/// If the output differs.
 pub fn assert_forwards(output: &[u8], frames: &[Frame], has_memory: bool) {
     let whole = if has_memory { WHOLE_FRAME } else { SMALL_FRAME };
     let mut forwarded = server_frames(output).into_iter();
@@ -226,9 +234,9 @@ pub fn assert_forwards(output: &[u8], frames: &[Frame], has_memory: bool) {
         assert_eq!(first & 0x0F, frame.opcode, "the opcode has changed");
         let mut parts = 1;
         while payload.len() < frame.payload.len() {
-            assert_eq!(first & 0x80, 0, "only the last part may end the message");
+            assert_eq!(first & 0x80, 0, "a part before the last ends the message");
             let (next, more) = forwarded.next().expect("a part is missing");
-            assert_eq!(next & 0x0F, 0, "a later part is a continuation");
+            assert_eq!(next & 0x0F, 0, "a later part is no continuation");
             first = next;
             payload.extend(more);
             parts += 1;
@@ -237,11 +245,12 @@ pub fn assert_forwards(output: &[u8], frames: &[Frame], has_memory: bool) {
         assert!(payload == frame.payload, "the payload has changed");
         assert!(parts == 1 || frame.payload.len() > whole, "a small frame was split");
     }
-    assert_eq!(forwarded.next(), None, "there is more than was sent");
+    assert_eq!(forwarded.next(), None, "a frame was forwarded that was not sent");
 }
 
-/// Raw bytes: whatever they are, the verdict and the forwarded messages do not depend on how they were split, and are
-/// tungstenite's but for the differences that are meant.
+/// Asserts that the outcome of raw bytes does not depend on the split into reads.
+///
+/// It must also be tungstenite's, except for listed differences.
 pub fn check_raw(stream: &[u8], reads: &[usize], limit: Option<u64>) {
     let whole = feed(stream, &[], limit);
     let split = feed(stream, reads, limit);
@@ -249,13 +258,13 @@ pub fn check_raw(stream: &[u8], reads: &[usize], limit: Option<u64>) {
     let (complete, partial) = messages(&whole.output);
     assert_eq!(complete.len() as u64, whole.tally.forwarded);
     assert_eq!(split.tally, whole.tally);
-    assert_eq!(messages(&split.output), (complete.clone(), partial.clone()), "what is forwarded depends on the split");
-    // Of a last frame that is incomplete, more may have been forwarded.
+    assert_eq!(messages(&split.output), (complete.clone(), partial.clone()), "the messages depend on the split");
+    // Short of memory, the reframer may have forwarded more of an incomplete last frame.
     let Tally { forwarded, dropped, bytes } = short.tally;
     assert_eq!((forwarded, dropped), (whole.tally.forwarded, whole.tally.dropped));
     assert!(bytes >= whole.tally.bytes);
     let (complete_without_memory, partial_without_memory) = messages(&short.output);
-    assert!(complete_without_memory == complete, "what is forwarded depends on memory");
+    assert!(complete_without_memory == complete, "the forwarded messages depend on memory");
     assert!(partial_without_memory.unwrap_or_default().starts_with(&partial.unwrap_or_default()));
     for other in [split, short] {
         assert_eq!((&whole.end, &whole.pings), (&other.end, &other.pings));

@@ -1,4 +1,4 @@
-//! The pair table and its links, against a model that is a list of seats searched from the front.
+//! The pair table and its links, against a naive model: a list of seats that is searched linearly.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
@@ -9,36 +9,40 @@ use arc_relay::internals::link::{CloseCause, End, Next, link};
 use arc_relay::internals::pair_code::PairCode;
 use arc_relay::internals::pair_table::{Admission, ConnId, Departure, PairTable, Refusal, TableLimits};
 
-/// Short, so that a sequence of small steps in time reaches it.
+/// The pair TTL, short enough for a few steps in time to reach it.
 const TTL: Duration = Duration::from_millis(100);
 
-/// Few codes make many meetings; less room than there are codes makes the table full now and then.
+/// Few codes, so that many connections meet.
 const CODES: u8 = 5;
+
+/// Less room than there are codes, so that the table is full at times.
 const LIMITS: TableLimits = TableLimits { codes: 4, waiting: 3 };
 
-/// Something that happens to the relay. Targets are picked by `nth % count`, so that every sequence is legal.
+/// Something that happens to the relay.
+///
+/// Targets are picked by `nth % count`, so that every sequence is legal.
 #[derive(Clone, Copy, Debug)]
 pub enum Operation {
-    /// A connection with a code.
+    /// A client connects with this code.
     Connect(u8),
-    /// A connection reads a message from its client, and sends it on if the link allows it.
+    /// A connection reads a message from its client, and sends it to the link if there is credit.
     Send(u8),
-    /// A connection takes what the link has for it, and writes it.
+    /// A connection takes a batch from the link, writes it, and gives the credit back.
     Receive(u8),
-    /// A connection takes a batch, but its client does not read: no credit goes back until the next `Receive`.
+    /// A connection takes a batch that its client does not read: no credit until the next `Receive`.
     Stall(u8),
-    /// A client closes; its connection still has a batch in hand, or not.
+    /// A client closes, and the flag says whether its connection still holds a last batch.
     Leave(u8, bool),
-    /// A connection ends without a word.
+    /// A connection is dropped without reporting a close cause.
     Vanish(u8),
-    /// Time passes, in milliseconds, and the relay's tick comes, or not.
+    /// Time passes, in milliseconds, and the flag says whether the relay's tick follows.
     Wait(u8, bool),
     /// The relay stops admitting.
     Drain,
 }
 
 impl Operation {
-    /// Any two bytes are an operation.
+    /// Decodes an operation; every two bytes are one.
     pub fn from_bytes([kind, argument]: [u8; 2]) -> Self {
         match kind % 16 {
             0..=3 => Self::Connect(argument),
@@ -53,7 +57,7 @@ impl Operation {
     }
 }
 
-/// Runs operations on the real table and the model, and compares everything after each of them.
+/// Runs operations on the real table and the model, and compares them after each operation.
 ///
 /// # Panics
 ///
@@ -67,10 +71,14 @@ pub fn run(operations: impl IntoIterator<Item = Operation>) {
     world.end();
 }
 
-/// Runs every sequence of `length` operations on two codes and up to four connections, in a table with these
-/// limits, on all processors, and returns how many there are. What cannot make a difference is left out: what
-/// departed connections do but depart again, a tick without waiting for it, and sequences that differ only in which code
-/// is called the first.
+/// Runs every sequence of `length` operations in a small world, and returns their number.
+///
+/// A small world has two codes, up to four connections, and a table with this capacity. All processors share the work.
+/// Sequences that cannot make a difference are left out:
+///
+/// - operations of departed connections, other than departing again;
+/// - a tick without waiting for it;
+/// - sequences that differ only in which code is called the first.
 ///
 /// # Panics
 ///
@@ -94,7 +102,7 @@ pub fn run_all(length: usize, limits: TableLimits) -> u64 {
     count.into_inner()
 }
 
-/// Visits every continuation of a sequence that makes it `length` operations long. Each world on the way is checked once.
+/// Visits every continuation of a sequence to `length` operations, and checks each world once.
 fn extend(
     sequence: &mut Vec<Operation>,
     length: usize,
@@ -114,13 +122,13 @@ fn extend(
     }
 }
 
-/// What is parked in the table, recognisable.
+/// The handle parked in the table, which names its owner.
 #[derive(Debug, PartialEq)]
 struct Handle {
     owner: usize,
 }
 
-/// The naive model of a seat: whoever shares a code is a pair.
+/// The naive model of a seat: two seats with the same code are a pair.
 #[derive(Clone, Copy, Debug)]
 struct Seat {
     code: u8,
@@ -134,25 +142,25 @@ struct Side {
     id: ConnId,
     peer: Option<usize>,
     near: Option<End<u32>>,
-    /// The end it leaves for its peer, until somebody takes it. The table holds only a handle that names it.
+    /// The link's far end, until the peer takes it. The table holds only a handle that names it.
     far: Option<End<u32>>,
     sent: Vec<u32>,
     received: Vec<u32>,
     owes_credit: bool,
-    /// How this side departed, as its peer must hear it; kept by the model.
-    farewell: Option<CloseCause>,
-    heard: Option<CloseCause>,
+    /// How this side departed, by the model. Its peer must get the same.
+    cause: Option<CloseCause>,
+    /// The close cause that the link has reported to this side.
+    reported: Option<CloseCause>,
 }
 
 struct World {
     table: PairTable<Handle>,
-    /// How many codes there may be.
-    limits: TableLimits,
+    capacity: TableLimits,
     now: Instant,
     seats: Vec<Seat>,
     sides: Vec<Side>,
     messages: u32,
-    /// How many connections have come, those that were refused included.
+    /// The number of connections so far, including refused ones.
     connects: usize,
 }
 
@@ -177,7 +185,7 @@ impl World {
         }
     }
 
-    /// What can happen next in a small world.
+    /// The next operations in a small world.
     fn possible(&self) -> Vec<Operation> {
         let mut possible = Vec::new();
         if self.connects < 4 {
@@ -194,7 +202,7 @@ impl World {
             }
         }
         if self.connects > 0 {
-            // Not yet over and just over the time to live, for whoever came before the last one.
+            // One wait stays within the TTL, and two exceed it.
             possible.extend([Operation::Wait(60, true), Operation::Drain]);
         }
         possible
@@ -254,7 +262,7 @@ impl World {
             }
             (result, there) => panic!("{result:?} with {there:?} and {codes} codes in use"),
         };
-        assert!(self.sides.last().is_none_or(|last| last.id < id), "identities must grow");
+        assert!(self.sides.last().is_none_or(|last| last.id < id), "ids must increase");
         self.seats.push(Seat { code: number, side: new, deadline: self.now + TTL });
         let (near, far) = match peer {
             None => {
@@ -274,8 +282,8 @@ impl World {
             sent: Vec::new(),
             received: Vec::new(),
             owes_credit: false,
-            farewell: None,
-            heard: None,
+            cause: None,
+            reported: None,
         });
     }
 
@@ -283,7 +291,7 @@ impl World {
         let side = &mut self.sides[at];
         let Some(near) = &mut side.near else { return };
         if near.outgoing.poll_ready(&mut context()).is_ready() {
-            assert!(near.outgoing.poll_ready(&mut context()).is_ready(), "it stays ready until something is sent");
+            assert!(near.outgoing.poll_ready(&mut context()).is_ready(), "the link stays ready until a batch is sent");
             self.messages += 1;
             near.outgoing.send(self.messages);
             side.sent.push(self.messages);
@@ -304,8 +312,8 @@ impl World {
             Poll::Pending => {
                 let peer = side.peer.map(|peer| &self.sides[peer]);
                 let side = &self.sides[at];
-                // Nothing waits without a cause: whatever the peer has sent is there, and so is its departure.
-                assert!(peer.is_none_or(|peer| peer.sent.len() == side.received.len() && peer.farewell.is_none()));
+                // A receiver waits only if it has every message of its peer, and the peer has not departed.
+                assert!(peer.is_none_or(|peer| peer.sent.len() == side.received.len() && peer.cause.is_none()));
             }
             Poll::Ready(Next::Batch(message)) => {
                 side.received.push(message);
@@ -315,41 +323,41 @@ impl World {
                     side.owes_credit = true;
                 }
             }
-            Poll::Ready(Next::End(farewell)) => {
-                side.heard = Some(farewell);
-                self.check_end(at, farewell);
+            Poll::Ready(Next::End(cause)) => {
+                side.reported = Some(cause);
+                self.check_end(at, cause);
             }
         }
     }
 
     fn receive_all(&mut self, at: usize) {
-        while self.sides[at].near.is_some() && self.sides[at].heard.is_none() {
+        while self.sides[at].near.is_some() && self.sides[at].reported.is_none() {
             self.receive(at, true);
         }
     }
 
-    /// The end comes after everything else, and says what happened.
-    fn check_end(&self, at: usize, farewell: CloseCause) {
-        let told = match farewell {
+    /// Asserts that the end comes after all messages, with the cause of the peer's departure.
+    fn check_end(&self, at: usize, cause: CloseCause) {
+        let expected = match cause {
             CloseCause::Left => (1000, "peer disconnected"),
             CloseCause::Lost => (1011, "peer connection lost"),
             CloseCause::Expired => (1001, "pair expired"),
             CloseCause::Stopping => (1001, "relay stopping"),
         };
-        assert_eq!((farewell.code(), farewell.reason()), told);
+        assert_eq!((cause.code(), cause.reason()), expected);
         let side = &self.sides[at];
         match side.peer {
             Some(peer) => {
-                assert_eq!(Some(farewell), self.sides[peer].farewell);
-                assert_eq!(side.received, self.sides[peer].sent, "something was lost");
+                assert_eq!(Some(cause), self.sides[peer].cause);
+                assert_eq!(side.received, self.sides[peer].sent, "a message was lost");
             }
             None => {
-                assert!(matches!(farewell, CloseCause::Expired | CloseCause::Stopping), "{farewell:?} without a peer");
+                assert!(matches!(cause, CloseCause::Expired | CloseCause::Stopping), "{cause:?} without a peer");
             }
         }
     }
 
-    fn depart(&mut self, at: usize, last: Option<u32>, farewell: CloseCause) {
+    fn depart(&mut self, at: usize, last: Option<u32>, cause: CloseCause) {
         let seated = self.seats.iter().position(|seat| seat.side == at).map(|position| self.seats[position]);
         let departure = self.table.disconnect(self.sides[at].id);
         let others: Vec<_> =
@@ -368,17 +376,17 @@ impl World {
         }
         let side = &mut self.sides[at];
         let Some(near) = side.near.take() else { return };
-        side.farewell = Some(farewell);
-        match farewell {
-            CloseCause::Lost => drop(near), // without a word
+        side.cause = Some(cause);
+        match cause {
+            CloseCause::Lost => drop(near), // without reporting a cause
             _ => {
                 side.sent.extend(last);
-                near.outgoing.finish(last, farewell);
+                near.outgoing.finish(last, cause);
             }
         }
     }
 
-    /// The model's view of who waits, in the order in which they expire.
+    /// The seats of waiting clients by the model, in the order in which they expire.
     fn waiting(&self) -> Vec<Seat> {
         let alone = |seat: &&Seat| self.seats.iter().filter(|other| other.code == seat.code).count() == 1;
         let mut waiting: Vec<_> = self.seats.iter().filter(alone).copied().collect();
@@ -390,34 +398,34 @@ impl World {
         let now = self.now;
         let due = self.waiting().into_iter().filter(|seat| seat.deadline <= now).collect();
         let expired = self.table.expire(now);
-        self.send_away(due, expired, CloseCause::Expired);
+        self.close_waiting(due, expired, CloseCause::Expired);
         assert!(self.table.next_deadline().is_none_or(|next| next > now));
     }
 
     fn drain(&mut self) {
         let due = self.waiting();
         let drained = self.table.drain();
-        self.send_away(due, drained, CloseCause::Stopping);
+        self.close_waiting(due, drained, CloseCause::Stopping);
         assert_eq!(self.table.waiting(), 0);
     }
 
-    fn send_away(&mut self, due: Vec<Seat>, returned: Vec<(ConnId, Handle)>, farewell: CloseCause) {
+    fn close_waiting(&mut self, due: Vec<Seat>, returned: Vec<(ConnId, Handle)>, cause: CloseCause) {
         let expected: Vec<_> = due.iter().map(|seat| (self.sides[seat.side].id, Handle { owner: seat.side })).collect();
         assert_eq!(returned, expected, "oldest first, and each with its own handle");
         self.seats.retain(|seat| !due.iter().any(|gone| gone.side == seat.side));
         for (_, Handle { owner }) in returned {
             let far = self.sides[owner].far.take().expect("a parked handle leads to a far end");
-            far.outgoing.finish(None, farewell);
+            far.outgoing.finish(None, cause);
         }
     }
 
-    /// All depart who are left, and hear what there is to hear.
+    /// Lets all remaining sides depart, and receive everything up to the end.
     fn end(mut self) {
         for at in 0..self.sides.len() {
             self.depart(at, None, CloseCause::Left);
             self.check();
         }
-        assert!(self.table.is_empty(), "all are gone, but the table is not empty");
+        assert!(self.table.is_empty(), "all sides have departed, but the table is not empty");
         for at in 0..self.sides.len() {
             self.receive_all(at);
         }
