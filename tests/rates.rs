@@ -1,5 +1,6 @@
-//! Limited rates: nobody is faster, and nothing is lost. How they are shared, and that who is gone is noticed all the same,
-//! is the simulation's to show.
+//! Rate limits: an upper bound on throughput, and no lost message.
+//!
+//! The simulation tests fair sharing, and that departures are noticed while a rate limit pauses reading.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -12,7 +13,7 @@ use support::{Client, Relay, pattern, run};
 
 const MESSAGE: usize = 64 << 10;
 
-/// Sends so many messages, while the other side compares what it gets.
+/// Sends `count` messages, and compares what the peer receives.
 async fn stream(from: &mut Client, to: &mut Client, count: u64) {
     let send = async {
         for seed in 0..count {
@@ -21,21 +22,21 @@ async fn stream(from: &mut Client, to: &mut Client, count: u64) {
     };
     let receive = async {
         for seed in 0..count {
-            assert!(to.receive().await == pattern(MESSAGE, seed), "message {seed} is another one");
+            assert!(to.receive().await == pattern(MESSAGE, seed), "message {seed} differs");
         }
     };
     zip(send, receive).await;
 }
 
 #[test]
-fn a_pair_is_no_faster_than_it_may_and_gets_everything() {
+fn pair_stays_within_its_rate_and_loses_no_message() {
     let relay = Relay::start(&["--max-rate-per-pair", "1MiB"]);
     run(async {
         let (mut a, mut b) = relay.pair("x").await;
         let begin = Instant::now();
         stream(&mut a, &mut b, 24).await;
         stream(&mut b, &mut a, 8).await;
-        // A tenth of a second may be owed at the end, and a tenth more be read before.
+        // The bucket holds a burst of a tenth of a second, and a last read may overdraw it by as much.
         assert!(begin.elapsed() > Duration::from_millis(1750), "2 MiB in {:?}", begin.elapsed());
         assert_eq!(a.close(1000, "").await, (1000, String::new()));
         assert_eq!(b.closed().await, (1000, String::from("peer disconnected")));
@@ -44,7 +45,7 @@ fn a_pair_is_no_faster_than_it_may_and_gets_everything() {
 }
 
 #[test]
-fn all_pairs_together_are_no_faster_than_they_may() {
+fn all_pairs_together_stay_within_the_total_rate() {
     let relay = Relay::start(&["--max-rate", "2MiB"]);
     run(async {
         let mut pairs = [relay.pair("x").await, relay.pair("y").await];

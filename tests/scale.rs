@@ -1,4 +1,4 @@
-//! Large messages, many pairs, stalled readers: what has to stay constant while the load does not.
+//! Memory and correctness under load: large messages, many pairs, stalled readers, few files.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -15,10 +15,10 @@ use support::{NO_PINGS, Relay, eventually, pattern, raise_file_limit};
 
 const GIB: usize = 1 << 30;
 
-/// The most that a relay may occupy, in KiB, while a message of any size crosses it.
+/// The most resident memory, in KiB, while a message of any size crosses the relay.
 const MEMORY: usize = 8 * 1024;
 
-/// A block that is repeated to make a large message: its length is a multiple of the masking key's.
+/// The length of the block of which large messages consist, a multiple of the masking key's.
 const BLOCK: usize = 1 << 20;
 
 fn pair(relay: &Relay) -> (TcpStream, TcpStream) {
@@ -28,7 +28,7 @@ fn pair(relay: &Relay) -> (TcpStream, TcpStream) {
     (a, b)
 }
 
-/// Reads frames of one message, and gives each piece of their payload, until the last frame has ended.
+/// Reads the frames of one message, and calls `piece` with each piece of their payload.
 fn read_message(socket: &mut TcpStream, mut piece: impl FnMut(&[u8])) {
     let mut buffer = vec![0; 256 * 1024];
     let mut first = true;
@@ -57,14 +57,14 @@ fn read_message(socket: &mut TcpStream, mut piece: impl FnMut(&[u8])) {
     }
 }
 
-/// Checks that a message is `block` over and over.
+/// Asserts that the next message is a repetition of `block`.
 fn read_repeated(socket: &mut TcpStream, block: &[u8], length: usize) {
     let mut at = 0;
     read_message(socket, |mut piece| {
         while !piece.is_empty() {
             let expected = &block[at % block.len()..];
             let count = piece.len().min(expected.len());
-            assert!(piece[..count] == expected[..count], "changed near byte {at}");
+            assert!(piece[..count] == expected[..count], "the message differs near byte {at}");
             at += count;
             piece = &piece[count..];
         }
@@ -73,7 +73,7 @@ fn read_repeated(socket: &mut TcpStream, block: &[u8], length: usize) {
 }
 
 #[test]
-fn a_message_of_a_gibibyte_in_one_frame_crosses_in_constant_memory() {
+fn message_of_1_gib_in_one_frame_crosses_in_constant_memory() {
     let relay = Relay::start(NO_PINGS);
     let (mut a, mut b) = pair(&relay);
     let block = pattern(BLOCK, 1);
@@ -94,7 +94,7 @@ fn a_message_of_a_gibibyte_in_one_frame_crosses_in_constant_memory() {
 }
 
 #[test]
-fn a_message_of_a_gibibyte_in_a_million_fragments_crosses_in_constant_memory() {
+fn message_of_1_gib_in_a_million_fragments_crosses_in_constant_memory() {
     let relay = Relay::start(NO_PINGS);
     let (mut a, mut b) = pair(&relay);
     let block = pattern(BLOCK, 2);
@@ -133,7 +133,7 @@ fn a_thousand_pairs_stream_both_ways_at_once() {
                     let (a, b) = relay.pair(&number.to_string()).await;
                     let (mut a_sends, mut a_receives) = a.socket.split();
                     let (mut b_sends, mut b_receives) = b.socket.split();
-                    // Of every size up to some frames that are forwarded in parts.
+                    // Various sizes, and one message that may be forwarded in fragments.
                     let message = |side: u64, nth: u32| {
                         let length = (nth as usize * 7919 + number as usize * 104_729) % 20_000;
                         pattern(
@@ -165,14 +165,14 @@ fn a_thousand_pairs_stream_both_ways_at_once() {
 }
 
 #[test]
-fn a_stalled_reader_costs_less_than_a_mebibyte() {
+fn stalled_reader_costs_less_than_1_mib() {
     let relay = Relay::start(NO_PINGS);
     let (mut a, mut b) = pair(&relay);
     a.write_all(&frame(0x82, b"warm")).unwrap();
     support::raw::expect(&mut b, &server_frame(0x82, b"warm"));
     let before = relay.memory("VmRSS");
     let message = frame(0x82, &pattern(BLOCK, 3));
-    // Until nothing moves any more: the relay and the system's buffers are full.
+    // Write until the buffers of the relay and the kernel are full.
     a.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut sent = 0;
     while let Ok(count) = a.write(&message[sent % message.len()..]) {
@@ -180,17 +180,17 @@ fn a_stalled_reader_costs_less_than_a_mebibyte() {
     }
     let after = relay.memory("VmRSS");
     assert!(after < before + 1024, "{before} KiB before, {after} KiB after {sent} bytes");
-    // It only slept.
+    // The reader goes on and gets every message.
     for _ in 0..sent / message.len() {
         read_repeated(&mut b, &pattern(BLOCK, 3), BLOCK);
     }
 }
 
 #[test]
-fn without_file_descriptors_the_relay_waits_for_some() {
+fn out_of_file_descriptors_the_relay_accepts_again_once_some_are_free() {
     let relay = Relay::start(&[]);
-    relay.limit_files(40); // which it could not know at its start
-    // They join, as those who are silent would have to make room.
+    relay.limit_files(40); // below the limit that the relay has seen at its start
+    // The crowd becomes waiting clients, because silent connections would be closed to make room.
     let crowd: Vec<_> = (0..60)
         .map(|code| {
             let mut socket = relay.socket();
@@ -199,9 +199,9 @@ fn without_file_descriptors_the_relay_waits_for_some() {
         })
         .collect();
     eventually("its files are used up", || relay.files() >= 39);
-    // Those in the queue are served as soon as others leave.
+    // The connections in the kernel's queue are accepted as soon as others are closed.
     drop(crowd);
-    eventually("they are gone", || relay.pairs() == 0);
+    eventually("the crowd is gone", || relay.pairs() == 0);
     let (mut a, mut b) = pair(&relay);
     a.write_all(&frame(0x82, b"served")).unwrap();
     support::raw::expect(&mut b, &server_frame(0x82, b"served"));
