@@ -1,4 +1,4 @@
-//! How many may be there at a time, and that nobody who is there is touched for those who come.
+//! The limits of connections, waiting clients and open files; reaching one disturbs no client.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ fn enter(relay: &Relay, code: &str) -> TcpStream {
     socket
 }
 
-/// Asks to join, and returns the status.
+/// Sends an upgrade request, and returns the status of the answer.
 fn status(socket: &mut TcpStream, code: &str) -> String {
     socket.write_all(upgrade(&format!("/?pair={code}"), "").as_bytes()).unwrap();
     let mut line = [0; 12];
@@ -33,21 +33,21 @@ fn assert_joined(a: &mut TcpStream, b: &mut TcpStream) {
 }
 
 #[test]
-fn more_connections_than_there_may_be_are_refused_until_one_ends() {
+fn connections_over_max_connections_are_refused_with_503_until_one_ends() {
     let relay = Relay::start(&["--max-connections", "3"]);
     let (mut a, mut b) = (enter(&relay, "x"), enter(&relay, "x"));
     let alone = enter(&relay, "y");
     for code in ["y", "z"] {
         assert_full(&relay, code);
     }
-    assert_eq!(status(&mut relay.socket(), "x"), "409", "that pair is full anyway");
+    assert_eq!(status(&mut relay.socket(), "x"), "409", "a full pair is reported as such");
     assert_joined(&mut a, &mut b);
     drop(alone);
-    eventually("there is room", || status(&mut relay.socket(), "z") == "101");
+    eventually("a permit is free", || status(&mut relay.socket(), "z") == "101");
 }
 
 #[test]
-fn a_connection_counts_until_it_has_ended() {
+fn connection_counts_until_its_closing_handshake_has_ended() {
     let relay = Relay::start(&["--max-connections", "2"]);
     let (mut a, mut b) = (enter(&relay, "x"), enter(&relay, "x"));
     a.write_all(&frame(0x88, b"")).unwrap();
@@ -56,16 +56,16 @@ fn a_connection_counts_until_it_has_ended() {
     drop(a);
     expect(&mut b, &server_close(1000, "peer disconnected"));
     assert_eq!(relay.pairs(), 0);
-    let _alone = enter(&relay, "y"); // in the place of the one that has gone
+    let _alone = enter(&relay, "y"); // with the permit that A has returned
     assert_full(&relay, "y");
     b.write_all(&frame(0x88, b"")).unwrap();
     expect_end(&mut b);
     drop(b);
-    eventually("there is room", || status(&mut relay.socket(), "y") == "101");
+    eventually("a permit is free", || status(&mut relay.socket(), "y") == "101");
 }
 
 #[test]
-fn more_than_may_wait_are_refused_but_not_whom_somebody_waits_for() {
+fn clients_over_max_waiting_are_refused_with_503_but_their_peers_admitted() {
     let relay = Relay::start(&["--max-waiting", "2"]);
     let (mut first, _second) = (enter(&relay, "1"), enter(&relay, "2"));
     assert_full(&relay, "3");
@@ -76,7 +76,7 @@ fn more_than_may_wait_are_refused_but_not_whom_somebody_waits_for() {
 }
 
 #[test]
-fn the_limit_of_open_files_is_raised_and_connections_are_refused_before_it_is_reached() {
+fn soft_file_limit_is_raised_and_connections_are_refused_below_it() {
     let mut command = Command::new("sh");
     command.args([
         "-c",
@@ -84,16 +84,16 @@ fn the_limit_of_open_files_is_raised_and_connections_are_refused_before_it_is_re
         env!("CARGO_BIN_EXE_arc-relay"),
     ]);
     let relay = Relay::spawn(command);
-    let mut inside = Vec::new();
+    let mut admitted = Vec::new();
     loop {
         let mut socket = relay.socket();
-        match &*status(&mut socket, &inside.len().to_string()) {
-            "101" => inside.push(socket),
+        match &*status(&mut socket, &admitted.len().to_string()) {
+            "101" => admitted.push(socket),
             "503" => break,
             other => panic!("{other}"),
         }
     }
-    // 100 files, without a quarter in reserve, and a quarter of the rest for handshakes.
-    assert_eq!(inside.len(), 75 - 75 / 4);
+    // Of 100 files, a quarter is a reserve, and a quarter of the rest is for handshakes.
+    assert_eq!(admitted.len(), 75 - 75 / 4);
     assert!(relay.files() > 50, "{} files", relay.files());
 }

@@ -1,4 +1,4 @@
-//! How long a handshake may take, and how many there may be at a time.
+//! The handshake timeout, and the limit of concurrent handshakes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,9 @@ use crate::support::{Client, PATIENCE, Relay, eventually, raise_file_limit, run}
 
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: t\r\n\r\n";
 
-/// Sends these bytes over and over, one at a time, until the relay ends the connection. They must not extend its time.
+/// Sends these bytes repeatedly, one at a time, until the relay ends the connection.
+///
+/// Panics if the relay answers, or if the bytes extend the handshake timeout.
 fn drip(socket: &mut TcpStream, bytes: &[u8]) {
     socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let start = Instant::now();
@@ -22,9 +24,9 @@ fn drip(socket: &mut TcpStream, bytes: &[u8]) {
         match socket.read(&mut [0]) {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Ok(0) | Err(_) => return,
-            Ok(_) => panic!("there is nothing to answer"),
+            Ok(_) => panic!("the relay answers an incomplete request"),
         }
-        assert!(start.elapsed() < PATIENCE, "it goes on for ever");
+        assert!(start.elapsed() < PATIENCE, "the relay never ends the connection");
     }
 }
 
@@ -38,7 +40,7 @@ fn read_answer(socket: &mut TcpStream) {
     }
 }
 
-/// Whether the relay has ended this connection, on which nothing was said.
+/// Whether the relay has ended this connection, which it has sent nothing.
 fn has_ended(socket: &mut TcpStream) -> bool {
     socket.set_nonblocking(true).unwrap();
     match socket.read(&mut [0]) {
@@ -48,7 +50,7 @@ fn has_ended(socket: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn bytes_that_drip_do_not_extend_the_time_for_the_head() {
+fn dripping_bytes_do_not_extend_the_handshake_timeout() {
     let relay = Relay::start(&["--handshake-timeout", "3s"]);
     let mut socket = relay.socket();
     socket.write_all(b"GET /?pair=x HTTP/1.1\r\nX: ").unwrap();
@@ -56,16 +58,16 @@ fn bytes_that_drip_do_not_extend_the_time_for_the_head() {
 }
 
 #[test]
-fn blank_lines_do_not_extend_the_time_for_the_head() {
+fn blank_lines_do_not_extend_the_handshake_timeout() {
     let relay = Relay::start(&["--handshake-timeout", "3s"]);
     drip(&mut relay.socket(), b"\r\n");
 }
 
 #[test]
-fn a_connection_that_is_kept_has_the_same_time_for_each_head() {
+fn each_head_on_a_kept_connection_has_the_whole_handshake_timeout() {
     let relay = Relay::start(&["--handshake-timeout", "6s"]);
     let mut socket = relay.socket();
-    // Longer in all than one request may take.
+    // Together, these requests take longer than one request may.
     for _ in 0..4 {
         thread::sleep(Duration::from_secs(2));
         socket.write_all(HEALTH.as_bytes()).unwrap();
@@ -74,7 +76,7 @@ fn a_connection_that_is_kept_has_the_same_time_for_each_head() {
     drip(&mut socket, b"GET /health HTTP/1.1\r\nHost: t\r\nX: x");
 }
 
-/// A socket that takes little before it is read from.
+/// A connection with a small receive buffer.
 fn small_socket(relay: &Relay) -> TcpStream {
     let socket = Socket::new(Domain::for_address(relay.address), Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -83,11 +85,11 @@ fn small_socket(relay: &Relay) -> TcpStream {
 }
 
 #[test]
-fn who_asks_and_asks_and_takes_no_answer_is_given_up() {
+fn client_that_reads_no_answer_is_closed_after_the_handshake_timeout() {
     let relay = Relay::start(&["--handshake-timeout", "3s"]);
     let mut socket = small_socket(&relay);
     socket.set_nonblocking(true).unwrap();
-    // It asks for as long as the relay lives with that.
+    // Send requests until the relay ends the connection.
     let start = Instant::now();
     loop {
         match socket.write(HEALTH.repeat(100).as_bytes()) {
@@ -95,26 +97,26 @@ fn who_asks_and_asks_and_takes_no_answer_is_given_up() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
             Err(_) => break,
         }
-        assert!(start.elapsed() < PATIENCE, "it goes on for ever");
+        assert!(start.elapsed() < PATIENCE, "the relay never ends the connection");
     }
 }
 
 #[test]
-fn the_oldest_silent_connection_makes_room_for_the_next() {
+fn oldest_silent_connection_is_closed_to_admit_a_new_one() {
     let relay = Relay::start(&["--max-handshakes", "3", "--handshake-timeout", "1h"]);
     let before = relay.files();
     let mut silent: Vec<_> = (0..3).map(|_| relay.socket()).collect();
     for nth in 0..3 {
-        assert_eq!(relay.pairs(), 0, "an honest client is answered");
-        eventually("the oldest is given up", || has_ended(&mut silent[nth]));
-        assert!(silent[nth + 1..].iter_mut().all(|socket| !has_ended(socket)), "and only the oldest");
-        eventually("the honest one has left its place", || relay.files() <= before + 2);
+        assert_eq!(relay.pairs(), 0, "a health request is answered");
+        eventually("the oldest connection is closed", || has_ended(&mut silent[nth]));
+        assert!(silent[nth + 1..].iter_mut().all(|socket| !has_ended(socket)), "only the oldest is closed");
+        eventually("the health request's connection is closed", || relay.files() <= before + 2);
         silent.push(relay.socket());
     }
 }
 
 #[test]
-fn who_has_become_a_websocket_makes_room_for_nobody() {
+fn paired_clients_hold_no_handshake_slot() {
     let relay = Relay::start(&["--max-handshakes", "1"]);
     run(async {
         let mut pairs = Vec::new();
@@ -128,21 +130,24 @@ fn who_has_become_a_websocket_makes_room_for_nobody() {
     });
 }
 
-/// Joins and talks while this many silent connections come, and then among them all. None of them goes by itself.
-fn join_in_a_flood(relay: &Relay, many: usize) -> Vec<TcpStream> {
+/// Connects pairs while this many silent connections arrive, and one pair after that.
+///
+/// Returns the silent connections, none of which ends by itself.
+fn connect_pairs_in_a_flood(relay: &Relay, many: usize) -> Vec<TcpStream> {
     thread::scope(|scope| {
         let flood = scope.spawn(|| (0..many).map(|_| relay.socket()).collect());
         while !flood.is_finished() {
-            join_and_talk(relay);
+            connect_a_pair(relay);
         }
-        join_and_talk(relay);
+        connect_a_pair(relay);
         flood.join().unwrap()
     })
 }
 
-fn join_and_talk(relay: &Relay) {
+/// Connects a pair, exchanges a message, and closes.
+fn connect_a_pair(relay: &Relay) {
     run(async {
-        let (mut a, mut b) = (join(relay).await, join(relay).await);
+        let (mut a, mut b) = (connect(relay).await, connect(relay).await);
         a.send("through the flood").await;
         assert_eq!(b.receive().await, b"through the flood");
         a.close(1000, "").await;
@@ -150,8 +155,10 @@ fn join_and_talk(relay: &Relay) {
     });
 }
 
-/// Joins, and comes again if it is given up: on a busy machine hundreds may come before it has said what it wants.
-async fn join(relay: &Relay) -> Client {
+/// Connects, and tries again if the relay closes the connection for newer ones.
+///
+/// On a busy machine, hundreds of connections may arrive before this one has sent its request.
+async fn connect(relay: &Relay) -> Client {
     loop {
         match relay.try_connect("/?pair=x").await {
             Ok(client) => return client,
@@ -162,22 +169,22 @@ async fn join(relay: &Relay) -> Client {
 }
 
 #[test]
-fn thousands_of_silent_connections_keep_no_honest_client_out() {
-    assert!(raise_file_limit() > 4500, "there have to be file descriptors for this test");
+fn clients_are_admitted_among_thousands_of_silent_connections() {
+    assert!(raise_file_limit() > 4500, "this test needs more open files");
     let relay = Relay::start(&["--handshake-timeout", "1h", "--max-handshakes", "500"]);
     let before = relay.files();
-    let silent = join_in_a_flood(&relay, 4000);
-    eventually("no more sockets are held than there is room for", || relay.files() <= before + 500);
+    let silent = connect_pairs_in_a_flood(&relay, 4000);
+    eventually("the relay holds no more connections than it has handshake slots", || relay.files() <= before + 500);
     drop(silent);
 }
 
 #[test]
-fn silent_connections_that_take_all_files_keep_no_honest_client_out() {
+fn clients_are_admitted_while_silent_connections_use_up_all_files() {
     raise_file_limit();
     let relay = env!("CARGO_BIN_EXE_arc-relay");
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 200; exec \"$0\" start --host 127.0.0.1 --port 0 --handshake-timeout 1h", relay]);
     let relay = Relay::spawn(command);
-    let silent = join_in_a_flood(&relay, 1000);
+    let silent = connect_pairs_in_a_flood(&relay, 1000);
     drop(silent);
 }

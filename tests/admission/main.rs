@@ -1,4 +1,4 @@
-//! Who gets in, and who does not: what strangers may cost, and what the operator asks of those who join.
+//! Admission: limits of the whole relay, handshake limits, and the access policy.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 

@@ -1,4 +1,4 @@
-//! What the operator asks of those who join, but for tokens.
+//! The access policy apart from tokens: origins and the length of pair codes.
 
 use std::io::{Read, Write};
 
@@ -8,7 +8,7 @@ use crate::support::raw::upgrade;
 const CODE: &str = "missing or invalid pair code\n";
 const ORIGIN: &str = "origin not allowed\n";
 
-/// The status with which somebody who wants to join is answered, and the body if it is not 101.
+/// The status of the answer to an upgrade request, and its body if the status is not 101.
 pub(crate) fn join(relay: &Relay, target: &str, extra: &str) -> (u16, String) {
     let mut socket = relay.socket();
     socket.write_all(upgrade(target, extra).as_bytes()).unwrap();
@@ -26,16 +26,16 @@ pub(crate) fn refused(status: u16, body: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
-pub(crate) const LET_IN: (u16, String) = (101, String::new());
+pub(crate) const ADMITTED: (u16, String) = (101, String::new());
 
 #[test]
-fn only_the_origins_that_are_listed_may_join() {
+fn origin_that_is_not_listed_is_refused_with_403() {
     let relay = Relay::start(&["--allow-origin", "https://app.test,http://localhost:3000,null"]);
     for (code, (origin, answer)) in [
-        ("https://app.test", LET_IN),
-        ("HTTPS://APP.TEST", LET_IN),
-        ("http://localhost:3000", LET_IN),
-        ("null", LET_IN),
+        ("https://app.test", ADMITTED),
+        ("HTTPS://APP.TEST", ADMITTED),
+        ("http://localhost:3000", ADMITTED),
+        ("null", ADMITTED),
         ("http://localhost", refused(403, ORIGIN)),
         ("http://app.test", refused(403, ORIGIN)),
         ("https://app.test.evil.test", refused(403, ORIGIN)),
@@ -51,7 +51,7 @@ fn only_the_origins_that_are_listed_may_join() {
 }
 
 #[test]
-fn of_two_origins_both_have_to_be_listed() {
+fn request_with_two_origins_is_refused_unless_both_are_listed() {
     let relay = Relay::start(&["--allow-origin", "https://app.test"]);
     for (first, second) in [("https://app.test", "https://evil.test"), ("https://evil.test", "https://app.test")] {
         let origins = format!("Origin: {first}\r\nOrigin: {second}\r\n");
@@ -60,27 +60,27 @@ fn of_two_origins_both_have_to_be_listed() {
 }
 
 #[test]
-fn who_sends_no_origin_is_no_browser_and_may_join() {
+fn request_without_an_origin_is_admitted_as_from_no_browser() {
     let relay = Relay::start(&["--allow-origin", "https://app.test"]);
-    assert_eq!(join(&relay, "/?pair=x", ""), LET_IN);
+    assert_eq!(join(&relay, "/?pair=x", ""), ADMITTED);
 }
 
 #[test]
-fn without_a_list_every_origin_may_join() {
+fn every_origin_is_admitted_without_a_list() {
     let relay = Relay::start(&[]);
-    assert_eq!(join(&relay, "/?pair=x", "Origin: https://evil.test\r\n"), LET_IN);
+    assert_eq!(join(&relay, "/?pair=x", "Origin: https://evil.test\r\n"), ADMITTED);
 }
 
 #[test]
-fn a_code_that_is_too_short_is_refused() {
+fn pair_code_that_is_too_short_is_refused_with_400() {
     let relay = Relay::start(&["--min-code-length", "3"]);
     assert_eq!(join(&relay, "/?pair=ab", ""), refused(400, CODE));
-    assert_eq!(join(&relay, "/?pair=%F0%9F%90%8B%F0%9F%90%8B", ""), refused(400, CODE), "characters count");
-    assert_eq!(join(&relay, "/?pair=abc", ""), LET_IN);
+    assert_eq!(join(&relay, "/?pair=%F0%9F%90%8B%F0%9F%90%8B", ""), refused(400, CODE), "characters count, not bytes");
+    assert_eq!(join(&relay, "/?pair=abc", ""), ADMITTED);
 }
 
 #[test]
-fn the_handshake_is_judged_before_the_origin_and_that_before_the_code() {
+fn checks_are_in_order_handshake_origin_pair_code() {
     let relay = Relay::start(&["--allow-origin", "https://app.test", "--min-code-length", "3"]);
     let evil = "Origin: https://evil.test\r\n";
     assert_eq!(join(&relay, "/?pair=x", &format!("{evil}Sec-WebSocket-Version: 8\r\n")).0, 426);

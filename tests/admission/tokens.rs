@@ -1,4 +1,4 @@
-//! Access tokens: who has one, and what happens when their file changes.
+//! Access tokens, and reloading their file.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::policy::{LET_IN, join, refused};
+use crate::policy::{ADMITTED, join, refused};
 use crate::support::raw::upgrade;
 use crate::support::{Relay, eventually, run, scratch};
 
 const TOKEN: &str = "access token required\n";
 
-/// A file with this text.
+/// Creates a file with this text.
 fn file(name: &str, text: &str) -> PathBuf {
     let path = scratch(name);
     fs::write(&path, text).unwrap();
@@ -23,7 +23,7 @@ fn start(tokens: &Path) -> Relay {
     Relay::start(&["--access-token-file", tokens.to_str().unwrap()])
 }
 
-/// One that logs its errors to a file.
+/// Starts a relay that logs its errors to a file.
 fn start_logging(tokens: &Path, errors: &Path) -> Relay {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
     command.args(["start", "--host", "127.0.0.1", "--port", "0", "--access-token-file", tokens.to_str().unwrap()]);
@@ -32,18 +32,18 @@ fn start_logging(tokens: &Path, errors: &Path) -> Relay {
 }
 
 #[test]
-fn a_token_in_the_header_or_in_the_query_lets_in() {
+fn valid_token_in_the_header_or_the_query_is_admitted() {
     let relay = start(&file("lets-in", "# the phones\nred+green fish\n\n  blue  \n"));
     let header = |value: &str| format!("Authorization: {value}\r\n");
     let none = || refused(401, TOKEN);
     for (code, (target, extra, answer)) in [
-        ("&token=blue", String::new(), LET_IN),
-        ("&token=red%2Bgreen+fish", String::new(), LET_IN),
-        ("&t%6Fken=bl%75e&token=wrong", String::new(), LET_IN),
-        ("", header("Bearer blue"), LET_IN),
-        ("", header("bearer  blue"), LET_IN),
-        ("&token=wrong", header("Bearer blue"), LET_IN),
-        ("&token=blue", header("Basic eDp5"), LET_IN),
+        ("&token=blue", String::new(), ADMITTED),
+        ("&token=red%2Bgreen+fish", String::new(), ADMITTED),
+        ("&t%6Fken=bl%75e&token=wrong", String::new(), ADMITTED),
+        ("", header("Bearer blue"), ADMITTED),
+        ("", header("bearer  blue"), ADMITTED),
+        ("&token=wrong", header("Bearer blue"), ADMITTED),
+        ("&token=blue", header("Basic eDp5"), ADMITTED),
         ("", String::new(), none()),
         ("&token", String::new(), none()),
         ("&token=", String::new(), none()),
@@ -68,20 +68,20 @@ fn a_token_in_the_header_or_in_the_query_lets_in() {
 }
 
 #[test]
-fn a_refusal_for_want_of_a_token_says_how_to_give_one() {
+fn rejection_without_a_token_has_www_authenticate() {
     let relay = start(&file("how", "blue"));
     let response = relay.http(&upgrade("/?pair=x", "")).to_lowercase();
     assert!(response.contains("\r\nwww-authenticate: bearer\r\n"), "{response}");
 }
 
 #[test]
-fn health_needs_no_token() {
+fn health_requests_need_no_token() {
     let relay = start(&file("health", "blue"));
     assert_eq!(relay.pairs(), 0);
 }
 
 #[test]
-fn the_origin_is_judged_before_the_token_and_that_before_the_code() {
+fn checks_are_in_order_origin_token_pair_code() {
     let tokens = file("order", "blue");
     let relay = Relay::start(&["--access-token-file", tokens.to_str().unwrap(), "--allow-origin", "https://app.test"]);
     assert_eq!(join(&relay, "/", "Origin: https://evil.test\r\n").0, 403);
@@ -90,14 +90,14 @@ fn the_origin_is_judged_before_the_token_and_that_before_the_code() {
 }
 
 #[test]
-fn sighup_exchanges_the_tokens_and_whoever_has_joined_stays() {
+fn sighup_replaces_the_tokens_and_keeps_connected_clients() {
     let tokens = file("exchange", "old");
     let relay = start(&tokens);
     run(async {
         let mut a = relay.try_connect("/?pair=x&token=old").await.unwrap();
         fs::write(&tokens, "new").unwrap();
         relay.signal(Signal::HUP);
-        eventually("the new token lets in", || join(&relay, "/?pair=y&token=new", "").0 == 101);
+        eventually("the new token is admitted", || join(&relay, "/?pair=y&token=new", "").0 == 101);
         assert_eq!(join(&relay, "/?pair=y&token=old", ""), refused(401, TOKEN));
         let mut b = relay.try_connect("/?pair=x&token=new").await.unwrap();
         a.send("still there").await;
@@ -106,7 +106,7 @@ fn sighup_exchanges_the_tokens_and_whoever_has_joined_stays() {
 }
 
 #[test]
-fn tokens_that_cannot_be_read_again_leave_the_old_ones() {
+fn failed_reload_keeps_the_old_tokens() {
     let tokens = file("stay", "old-secret");
     let errors = file("stay-errors", "");
     let relay = start_logging(&tokens, &errors);
@@ -114,20 +114,20 @@ fn tokens_that_cannot_be_read_again_leave_the_old_ones() {
 
     fs::write(&tokens, "# new-secret").unwrap();
     relay.signal(Signal::HUP);
-    eventually("an empty list is complained of", || lines().len() == 1);
+    eventually("the empty list is logged as an error", || lines().len() == 1);
     fs::remove_file(&tokens).unwrap();
     relay.signal(Signal::HUP);
-    eventually("a missing file is complained of", || lines().len() == 2);
-    assert_eq!(join(&relay, "/?pair=x&token=old-secret", ""), LET_IN);
+    eventually("the missing file is logged as an error", || lines().len() == 2);
+    assert_eq!(join(&relay, "/?pair=x&token=old-secret", ""), ADMITTED);
     assert_eq!(join(&relay, "/?pair=y", ""), refused(401, TOKEN));
     for line in lines() {
-        let told = line.contains(" error tokens_kept error=\"cannot read access tokens from ");
-        assert!(told && !line.contains("secret"), "{line}");
+        let is_error = line.contains(" error tokens_kept error=\"cannot read access tokens from ");
+        assert!(is_error && !line.contains("secret"), "{line}");
     }
 }
 
 #[test]
-fn a_pipe_is_refused_by_a_reload_and_holds_up_no_later_one() {
+fn reload_from_a_pipe_fails_and_blocks_no_later_reload() {
     let tokens = file("pipe", "old");
     let errors = file("pipe-errors", "");
     let mut relay = start_logging(&tokens, &errors);
@@ -136,14 +136,14 @@ fn a_pipe_is_refused_by_a_reload_and_holds_up_no_later_one() {
     make_pipe(&tokens);
     for nth in 1..=2 {
         relay.signal(Signal::HUP);
-        eventually("the pipe is complained of", || lines().len() == nth);
+        eventually("the pipe is logged as an error", || lines().len() == nth);
     }
-    assert_eq!(join(&relay, "/?pair=x&token=old", ""), LET_IN);
+    assert_eq!(join(&relay, "/?pair=x&token=old", ""), ADMITTED);
 
     fs::remove_file(&tokens).unwrap();
     fs::write(&tokens, "new").unwrap();
     relay.signal(Signal::HUP);
-    eventually("the new token lets in", || join(&relay, "/?pair=y&token=new", "") == LET_IN);
+    eventually("the new token is admitted", || join(&relay, "/?pair=y&token=new", "") == ADMITTED);
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait().code(), Some(0));
     assert_eq!(lines().len(), 2);
@@ -152,9 +152,9 @@ fn a_pipe_is_refused_by_a_reload_and_holds_up_no_later_one() {
     }
 }
 
-/// A shell's process substitution is one.
+/// A shell's process substitution is a pipe.
 #[test]
-fn a_pipe_is_read_at_the_start() {
+fn tokens_can_be_read_from_a_pipe_at_start() {
     let tokens = scratch("pipe-at-start");
     make_pipe(&tokens);
     let writer = std::thread::spawn({
@@ -163,7 +163,7 @@ fn a_pipe_is_read_at_the_start() {
     });
     let relay = start(&tokens);
     writer.join().unwrap();
-    assert_eq!(join(&relay, "/?pair=x&token=blue", ""), LET_IN);
+    assert_eq!(join(&relay, "/?pair=x&token=blue", ""), ADMITTED);
     assert_eq!(join(&relay, "/?pair=y", ""), refused(401, TOKEN));
     fs::remove_file(&tokens).unwrap();
 }
@@ -173,7 +173,7 @@ fn make_pipe(path: &Path) {
 }
 
 #[test]
-fn sighup_does_no_harm_without_a_file() {
+fn sighup_without_a_token_file_is_harmless() {
     let relay = Relay::start(&[]);
     relay.signal(Signal::HUP);
     run(async {
@@ -184,7 +184,7 @@ fn sighup_does_no_harm_without_a_file() {
 }
 
 #[test]
-fn sighup_does_not_hurry_a_graceful_stop() {
+fn sighup_does_not_cut_a_graceful_stop_short() {
     let mut relay = Relay::start(&[]);
     run(async {
         let mut client = relay.connect("x").await;

@@ -1,4 +1,4 @@
-//! One of several clients, each with an address of its own, as all of 127.0.0.0/8 is this machine's.
+//! Clients with different addresses, as all of 127.0.0.0/8 is the loopback interface.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
@@ -8,7 +8,7 @@ use socket2::{Domain, Socket, Type};
 use crate::support::raw::upgrade;
 use crate::support::{PATIENCE, Relay};
 
-/// A connection from 127.0.0.`from`.
+/// Connects from 127.0.0.`from`.
 pub(crate) fn connect(relay: &Relay, from: u8) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let address = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, from), 0);
@@ -19,7 +19,7 @@ pub(crate) fn connect(relay: &Relay, from: u8) -> TcpStream {
     socket
 }
 
-/// What a request was answered with, and the connection.
+/// The answer to a request, and its connection.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -30,7 +30,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The answer to a request that was sent; the body, if the connection ends behind it.
+    /// Reads an answer, and its body unless the status is 101.
     pub(crate) fn read(mut socket: TcpStream) -> Self {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -54,13 +54,13 @@ impl Answer {
     }
 }
 
-/// The answer to a request on this connection.
+/// Sends a request on this connection, and reads the answer.
 pub(crate) fn ask(mut socket: TcpStream, request: &str) -> Answer {
     socket.write_all(request.as_bytes()).unwrap();
     Answer::read(socket)
 }
 
-/// The answer to a request to join from 127.0.0.`from`.
+/// Sends an upgrade request from 127.0.0.`from`, and reads the answer.
 pub(crate) fn join(relay: &Relay, from: u8, target: &str) -> Answer {
     ask(connect(relay, from), &upgrade(target, ""))
 }

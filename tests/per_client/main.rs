@@ -1,4 +1,4 @@
-//! Who the client is, and what one client may do.
+//! The limits for each client, and the client's address behind proxies.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 

@@ -1,4 +1,4 @@
-//! Who the client is if a proxy says so in front of HTTP.
+//! The client's address behind a proxy that sends a header of the PROXY protocol.
 
 use std::io::Write;
 use std::process::Command;
@@ -7,7 +7,7 @@ use crate::client::{Answer, ask, connect};
 use crate::support::Relay;
 use crate::support::raw::{expect, expect_end, frame, server_frame, upgrade};
 
-/// A relay, of which each client may ask to join once.
+/// Starts a relay that allows each client one upgrade request.
 fn start(flags: &[&str]) -> Relay {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
     command.args(["start", "--host", "127.0.0.1", "--port", "0", "--proxy-protocol", "--max-joins-per-minute", "1"]);
@@ -15,24 +15,24 @@ fn start(flags: &[&str]) -> Relay {
     Relay::spawn_behind(command, "PROXY UNKNOWN\r\n")
 }
 
-/// A header of version 1.
+/// A header of version 1, with this source.
 fn header(source: &str) -> String {
     format!("PROXY TCP4 {source} 127.0.0.1 80 80\r\n")
 }
 
-/// One of version 2, with this much that is of no interest behind the addresses.
+/// A header of version 2, with `rest` ignored bytes behind the addresses.
 fn binary_header(source: [u8; 4], rest: usize) -> Vec<u8> {
     let length = u16::try_from(12 + rest).unwrap().to_be_bytes();
     [b"\r\n\r\n\0\r\nQUIT\n\x21\x11", &length[..], &source, &[127, 0, 0, 1, 0, 80, 0, 80], &vec![4; rest]].concat()
 }
 
-/// The status with which a request to join from 127.0.0.`from` is answered that has this in front.
+/// The status of an upgrade request from 127.0.0.`from` behind this header.
 fn join(relay: &Relay, from: u8, header: &str, fields: &str) -> u16 {
     ask(connect(relay, from), &format!("{header}{}", upgrade("/?pair=x", fields))).status
 }
 
 #[test]
-fn the_client_is_whoever_the_header_names() {
+fn header_names_the_client() {
     let relay = start(&[]);
     assert_eq!(join(&relay, 2, &header("1.1.1.1"), ""), 101);
     assert_eq!(join(&relay, 2, &header("1.1.1.2"), ""), 101);
@@ -42,14 +42,14 @@ fn the_client_is_whoever_the_header_names() {
         socket.write_all(&binary_header([1, 1, 1, last], 500)).unwrap();
         assert_eq!(ask(socket, &upgrade("/?pair=x", "")).status, status);
     }
-    // The proxy asks for itself.
+    // With UNKNOWN, the proxy itself is the client.
     for (from, status) in [(2, 101), (2, 429), (3, 101)] {
         assert_eq!(join(&relay, from, "PROXY UNKNOWN\r\n", ""), status);
     }
 }
 
 #[test]
-fn the_header_is_no_reason_to_believe_the_client() {
+fn x_forwarded_for_behind_a_header_is_ignored() {
     let relay = start(&[]);
     assert_eq!(join(&relay, 2, &header("1.1.1.1"), "X-Forwarded-For: 1.1.1.2\r\n"), 101);
     assert_eq!(join(&relay, 2, &header("1.1.1.1"), "X-Forwarded-For: 1.1.1.3\r\n"), 429);
@@ -60,14 +60,14 @@ fn the_header_is_no_reason_to_believe_the_client() {
 }
 
 #[test]
-fn a_trusted_proxy_behind_another_is_believed() {
+fn x_forwarded_for_of_a_trusted_proxy_named_by_the_header_counts() {
     let relay = start(&["--trusted-proxies", "127.0.0.1,10.0.0.0/8"]);
     assert_eq!(join(&relay, 1, &header("10.0.0.1"), "X-Forwarded-For: 9.9.9.9, 1.1.1.1\r\n"), 101);
     assert_eq!(join(&relay, 1, &header("1.1.1.1"), ""), 429);
 }
 
 #[test]
-fn only_trusted_proxies_may_connect_if_there_are_any() {
+fn with_trusted_proxies_other_clients_are_closed() {
     let relay = start(&["--trusted-proxies", "127.0.0.1,127.0.0.2"]);
     assert_eq!(join(&relay, 2, &header("1.1.1.1"), ""), 101);
     let mut stranger = connect(&relay, 3);
@@ -76,7 +76,7 @@ fn only_trusted_proxies_may_connect_if_there_are_any() {
 }
 
 #[test]
-fn whoever_begins_with_anything_else_is_closed_without_an_answer() {
+fn connection_without_a_valid_header_is_closed_without_an_answer() {
     let relay = start(&["--handshake-timeout", "1h"]);
     let too_long = binary_header([1, 1, 1, 1], 537 - 28);
     let health = b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n";
@@ -88,7 +88,7 @@ fn whoever_begins_with_anything_else_is_closed_without_an_answer() {
 }
 
 #[test]
-fn whoever_says_nothing_is_closed_in_time() {
+fn connection_with_an_incomplete_header_times_out() {
     let relay = start(&["--handshake-timeout", "3s"]);
     let sockets = ["", "PROXY TCP4 1.1.1.1", "\r\n\r\n"].map(|beginning| {
         let mut socket = connect(&relay, 2);
@@ -101,7 +101,7 @@ fn whoever_says_nothing_is_closed_in_time() {
 }
 
 #[test]
-fn nothing_behind_the_header_is_lost() {
+fn bytes_behind_the_header_are_kept() {
     let relay = start(&[]);
     let messages: Vec<u8> = (0..20).flat_map(|nth| frame(0x82, &[nth; 20])).collect();
     for (nth, size) in [1, 10, 40, 200, usize::MAX].into_iter().enumerate() {
@@ -122,7 +122,7 @@ fn nothing_behind_the_header_is_lost() {
 }
 
 #[test]
-fn without_the_switch_a_header_is_no_http() {
+fn header_without_proxy_protocol_is_refused_with_400() {
     let relay = Relay::start(&[]);
     let answer = ask(connect(&relay, 2), &format!("{}{}", header("1.1.1.1"), upgrade("/?pair=x", "")));
     assert_eq!(answer.status, 400);
