@@ -1,37 +1,39 @@
-//! The table: what a client sends, by the rules of RFC 6455 or against them, and what has to come of it. The groups are
-//! those of the Autobahn|Testsuite, seen from a relay: binary messages go to the peer, text is checked and goes nowhere.
+//! The table of conformance cases: a client's bytes, within RFC 6455 or against it, and their outcome.
+//!
+//! The groups are those of the Autobahn|Testsuite, adapted to a relay: binary messages go to the peer, text is checked
+//! and dropped.
 
 /// A row of the table.
 #[derive(Debug)]
 pub(crate) struct Case {
-    /// Group, and number in it.
+    /// The group, and the number in the group.
     pub(crate) id: String,
-    /// The section of RFC 6455 that says so.
+    /// The section of RFC 6455 with the rule.
     pub(crate) section: &'static str,
     pub(crate) title: String,
-    /// The longest message that the relay is told to accept.
+    /// The message limit of the relay, in bytes.
     pub(crate) limit: Option<u64>,
-    /// What the client sends, each piece by itself.
+    /// The bytes that the client sends, each piece in a write of its own.
     pub(crate) sent: Vec<Vec<u8>>,
-    /// The messages that its peer receives.
+    /// The messages that the peer receives.
     pub(crate) messages: Vec<Vec<u8>>,
-    /// The answers to pings that it receives itself.
+    /// The pongs that the client receives.
     pub(crate) pongs: Vec<Vec<u8>>,
     pub(crate) end: End,
 }
 
-/// How it ends for the client, and so for its peer.
+/// The end of the connection for the client, and so for its peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It goes on: a message and a ping with [`SENTINEL`] arrive.
+    /// The connection goes on: a message and a ping with [`SENTINEL`] are processed.
     Open,
-    /// The client has closed and gets its code back; its peer is told 1000.
+    /// The client closes and gets its code back; the peer gets 1000.
     Closed(Option<u16>),
-    /// It is refused with this code and reason; its peer is told 1011.
+    /// The client is closed with this code and reason; the peer gets 1011.
     Refused(u16, &'static str),
 }
 
-/// What a client sends to show that it goes on.
+/// The message and ping that a client sends last, to show that the connection goes on.
 pub(crate) const SENTINEL: &[u8] = b"still there";
 
 const CONTINUATION: u8 = 0x0;
@@ -42,12 +44,12 @@ const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 const FIN: u8 = 0x80;
 
-/// The limit of the cases that have one, in bytes.
+/// The message limit of the cases that have one, in bytes.
 pub(crate) const LIMIT: u64 = 1000;
 
 const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
-/// A frame with this key; the first byte as it is on the wire.
+/// A frame with this masking key and first byte.
 fn frame_with(key: [u8; 4], first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -80,7 +82,7 @@ fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(FIN | CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
 
-/// A message in frames of these lengths, and the rest in a last one.
+/// A message in fragments of these lengths, and its rest in a last fragment.
 fn fragments(opcode: u8, payload: &[u8], lengths: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
     let (mut frames, mut rest, mut opcode) = (Vec::new(), payload, opcode);
     for length in lengths {
@@ -92,12 +94,12 @@ fn fragments(opcode: u8, payload: &[u8], lengths: impl IntoIterator<Item = usize
     frames
 }
 
-/// Bytes that do not repeat soon.
+/// Bytes with a long period.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 7 + at / 251) as u8).collect()
 }
 
-/// A row that is being written.
+/// A builder of a row.
 struct Row<'t> {
     table: &'t mut Table,
     section: &'static str,
@@ -123,7 +125,7 @@ impl Row<'_> {
         self
     }
 
-    /// The client sends these and goes on.
+    /// Ends the row with a client that sends these pieces and goes on.
     fn goes_on(mut self, mut sent: Vec<Vec<u8>>) {
         sent.extend([binary(SENTINEL), ping(SENTINEL)]);
         self.messages.push(SENTINEL.to_vec());
@@ -164,7 +166,7 @@ impl Table {
     }
 }
 
-/// All rows.
+/// The rows of the table.
 pub(crate) fn cases() -> Vec<Case> {
     let mut table = Table::default();
     framing(&mut table);
@@ -179,13 +181,13 @@ pub(crate) fn cases() -> Vec<Case> {
     table.cases
 }
 
-/// In two pieces.
+/// Cuts bytes into two pieces.
 fn cut(bytes: &[u8], at: usize) -> Vec<Vec<u8>> {
     let (begin, end) = bytes.split_at(at);
     vec![begin.to_vec(), end.to_vec()]
 }
 
-/// Each byte by itself.
+/// Cuts bytes into pieces of one byte.
 fn chopped(bytes: &[u8]) -> Vec<Vec<u8>> {
     bytes.iter().map(|byte| vec![*byte]).collect()
 }
@@ -228,8 +230,8 @@ fn pings_and_pongs(table: &mut Table) {
         table.row("5.5.2", format!("a ping with {length} bytes")).pong(&data).goes_on(vec![ping(&data)]);
         let sent = chopped(&ping(&data));
         table.row("5.5.2", format!("a ping with {length} bytes, each by itself")).pong(&data).goes_on(sent);
-        let unasked = frame(FIN | PONG, &data);
-        table.row("5.5.3", format!("a pong with {length} bytes that nobody asked for")).goes_on(vec![unasked]);
+        let unsolicited = frame(FIN | PONG, &data);
+        table.row("5.5.3", format!("an unsolicited pong with {length} bytes")).goes_on(vec![unsolicited]);
     }
     for length in [126, 127, 65_536] {
         let data = pattern(length);
@@ -346,7 +348,7 @@ fn utf8(table: &mut Table) {
         ("the first behind the surrogates", b"\xEE\x80\x80"),
         ("the last of three bytes", b"\xEF\xBF\xBF"),
         ("the first of four bytes", b"\xF0\x90\x80\x80"),
-        ("the last there is", b"\xF4\x8F\xBF\xBF"),
+        ("the last of four bytes", b"\xF4\x8F\xBF\xBF"),
         ("all together", "aé€🐋".as_bytes()),
     ];
     for (name, bytes) in valid {
@@ -387,10 +389,10 @@ fn utf8(table: &mut Table) {
         }
         let sent = vec![binary(b"before"), text(&[b"long enough: ", bytes].concat()), binary(b"after")];
         refuse(table.row("8.1", format!("text: {name}, behind a message")).message(b"before"), sent);
-        // What the relay does not read is not its business.
+        // The relay does not check binary messages.
         table.row("5.6", format!("binary: {name}")).message(bytes).goes_on(vec![binary(bytes)]);
     }
-    // It is noticed before the frame has come to its end.
+    // Invalid text is refused before the frame is complete.
     let begun = [&text(&pattern(100))[..6], &[0xFF ^ KEY[0], 0xFF ^ KEY[1]]].concat();
     table.row("8.1", "text that can not become valid, unfinished").gets_refused(1007, "invalid UTF-8", vec![begun]);
 }
@@ -451,7 +453,7 @@ fn masking(table: &mut Table) {
     }
     let payload = pattern(40);
     for shift in 0..8 {
-        // Every place in the buffer, and every phase of the key.
+        // Every alignment in the buffer, and every phase of the key.
         let sent = [binary(&payload[..shift]), binary(&payload)].concat();
         let sent = cut(&sent, sent.len() - 20 - shift);
         let row = table.row("5.3", format!("the key goes on in the next read, {shift}"));
@@ -478,7 +480,7 @@ fn limits(table: &mut Table) {
     let sent = vec![binary(b"before"), binary(&pattern(limit + 1))];
     too_big(table.row("7.4.1", "one above, behind a message").message(b"before"), sent);
     let header = |short: u8, length: &[u8]| vec![[&[FIN | BINARY, 0x80 | short], length, &KEY, &[0; 130]].concat()];
-    too_big(table.row("7.4.1", "the longest there is"), header(127, &(u64::MAX >> 1).to_be_bytes()));
+    too_big(table.row("7.4.1", "the greatest length"), header(127, &(u64::MAX >> 1).to_be_bytes()));
     for length in [0_u16, 1, 125] {
         let row = table.row("5.2", format!("{length} in 16 bits"));
         row.gets_refused(1002, "length not minimal", header(126, &length.to_be_bytes()));

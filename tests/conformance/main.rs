@@ -1,6 +1,7 @@
-//! Conformance to RFC 6455, row by row, over real sockets; `src/simulation/conformance.rs` plays the same rows in memory.
+//! Conformance to RFC 6455, row by row, over real sockets.
 //!
-//! `ARC_RELAY_CASE=6.3 cargo test --test conformance` plays one row.
+//! `src/simulation/conformance.rs` runs the same rows in memory.
+//! `ARC_RELAY_CASE=6.3 cargo test --test conformance` runs a single row.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -33,7 +34,7 @@ const GROUPS: [&str; 9] = [
 ];
 
 #[test]
-fn every_row_is_kept() {
+fn every_row_has_its_outcome() {
     let only = std::env::var("ARC_RELAY_CASE").ok();
     let limit = LIMIT.to_string();
     let (unlimited, limited) = (Relay::start(NO_PINGS), Relay::start(&[NO_PINGS, &["--max-message", &limit]].concat()));
@@ -41,10 +42,10 @@ fn every_row_is_kept() {
     let failures: Vec<_> =
         cases.iter().filter_map(|case| play(if case.limit.is_some() { &limited } else { &unlimited }, case)).collect();
     assert!(failures.is_empty(), "{} of {} rows:\n{}", failures.len(), cases.len(), failures.join("\n"));
-    assert!(!cases.is_empty(), "there is no such row");
+    assert!(!cases.is_empty(), "ARC_RELAY_CASE names no row");
 }
 
-/// Plays a row, and returns what is wrong.
+/// Runs a row, and returns its errors, if any.
 fn play(relay: &Relay, case: &Case) -> Option<String> {
     let target = format!("/?pair={}", case.id);
     let [mut peer, mut client] = [(); 2].map(|()| {
@@ -55,12 +56,12 @@ fn play(relay: &Relay, case: &Case) -> Option<String> {
     let mut sending = client.try_clone().unwrap();
     thread::scope(|scope| {
         scope.spawn(move || {
-            // A relay that has refused the client may be gone before the rest is sent.
+            // A relay that has refused the client may close the connection before all pieces are sent.
             let _ = case.sent.iter().try_for_each(|piece| sending.write_all(piece));
         });
         let mut peer_received = receive(&mut peer);
         let mut client_received = receive(&mut client);
-        // Whoever is closed closes too, and then the stream ends, with nothing behind the close frame.
+        // A closed client answers the close frame. The stream must end without another byte.
         for (socket, received) in [(&mut peer, &mut peer_received), (&mut client, &mut client_received)] {
             if received.close.is_some() {
                 let _ = socket.write_all(&frame(0x88, b""));
@@ -86,7 +87,7 @@ fn receive(socket: &mut TcpStream) -> Received {
     received
 }
 
-/// Whether there is nothing more to wait for.
+/// Whether a client has received everything that it waits for.
 fn is_complete(received: &Received) -> bool {
     let is_sentinel = |list: &[Vec<u8>]| list.last().is_some_and(|last| last == SENTINEL);
     let goes_on = is_sentinel(&received.messages) || is_sentinel(&received.pongs);
@@ -94,7 +95,7 @@ fn is_complete(received: &Received) -> bool {
 }
 
 #[test]
-fn the_documentation_counts_the_rows() {
+fn documentation_states_the_number_of_rows() {
     let mut rows = BTreeMap::<_, usize>::new();
     for case in cases() {
         let group: usize = case.id.split('.').next().unwrap().parse().unwrap();
@@ -103,9 +104,9 @@ fn the_documentation_counts_the_rows() {
     let documentation = include_str!("../../docs/verification.md");
     for (group, rows) in &rows {
         let line = format!("| {group} | {} | {rows} |", GROUPS[group - 1]);
-        assert!(documentation.contains(&line), "docs/verification.md has to say: {line}");
+        assert!(documentation.contains(&line), "docs/verification.md must contain: {line}");
     }
     let ids: std::collections::BTreeSet<_> = cases().into_iter().map(|case| case.id).collect();
-    assert_eq!(ids.len(), rows.values().sum::<usize>(), "each row has a number of its own");
+    assert_eq!(ids.len(), rows.values().sum::<usize>(), "two rows have the same number");
     assert!(cases().iter().any(|case| case.end == End::Open));
 }

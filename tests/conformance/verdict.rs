@@ -1,8 +1,8 @@
-//! What a side of a case has received, and whether it is what it had to receive.
+//! The parser of a client's received bytes, and their comparison with the case.
 
 use super::cases::{Case, End};
 
-/// Server frames, read from any pieces.
+/// The received server frames, parsed from arbitrary pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     bytes: Vec<u8>,
@@ -10,12 +10,12 @@ pub(crate) struct Received {
     pub(crate) messages: Vec<Vec<u8>>,
     pub(crate) pongs: Vec<Vec<u8>>,
     pub(crate) close: Option<(Option<u16>, String)>,
-    /// What no server may do.
+    /// The first violation by the relay.
     pub(crate) wrong: Option<String>,
 }
 
 impl Received {
-    /// Takes what has come.
+    /// Parses the next received bytes.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend(bytes);
         let bytes = std::mem::take(&mut self.bytes);
@@ -55,16 +55,16 @@ impl Received {
     }
 }
 
-/// A server frame, or what looks like one.
+/// A server frame, or an attempt at one.
 struct Frame<'b> {
     first: u8,
     payload: &'b [u8],
-    /// What no server may do in its header.
+    /// The violation in its header.
     wrong: Option<&'static str>,
 }
 
 impl<'b> Frame<'b> {
-    /// The first frame, if it is whole, and what comes behind it.
+    /// The first frame, if it is complete, and the bytes behind it.
     fn parse(bytes: &'b [u8]) -> Option<(Self, &'b [u8])> {
         let &[first, second, ref rest @ ..] = bytes else { return None };
         let (length, least, header) = match second & 0x7F {
@@ -81,13 +81,13 @@ impl<'b> Frame<'b> {
     }
 }
 
-/// What is wrong, if anything is.
+/// The differences between a case and its outcome, if any.
 pub(crate) fn judge(case: &Case, client: &Received, peer: &Received) -> Option<String> {
-    let told = |code, reason: &str| Some((Some(code), reason.to_owned()));
+    let close = |code, reason: &str| Some((Some(code), reason.to_owned()));
     let (to_client, to_peer) = match case.end {
         End::Open => (None, None),
-        End::Closed(code) => (Some((code, String::new())), told(1000, "peer disconnected")),
-        End::Refused(code, reason) => (told(code, reason), told(1011, "peer connection lost")),
+        End::Closed(code) => (Some((code, String::new())), close(1000, "peer disconnected")),
+        End::Refused(code, reason) => (close(code, reason), close(1011, "peer connection lost")),
     };
     let lengths = |messages: &[Vec<u8>]| messages.iter().map(Vec::len).collect::<Vec<_>>();
     let found = [
@@ -96,8 +96,8 @@ pub(crate) fn judge(case: &Case, client: &Received, peer: &Received) -> Option<S
         (client.close != to_client).then(|| format!("the client is closed by {:?}, not {to_client:?}", client.close)),
         (peer.close != to_peer).then(|| format!("the peer is closed by {:?}, not {to_peer:?}", peer.close)),
         (client.pongs != case.pongs).then(|| format!("pongs {:?}, not {:?}", client.pongs, case.pongs)),
-        (!client.messages.is_empty()).then(|| "the client hears itself".to_owned()),
-        (!peer.pongs.is_empty()).then(|| "the peer hears the answer to a ping".to_owned()),
+        (!client.messages.is_empty()).then(|| "the client receives a message".to_owned()),
+        (!peer.pongs.is_empty()).then(|| "the peer receives a pong".to_owned()),
         (peer.messages != case.messages)
             .then(|| format!("messages of {:?} bytes, not {:?}", lengths(&peer.messages), lengths(&case.messages))),
     ];
