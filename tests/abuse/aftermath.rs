@@ -1,4 +1,4 @@
-//! What every case begins and ends with: afterwards the relay is what it was before.
+//! The frame of every case: the relay must be afterwards as it was before.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -9,32 +9,39 @@ use crate::frames::{Frames, pair};
 use crate::support::raw::{expect, frame, server_frame};
 use crate::support::{Relay, pattern};
 
-/// What one or two clients may leave resident, in KiB. Before a case, a pair has streamed, so that the
-/// worker keeps as many free buffers as it ever does. What remains is what the allocator cannot give back at once, as
-/// something that lives lies behind it, and tables that have grown (open files, tasks, timers).
+/// The memory that one or two clients may leave resident, in KiB.
+///
+/// It covers freed memory that the allocator cannot return, because live memory lies behind it, and grown tables (open
+/// files, tasks, timers). It need not cover free buffers: before a case, a pair has streamed, so the worker already
+/// keeps as many as it ever does.
 pub(crate) const ALLOWANCE: usize = 1024;
 
-/// What a case may cost while it goes on.
+/// The resources that a case may cost.
 #[derive(Clone, Copy)]
 pub(crate) struct Bounds {
-    /// The most memory that may be resident, in KiB.
+    /// The peak of resident memory, in KiB.
     pub(crate) memory: usize,
-    /// How much more memory may be resident afterwards than before, in KiB.
+    /// The growth of resident memory from before to after the case, in KiB.
     pub(crate) left: usize,
-    /// User and system time of the relay. Ten times what it takes, and more: it finds what is quadratic, or spins.
+    /// User and system time of the relay.
+    ///
+    /// At ten times the usual time and more, it finds quadratic costs and busy loops.
     pub(crate) cpu: Duration,
 }
 
-/// Two clients may make the relay hold four buffers of 256 KiB; the program and its free buffers take the rest.
+/// Bounds for two clients, which may make the relay hold four buffers of 256 KiB.
+///
+/// The program and its free buffers take the rest.
 pub(crate) const A_PAIR: Bounds = Bounds { memory: 8 * 1024, left: ALLOWANCE, cpu: Duration::from_secs(10) };
 
-/// Plays a case against a relay, and checks what it cost, and that it has left nothing behind: no pair, no open file, no
-/// memory, and a relay that joins the next two.
+/// Runs a case against a relay, and asserts its bounds and that it has left nothing behind.
+///
+/// Afterwards there is no pair, no additional open file or memory, and the relay joins the next two clients.
 pub(crate) fn unharmed(relay: &Relay, bounds: Bounds, case: impl FnOnce(&Relay)) {
     stream(relay);
     relay.assert_empty();
     let before = relay.memory("VmRSS");
-    forget_peak(relay);
+    reset_peak(relay);
     let cpu = relay.cpu();
 
     case(relay);
@@ -53,7 +60,7 @@ pub(crate) fn unharmed(relay: &Relay, bounds: Bounds, case: impl FnOnce(&Relay))
     assert!(after <= before + bounds.left, "{before} KiB were resident before, {after} KiB are after");
 }
 
-/// A message each way.
+/// Sends a message each way.
 pub(crate) fn round_trip(a: &mut TcpStream, b: &mut TcpStream) {
     a.write_all(&frame(0x82, b"there")).unwrap();
     expect(b, &server_frame(0x82, b"there"));
@@ -61,7 +68,7 @@ pub(crate) fn round_trip(a: &mut TcpStream, b: &mut TcpStream) {
     expect(a, &server_frame(0x82, b"and back"));
 }
 
-/// A pair that streams both ways.
+/// Connects a pair that streams both ways.
 fn stream(relay: &Relay) {
     let (a, b) = pair(relay, "before");
     let message = pattern(1 << 20, 1);
@@ -78,8 +85,8 @@ fn stream(relay: &Relay) {
     });
 }
 
-/// Begins to measure the peak (`VmHWM`) anew.
-pub(crate) fn forget_peak(relay: &Relay) {
+/// Resets the peak of resident memory (`VmHWM`).
+pub(crate) fn reset_peak(relay: &Relay) {
     let file = format!("/proc/{}/clear_refs", relay.pid().as_raw_nonzero());
     std::fs::write(file, "5").expect("a process of our own");
 }

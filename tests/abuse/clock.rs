@@ -1,7 +1,7 @@
-//! The system's time is set while the relay runs: by a year ahead, far back, and right again.
+//! The system's time jumps while the relay runs: a year ahead, far back, and right again.
 //!
-//! A container's root may not do that, so the relay runs with libfaketime, which answers what time it is, and leaves the
-//! clock that only goes on alone. Where it is not installed, the test says so and passes, unless `ARC_RELAY_FAKETIME` is
+//! Root in a container may not set the time. So the relay runs with libfaketime, which fakes the wall clock and leaves
+//! the monotonic clock alone. Without libfaketime, the test says so and passes, unless `ARC_RELAY_FAKETIME` is
 //! `required`, as in `.ci/run`.
 
 use std::collections::BTreeSet;
@@ -18,23 +18,23 @@ use crate::support::{Relay, scratch};
 
 const TTL: Duration = Duration::from_secs(3);
 
-/// Where Debian's package has put it, on any machine.
+/// The library of Debian's package, on any architecture.
 fn libfaketime() -> Option<PathBuf> {
     let machines = fs::read_dir("/usr/lib").ok()?.flatten();
     machines.map(|machine| machine.path().join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
 }
 
-/// The years that lines of a log begin with.
+/// The years of the timestamps in a log.
 fn years(log: &Path) -> BTreeSet<u16> {
     fs::read_to_string(log).unwrap().lines().map(|line| line[..4].parse().unwrap()).collect()
 }
 
 #[test]
-fn a_time_that_jumps_does_it_no_harm() {
+fn jumps_of_the_wall_clock_are_harmless() {
     let Some(library) = libfaketime() else {
         let required = std::env::var("ARC_RELAY_FAKETIME").is_ok_and(|value| value == "required");
         assert!(!required, "libfaketime is not installed");
-        println!("not tried, as libfaketime is not installed");
+        println!("skipped: libfaketime is not installed");
         return;
     };
     let (time, log) = (scratch("time"), scratch("time-log"));
@@ -62,12 +62,12 @@ fn a_time_that_jumps_does_it_no_harm() {
             late.write_all(b"Connection: close\r\n\r\n").unwrap();
             expect(&mut late, b"HTTP/1.1 200 OK\r\n");
             round_trip(&mut a, &mut b);
-            // Neither at once nor never.
+            // The waiting client expires, but not early.
             assert_eq!(Frames::of(&waiting).closed(), (1001, String::from("pair expired")));
-            assert!(before.elapsed() >= TTL, "it was told after {:?}", before.elapsed());
+            assert!(before.elapsed() >= TTL, "it expired after {:?}", before.elapsed());
             round_trip(&mut a, &mut b);
         }
     });
     let years = years(&log);
-    assert!(years.len() >= 3, "it has seen no jump, but only {years:?}");
+    assert!(years.len() >= 3, "the log shows no jump, but only {years:?}");
 }

@@ -1,4 +1,4 @@
-//! Thousands who come and do nothing, or half of something.
+//! Thousands of clients that do nothing, or stop halfway.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -11,50 +11,54 @@ use crate::frames::pair;
 use crate::support::raw::{frame, open, upgrade};
 use crate::support::{Relay, eventually, raise_file_limit};
 
-/// How many there are, if the limit of open files allows it; and how many there must be.
+/// The size of a crowd, if the limit of open files allows it.
 const CROWD: usize = 5000;
+
+/// The least size of a crowd.
 const SMALLEST_CROWD: usize = 1000;
 
-/// How many messages a pair in a crowd exchanges, each way.
+/// The number of messages that a pair in a crowd exchanges each way.
 const ROUNDS: usize = 200;
 
-/// How soon everything is as it was when a crowd has gone. (Once of several times: each may fall on a moment in which the
-/// machine does something else.)
+/// The longest recovery after a crowd has left.
+///
+/// The fastest of several recoveries counts, because the machine may be busy with something else during one.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// A crowd may cost 32 KiB each (while a head is read there is hyper, and its buffer). All of that may remain resident: it
-/// is free, but the allocator does not give it back to the system. So that it is not lost, more crowds [come](among), and
-/// must not cost more.
+/// Bounds for a crowd of connections that send a part of a head: 32 KiB each, for hyper and its buffer.
+///
+/// All of it may stay resident, because the allocator does not return freed memory to the system. To tell that from a
+/// leak, [several crowds](among) come, and the later ones must not cost more.
 const A_CROWD: Bounds =
     Bounds { memory: 8 * 1024 + CROWD * 32, left: 8 * 1024 + CROWD * 32, cpu: Duration::from_secs(20) };
 
-/// Who says nothing costs 4 KiB: a socket, a task, and a place in some tables.
+/// Bounds for a crowd of silent clients: 4 KiB each, for a socket, a task, and entries in some tables.
 const A_SILENT_CROWD: Bounds =
     Bounds { memory: 8 * 1024 + CROWD * 4, left: 8 * 1024 + CROWD * 4, cpu: Duration::from_secs(20) };
 
-/// What a crowd of so many may cost, that is mostly in the middle of a head.
+/// Bounds for a crowd of this size that sends a part of a head.
 fn bounds_of(size: usize) -> Bounds {
     Bounds { memory: 8 * 1024 + size * 32, left: ALLOWANCE + size * 32, cpu: Duration::from_secs(10) }
 }
 
-/// What another crowd of the same kind may cost more than the one before, in KiB: it does not find the same gaps. (The
-/// second finds fewer than the first, and takes up to 17 MiB more.)
+/// The additional memory that a crowd may take over the one before, in KiB.
+///
+/// Fragmentation makes it differ. (The second crowd takes up to 17 MiB more than the first.)
 const NEXT_CROWD: usize = 12 * 1024;
 
-/// How many there can be, as each is a file here, too. Crowds of several tests share what there is.
+/// The size of a crowd within the limit of open files, which the crowds of several tests share.
 fn crowd() -> usize {
     static RAISED: Once = Once::new();
     RAISED.call_once(|| _ = raise_file_limit());
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let limit = usize::try_from(limit).unwrap();
-    // A relay has a quarter of its files for handshakes, but for a reserve.
+    // A relay has a quarter of its files for handshakes, apart from a reserve.
     let size = CROWD.min(limit.saturating_sub(1000) / 3).min(limit.saturating_sub(100) / 4);
     assert!(size >= SMALLEST_CROWD, "a limit of {limit} open files is too low for this test");
     size
 }
 
-/// A pair exchanges messages for a while, without waiting long for any, and the relay is mostly idle. Each round trip is a
-/// new one, so that it cannot be answered from anywhere else.
+/// Asserts that a pair's round trips are fast, and that the relay is mostly idle meanwhile.
 fn pair_goes_on(relay: &Relay, a: &mut TcpStream, b: &mut TcpStream) {
     let (start, cpu) = (Instant::now(), relay.cpu());
     let mut took: Vec<_> = (0..ROUNDS)
@@ -62,7 +66,7 @@ fn pair_goes_on(relay: &Relay, a: &mut TcpStream, b: &mut TcpStream) {
             let begin = Instant::now();
             round_trip(a, b);
             let time = begin.elapsed();
-            thread::sleep(Duration::from_millis(10)); // not to be the load that is measured
+            thread::sleep(Duration::from_millis(10)); // so that the pair itself causes little load
             time
         })
         .collect();
@@ -70,15 +74,15 @@ fn pair_goes_on(relay: &Relay, a: &mut TcpStream, b: &mut TcpStream) {
     took.sort();
     let median = took[ROUNDS / 2];
     println!("a round trip took {median:?}, {:?} at most; {cpu:?} of CPU time in {time:?}", took[ROUNDS - 1]);
-    // A millisecond is usual. (The longest may be the machine's.)
+    // A millisecond is usual. The maximum is not checked, because the machine may cause it.
     assert!(median < Duration::from_millis(50), "a round trip took {median:?}");
     assert!(cpu < time.mul_f64(0.3), "{cpu:?} of CPU time in {time:?}");
 }
 
-/// A crowd in which each sends these bytes and then nothing; a pair was there before it. Then the same again and again.
+/// Runs four crowds around a live pair. Each client of a crowd sends `bytes`, and then nothing.
 fn among(bounds: Bounds, bytes: impl Fn(usize) -> Vec<u8>) {
     let size = crowd();
-    // They come as fast as they can, which may take a slow machine longer than 10 s.
+    // On a slow machine, the arrival of a crowd may take longer than the default handshake timeout.
     let relay = Relay::start(&["--max-handshakes", "100000", "--handshake-timeout", "1h"]);
     unharmed(&relay, bounds, |relay| {
         let (mut took, mut recovery) = (Vec::new(), Duration::MAX);
@@ -92,50 +96,50 @@ fn among(bounds: Bounds, bytes: impl Fn(usize) -> Vec<u8>) {
                     socket
                 })
                 .collect();
-            eventually("all of them are in", || relay.files() >= before + size);
+            eventually("the whole crowd is accepted", || relay.files() >= before + size);
             if took.is_empty() {
                 pair_goes_on(relay, &mut a, &mut b);
             }
             took.push(relay.memory("VmRSS"));
             drop((crowd, a, b));
             let begin = Instant::now();
-            eventually("nobody is left", || relay.pairs() == 0);
+            eventually("no pair is left", || relay.pairs() == 0);
             relay.assert_empty();
             recovery = recovery.min(begin.elapsed());
         }
         println!("{took:?} KiB with crowds of {size}; {recovery:?} to recover");
         assert!(recovery < RECOVERY, "it took {recovery:?}");
-        // Whatever the allocator does with one of them: what leaked would be there with each.
+        // The allocator may account for growth with one crowd. A leak would show with each.
         let least = took[2].saturating_sub(took[1]).min(took[3].saturating_sub(took[2]));
         assert!(least <= NEXT_CROWD, "memory has grown: {took:?} KiB");
     });
 }
 
 #[test]
-fn a_pair_goes_on_among_thousands_that_say_nothing() {
+fn pair_is_undisturbed_by_thousands_of_silent_connections() {
     among(A_SILENT_CROWD, |_| Vec::new());
 }
 
 #[test]
-fn a_pair_goes_on_among_thousands_with_half_a_head() {
+fn pair_is_undisturbed_by_thousands_of_unfinished_heads() {
     let head = upgrade("/?pair=half", "");
     among(A_CROWD, |number| head.as_bytes()[..1 + number % (head.len() - 3)].to_vec());
 }
 
 #[test]
-fn a_pair_goes_on_among_thousands_that_are_alone() {
+fn pair_is_undisturbed_by_thousands_of_waiting_clients() {
     among(A_SILENT_CROWD, |number| upgrade(&format!("/?pair={number}"), "").into_bytes());
 }
 
 #[test]
-fn who_does_not_finish_its_head_is_sent_away() {
+fn clients_that_never_finish_their_heads_are_closed() {
     let relay = Relay::start(&[]);
     unharmed(&relay, bounds_of(200), |relay| {
         let before = relay.files();
         let start = Instant::now();
         let mut slow: Vec<_> = (0..200).map(|_| relay.socket()).collect();
         let head = upgrade(&format!("/?pair=slow&{}", "a".repeat(1000)), "");
-        // A byte now and then keeps nobody in; whoever was sent away cannot be written to.
+        // Each client sends a byte at a time. Writing fails once the relay has closed the connection.
         for byte in head.bytes() {
             slow.retain_mut(|socket| socket.write_all(&[byte]).is_ok());
             if slow.is_empty() {
@@ -144,29 +148,29 @@ fn who_does_not_finish_its_head_is_sent_away() {
             thread::sleep(Duration::from_millis(100));
         }
         let took = start.elapsed();
-        assert!(slow.is_empty(), "{} are still there after {took:?}", slow.len());
-        // Ten seconds, and something for a slow machine; with all its bytes a head would take longer than a minute and a half.
-        assert!((10..40).contains(&took.as_secs()), "the last one was sent away after {took:?}");
+        assert!(slow.is_empty(), "{} are still connected after {took:?}", slow.len());
+        // Ten seconds, and some for a slow machine. A whole head would take more than a minute and a half.
+        assert!((10..40).contains(&took.as_secs()), "the last one was closed after {took:?}");
         eventually("their files are closed", || relay.files() <= before);
     });
 }
 
 #[test]
-fn without_file_descriptors_a_pair_goes_on() {
-    // Those who have left must be noticed, not given up.
+fn pair_is_undisturbed_while_the_relay_is_out_of_file_descriptors() {
+    // The relay must notice departures; no handshake may end by its timeout.
     let relay = Relay::start(&["--handshake-timeout", "1h"]);
     unharmed(&relay, bounds_of(64), |relay| {
-        relay.limit_files(64); // which it could not know at its start
+        relay.limit_files(64); // below the limit that the relay has seen at its start
         let (mut a, mut b) = pair(relay, "pair");
         let before = relay.files();
         let crowd: Vec<_> = (0..200).map(|_| relay.socket()).collect();
-        // When they are, the oldest have to go, and the others get their places.
+        // At the limit, the oldest silent connections are closed to admit new ones.
         eventually("its files are used up", || relay.files() >= 40);
         pair_goes_on(relay, &mut a, &mut b);
         drop(crowd);
         assert_only_a_pair(relay, before);
         round_trip(&mut a, &mut b);
-        // Again, with those who have a seat: nobody sends them away.
+        // The same with waiting clients, which are not closed to admit new ones.
         let alone: Vec<_> = (0..)
             .map_while(|number| {
                 (relay.files() < 63).then(|| {
@@ -176,7 +180,7 @@ fn without_file_descriptors_a_pair_goes_on() {
                 })
             })
             .collect();
-        assert!(alone.len() > 20, "only {} of them had room", alone.len());
+        assert!(alone.len() > 20, "only {} of them were admitted", alone.len());
         let late: Vec<_> = (0..100).map(|_| relay.socket()).collect();
         pair_goes_on(relay, &mut a, &mut b);
         drop((alone, late));
@@ -186,7 +190,7 @@ fn without_file_descriptors_a_pair_goes_on() {
     });
 }
 
-/// Nobody but a pair is left, with so many files open.
+/// Waits until a single pair is left, and no more than this number of files is open.
 fn assert_only_a_pair(relay: &Relay, files: usize) {
-    eventually("the others are gone", || relay.pairs() == 1 && relay.files() <= files);
+    eventually("only the pair is left", || relay.pairs() == 1 && relay.files() <= files);
 }

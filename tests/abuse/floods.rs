@@ -1,4 +1,4 @@
-//! One client sends a million of something, or what is no protocol at all.
+//! A single client that sends a million frames, or bytes that are no WebSocket frames or HTTP.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -16,12 +16,12 @@ use crate::support::{NO_PINGS, PATIENCE, Relay, eventually, pattern};
 
 const MILLION: usize = 1_000_000;
 
-/// Bytes to write at once, of frames that are much smaller.
+/// The number of small frames to compare at once.
 const CHUNK: usize = 1 << 18;
 
 const PEER_LOST: (u16, &str) = (1011, "peer connection lost");
 
-/// A client whose own system takes next to nothing for it, so that what it does not read stays with the relay.
+/// A client with a small receive buffer, so that unread data stays with the relay.
 fn small_reader(relay: &Relay) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -32,7 +32,7 @@ fn small_reader(relay: &Relay) -> TcpStream {
     socket
 }
 
-/// Writes what is given, over and over, until nothing moves any more; returns how much was written.
+/// Writes these bytes repeatedly until all buffers on the way are full, and returns the number written.
 fn write_until_stuck(mut socket: &TcpStream, bytes: &[u8]) -> usize {
     socket.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
     let (mut written, mut stuck) = (0, 0);
@@ -42,14 +42,14 @@ fn write_until_stuck(mut socket: &TcpStream, bytes: &[u8]) -> usize {
             Err(error) if error.kind() == ErrorKind::WouldBlock => stuck += 1,
             Err(error) => panic!("{error}"),
         }
-        assert!(written < 1 << 30, "it never ends");
+        assert!(written < 1 << 30, "the relay never stops reading");
     }
     socket.set_write_timeout(Some(PATIENCE)).unwrap();
     written
 }
 
 #[test]
-fn of_a_million_pings_that_are_sent_without_reading_the_newest_is_answered() {
+fn newest_of_a_million_pings_is_answered_to_a_client_that_did_not_read() {
     let relay = Relay::start(NO_PINGS);
     unharmed(&relay, A_PAIR, |relay| {
         let mut flooder = small_reader(relay);
@@ -58,7 +58,7 @@ fn of_a_million_pings_that_are_sent_without_reading_the_newest_is_answered() {
         open(&mut peer, "/?pair=x", b"");
         let payload = |number: usize| [&number.to_be_bytes()[..], &[7; 24]].concat();
         let pings: Vec<_> = (0..MILLION).flat_map(|number| frame(0x89, &payload(number))).collect();
-        // All of them are read, though none of the answers is.
+        // The relay reads all of them, though the client reads none of the answers.
         flooder.write_all(&pings).unwrap();
         flooder.write_all(&frame(0x82, b"behind them")).unwrap();
         expect(&mut peer, &server_frame(0x82, b"behind them"));
@@ -83,14 +83,14 @@ fn of_a_million_pings_that_are_sent_without_reading_the_newest_is_answered() {
             }
         }
         assert!((1..MILLION / 2).contains(&answers), "{answers} answers");
-        // It is a client like any other again.
+        // Now it is a client like any other.
         (&flooder).write_all(&frame(0x89, b"one more")).unwrap();
         assert_eq!(frames.next(), (0x8A, b"one more".to_vec()));
     });
 }
 
 #[test]
-fn a_million_empty_messages_arrive_at_a_peer_that_reads() {
+fn million_empty_messages_are_forwarded_to_a_peer_that_reads() {
     const EACH: usize = 10_000;
     let relay = Relay::start(NO_PINGS);
     unharmed(&relay, A_PAIR, |relay| {
@@ -103,7 +103,7 @@ fn a_million_empty_messages_arrive_at_a_peer_that_reads() {
                     from.write_all(&frame(0x82, &number.to_be_bytes())).unwrap();
                 }
             });
-            // A number behind each ten thousand shows where one is missing.
+            // A number behind every ten thousand messages shows where one is missing.
             for number in 0..MILLION / EACH {
                 let expected = [[0x82, 0].repeat(EACH), server_frame(0x82, &number.to_be_bytes())].concat();
                 expect(&mut to, &expected);
@@ -113,7 +113,7 @@ fn a_million_empty_messages_arrive_at_a_peer_that_reads() {
 }
 
 #[test]
-fn a_flood_of_empty_messages_waits_for_a_peer_that_does_not_read() {
+fn flood_of_empty_messages_is_held_until_the_peer_reads() {
     let relay = Relay::start(NO_PINGS);
     unharmed(&relay, A_PAIR, |relay| {
         let mut to = small_reader(relay);
@@ -141,7 +141,7 @@ fn a_flood_of_empty_messages_waits_for_a_peer_that_does_not_read() {
 }
 
 #[test]
-fn a_message_in_a_million_fragments_of_a_byte_arrives_whole() {
+fn message_in_a_million_fragments_of_one_byte_arrives_whole() {
     let relay = Relay::start(NO_PINGS);
     unharmed(&relay, A_PAIR, |relay| {
         let (mut from, to) = pair(relay, "x");
@@ -160,7 +160,7 @@ fn a_message_in_a_million_fragments_of_a_byte_arrives_whole() {
 }
 
 #[test]
-fn a_million_texts_are_dropped() {
+fn million_text_messages_are_dropped() {
     let relay = Relay::start(NO_PINGS);
     unharmed(&relay, A_PAIR, |relay| {
         let (mut from, mut to) = pair(relay, "x");
@@ -171,7 +171,7 @@ fn a_million_texts_are_dropped() {
 }
 
 #[test]
-fn a_million_dropped_texts_are_counted() {
+fn million_dropped_text_messages_are_counted() {
     let config = Config { host: String::from("127.0.0.1"), port: 0, ..Config::default() };
     let relay = arc_relay::Relay::start(config).unwrap();
     let mut client = TcpStream::connect(relay.local_addr()).unwrap();
@@ -183,10 +183,11 @@ fn a_million_dropped_texts_are_counted() {
     smol::block_on(relay.stop());
 }
 
-/// What the strangers get through meanwhile is the measure, and not the time: a round trip once waited for a portion of each
-/// of them.
+/// The measure is the strangers' traffic during the round trips, not the time.
+///
+/// An unfair rate limit lets each round trip wait for a portion of every stranger.
 #[test]
-fn lone_strangers_that_use_up_the_rate_of_all_do_not_starve_a_pair() {
+fn waiting_clients_that_use_up_the_total_rate_do_not_starve_a_pair() {
     const STRANGERS: usize = 200;
     const ROUND_TRIPS: usize = 20;
     let max_rate = NonZeroU64::new(1 << 20);
@@ -203,7 +204,7 @@ fn lone_strangers_that_use_up_the_rate_of_all_do_not_starve_a_pair() {
     let (mut a, mut b) = (connect("/?pair=x"), connect("/?pair=x"));
     let strangers: Vec<_> = (0..STRANGERS).map(|stranger| connect(&format!("/?pair=stranger{stranger}"))).collect();
     for mut stranger in &strangers {
-        // As much as its system takes: more than there is time for.
+        // As much as the kernel takes, which is more than the rate allows during this test.
         stranger.set_nonblocking(true).unwrap();
         while stranger.write(&text.repeat(100)).is_ok_and(|count| count == 100 * text.len()) {}
     }
@@ -222,11 +223,11 @@ fn lone_strangers_that_use_up_the_rate_of_all_do_not_starve_a_pair() {
 }
 
 #[test]
-fn a_late_fragment_that_is_no_utf8_is_found() {
+fn invalid_utf8_in_the_last_of_many_fragments_is_closed_with_1007() {
     let relay = Relay::start(NO_PINGS);
     unharmed(&relay, A_PAIR, |relay| {
         let (mut from, to) = pair(relay, "x");
-        // Fragments may end within a character; the last one has half a character that nothing continues.
+        // Fragments may end within a character. The last fragment does not continue the character begun before it.
         let euro = "€".as_bytes();
         let good = [frame(0x00, &euro[1..]), frame(0x00, &euro[..1])].concat().repeat(100_000);
         let text = [frame(0x01, &euro[..1]), good, frame(0x80, b"(")].concat();
@@ -237,14 +238,14 @@ fn a_late_fragment_that_is_no_utf8_is_found() {
 }
 
 #[test]
-fn what_follows_a_close_frame_for_ever_is_ignored_and_ended() {
+fn endless_flood_behind_a_close_frame_is_ignored_and_ended() {
     let relay = Relay::start(NO_PINGS);
     unharmed(&relay, A_PAIR, |relay| {
         let (mut from, to) = pair(relay, "x");
         from.write_all(&frame(0x88, &1000_u16.to_be_bytes())).unwrap();
         let flood = [frame(0x82, b"late"), frame(0x89, b"late"), frame(0x00, b""), vec![0xFF; 9]].concat();
         let flood = flood.repeat(1000);
-        // Until the relay has had enough of it: it ends by itself.
+        // The relay ends the connection after a while.
         let error = loop {
             if let Err(error) = from.write_all(&flood) {
                 break error;
@@ -256,7 +257,7 @@ fn what_follows_a_close_frame_for_ever_is_ignored_and_ended() {
 }
 
 #[test]
-fn garbage_behind_the_opening_handshake_is_told_what_it_is() {
+fn garbage_behind_the_opening_handshake_is_closed_with_1002() {
     let relay = Relay::start(NO_PINGS);
     unharmed(&relay, A_PAIR, |relay| {
         let mut violations = 0;
@@ -264,8 +265,8 @@ fn garbage_behind_the_opening_handshake_is_told_what_it_is() {
             let (mut from, to) = pair(relay, "x");
             let garbage = pattern(2000, 1000 + seed);
             from.write_all(&garbage).unwrap();
-            // What the first two bytes say is enough for most of them. Others may be a part of a long frame, or a whole
-            // one with more garbage behind it.
+            // The first two bytes of most garbage are a violation. The rest may be a part of a long frame, or a whole
+            // frame with more garbage behind it.
             let (reserved, opcode, masked) = (garbage[0] & 0x70 != 0, garbage[0] & 0x0F, garbage[1] & 0x80 != 0);
             if reserved || !masked || matches!(opcode, 0 | 3..=7 | 11..) {
                 violations += 1;
@@ -282,7 +283,7 @@ fn garbage_behind_the_opening_handshake_is_told_what_it_is() {
                 assert!([1000, 1011].contains(&code), "seed {seed}: {code}");
             }
             drop((from, to));
-            eventually("the code is free", || relay.pairs() == 0);
+            eventually("the pair code is free", || relay.pairs() == 0);
         }
         assert!(violations > 150, "{violations}");
     });
@@ -290,7 +291,7 @@ fn garbage_behind_the_opening_handshake_is_told_what_it_is() {
 
 #[test]
 fn garbage_before_the_opening_handshake_is_refused_at_once() {
-    // The beginning of a real one: record, handshake, version, and what is random in it.
+    // The beginning of a real ClientHello: record, handshake, version, and random bytes.
     let client_hello = [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xFC\x03\x03"[..], &pattern(506, 3)].concat();
     let garbage = [
         client_hello,
@@ -306,22 +307,22 @@ fn garbage_before_the_opening_handshake_is_refused_at_once() {
     unharmed(&relay, A_PAIR, |relay| {
         for bytes in &garbage {
             let mut socket = relay.socket();
-            // It may be closed before all is written.
+            // The relay may close the connection before all bytes are written.
             let _ = socket.write_all(bytes);
             let mut response = Vec::new();
             let _ = socket.read_to_end(&mut response);
-            // A head that is not finished within 10 s has no answer: whoever gets one has not waited for that.
+            // An answer shows that the client was refused at once. The handshake timeout sends none.
             let start = String::from_utf8_lossy(&response[..response.len().min(13)]).into_owned();
             let expected = ["HTTP/1.1 400 ", "HTTP/1.1 414 ", "HTTP/1.1 431 "];
             assert!(expected.contains(&&*start), "{start:?} to {:x?}", &bytes[..bytes.len().min(20)]);
         }
-        // HTTP/2 is closed without an answer, as it could not be one that its client understands.
+        // HTTP/2 is closed without an answer, because an HTTP/2 client could not read one.
         expect_end(&mut {
             let mut socket = relay.socket();
             socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
             socket
         });
-        // Whatever it is, it is not let in, and does not stay.
+        // Random bytes are never admitted, and the connection ends.
         for seed in 0..200 {
             let mut socket = relay.socket();
             let _ = socket.write_all(&pattern(2000, 2000 + seed));
@@ -334,7 +335,7 @@ fn garbage_before_the_opening_handshake_is_refused_at_once() {
 }
 
 #[test]
-fn a_thousand_violators_leave_nothing_behind() {
+fn thousand_violations_leave_nothing_behind() {
     let length_of = |length: u64| [&[0x82, 0xFF][..], &length.to_be_bytes(), &[1, 2, 3, 4]].concat();
     let violations = [
         (frame(0xC2, b"x"), "reserved bit set"),
@@ -365,7 +366,7 @@ fn a_thousand_violators_leave_nothing_behind() {
 }
 
 #[test]
-fn a_frame_that_is_announced_as_the_longest_there_can_be_takes_no_room() {
+fn frame_header_with_the_greatest_length_allocates_nothing() {
     let relay = Relay::start(NO_PINGS);
     unharmed(&relay, A_PAIR, |relay| {
         let (mut from, to) = pair(relay, "x");

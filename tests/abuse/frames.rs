@@ -1,4 +1,4 @@
-//! A relay's frames, read one by one, and pairs of raw sockets.
+//! Pairs of raw sockets, and a reader of the relay's frames.
 
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,9 @@ use std::net::TcpStream;
 use crate::support::raw::{frame, open};
 use crate::support::{PATIENCE, Relay};
 
-/// Two raw clients that are joined. None of their waits is for ever, as a test that fails waits for all its threads.
+/// Connects two raw clients as a pair.
+///
+/// Their reads and writes have timeouts, because a failing test waits for all its threads.
 pub(crate) fn pair(relay: &Relay, code: &str) -> (TcpStream, TcpStream) {
     let (mut a, mut b) = (relay.socket(), relay.socket());
     for socket in [&a, &b] {
@@ -18,7 +20,7 @@ pub(crate) fn pair(relay: &Relay, code: &str) -> (TcpStream, TcpStream) {
     (a, b)
 }
 
-/// What a client receives.
+/// The frames that a client receives.
 pub(crate) struct Frames<'a>(BufReader<&'a TcpStream>);
 
 impl<'a> Frames<'a> {
@@ -31,7 +33,7 @@ impl<'a> Frames<'a> {
         self.try_next().expect("there is a whole frame")
     }
 
-    /// The same, where the connection may end.
+    /// The next frame, or the error with which the connection has ended.
     pub(crate) fn try_next(&mut self) -> io::Result<(u8, Vec<u8>)> {
         let mut header = [0; 2];
         self.0.read_exact(&mut header)?;
@@ -39,7 +41,7 @@ impl<'a> Frames<'a> {
             126 => 2,
             127 => 8,
             short => {
-                assert!(short < 126, "masked");
+                assert!(short < 126, "the relay has masked a frame");
                 0
             }
         };
@@ -61,21 +63,22 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// The next message, put together from its fragments, or control frame that is no ping: its opcode and its payload.
+    /// The next whole message, or control frame other than a ping: its opcode and payload.
     pub(crate) fn message(&mut self) -> (u8, Vec<u8>) {
         let (mut first, mut message) = self.next_but_pings();
         let opcode = first & 0x7F;
         while first & 0x80 == 0 {
             let (next, fragment) = self.next_but_pings();
-            assert_eq!(next & 0x7F, 0, "a fragment");
+            assert_eq!(next & 0x7F, 0, "a continuation must follow");
             first = next;
             message.extend(fragment);
         }
         (opcode, message)
     }
 
-    /// The close frame, which must come next, and the end of the stream behind it. It is answered, as otherwise the
-    /// relay would wait for that.
+    /// Reads the close frame, answers it, and reads the end of the stream.
+    ///
+    /// Without an answer, the relay would keep the connection for a while.
     pub(crate) fn closed(&mut self) -> (u16, String) {
         let (first, payload) = self.next_but_pings();
         assert_eq!(first, 0x88, "{payload:x?}");
@@ -84,13 +87,13 @@ impl<'a> Frames<'a> {
         match self.0.read(&mut [0]) {
             Ok(0) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-            other => panic!("behind the close frame: {other:?}"),
+            other => panic!("no end behind the close frame: {other:?}"),
         }
         parse_close(&payload)
     }
 }
 
-/// The code (1005 if there is none) and the reason.
+/// The code of a close frame, 1005 if it has none, and the reason.
 pub(crate) fn parse_close(payload: &[u8]) -> (u16, String) {
     let Some((code, reason)) = payload.split_first_chunk() else { return (1005, String::new()) };
     (u16::from_be_bytes(*code), String::from_utf8(reason.to_vec()).expect("a reason is text"))

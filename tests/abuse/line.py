@@ -1,8 +1,15 @@
 #!/usr/bin/env python3
-"""A line between two hosts: `line.py ONE OTHER SEED` makes a network device of each name (TUN), and carries every packet
-from one to the other. What becomes of them is said on standard input, a line at a time: `loss 0.1` (the share that is
-lost), `delay 0.1` (seconds, each way), `rate 4000` (bytes in a second towards OTHER, 0 for any number), `cut` (nothing
-comes through any more). (tc-netem does the same, but not every kernel has it.)
+"""A bad line between two hosts: `line.py ONE OTHER SEED`.
+
+Creates a network device (TUN) of each name, and carries every packet from one to the other. Commands on standard input,
+one a line, set its properties:
+
+    loss 0.1    the share of lost packets
+    delay 0.1   seconds, each way
+    rate 4000   bytes per second towards OTHER, 0 for no limit
+    cut         no packet arrives any more
+
+tc-netem does the same, but not every kernel has it.
 """
 
 import fcntl
@@ -15,8 +22,8 @@ import sys
 import time
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
-MOST_UNDER_WAY = 5000  # packets; as in any router, what comes on top is lost
-MOST_QUEUED = 64 * 1024  # bytes that wait for a line with a rate: one with a large buffer, as mobile ones have it
+MOST_IN_FLIGHT = 5000  # packets; as in any router, further packets are lost
+MOST_QUEUED = 64 * 1024  # bytes queued for a line with a rate, a large buffer as on mobile lines
 
 
 def device(name):
@@ -28,12 +35,12 @@ def device(name):
 one, other = device(sys.argv[1]), device(sys.argv[2])
 chance = random.Random(int(sys.argv[3]))
 loss, delay, rate = 0.0, 0.0, 0.0
-free_at = 0.0  # when the line with a rate has sent what waits for it
-under_way = []  # (when it arrives, its number, where, what it is)
+free_at = 0.0  # the time at which the line with a rate has sent its queue
+in_flight = []  # (time of arrival, number, sink, packet)
 number = 0
 print("ready", flush=True)
 while True:
-    wait = max(0.0, under_way[0][0] - time.monotonic()) if under_way else None
+    wait = max(0.0, in_flight[0][0] - time.monotonic()) if in_flight else None
     readable, _, _ = select.select([0, one, other], [], [], wait)
     if 0 in readable:
         words = os.read(0, 1000).decode().split()
@@ -52,7 +59,7 @@ while True:
     for source, sink in ((one, other), (other, one)):
         if source in readable:
             packet = os.read(source, 65536)
-            if chance.random() < loss or len(under_way) >= MOST_UNDER_WAY:
+            if chance.random() < loss or len(in_flight) >= MOST_IN_FLIGHT:
                 continue
             sent_at = time.monotonic()
             if rate and sink == other:
@@ -61,10 +68,10 @@ while True:
                     continue
                 sent_at = free_at = begins_at + len(packet) / rate
             number += 1
-            heapq.heappush(under_way, (sent_at + delay, number, sink, packet))
-    while under_way and under_way[0][0] <= time.monotonic():
-        _, _, sink, packet = heapq.heappop(under_way)
+            heapq.heappush(in_flight, (sent_at + delay, number, sink, packet))
+    while in_flight and in_flight[0][0] <= time.monotonic():
+        _, _, sink, packet = heapq.heappop(in_flight)
         try:
             os.write(sink, packet)
         except OSError:
-            pass  # that host is not there (yet)
+            pass  # that host does not exist (yet)

@@ -1,5 +1,6 @@
-//! What hostile, broken and unlucky clients, hosts and networks do to a relay, and that it is unharmed afterwards. Each
-//! case is real sockets against the real binary, and ends with the same check, [`aftermath`].
+//! Hostile, broken and unlucky clients, hosts and networks: none of them harms the relay.
+//!
+//! Each case uses real sockets against the real binary, and ends with the same check, [`aftermath`].
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 

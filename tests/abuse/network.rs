@@ -1,8 +1,8 @@
-//! Two hosts, and a bad line between them: the relay and a near client are in one network namespace, a far client is in
-//! another, and what connects them loses, delays or ends what it carries (`line.py`).
+//! Two hosts with a bad line between them, which loses, delays or stops packets (`line.py`).
 //!
-//! This needs root, iproute2, Python 3 and a kernel with network namespaces and TUN. Where something of it is missing,
-//! the tests say so and pass, unless `ARC_RELAY_NETNS` is `required`, as in `.ci/run`.
+//! The relay and a near client are in one network namespace, a far client is in another. This needs root, iproute2,
+//! Python 3 and a kernel with network namespaces and TUN. If one of them is missing, the tests say so and pass, unless
+//! `ARC_RELAY_NETNS` is `required`, as in `.ci/run`.
 
 mod takeover;
 
@@ -52,7 +52,7 @@ impl Network {
         let mut network = Self { line, commands, answers: BufReader::new(answers), near, far };
         network.await_answer("ready")?;
         for (host, address) in [(&network.near, NEAR), (&network.far, FAR)] {
-            // A device has the name of its namespace.
+            // Each device has the name of its namespace.
             ip(&["netns", "add", host])?;
             ip(&["link", "set", "dev", host, "netns", host])?;
             ip(&["-n", host, "address", "add", &format!("{address}/24"), "dev", host])?;
@@ -65,19 +65,19 @@ impl Network {
     fn await_answer(&mut self, expected: &str) -> io::Result<()> {
         let mut answer = String::new();
         self.answers.read_line(&mut answer)?;
-        if answer.trim_end() == expected { Ok(()) } else { Err(io::Error::other("there is no line (python3, TUN)")) }
+        if answer.trim_end() == expected { Ok(()) } else { Err(io::Error::other("line.py fails (python3, TUN)")) }
     }
 
-    /// Tells the line what it is like from now on.
+    /// Sends a command to the line, such as a new delay, and waits until it is obeyed.
     fn set(&mut self, command: &str) {
         self.commands.write_all(command.as_bytes()).unwrap();
         self.await_answer("done").unwrap();
     }
 
-    /// A far client.
+    /// Connects a far client.
     fn connect(&self, relay: &Relay, code: &str) -> TcpStream {
         let address: SocketAddr = format!("{NEAR}:{}", relay.address.port()).parse().unwrap();
-        let mut socket = within(&self.far, || TcpStream::connect(address).unwrap());
+        let mut socket = in_namespace(&self.far, || TcpStream::connect(address).unwrap());
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -85,7 +85,7 @@ impl Network {
         socket
     }
 
-    /// A near client and a far one that are joined.
+    /// Connects a near and a far client as a pair.
     fn pair(&self, relay: &Relay, code: &str) -> (TcpStream, TcpStream) {
         let mut near = relay.socket();
         near.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -112,9 +112,9 @@ fn ip(arguments: &[&str]) -> io::Result<()> {
     Err(io::Error::other(format!("ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr))))
 }
 
-/// Does something on a thread in this namespace. What it makes stays there: sockets, processes.
-fn within<T: Send>(host: &str, act: impl FnOnce() -> T + Send) -> T {
-    let namespace = File::open(format!("/run/netns/{host}")).expect("it was made");
+/// Runs a closure on a thread in this namespace, where its sockets and processes stay.
+fn in_namespace<T: Send>(host: &str, act: impl FnOnce() -> T + Send) -> T {
+    let namespace = File::open(format!("/run/netns/{host}")).expect("the namespace was created");
     let in_there = || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may");
         act()
@@ -122,37 +122,37 @@ fn within<T: Send>(host: &str, act: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(in_there).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Two hosts and a line, or none where this system has no such thing.
+/// Two hosts and a line, or none if this system cannot have them.
 fn network() -> Option<Network> {
     match Network::new() {
         Ok(network) => Some(network),
         Err(error) => {
             let required = std::env::var("ARC_RELAY_NETNS").is_ok_and(|value| value == "required");
-            assert!(!required, "there are no two hosts: {error}");
-            println!("not tried, as there are no two hosts: {error}");
+            assert!(!required, "two hosts cannot be made: {error}");
+            println!("skipped: two hosts cannot be made: {error}");
             None
         }
     }
 }
 
-/// A command that starts a relay that other hosts reach.
+/// The command of a relay that other hosts can reach.
 fn relay() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
     command.args(["start", "--host", "0.0.0.0", "--port", "0"]);
     command
 }
 
-/// Plays a case with a relay on a host of its own.
-fn across(bounds: Bounds, case: impl FnOnce(&Relay, &mut Network) + Send) {
+/// Runs a case with a relay on the near host.
+fn between_hosts(bounds: Bounds, case: impl FnOnce(&Relay, &mut Network) + Send) {
     let Some(mut network) = network() else { return };
     let host = network.near.clone();
-    within(&host, || {
+    in_namespace(&host, || {
         let relay = Relay::spawn(relay());
         unharmed(&relay, bounds, |relay| case(relay, &mut network));
     });
 }
 
-/// How many segments the host of this thread has sent again.
+/// The number of TCP segments that this thread's host has retransmitted.
 fn retransmissions() -> usize {
     let statistics = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let mut tcp = statistics.lines().filter_map(|line| line.strip_prefix("Tcp: ")).map(str::split_whitespace);
@@ -165,7 +165,7 @@ fn messages(seed: u64) -> impl Iterator<Item = Vec<u8>> {
     (0..60).map(move |nth| pattern([0, 1, 125, 5000, 20_000, 70_000][nth as usize % 6], seed << 32 | nth))
 }
 
-/// Streams both ways, and checks every byte.
+/// Streams both ways, and compares every byte.
 fn stream(near: &TcpStream, far: &TcpStream) {
     thread::scope(|scope| {
         for (mut from, to, seed) in [(near, far, 1), (far, near, 2)] {
@@ -181,8 +181,8 @@ fn stream(near: &TcpStream, far: &TcpStream) {
 }
 
 #[test]
-fn a_line_that_loses_packets_loses_no_message() {
-    across(A_PAIR, |relay, network| {
+fn line_that_loses_packets_loses_no_message() {
+    between_hosts(A_PAIR, |relay, network| {
         network.set("loss 0.1\n");
         let (near, mut far) = network.pair(relay, "x");
         stream(&near, &far);
@@ -191,29 +191,29 @@ fn a_line_that_loses_packets_loses_no_message() {
         assert_eq!(frames.next_but_pings(), (0x82, b"the last".to_vec()));
         assert_eq!(frames.closed(), (1000, String::from("peer disconnected")));
         assert_eq!(Frames::of(&far).closed(), (4000, String::new()));
-        // In the other direction, and by the end of a stream.
+        // The same in the other direction, by the end of the stream.
         let (near, far) = network.pair(relay, "y");
         round_trip(&mut near.try_clone().unwrap(), &mut far.try_clone().unwrap());
         drop(near);
         assert_eq!(Frames::of(&far).closed(), (1000, String::from("peer disconnected")));
         network.set("loss 0\n");
-        assert!(retransmissions() > 20, "there is no such line");
+        assert!(retransmissions() > 20, "the line loses no packets");
     });
 }
 
 #[test]
-fn a_long_line_is_only_slow() {
-    const THERE_AND_BACK: Duration = Duration::from_millis(200);
-    across(A_PAIR, |relay, network| {
+fn line_with_a_long_delay_is_only_slow() {
+    const ROUND_TRIP: Duration = Duration::from_millis(200);
+    between_hosts(A_PAIR, |relay, network| {
         network.set("delay 0.1\n");
         let (mut near, mut far) = network.pair(relay, "x");
         let start = Instant::now();
         for _ in 0..5 {
             round_trip(&mut near, &mut far);
         }
-        assert!(start.elapsed() >= 5 * THERE_AND_BACK, "there is no such line");
+        assert!(start.elapsed() >= 5 * ROUND_TRIP, "the line has no delay");
         stream(&near, &far);
-        // Who closes is answered, and its peer is told, from either end of the line.
+        // A close frame is answered, and closes the peer, from either end of the line.
         far.write_all(&frame(0x88, &1000_u16.to_be_bytes())).unwrap();
         assert_eq!(Frames::of(&near).closed(), (1000, String::from("peer disconnected")));
         assert_eq!(Frames::of(&far).closed(), (1000, String::new()));
@@ -225,13 +225,13 @@ fn a_long_line_is_only_slow() {
     });
 }
 
-/// How long a side that is there may have to wait until it is told that the other one is not.
+/// The longest time until a live client learns that its peer is lost.
 const NOTICED: Duration = Duration::from_secs(60);
 
 #[test]
 #[ignore = "takes a minute"]
-fn a_line_that_is_cut_is_noticed() {
-    across(Bounds { cpu: Duration::from_secs(20), ..A_PAIR }, |relay, network| {
+fn cut_line_is_noticed() {
+    between_hosts(Bounds { cpu: Duration::from_secs(20), ..A_PAIR }, |relay, network| {
         let [quiet, to_far, to_near] = ["quiet", "to far", "to near"].map(|name| (name, name.replace(' ', "")));
         let pairs = [quiet, to_far, to_near].map(|(name, code)| (name, network.pair(relay, &code)));
         for (_, (near, far)) in &pairs {
@@ -244,12 +244,12 @@ fn a_line_that_is_cut_is_noticed() {
                     "to near" => far,
                     _ => continue,
                 };
-                // Until it does not get further, and has been told or has given up.
+                // The sender goes on until the relay closes its connection or a write times out.
                 sender.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
                 let message = frame(0x82, &pattern(10_000, 1));
                 scope.spawn(move || while sender.write_all(&message).is_ok() {});
             }
-            // In the middle of both streams.
+            // Cut the line in the middle of both streams.
             Frames::of(&pairs[1].1.1).message();
             Frames::of(&pairs[2].1.0).message();
             network.set("cut\n");
@@ -258,13 +258,13 @@ fn a_line_that_is_cut_is_noticed() {
                 scope.spawn(move || {
                     near.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
                     let mut bytes = Vec::new();
-                    let farewell = b"\x88\x16\x03\xF3peer connection lost";
-                    while !bytes.ends_with(farewell) {
+                    let close = b"\x88\x16\x03\xF3peer connection lost";
+                    while !bytes.ends_with(close) {
                         let mut some = [0; 65536];
                         match io::Read::read(&mut &*near, &mut some) {
-                            Ok(0) => panic!("{name}: it ended without being told why"),
+                            Ok(0) => panic!("{name}: the connection ended without a close frame"),
                             Ok(count) => bytes.extend(&some[..count]),
-                            // This side is there, and says so.
+                            // The near client shows that it is live.
                             Err(_) if start.elapsed() < NOTICED + PATIENCE => {
                                 if *name != "to far" {
                                     (&mut &*near).write_all(&frame(0x8A, b"")).unwrap();

@@ -1,4 +1,4 @@
-//! What its host does to the relay: signals, closed outputs, stops and restarts.
+//! The relay's host: signals, closed outputs, stops and restarts.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,24 +14,26 @@ use crate::frames::{Frames, pair};
 use crate::support::raw::{expect, frame, open, server_frame, upgrade};
 use crate::support::{PATIENCE, Relay, eventually, pattern};
 
-/// How long a graceful stop may take on a slow machine. (Two seconds, says the README, and the simulation holds it to three;
-/// what is on its way to a reader that stalls would have more than a minute.)
+/// The longest graceful stop on a slow machine.
+///
+/// The README promises two seconds, and the simulation holds the relay to three. A stalled reader's own deadlines would
+/// allow more than a minute.
 const STOP: Duration = Duration::from_secs(30);
 
 const STOPPING: (u16, &str) = (1001, "relay stopping");
 
-/// A port that was free a moment ago.
+/// An address with a port that was free a moment ago.
 fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// The arguments that make a relay listen there.
+/// The arguments of a relay with this address.
 fn start_on(address: SocketAddr) -> [String; 5] {
     ["start", "--host", "127.0.0.1", "--port", &address.port().to_string()].map(String::from)
 }
 
-/// A relay that cannot say where it is.
-fn mute(redirection: &str) -> (Child, SocketAddr) {
+/// Starts a relay with redirected outputs, which cannot print its address.
+fn start_redirected(redirection: &str) -> (Child, SocketAddr) {
     let address = free_port();
     let relay = Command::new("sh")
         .args(["-c", &format!("exec \"$0\" \"$@\" {redirection}"), env!("CARGO_BIN_EXE_arc-relay")])
@@ -39,12 +41,12 @@ fn mute(redirection: &str) -> (Child, SocketAddr) {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    eventually("it listens", || TcpStream::connect(address).is_ok());
+    eventually("the relay listens", || TcpStream::connect(address).is_ok());
     (relay, address)
 }
 
-/// A message each way, with nothing but an address.
-fn joins_two(address: SocketAddr) -> (TcpStream, TcpStream) {
+/// Connects a pair to this address, and sends a message each way.
+fn connect_pair(address: SocketAddr) -> (TcpStream, TcpStream) {
     let [mut a, mut b] = [0, 1].map(|_| {
         let mut socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -56,18 +58,18 @@ fn joins_two(address: SocketAddr) -> (TcpStream, TcpStream) {
 }
 
 #[test]
-fn closed_outputs_do_it_no_harm() {
+fn closed_or_full_outputs_are_harmless() {
     for redirection in [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"] {
-        let (mut relay, address) = mute(redirection);
-        drop(joins_two(address));
-        drop(joins_two(address));
+        let (mut relay, address) = start_redirected(redirection);
+        drop(connect_pair(address));
+        drop(connect_pair(address));
         kill_process(Pid::from_child(&relay), Signal::TERM).unwrap();
         assert_eq!(relay.wait().unwrap().code(), Some(0), "{redirection}");
     }
 }
 
 #[test]
-fn pipes_that_nobody_reads_do_it_no_harm() {
+fn outputs_into_broken_pipes_are_harmless() {
     let address = free_port();
     let mut relay = Command::new(env!("CARGO_BIN_EXE_arc-relay"))
         .args(start_on(address))
@@ -75,14 +77,14 @@ fn pipes_that_nobody_reads_do_it_no_harm() {
         .stderr(std::io::pipe().unwrap().1)
         .spawn()
         .unwrap();
-    eventually("it listens", || TcpStream::connect(address).is_ok());
-    drop(joins_two(address));
+    eventually("the relay listens", || TcpStream::connect(address).is_ok());
+    drop(connect_pair(address));
     kill_process(Pid::from_child(&relay), Signal::TERM).unwrap();
     assert_eq!(relay.wait().unwrap().code(), Some(0));
 }
 
 #[test]
-fn a_sigpipe_has_no_effect() {
+fn sigpipe_has_no_effect() {
     let relay = Relay::start(&[]);
     unharmed(&relay, A_PAIR, |relay| {
         let (mut a, mut b) = pair(relay, "x");
@@ -93,16 +95,16 @@ fn a_sigpipe_has_no_effect() {
     });
 }
 
-/// It is stopped for longer than a client may be silent: that is not the client's silence.
+/// The stop is longer than the ping timeout, but does not count as silence of the clients.
 #[test]
-fn a_stopped_relay_goes_on_where_it_was() {
+fn stopped_relay_continues_where_it_was() {
     let relay = Relay::start(&["--ping-interval", "1500ms", "--ping-timeout", "1500ms"]);
     unharmed(&relay, A_PAIR, |relay| {
         let (mut a, mut b) = pair(relay, "x");
         let (mut leaver, stayer) = pair(relay, "y");
         round_trip(&mut a, &mut b);
         relay.signal(Signal::STOP);
-        // Its system goes on: it takes what is sent, connections, and what ends.
+        // The kernel goes on: it accepts data, connections and ends of streams.
         a.write_all(&frame(0x82, b"meanwhile")).unwrap();
         b.write_all(&frame(0x82, &pattern(100_000, 1))).unwrap();
         leaver.write_all(&frame(0x82, b"last words")).unwrap();
@@ -112,7 +114,7 @@ fn a_stopped_relay_goes_on_where_it_was() {
         thread::sleep(Duration::from_secs(4));
         relay.signal(Signal::CONT);
         expect(&mut b, &server_frame(0x82, b"meanwhile"));
-        // (It may be in fragments.)
+        // (The message may arrive in fragments.)
         assert!(Frames::of(&a).message().1 == pattern(100_000, 1));
         let mut frames = Frames::of(&stayer);
         assert_eq!(frames.next(), (0x82, b"last words".to_vec()));
@@ -122,21 +124,23 @@ fn a_stopped_relay_goes_on_where_it_was() {
     });
 }
 
-/// A third has asked for the seats of pairs, and somebody is in the middle of its request, when the relay is stopped for
-/// longer than any of them has time. What they have to say comes meanwhile, and counts.
+/// A stop of the relay makes no pong or request late that arrives meanwhile.
+///
+/// The stop is longer than the timeouts. It begins while third clients probe pairs, and other clients have sent a part
+/// of their requests.
 #[test]
-fn nobody_is_given_up_for_an_answer_that_came_while_it_was_stopped() {
+fn answers_that_arrive_while_the_relay_is_stopped_are_in_time() {
     const PAIRS: usize = 8;
     let relay = Relay::start(&["--probe-timeout", "2s", "--handshake-timeout", "3s"]);
     unharmed(&relay, A_PAIR, |relay| {
         for _ in 0..2 {
             let mut pairs: Vec<_> = (0..PAIRS).map(|code| pair(relay, &code.to_string())).collect();
-            let ask = |code: usize| {
+            let probe = |code: usize| {
                 let mut third = relay.socket();
                 third.write_all(upgrade(&format!("/?pair={code}"), "").as_bytes()).unwrap();
                 third
             };
-            let mut thirds: Vec<_> = (0..PAIRS).map(ask).collect();
+            let mut thirds: Vec<_> = (0..PAIRS).map(probe).collect();
             let mut late: Vec<_> = (0..PAIRS).map(|_| relay.socket()).collect();
             let requests: Vec<_> = (0..PAIRS).map(|code| upgrade(&format!("/?pair=late{code}"), "")).collect();
             let send = |late: &mut [TcpStream], part: Range<usize>| {
@@ -164,7 +168,7 @@ fn nobody_is_given_up_for_an_answer_that_came_while_it_was_stopped() {
 }
 
 #[test]
-fn a_restarted_relay_has_its_port_at_once() {
+fn restarted_relay_gets_its_port_at_once() {
     let address = free_port();
     let start = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
@@ -176,7 +180,7 @@ fn a_restarted_relay_has_its_port_at_once() {
         let mut relay = start();
         let (mut a, mut b) = pair(&relay, "x");
         round_trip(&mut a, &mut b);
-        // One end of this one is closed by the relay first, and so remains with its system for a minute (TIME_WAIT).
+        // The relay closes a connection of this pair first, so the kernel keeps it for a minute (TIME_WAIT).
         let (mut closer, other) = pair(&relay, "y");
         closer.write_all(&frame(0x88, b"")).unwrap();
         expect(&mut closer, &[0x88, 0]);
@@ -190,14 +194,14 @@ fn a_restarted_relay_has_its_port_at_once() {
             }
             assert_eq!(relay.wait().code(), Some(0));
         }
-        // These clients still hold their sockets while the next one starts.
+        // These clients still hold their sockets while the next relay starts.
         held.push((a, b));
     }
     let relay = start();
     unharmed(&relay, A_PAIR, |relay| drop(pair(relay, "x")));
 }
 
-/// A pair, and a message that is too long for a reader that does not read.
+/// Connects a pair, and sends to a reader that does not read until all buffers are full.
 fn stall(relay: &Relay) -> (TcpStream, TcpStream) {
     let (mut a, b) = pair(relay, "x");
     a.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -207,7 +211,7 @@ fn stall(relay: &Relay) -> (TcpStream, TcpStream) {
 }
 
 #[test]
-fn a_reader_that_stalls_does_not_keep_it_from_stopping() {
+fn stalled_reader_does_not_delay_a_graceful_stop() {
     let mut relay = Relay::start(&[]);
     let stalled = stall(&relay);
     let start = Instant::now();
@@ -218,35 +222,35 @@ fn a_reader_that_stalls_does_not_keep_it_from_stopping() {
 }
 
 #[test]
-fn a_reader_that_has_stalled_and_reads_on_is_told_that_it_stops() {
+fn stalled_reader_that_reads_on_is_closed_with_1001() {
     let mut relay = Relay::start(&[]);
     let (sender, reader) = stall(&relay);
     relay.signal(Signal::TERM);
-    // It gets what was received for it before, whole messages and at last the beginning of one.
+    // The reader gets the data received for it: whole messages, and the beginning of a last one.
     let mut frames = Frames::of(&reader);
-    let told = loop {
+    let close = loop {
         let (first, payload) = frames.next();
         if first == 0x88 {
             break payload;
         }
     };
-    assert_eq!(told, [&1001_u16.to_be_bytes()[..], b"relay stopping"].concat());
+    assert_eq!(close, [&1001_u16.to_be_bytes()[..], b"relay stopping"].concat());
     assert_eq!(Frames::of(&sender).closed(), (STOPPING.0, STOPPING.1.to_owned()));
     drop((sender, reader));
     assert_eq!(relay.wait().code(), Some(0));
 }
 
 #[test]
-fn a_second_signal_stops_it_at_once() {
+fn second_signal_stops_the_relay_at_once() {
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)] {
-        // It would wait for the pair.
+        // A graceful stop would wait for the pair.
         let mut relay = Relay::start(&["--drain-timeout", "10m"]);
         let stalled = stall(&relay);
         relay.signal(first);
-        // Two that come at once may be one.
-        eventually("it listens no more", || TcpStream::connect(relay.address).is_err());
+        // Two pending signals may be merged into one.
+        eventually("the relay no longer listens", || TcpStream::connect(relay.address).is_err());
         relay.signal(second);
-        // If it had come to its end by itself, this would be 0.
+        // A graceful stop would exit with 0.
         assert_eq!(relay.wait().code(), Some(128 + second.as_raw()), "{first:?}, then {second:?}");
         drop(stalled);
     }

@@ -1,4 +1,4 @@
-//! One stranger, or a few, who ask for what they may not have, over and over.
+//! A few strangers that repeat requests which the relay must refuse.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -10,7 +10,7 @@ use crate::frames::{Frames, pair, parse_close};
 use crate::support::raw::{expect, frame, head, open, server_frame, upgrade};
 use crate::support::{Relay, eventually, scratch};
 
-/// How often each of them asks.
+/// The number of repetitions.
 const TIMES: usize = 500;
 
 /// The status of the answer to a request, or an empty text if there is none.
@@ -24,7 +24,7 @@ fn status(relay: &Relay, request: &str) -> String {
 }
 
 #[test]
-fn requests_that_are_refused_leave_nothing() {
+fn refused_requests_leave_nothing_behind() {
     let relay = Relay::start(&[]);
     let request = upgrade("/?pair=x", "");
     let with = |line: &str| upgrade("/?pair=x", line);
@@ -56,14 +56,14 @@ fn requests_that_are_refused_leave_nothing() {
 }
 
 #[test]
-fn a_crowd_that_answers_no_pings_is_given_up() {
+fn crowd_that_answers_no_pings_loses_its_seats() {
     const CROWD: usize = 200;
     let relay = Relay::start(&["--ping-interval", "3s", "--ping-timeout", "3s"]);
     let bounds = Bounds { memory: 16 * 1024, left: ALLOWANCE + CROWD * 4, ..A_PAIR };
     unharmed(&relay, bounds, |relay| {
         let silent: Vec<_> = (0..CROWD / 2).map(|code| pair(relay, &code.to_string())).collect();
         assert_eq!(relay.pairs(), CROWD / 2);
-        eventually("their codes are free, though they are there", || relay.pairs() == 0);
+        eventually("their codes are free, though they are still connected", || relay.pairs() == 0);
         for (a, b) in &silent {
             for side in [a, b] {
                 let (first, payload) = Frames::of(side).next_but_pings();
@@ -76,14 +76,14 @@ fn a_crowd_that_answers_no_pings_is_given_up() {
 }
 
 #[test]
-fn thirds_that_come_all_the_time_get_the_seats_of_the_dead_and_of_nobody_else() {
+fn persistent_third_clients_get_only_the_seats_of_dead_clients() {
     const PAIRS: usize = 20;
     let relay = Relay::start(&["--probe-timeout", "2s", "--ping-interval", "0"]);
     let bounds = Bounds { memory: 16 * 1024, left: 2 * ALLOWANCE, ..A_PAIR };
     unharmed(&relay, bounds, |relay| {
         let (mut a, mut b) = pair(relay, "live");
         let dead: Vec<_> = (0..PAIRS).map(|code| pair(relay, &code.to_string())).collect();
-        // Both of the living answer whatever they are asked.
+        // Both clients of the live pair answer every ping.
         let answer = |side: &TcpStream| {
             let mut side = side.try_clone().unwrap();
             move || {
@@ -94,19 +94,19 @@ fn thirds_that_come_all_the_time_get_the_seats_of_the_dead_and_of_nobody_else() 
             }
         };
         let answering = [thread::spawn(answer(&a)), thread::spawn(answer(&b))];
-        let come = |code: &str| {
+        let try_to_join = |code: &str| {
             let mut third = relay.socket();
             third.write_all(upgrade(&format!("/?pair={code}"), "").as_bytes()).unwrap();
-            let is_in = head(&mut third).starts_with("HTTP/1.1 101 ");
-            is_in.then_some(third)
+            let is_admitted = head(&mut third).starts_with("HTTP/1.1 101 ");
+            is_admitted.then_some(third)
         };
         thread::scope(|scope| {
             for code in 0..PAIRS {
-                scope.spawn(move || eventually("it has the seat of the dead", || come(&code.to_string()).is_some()));
+                scope.spawn(move || eventually("a seat is taken over", || try_to_join(&code.to_string()).is_some()));
             }
-            scope.spawn(|| (0..TIMES).for_each(|_| assert!(come("live").is_none(), "a live pair was evicted")));
+            scope.spawn(|| (0..TIMES).for_each(|_| assert!(try_to_join("live").is_none(), "a live pair was evicted")));
         });
-        // A last frame ends those who answer.
+        // A message ends the threads that answer.
         a.write_all(&frame(0x82, b"")).unwrap();
         b.write_all(&frame(0x82, b"")).unwrap();
         answering.into_iter().for_each(|answering| answering.join().unwrap());
@@ -116,21 +116,21 @@ fn thirds_that_come_all_the_time_get_the_seats_of_the_dead_and_of_nobody_else() 
 }
 
 #[test]
-fn who_asks_too_often_is_refused_whatever_it_writes_in_front_of_its_address() {
+fn forged_x_forwarded_for_does_not_evade_the_client_rate() {
     let relay = Relay::start(&["--trusted-proxies", "127.0.0.0/8", "--max-joins-per-minute", "10"]);
     unharmed(&relay, A_PAIR, |relay| {
-        let mut let_in = 0;
+        let mut judged = 0;
         for number in 0..TIMES {
             let forged = format!("X-Forwarded-For: 198.51.100.{}, {number}, 203.0.113.9\r\n", number % 256);
             match status(relay, &upgrade("/?pair=%FF", &forged)).as_str() {
-                "400" => let_in += 1,
+                "400" => judged += 1,
                 "429" => {}
                 other => panic!("{other}"),
             }
         }
-        // Ten at once, and then one in six seconds, of which not many have passed.
-        assert!((10..30).contains(&let_in), "{let_in} of {TIMES}");
-        // As many clients as there are requests are remembered in bounds, too.
+        // The token bucket holds ten, and gets one in six seconds, of which few have passed.
+        assert!((10..30).contains(&judged), "{judged} of {TIMES}");
+        // The relay remembers as many clients as there are requests, within bounds.
         for number in 0..TIMES * 4 {
             let other = format!("X-Forwarded-For: 10.{}.{}.1\r\n", number / 256, number % 256);
             assert_eq!(status(relay, &upgrade("/?pair=%FF", &other)), "400");
@@ -139,7 +139,7 @@ fn who_asks_too_often_is_refused_whatever_it_writes_in_front_of_its_address() {
 }
 
 #[test]
-fn who_has_no_token_or_comes_from_elsewhere_is_refused() {
+fn wrong_tokens_and_origins_are_refused_with_401_and_403() {
     let tokens = scratch("abuse-tokens");
     std::fs::write(&tokens, "let me in").unwrap();
     let mut relay =
@@ -155,7 +155,7 @@ fn who_has_no_token_or_comes_from_elsewhere_is_refused() {
 }
 
 #[test]
-fn what_is_no_header_of_the_proxy_protocol_is_closed_at_once() {
+fn invalid_proxy_protocol_header_is_closed_at_once() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
     command.args(["start", "--host", "127.0.0.1", "--port", "0", "--proxy-protocol", "--handshake-timeout", "1h"]);
     let relay = Relay::spawn_behind(command, "PROXY UNKNOWN\r\n");
@@ -170,14 +170,14 @@ fn what_is_no_header_of_the_proxy_protocol_is_closed_at_once() {
                 let mut socket = TcpStream::connect(relay.address).unwrap();
                 socket.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
                 let _ = socket.write_all(bytes);
-                assert_eq!(socket.read(&mut [0]).unwrap_or(0), 0, "{number}: there is an answer");
+                assert_eq!(socket.read(&mut [0]).unwrap_or(0), 0, "{number}: the relay answers");
             }
         }
     });
 }
 
 #[test]
-fn nobody_writes_into_the_log() {
+fn client_input_does_not_reach_the_log() {
     let log = scratch("abuse-log");
     let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
     command.args(["start", "--host", "127.0.0.1", "--port", "0", "--log-addresses", "--trusted-proxies", "127.0.0.1"]);
@@ -198,7 +198,7 @@ fn nobody_writes_into_the_log() {
     });
     drop(relay);
     let log = std::fs::read_to_string(&log).unwrap();
-    assert!(!log.contains("s3cr3t"), "a client has written there");
+    assert!(!log.contains("s3cr3t"), "a client's input is in the log");
     assert!(log.chars().all(|char| char == '\n' || !char.is_control()));
     let is_an_event = |line: &str| line.contains(" debug ") || line.contains(" info ");
     assert!(log.lines().count() > 100 && log.lines().all(is_an_event), "{log}");

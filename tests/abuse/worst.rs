@@ -1,4 +1,4 @@
-//! As much memory as strangers can make a relay take, by all means together. `docs/limits.md` has the formula.
+//! The most memory that strangers can make a relay take. `docs/limits.md` has the formula.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -10,24 +10,27 @@ use crate::frames::{Frames, pair};
 use crate::support::raw::{frame, upgrade};
 use crate::support::{Relay, eventually, pattern};
 
-/// What the relay takes at most, in KiB, as the documentation says.
+/// The parts of the documented formula, in KiB.
 const BASE: usize = 8 * 1024;
 const EACH_CONNECTION: usize = 600;
 const EACH_CONNECTION_IN_SHORT_MEMORY: usize = 40;
 const EACH_HANDSHAKE: usize = 32;
 
-/// What the crowd sends, over and over.
+/// The length of a message of the crowd, in bytes.
 const MESSAGE: usize = 60_000;
+
+/// The number of messages before each ping of the crowd.
 const MESSAGES: usize = 4;
 
-/// A client of the crowd, and how many of its messages were accepted as a whole.
+/// A client of the crowd, and the number of its messages that were accepted as a whole.
 struct Client(TcpStream, usize);
 
-/// How often in a row nothing of anybody is accepted before all are believed to be stuck: for some seconds of everybody's.
+/// The number of rounds without progress after which the whole crowd is stuck: some seconds.
 const STUCK: usize = 150;
 
-/// Both sides of so many pairs send and do not read, and ask for answers, too, until nothing of anybody has been accepted
-/// for a while. Peers are side by side.
+/// Connects pairs, in which all clients send messages and pings without reading, until all are stuck.
+///
+/// The two clients of a pair are side by side in the result.
 fn crowd(relay: &Relay, pairs: usize) -> Vec<Client> {
     let pairs: Vec<_> = (0..pairs).map(|code| pair(relay, &code.to_string())).collect();
     let message = frame(0x82, &vec![7; MESSAGE]);
@@ -44,26 +47,26 @@ fn crowd(relay: &Relay, pairs: usize) -> Vec<Client> {
                 Err(error) => panic!("{error}"),
             }
         }
-        // Behind a read that takes all there is, the relay reads on while the batch before waits.
+        // After a read that empties the socket, the relay reads on while the previous batch waits.
         thread::sleep(Duration::from_millis(20));
     }
     let whole = |sent: usize| MESSAGES * (sent / bytes.len()) + MESSAGES.min(sent % bytes.len() / message.len());
     sockets.into_iter().map(|(socket, sent)| Client(socket, whole(sent))).collect()
 }
 
-/// What was resident at most, is, and the test drives it there.
+/// Asserts that the peak of resident memory is at least `least` and at most `worst`, in KiB.
 fn assert_peak(relay: &Relay, worst: usize, least: usize) {
-    eventually("it is driven there", || relay.memory("VmHWM") >= least);
+    eventually("memory reaches the least peak", || relay.memory("VmHWM") >= least);
     let peak = relay.memory("VmHWM");
     println!("{peak} KiB of {worst}");
-    assert!(peak <= worst, "{peak} KiB, but {worst} at most");
+    assert!(peak <= worst, "the peak is {peak} KiB, but the formula allows {worst}");
 }
 
-/// One after the other: what they measure is how much there is of everything.
+/// Runs the tests of this file one at a time, because each fills all that it measures.
 static TURN: Mutex<()> = Mutex::new(());
 
 #[test]
-fn memory_is_what_the_formula_says_at_most() {
+fn peak_memory_is_within_the_documented_formula() {
     const CONNECTIONS: usize = 60;
     const HANDSHAKES: usize = 100;
     let _turn = TURN.lock();
@@ -71,10 +74,10 @@ fn memory_is_what_the_formula_says_at_most() {
     let relay = Relay::start(&["--max-connections", &limits[0], "--max-handshakes", &limits[1]]);
     let head = upgrade("/?pair=late", &format!("{}Cookie: {}\r\n", "A: b\r\n".repeat(80), "c".repeat(14_000)));
     let worst = BASE + CONNECTIONS * EACH_CONNECTION + HANDSHAKES * EACH_HANDSHAKE;
-    // What is read at once is up to the system: on a busy machine some hold one buffer where they could hold two.
+    // The kernel decides how much one read returns. On a busy machine, some connections hold one buffer instead of two.
     for _ in 0..5 {
         let clients = crowd(&relay, CONNECTIONS / 2);
-        // And the front door is full of requests that are nearly finished.
+        // All handshake slots hold requests that are nearly complete.
         let late: Vec<_> = (0..2 * HANDSHAKES)
             .map(|_| {
                 let mut socket = relay.socket();
@@ -90,21 +93,21 @@ fn memory_is_what_the_formula_says_at_most() {
             return;
         }
     }
-    println!("it was not driven any further");
+    println!("the peak has not come closer to the formula");
 }
 
-/// Who stalls has all the memory that there is for large buffers, and everybody else goes on without it.
+/// Stalled pairs hold all the memory for large buffers, and the other connections go on without it.
 #[test]
-fn memory_for_buffers_has_a_bound_and_those_that_have_none_go_on() {
+fn buffer_memory_is_bounded_and_pairs_without_it_go_on() {
     const CONNECTIONS: usize = 200;
     const BUFFERS: usize = 4 * 1024;
     let _turn = TURN.lock();
     let relay = Relay::start(&["--max-buffer-memory", "4MiB"]);
     let clients = crowd(&relay, CONNECTIONS / 2);
-    unharmed_stream(&relay);
+    stream_a_pair(&relay);
     assert_peak(&relay, BASE + BUFFERS + CONNECTIONS * EACH_CONNECTION_IN_SHORT_MEMORY, BUFFERS + CONNECTIONS * 12);
 
-    // Nothing that was taken from them is lost, and when they have read it there is memory again.
+    // No accepted message is lost. Once the crowd has read everything, there is memory again.
     thread::scope(|scope| {
         for pair in clients.chunks(2) {
             for (Client(socket, _), Client(_, messages)) in [(&pair[0], &pair[1]), (&pair[1], &pair[0])] {
@@ -112,7 +115,7 @@ fn memory_for_buffers_has_a_bound_and_those_that_have_none_go_on() {
                     socket.set_nonblocking(false).unwrap();
                     let (mut frames, mut received) = (Frames::of(socket), 0);
                     while received < messages * MESSAGE {
-                        // In fragments, and between them the answers to pings, and pings.
+                        // The messages come in fragments, with pings and pongs between them.
                         let (first, payload) = frames.next();
                         assert!(first == 0x89 || payload.iter().all(|&byte| byte == 7));
                         received += if first & 0x08 == 0 { payload.len() } else { 0 };
@@ -123,11 +126,11 @@ fn memory_for_buffers_has_a_bound_and_those_that_have_none_go_on() {
     });
     drop(clients);
     relay.assert_empty();
-    unharmed_stream(&relay);
+    stream_a_pair(&relay);
 }
 
-/// A message of many buffers goes each way, while its sender is not kept waiting for anybody else's.
-fn unharmed_stream(relay: &Relay) {
+/// Sends a message of many buffers each way between the clients of a new pair.
+fn stream_a_pair(relay: &Relay) {
     let (a, b) = pair(relay, "others");
     let message = pattern(2 << 20, 3);
     let sent = frame(0x82, &message);

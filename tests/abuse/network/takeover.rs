@@ -1,8 +1,8 @@
-//! What a third client does to a pair: a table of what its far client is like, and whether that client loses its seat.
+//! Takeovers: a table of far clients, and whether a third client gets their seat.
 //!
-//! The third comes with the code of the pair, and again a second after each refusal, until it has the seat or the far
-//! client has shown that it is there. Only the verdict is checked. The times in the table are what this system took;
-//! `docs/limits.md` has a copy of it.
+//! The third client comes with the code of the pair, and again a second after each rejection, until it has the seat or
+//! the far client has shown a sign of life. Only the verdict is checked, not the times. `docs/limits.md` has a copy of
+//! the table.
 
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
@@ -17,58 +17,59 @@ use rustix::net::connect_unspec;
 
 use crate::aftermath::round_trip;
 use crate::frames::{Frames, parse_close};
-use crate::network::{network, relay, within};
+use crate::network::{in_namespace, network, relay};
 use crate::support::raw::{frame, head, open, upgrade};
 use crate::support::{Relay, scratch};
 
-/// Messages that wait in a client before it stops reading its socket, as in the Python library `websockets`.
+/// The messages queued in a client before it stops reading, as in the Python library `websockets`.
 const QUEUE: usize = 16;
 
 /// The size of a write of messages, in bytes.
 const WRITE: usize = 10_000;
 
-/// How long a third waits after a refusal.
+/// The time between a rejection and the next attempt of a third client.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A bound for everything that a row waits for.
+/// The bound of every wait in a row.
 const HANG: Duration = Duration::from_secs(150);
 
-/// A row of the table: what the far client of a pair is like.
+/// A row of the table: the behaviour of a pair's far client.
 #[derive(Clone, Copy)]
 struct Row {
     name: &'static str,
-    /// What the line to it is like, as `line.py` understands it.
+    /// The commands for `line.py` that make the line to it.
     line: &'static str,
-    /// Messages that it is sent, and their length in bytes.
+    /// The number of messages sent to it.
     messages: usize,
+    /// The length of each message, in bytes.
     length: usize,
-    /// The time that its program takes for each of them.
+    /// The time that its program takes for each message.
     busy: Duration,
-    /// The third comes when the program has taken so many of them.
+    /// The number of messages that its program has taken when the third client comes.
     taken: usize,
-    /// Whether the third comes only when all of them are sent.
+    /// Whether the third client comes only after all messages are sent.
     sent: bool,
-    /// What happens when the third comes.
+    /// The event just before the third client comes.
     event: Event,
-    /// Whether the client keeps its seat.
+    /// Whether the far client keeps its seat.
     keeps: bool,
 }
 
 #[derive(Clone, Copy)]
 enum Event {
     Nothing,
-    /// The program sleeps for this time, or for ever, and its kernel goes on.
+    /// The program sleeps for this time, or for ever. Its kernel goes on.
     Suspended(Option<Duration>),
     /// The line carries nothing for this time, or for ever.
     Outage(Option<Duration>),
-    /// The line is like this from then on.
+    /// The line gets these properties.
     Line(&'static str),
     /// The process ends, and its kernel closes the socket.
     Killed,
     Reset,
 }
 
-/// A client that answers at once, over a line that is like none.
+/// A client that answers at once, over a perfect line.
 const CALM: Row = Row {
     name: "",
     line: "",
@@ -81,13 +82,13 @@ const CALM: Row = Row {
     keeps: true,
 };
 
-/// A client that is busy, and is sent forty messages.
+/// A busy client that is sent forty messages.
 const BUSY: Row = Row { messages: 40, taken: 1, ..CALM };
 
 /// A client that reads a stream, in the middle of it.
 const STREAM: Row = Row { length: 10_000, taken: 1, ..CALM };
 
-/// A client that is gone in the middle of a stream.
+/// A client that vanishes in the middle of a stream.
 const ENDLESS: Row = Row { messages: 10_000, keeps: false, ..STREAM };
 
 /// A line with a round trip of 0.1 s.
@@ -98,7 +99,7 @@ const fn seconds(seconds: u64) -> Option<Duration> {
 }
 
 #[test]
-fn a_third_takes_no_seat_from_a_client_that_is_there() {
+fn live_client_keeps_its_seat() {
     // A line's delay is for each way.
     check(&[
         Row { name: "round trip 0.1 s", line: "delay 0.05\n", ..CALM },
@@ -113,7 +114,7 @@ fn a_third_takes_no_seat_from_a_client_that_is_there() {
         Row { name: "line of 250 KB/s, 2 MB under way", line: "rate 250000\n", messages: 200, ..STREAM },
         Row { name: "line of 1 MB/s, 4 MB under way", line: "rate 1000000\n", messages: 400, ..STREAM },
         Row { name: "suspended for 10 s", event: Event::Suspended(seconds(10)), ..CALM },
-        // Its window closes, and a part of that stays in the relay's socket.
+        // Its window closes, and a part of the data stays in the relay's socket.
         Row {
             name: "suspended for 10 s, and then sent 300 KB",
             messages: 30,
@@ -132,7 +133,7 @@ fn a_third_takes_no_seat_from_a_client_that_is_there() {
 
 #[test]
 #[ignore = "takes half a minute"]
-fn a_third_takes_the_seat_of_a_client_that_is_silent_for_long() {
+fn client_that_is_silent_for_long_loses_its_seat() {
     let (second, slow) = (Duration::from_secs(1), "delay 2.5\n");
     check(&[
         Row { name: "round trip 5 s", line: slow, ..CALM },
@@ -156,7 +157,7 @@ fn a_third_takes_the_seat_of_a_client_that_is_silent_for_long() {
     ]);
 }
 
-/// Plays all rows at once, prints the table, and checks each verdict.
+/// Runs all rows at once, prints the table, and checks each verdict.
 fn check(rows: &[Row]) {
     let played: Vec<_> = thread::scope(|scope| {
         let rows: Vec<_> = rows.iter().map(|row| scope.spawn(|| play(row))).collect();
@@ -167,26 +168,28 @@ fn check(rows: &[Row]) {
     for (row, result) in rows.iter().zip(&played) {
         match result {
             Ok(Some(seen)) => println!("| {} {}", row.name, seen.cells()),
-            Ok(None) => return, // there are no two hosts
+            Ok(None) => return, // two hosts cannot be made
             Err(_) => println!("| {} | panicked |", row.name),
         }
     }
     for (row, result) in rows.iter().zip(played) {
-        let seen = result.unwrap_or_else(|panic| resume_unwind(panic)).expect("all hosts are there or none");
-        assert_eq!(seen.entered.is_none(), row.keeps, "whether it keeps its seat: {}\n{}", row.name, seen.log);
+        let seen =
+            result.unwrap_or_else(|panic| resume_unwind(panic)).expect("the hosts of all rows can be made, or of none");
+        assert_eq!(seen.entered.is_none(), row.keeps, "keeps its seat: {}\n{}", row.name, seen.log);
     }
 }
 
-/// What has happened in a row. All times begin when the third comes.
+/// The observations of a row. All times are measured from when the third client comes.
 struct Seen {
-    /// When the far client has answered next.
+    /// The time of the far client's next answer.
     answered: Option<Duration>,
-    /// The third's first answer.
+    /// The status and the time of the first answer to the third client.
     first: (u16, Duration),
-    /// When the third had the seat.
+    /// The time at which the third client had the seat.
     entered: Option<Duration>,
-    /// What the relay has logged, and what that says of the far client.
+    /// The relay's log.
     log: String,
+    /// The outcome of the far client's connection in the log.
     outcome: String,
 }
 
@@ -204,7 +207,7 @@ impl Seen {
     }
 }
 
-/// Plays a row on two hosts of its own, or none if there are none.
+/// Runs a row on two hosts of its own. Returns `None` if these cannot be made.
 fn play(row: &Row) -> Option<Seen> {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let mut network = network()?;
@@ -213,7 +216,7 @@ fn play(row: &Row) -> Option<Seen> {
     }
     let log = scratch(&format!("takeover-{}", COUNT.fetch_add(1, Relaxed)));
     let host = network.near.clone();
-    let mut seen = within(&host, || {
+    let mut seen = in_namespace(&host, || {
         let mut command = relay();
         command.env("ARC_RELAY_LOG_LEVEL", "info").stderr(std::fs::File::create(&log).unwrap());
         let relay = Relay::spawn(command);
@@ -229,14 +232,14 @@ fn play(row: &Row) -> Option<Seen> {
             let began = Instant::now();
             let sender = Arc::clone(&near);
             let sending = scope.spawn(move || {
-                // Short ones come together, so that a ping for the third cannot come between them.
+                // Short messages go out together, so that no takeover probe comes between them.
                 let at_once = (WRITE / row.length).clamp(1, row.messages.max(1));
                 let frames = frame(0x82, &vec![7; row.length]).repeat(at_once);
                 for _ in 0..row.messages / at_once {
                     if sender.write(&frames).is_err() {
                         return;
                     }
-                    // Its pongs have to get in between, and a mutex is not fair.
+                    // Pongs have to get in between, and a mutex is not fair.
                     thread::sleep(Duration::from_millis(1));
                 }
             });
@@ -263,16 +266,16 @@ fn play(row: &Row) -> Option<Seen> {
                     });
                 }
                 Event::Killed => far.end(),
-                // Without a thread that would have to close the socket, too.
+                // A reset without closing the socket, which other threads still hold.
                 Event::Reset => connect_unspec(&far.socket).unwrap(),
             }
             if row.sent {
                 sending.join().unwrap();
             }
-            let seen = thirds(row, &relay, &near, &far);
+            let seen = try_takeover(row, &relay, &near, &far);
             if let Some(rate) = rate(row.line).filter(|_| seen.entered.is_none()) {
                 let least = (row.messages * row.length) as f64 / rate;
-                assert!(began.elapsed() >= Duration::from_secs_f64(least * 0.9), "there is no such line");
+                assert!(began.elapsed() >= Duration::from_secs_f64(least * 0.9), "the line is too fast");
             }
             seen
         })
@@ -285,20 +288,21 @@ fn play(row: &Row) -> Option<Seen> {
     Some(seen)
 }
 
-/// The rate of a line, if it has one.
+/// The rate of a line in bytes per second, if it has one.
 fn rate(line: &str) -> Option<f64> {
     let (_, rate) = line.split_once("rate ")?;
-    Some(rate.trim_end().parse().expect("it stands at the end"))
+    Some(rate.trim_end().parse().expect("the rate is the last property"))
 }
 
-/// Comes as a third until it is clear who has the seat.
-fn thirds(row: &Row, relay: &Relay, near: &Client, far: &Client) -> Seen {
+/// Connects third clients until one has the seat, or the far client has shown a sign of life.
+fn try_takeover(row: &Row, relay: &Relay, near: &Client, far: &Client) -> Seen {
     let came = Instant::now();
     let answered = || far.state().answers.iter().find(|&&at| at >= came).map(|&at| at - came);
     let mut first = None;
     let third = loop {
-        // A busy client is there as soon as it answers. One that reads a stream is asked all the time.
-        let is_there = answered().is_some() && (!row.busy.is_zero() || far.state().taken >= row.messages);
+        // A busy client is live as soon as it answers. A client that reads a stream is pinged all the time, so its
+        // answers count only after the stream.
+        let is_live = answered().is_some() && (!row.busy.is_zero() || far.state().taken >= row.messages);
         let mut third = relay.socket();
         third.write_all(upgrade("/?pair=x", "").as_bytes()).unwrap();
         let head = head(&mut third);
@@ -306,15 +310,15 @@ fn thirds(row: &Row, relay: &Relay, near: &Client, far: &Client) -> Seen {
         first.get_or_insert((status, came.elapsed()));
         match status {
             101 => break Some((third, came.elapsed())),
-            409 if is_there => break None,
-            409 => assert!(came.elapsed() < HANG, "neither has the seat"),
+            409 if is_live => break None,
+            409 => assert!(came.elapsed() < HANG, "neither client gets the seat"),
             other => panic!("{other}"),
         }
         thread::sleep(PAUSE);
     };
     let seen = Seen {
         answered: answered(),
-        first: first.expect("it came once"),
+        first: first.expect("the loop runs once"),
         entered: third.as_ref().map(|(_, entered)| *entered),
         log: String::new(),
         outcome: String::new(),
@@ -339,12 +343,12 @@ fn thirds(row: &Row, relay: &Relay, near: &Client, far: &Client) -> Seen {
     seen
 }
 
-/// A client with a thread that reads and answers, and one that works on the messages.
+/// A client with a thread that reads and answers, and a thread that processes the messages.
 struct Client {
     socket: TcpStream,
     /// Held while a frame is written.
     writes: Mutex<()>,
-    /// The time that a message takes.
+    /// The time to process a message.
     busy: Duration,
     state: Mutex<State>,
     changed: Condvar,
@@ -354,14 +358,15 @@ struct Client {
 struct State {
     /// Whether it neither reads nor answers.
     suspended: bool,
-    /// Whether it waits for nothing any more.
+    /// Whether it cuts all its delays short.
     hurries: bool,
-    /// When it has answered pings.
+    /// The times at which it has answered pings.
     answers: Vec<Instant>,
-    /// How many messages its program has taken, and the last one.
+    /// The number of messages that its program has taken.
     taken: usize,
+    /// The last message that its program has taken.
     last: Vec<u8>,
-    /// What it was told at the end.
+    /// The code and reason of the close frame.
     closed: Option<(u16, String)>,
 }
 
@@ -377,7 +382,7 @@ impl Client {
         scope.spawn(move || program.work(&messages));
     }
 
-    /// Reads frames, and does not go on while the queue is full.
+    /// Reads frames, and pauses while the queue is full.
     fn read(&self, queue: &SyncSender<Vec<u8>>) {
         let (mut frames, mut message) = (Frames::of(&self.socket), Vec::new());
         while let Ok((first, payload)) = frames.try_next() {
@@ -401,7 +406,7 @@ impl Client {
         }
     }
 
-    /// Takes one message after the other.
+    /// Takes one message after another from the queue.
     fn work(&self, messages: &Receiver<Vec<u8>>) {
         for message in messages {
             self.change(|state| {
@@ -422,7 +427,7 @@ impl Client {
         (&self.socket).write_all(frames)
     }
 
-    /// Waits for this time, unless it hurries.
+    /// Sleeps for this time, unless the client hurries.
     fn nap(&self, time: Duration) {
         drop(self.changed.wait_timeout_while(self.state(), time, |state| !state.hurries).unwrap());
     }
@@ -430,7 +435,7 @@ impl Client {
     fn wait(&self, mut is_so: impl FnMut(&State) -> bool) {
         let (state, timeout) = self.changed.wait_timeout_while(self.state(), HANG, |state| !is_so(state)).unwrap();
         drop(state);
-        assert!(!timeout.timed_out(), "it never happens");
+        assert!(!timeout.timed_out(), "the state never changes as expected");
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -452,7 +457,7 @@ impl Client {
     }
 }
 
-/// Ends a client's threads, also when a check fails.
+/// A guard that ends a client's threads, also when a check fails.
 struct EndsOnDrop(Arc<Client>);
 
 impl Drop for EndsOnDrop {
