@@ -1,5 +1,5 @@
-// The relay as a page in Chromium sees it: two tabs joined by one pair code, and a tab with Node's `ws`. Takes the
-// relay's address, HOST:PORT; $CHROMIUM is the browser.
+// Checks of the relay with pages in Chromium: pairs of two tabs, and pairs of a tab and a client on Node's `ws`. Takes
+// the relay's address, HOST:PORT; $CHROMIUM is the browser.
 
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
@@ -7,7 +7,7 @@ import { once } from 'node:events';
 import { chromium } from 'playwright-core';
 import { LEFT, MIB, address, assert, check, connect, randomBytes, receives, sha256 } from './checks.mjs';
 
-// What a page is told when the other side has left.
+// The close event in a page after its peer has left.
 const PEER_LEFT = { code: 1000, reason: 'peer disconnected', wasClean: true };
 
 const server = createServer(await serve()).listen(0, '127.0.0.1');
@@ -16,7 +16,7 @@ const origin = `http://127.0.0.1:${server.address().port}`;
 const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM,
     args: [
-        '--no-sandbox', // it does not work as root, and the page is ours
+        '--no-sandbox', // the sandbox does not work as root, and the page is trusted
         '--disable-gpu',
         '--disable-quic',
         '--no-first-run',
@@ -27,7 +27,7 @@ const browser = await chromium.launch({
 });
 const context = await browser.newContext();
 
-await checkInTabs('a binary message arrives as it is', async (a, b) => {
+await checkInTabs('a binary message arrives unchanged', async (a, b) => {
     const bytes = [...Array(256).keys()];
     await a.call('send', bytes);
     assert.deepEqual(await b.call('receive'), bytes);
@@ -59,7 +59,7 @@ await checkInTabs('text is dropped', async (a, b) => {
     assert.deepEqual(await b.call('receive'), [1]);
 });
 
-await checkInTabs('a close is told to both sides', async (a, b) => {
+await checkInTabs('a close reaches both clients', async (a, b) => {
     await a.call('send', [1]);
     await a.page.evaluate(() => socket.close(4001, 'x'));
     assert.deepEqual(await a.ending(), { code: 4001, reason: '', wasClean: true });
@@ -67,18 +67,18 @@ await checkInTabs('a close is told to both sides', async (a, b) => {
     assert.deepEqual(await b.ending(), PEER_LEFT);
 });
 
-await checkInTabs('a close without a code is told to both sides', async (a, b) => {
+await checkInTabs('a close without a code reaches both clients', async (a, b) => {
     await a.page.evaluate(() => socket.close());
     assert.deepEqual(await a.ending(), { code: 1005, reason: '', wasClean: true });
     assert.deepEqual(await b.ending(), PEER_LEFT);
 });
 
-await checkInTabs('a tab that is closed departs', async (a, b) => {
+await checkInTabs('closing a tab closes the peer with 1000', async (a, b) => {
     await a.page.close();
     assert.deepEqual(await b.ending(), PEER_LEFT);
 });
 
-await checkInTabs('a tab that is reloaded departs, and can come back', async (a, b, url) => {
+await checkInTabs('reloading a tab closes the peer with 1000, and both can pair again', async (a, b, url) => {
     await a.page.reload();
     assert.deepEqual(await b.ending(), PEER_LEFT);
     await Promise.all([a.join(url), b.join(url)]);
@@ -86,7 +86,7 @@ await checkInTabs('a tab that is reloaded departs, and can come back', async (a,
     assert.deepEqual(await b.call('receive'), [1]);
 });
 
-await checkInTabs('a third tab is refused, without learning why', async (a, b, url) => {
+await checkInTabs('a third tab is refused, and does not see the status', async (a, b, url) => {
     const third = await openTab();
     assert.deepEqual(await third.join(url), { code: 1006, reason: '', wasClean: false });
     await third.page.close();
@@ -94,7 +94,7 @@ await checkInTabs('a third tab is refused, without learning why', async (a, b, u
     assert.deepEqual(await b.call('receive'), [1]);
 });
 
-await check('no pair code is refused', async () => {
+await check('a URL without a pair code is refused', async () => {
     const tab = await openTab();
     assert.deepEqual(await tab.join(`ws://${address}/`), { code: 1006, reason: '', wasClean: false });
     await tab.page.close();
@@ -110,7 +110,7 @@ await check('a tab and Node: messages of all sizes in both directions', async (u
     const tab = await openTab();
     const node = await connect(url);
     const large = randomBytes(10 * MIB);
-    node.socket.send(Buffer.of(1, 2, 3)); // before the tab is there
+    node.socket.send(Buffer.of(1, 2, 3)); // before the tab connects
     node.socket.send(large);
     await tab.join(url);
     assert.deepEqual(await tab.call('receive'), [1, 2, 3]);
@@ -138,7 +138,7 @@ await check('a tab and Node: Node closes', async (url) => {
 await browser.close();
 server.close();
 
-/// A check in two tabs that are joined.
+/// Runs a check with two tabs as a pair.
 async function checkInTabs(name, body) {
     await check(name, async (url) => {
         const [a, b] = [await openTab(), await openTab()];
@@ -149,7 +149,7 @@ async function checkInTabs(name, body) {
     });
 }
 
-/// A tab with our page, and what it can do.
+/// Opens a tab with the page, and returns functions to control it.
 async function openTab() {
     const page = await context.newPage();
     await page.goto(origin);
@@ -158,12 +158,12 @@ async function openTab() {
         page,
         call,
         join: (url, protocols) => call('join', url, protocols),
-        /// The close event, when it comes.
+        /// Waits for the close event.
         ending: () => page.evaluate(() => ending),
     };
 }
 
-/// Answers every request with our page.
+/// Returns a handler that answers every request with the page.
 async function serve() {
     const page = await readFile(new URL('page.html', import.meta.url));
     return (_, response) => response.setHeader('Content-Type', 'text/html; charset=utf-8').end(page);

@@ -1,4 +1,4 @@
-// What the scripts on Node share: running checks, and a client on `ws` that remembers what it has received.
+// Shared by the scripts on Node: running checks, and a client on `ws` that queues received messages.
 
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
@@ -18,7 +18,7 @@ export const address = process.argv[2];
 let checks = 0;
 let clients = [];
 
-/// Runs one check with a URL that no other has. It prints its line, and leaves no client behind.
+/// Runs one check with a URL of its own, prints its line, and ends its clients.
 export async function check(name, body) {
     checks += 1;
     const url = `ws://${address}/?pair=${SCRIPT}-${checks}`;
@@ -40,14 +40,14 @@ export async function check(name, body) {
     clients = [];
 }
 
-/// A client that the relay has accepted.
+/// Connects a client.
 export async function connect(url, protocols = [], options = {}) {
     const client = new Client(url, protocols, options);
     await client.opened;
     return client;
 }
 
-/// Two clients that are joined.
+/// Connects the two clients of a pair.
 export async function pair(url) {
     return [await connect(url), await connect(url)];
 }
@@ -62,7 +62,7 @@ class Client {
             this.socket.on('open', resolve);
             this.socket.on('error', reject);
         });
-        // The code and reason that it is told; a message that nobody has waited for stays to be seen.
+        // The code and reason of the close frame. Messages in the queue can still be read after it.
         this.closed = new Promise((resolve) => {
             this.socket.on('close', (code, reason) => {
                 resolve(`${code} ${reason}`);
@@ -79,7 +79,7 @@ class Client {
         clients.push(this);
     }
 
-    /// Sends a message, and waits until the system has it.
+    /// Sends a message, and waits until the kernel has it.
     send(data, options = {}) {
         return new Promise((resolve, reject) => {
             this.socket.send(data, options, (error) => (error ? reject(error) : resolve()));
@@ -94,7 +94,7 @@ class Client {
         return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
     }
 
-    /// Waits until the relay has answered a ping, and so has everything that was sent before.
+    /// Waits until the relay has answered a ping, which shows that it has everything sent before.
     async ping(data = '') {
         const pong = new Promise((resolve) => this.socket.once('pong', resolve));
         this.socket.ping(data);

@@ -1,6 +1,6 @@
-"""A client on Python's `websockets` for others to talk to: it sends back every message. Takes the URL of its pair.
+"""A client on Python's `websockets` that echoes every message. Takes the URL of its pair.
 
-Prints `open`, and at the end the code and reason of the close frame it got.
+Prints `open`, and at the end the code and reason of the close frame that it has received.
 """
 
 import asyncio

@@ -1,12 +1,12 @@
-// A client on Node's `ws` and one on Python's `websockets`, joined by the relay. Takes the relay's address, HOST:PORT;
-// $PYTHON is the interpreter for the other side, `echo.py`.
+// Checks of the relay with a pair of a client on Node's `ws` and one on Python's `websockets`. Takes the relay's
+// address, HOST:PORT; $PYTHON is the interpreter for the Python client, `echo.py`.
 
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { LEFT, MIB, assert, check, connect, randomBytes, receives } from './checks.mjs';
 
-await check('Python sends back all that Node sends', async (url) => {
+await check('Python echoes all messages of Node', async (url) => {
     const node = await connect(url);
     const python = await echo(url);
     for (let number = 0; number < 1000; number += 1) {
@@ -23,7 +23,7 @@ await check('Python sends back all that Node sends', async (url) => {
     assert.equal(await python.end, LEFT);
 });
 
-await check('Python comes first, and both stream at once', async (url) => {
+await check('Python connects first, and both stream at once', async (url) => {
     const python = await echo(url);
     const node = await connect(url);
     const large = [randomBytes(10 * MIB), randomBytes(10 * MIB), randomBytes(10 * MIB)];
@@ -35,7 +35,7 @@ await check('Python comes first, and both stream at once', async (url) => {
     assert.equal(await python.end, LEFT);
 });
 
-await check('a process that is killed departs', async (url) => {
+await check('killing a process closes the peer with 1000', async (url) => {
     const node = await connect(url);
     const python = await echo(url);
     await node.send(Buffer.from('before'));
@@ -44,7 +44,7 @@ await check('a process that is killed departs', async (url) => {
     assert.equal(await node.closed, LEFT);
 });
 
-/// Starts the Python client. `end` is what it says when its connection has ended.
+/// Starts the Python client. `end` resolves to the code and reason of its close frame.
 async function echo(url) {
     const script = fileURLToPath(new URL('echo.py', import.meta.url));
     const child = spawn(process.env.PYTHON, [script, url], { stdio: ['ignore', 'pipe', 'inherit'] });

@@ -1,9 +1,9 @@
-// The relay as Node's `ws` sees it: two of its clients joined by one pair code. Takes the relay's address, HOST:PORT.
+// Checks of the relay with clients on Node's `ws`. Takes the relay's address, HOST:PORT.
 
 import WebSocket from 'ws';
 import { LEFT, LOST, MIB, address, assert, check, connect, pair, randomBytes, receives } from './checks.mjs';
 
-await check('a binary message arrives as it is', async (url) => {
+await check('a binary message arrives unchanged', async (url) => {
     const [a, b] = await pair(url);
     const bytes = Buffer.from([...Array(256).keys()]);
     await a.send(bytes);
@@ -12,7 +12,7 @@ await check('a binary message arrives as it is', async (url) => {
     await receives(a, Buffer.of(0));
 });
 
-await check('an empty message is a message', async (url) => {
+await check('an empty message is forwarded', async (url) => {
     const [a, b] = await pair(url);
     await a.send(Buffer.of());
     await a.send(Buffer.from('next'));
@@ -39,7 +39,7 @@ await check('10 MiB in both directions at once', async (url) => {
     await Promise.all([a.send(fromA), b.send(fromB), receives(a, fromB), receives(b, fromA)]);
 });
 
-await check('a reader that pauses loses nothing, and hinders nothing that it sends', async (url) => {
+await check('a paused reader loses no message, and can send meanwhile', async (url) => {
     const [a, b] = await pair(url);
     const large = randomBytes(32 * MIB);
     a.socket.pause();
@@ -62,7 +62,7 @@ await check('text is dropped', async (url) => {
     await receives(b, 'binary');
 });
 
-await check('text that is not UTF-8 is a violation', async (url) => {
+await check('text that is not UTF-8 is closed with 1007', async (url) => {
     const [a, b] = await pair(url);
     await a.send(Buffer.of(0xff), { binary: false });
     assert.match(await a.closed, /^1007 /);
@@ -77,7 +77,7 @@ await check('a ping is answered by the relay and not forwarded', async (url) => 
     b.socket.on('ping', () => forwarded.push('ping'));
     b.socket.on('pong', () => forwarded.push('pong'));
     await a.ping('x'.repeat(125));
-    a.socket.pong('unasked');
+    a.socket.pong('unsolicited');
     await a.send(Buffer.from('after them'));
     await receives(b, 'after them');
     assert.deepEqual(forwarded, []);
@@ -104,7 +104,7 @@ await check('fragments arrive as one message', async (url) => {
     await receives(b, 'next');
 });
 
-await check('what is sent before the peer is there arrives later', async (url) => {
+await check('messages before pairing are held for the peer', async (url) => {
     const a = await connect(url);
     const large = randomBytes(10 * MIB);
     await a.send(Buffer.from('first'));
@@ -115,25 +115,25 @@ await check('what is sent before the peer is there arrives later', async (url) =
     await receives(b, large);
 });
 
-await check('a third client is refused', async (url) => {
+await check('a full pair is refused with 409', async (url) => {
     const [a, b] = await pair(url);
-    assert.equal(await refusal(url), '409 pair is full\n');
+    assert.equal(await rejection(url), '409 pair is full\n');
     await a.send(Buffer.from('undisturbed'));
     await receives(b, 'undisturbed');
 });
 
-await check('a code that is missing or invalid is refused', async () => {
+await check('a missing or invalid pair code is refused with 400', async () => {
     for (const query of ['', '?', '?pair=', '?pair', '?other=x', `?pair=${'x'.repeat(257)}`, '?pair=%FF']) {
-        assert.equal(await refusal(`ws://${address}/${query}`), '400 missing or invalid pair code\n', query);
+        assert.equal(await rejection(`ws://${address}/${query}`), '400 missing or invalid pair code\n', query);
     }
 });
 
-await check('another version of the protocol is refused', async (url) => {
-    // The newest draft before the standard, which this client still speaks.
-    assert.equal(await refusal(url, { protocolVersion: 8 }), '426 WebSocket version 13 required\n');
+await check('another version of the protocol is refused with 426', async (url) => {
+    // A draft of the protocol, which this library still supports.
+    assert.equal(await rejection(url, { protocolVersion: 8 }), '426 WebSocket version 13 required\n');
 });
 
-await check('a close is told to the peer after all messages', async (url) => {
+await check('a close reaches the peer after all messages', async (url) => {
     const [a, b] = await pair(url);
     for (let number = 0; number < 100; number += 1) {
         a.socket.send(Buffer.alloc(1000, number));
@@ -153,7 +153,7 @@ await check('a close without a code is answered without one', async (url) => {
     assert.equal(await b.closed, LEFT);
 });
 
-await check('a code is free again once a side has closed', async (url) => {
+await check('a pair code is free once one client has closed', async (url) => {
     const [a, b] = await pair(url);
     a.socket.close();
     await a.closed;
@@ -163,26 +163,26 @@ await check('a code is free again once a side has closed', async (url) => {
     assert.equal(await b.closed, LEFT);
 });
 
-await check('terminate() between messages is a departure', async (url) => {
+await check('terminate() between messages closes the peer with 1000', async (url) => {
     const [a, b] = await pair(url);
     await a.send(Buffer.from('before'));
-    a.socket.terminate(); // nothing is unread, so that the system ends the stream in order
+    a.socket.terminate(); // without unread data, the kernel sends a FIN instead of a reset
     await receives(b, 'before');
     assert.equal(await b.closed, LEFT);
 });
 
-await check('terminate() within a message is a loss', async (url) => {
+await check('terminate() within a message closes the peer with 1011', async (url) => {
     const [a, b] = await pair(url);
     await a.send(Buffer.from('half'), { fin: false });
     a.socket.terminate();
     assert.equal(await b.closed, LOST);
 });
 
-await check('a reset is a loss', async (url) => {
+await check('a reset closes the peer with 1011', async (url) => {
     const [a, b] = await pair(url);
     await a.send(Buffer.from('before'));
     await receives(b, 'before');
-    a.socket._socket.resetAndDestroy(); // what the public methods do is never a reset
+    a.socket._socket.resetAndDestroy(); // no public method sends a reset
     assert.equal(await b.closed, LOST);
 });
 
@@ -208,11 +208,11 @@ await check('compression is offered and not accepted', async (url) => {
     await receives(b, Buffer.alloc(100_000, 'compressible'));
 });
 
-/// The status and body that a client is refused with.
-function refusal(url, options = {}) {
+/// The status and body of the rejection.
+function rejection(url, options = {}) {
     return new Promise((resolve, reject) => {
         const socket = new WebSocket(url, options);
-        socket.on('open', () => reject(new Error('the relay has accepted it')));
+        socket.on('open', () => reject(new Error('the relay has admitted the client')));
         socket.on('error', reject);
         socket.on('unexpected-response', async (_, response) => {
             const body = await response.setEncoding('utf8').toArray();

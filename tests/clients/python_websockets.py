@@ -1,4 +1,4 @@
-"""The relay as Python's `websockets` sees it: two of its clients joined by one pair code.
+"""Checks of the relay with clients on Python's `websockets`.
 
 Takes the relay's address, HOST:PORT. Prints a line for each check.
 """
@@ -32,7 +32,7 @@ def check(function):
 
 
 @check
-async def a_binary_message_arrives_as_it_is(url):
+async def binary_message_arrives_unchanged(url):
     async with connect(url) as a, connect(url) as b:
         await a.send(bytes(range(256)))
         assert await b.recv() == bytes(range(256))
@@ -41,7 +41,7 @@ async def a_binary_message_arrives_as_it_is(url):
 
 
 @check
-async def an_empty_message_is_a_message(url):
+async def empty_message_is_forwarded(url):
     async with connect(url) as a, connect(url) as b:
         await a.send(b"")
         await a.send(b"next")
@@ -50,7 +50,7 @@ async def an_empty_message_is_a_message(url):
 
 
 @check
-async def a_thousand_messages_keep_their_order_in_both_directions(url):
+async def thousand_messages_keep_their_order_in_both_directions(url):
     async def send(client):
         for number in range(1000):
             await client.send(struct.pack(">I", number) + bytes(number))
@@ -83,15 +83,15 @@ async def text_is_dropped(url):
 
 
 @check
-async def text_that_is_not_utf8_is_a_violation(url):
+async def text_that_is_not_utf8_is_closed_with_1007(url):
     async with connect(url) as a, connect(url) as b:
         await a.send(b"\xff", text=True)
-        assert (await farewell(a))[0] == 1007
-        assert await farewell(b) == LOST
+        assert (await close_frame(a))[0] == 1007
+        assert await close_frame(b) == LOST
 
 
 @check
-async def a_ping_is_answered_by_the_relay(url):
+async def ping_is_answered_by_the_relay(url):
     async with connect(url) as a:
         await (await a.ping(b"alone"))
         async with connect(url) as b:
@@ -102,7 +102,7 @@ async def a_ping_is_answered_by_the_relay(url):
 
 
 @check
-async def a_ping_between_fragments_is_answered(url):
+async def ping_between_fragments_is_answered(url):
     async def fragments(client):
         yield b"one "
         await (await client.ping(b"within"))
@@ -124,7 +124,7 @@ async def fragments_arrive_as_one_message(url):
 
 
 @check
-async def what_is_sent_before_the_peer_is_there_arrives_later(url):
+async def messages_before_pairing_are_held_for_the_peer(url):
     large = os.urandom(10 * MIB)
     async with connect(url) as a:
         await a.send(b"first")
@@ -137,22 +137,22 @@ async def what_is_sent_before_the_peer_is_there_arrives_later(url):
 
 
 @check
-async def a_third_client_is_refused(url):
+async def full_pair_is_refused_with_409(url):
     async with connect(url) as a, connect(url) as b:
-        assert await refusal(url) == (409, b"pair is full\n")
+        assert await rejection(url) == (409, b"pair is full\n")
         await a.send(b"undisturbed")
         assert await b.recv() == b"undisturbed"
 
 
 @check
-async def a_code_that_is_missing_or_invalid_is_refused(url):
+async def missing_or_invalid_pair_code_is_refused_with_400(url):
     base = url.partition("?")[0]
     for query in ["", "?", "?pair=", "?pair", "?other=x", "?pair=" + "x" * 257, "?pair=%FF"]:
-        assert await refusal(base + query) == (400, b"missing or invalid pair code\n"), query
+        assert await rejection(base + query) == (400, b"missing or invalid pair code\n"), query
 
 
 @check
-async def a_code_is_the_same_however_it_is_written(url):
+async def pair_code_is_the_same_in_every_encoding(url):
     base, _, query = url.partition("?")
     async with connect(f"{base}any/path?x=1&{query}%20%C3%A9&pair=second") as a, connect(f"{url}+%c3%a9") as b:
         await a.send(b"joined")
@@ -160,7 +160,7 @@ async def a_code_is_the_same_however_it_is_written(url):
 
 
 @check
-async def a_close_is_told_to_the_peer_after_all_messages(url):
+async def close_reaches_the_peer_after_all_messages(url):
     async with connect(url) as a, connect(url) as b:
         for number in range(100):
             await a.send(bytes([number]) * 1000)
@@ -168,42 +168,42 @@ async def a_close_is_told_to_the_peer_after_all_messages(url):
         assert (a.protocol.close_rcvd.code, a.protocol.close_rcvd_then_sent) == (4001, False)
         for number in range(100):
             assert await b.recv() == bytes([number]) * 1000
-        assert await farewell(b) == LEFT
+        assert await close_frame(b) == LEFT
 
 
 @check
-async def a_code_is_free_again_once_a_side_has_closed(url):
+async def pair_code_is_free_once_one_client_has_closed(url):
     async with connect(url) as a, connect(url) as b:
         await a.close()
         async with connect(url) as c, connect(url) as d:
             await d.send(b"to c")
             assert await c.recv() == b"to c"
-            assert await farewell(b) == LEFT
+            assert await close_frame(b) == LEFT
 
 
 @check
-async def a_reset_is_a_loss(url):
+async def reset_closes_the_peer_with_1011(url):
     async with connect(url) as a, connect(url) as b:
         await a.send(b"before")
         assert await b.recv() == b"before"
-        # With this, closing the socket sends a reset instead of the end of the stream.
+        # With a linger of zero, closing the socket sends a reset instead of the end of the stream.
         linger = struct.pack("ii", 1, 0)
         a.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         a.transport.abort()
-        assert await farewell(b) == LOST
+        assert await close_frame(b) == LOST
 
 
 @check
-async def an_end_of_stream_between_messages_is_a_departure(url):
+async def end_of_stream_between_messages_closes_the_peer_with_1000(url):
     async with connect(url) as a, connect(url) as b:
         await a.send(b"before")
-        a.transport.abort()  # nothing is unread, so that the system ends the stream in order
+        a.transport.abort()  # without unread data, the kernel sends a FIN instead of a reset
         assert await b.recv() == b"before"
-        assert await farewell(b) == LEFT
+        assert await close_frame(b) == LEFT
 
 
 @check
-async def an_end_of_stream_within_a_message_is_a_loss(url):
+async def end_of_stream_within_a_message_closes_the_peer_with_1011(url):
     async def fragments(client):
         yield b"one"
         await (await client.ping())  # the relay has it
@@ -215,11 +215,11 @@ async def an_end_of_stream_within_a_message_is_a_loss(url):
             await a.send(fragments(a))
         except ConnectionClosed:
             pass
-        assert await farewell(b) == LOST
+        assert await close_frame(b) == LOST
 
 
 @check
-async def the_first_subprotocol_is_echoed_and_no_extension_accepted(url):
+async def first_subprotocol_is_echoed_and_no_extension_accepted(url):
     async with connect(url, subprotocols=["first", "second"]) as a, connect(url) as b:
         assert "permessage-deflate" in a.request.headers["Sec-WebSocket-Extensions"]
         assert "Sec-WebSocket-Extensions" not in a.response.headers
@@ -227,8 +227,8 @@ async def the_first_subprotocol_is_echoed_and_no_extension_accepted(url):
         assert b.subprotocol is None
 
 
-async def farewell(client):
-    """The code and reason of the close frame that comes next."""
+async def close_frame(client):
+    """Returns the code and reason of the close frame that must come next."""
     try:
         message = await client.recv()
     except ConnectionClosed as closed:
@@ -237,11 +237,11 @@ async def farewell(client):
     raise AssertionError(f"a message of {len(message)} bytes instead of a close frame")
 
 
-async def refusal(url):
-    """The status and body that a client is refused with."""
+async def rejection(url):
+    """Returns the status and body of the rejection."""
     try:
         async with connect(url):
-            raise AssertionError("the relay has accepted it")
+            raise AssertionError("the relay has admitted the client")
     except InvalidStatus as refused:
         return refused.response.status_code, refused.response.body
 

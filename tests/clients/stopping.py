@@ -1,4 +1,4 @@
-"""What clients are told when the relay stops. Takes the relay's address; ends when the relay has stopped."""
+"""Checks the close frames of a relay that stops. Takes the relay's address; ends when the relay has stopped."""
 
 import asyncio
 import sys
@@ -14,16 +14,16 @@ async def main(address):
         paired = f"ws://{address}/?pair=stopping"
         async with connect(paired) as a, connect(paired) as b, connect(f"ws://{address}/?pair=alone") as c:
             failed = 0
-            for name, client in [("the first side", a), ("the second side", b), ("a client that waits", c)]:
-                told = await farewell(client)
-                good = told == (1001, "relay stopping")
+            for name, client in [("first client", a), ("second client", b), ("waiting client", c)]:
+                close = await close_frame(client)
+                good = close == (1001, "relay stopping")
                 failed += not good
-                line = f"stopping.py: {name} is told that the relay stops"
-                print(f"ok   {line}" if good else f"FAIL {line}: {told}", flush=True)
+                line = f"stopping.py: {name} is closed with 1001"
+                print(f"ok   {line}" if good else f"FAIL {line}: {close}", flush=True)
     return 1 if failed else 0
 
 
-async def farewell(client):
+async def close_frame(client):
     try:
         return await client.recv()
     except ConnectionClosed as closed:
