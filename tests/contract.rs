@@ -12,7 +12,7 @@ use async_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use futures_lite::FutureExt;
 use futures_lite::future::zip;
 use rustix::process::Signal;
-use support::{Relay, pattern, run};
+use support::{Client, Relay, pattern, run};
 
 #[test]
 fn clients_with_the_same_code_exchange_messages_in_order() {
@@ -312,16 +312,7 @@ fn drain_timeout_closes_pairs_and_does_not_wait_for_a_stalled_reader() {
     run(async {
         let (mut a, mut b) = relay.pair("x").await;
         let (mut sender, _stalled) = relay.pair("y").await;
-        let full = async {
-            loop {
-                sender.send(vec![0; 1 << 20]).await;
-            }
-        };
-        let _ = full
-            .or(async {
-                smol::Timer::after(Duration::from_millis(500)).await;
-            })
-            .await;
+        fill(&mut sender).await;
         let begin = Instant::now();
         relay.signal(Signal::TERM);
         for client in [&mut a, &mut b] {
@@ -334,18 +325,35 @@ fn drain_timeout_closes_pairs_and_does_not_wait_for_a_stalled_reader() {
     });
 }
 
+/// Sends to a peer that does not read, until all buffers are full.
+async fn fill(sender: &mut Client) {
+    let send = async {
+        loop {
+            sender.send(vec![0; 1 << 20]).await;
+        }
+    };
+    let timeout = async {
+        smol::Timer::after(Duration::from_millis(500)).await;
+    };
+    send.or(timeout).await;
+}
+
 #[test]
-fn second_signal_exits_at_once_with_130() {
-    let mut relay = Relay::start(&["--drain-timeout", "10m"]);
-    run(async {
-        let _pair = relay.pair("y").await;
-        let alone = relay.connect("x").await;
-        relay.signal(Signal::TERM);
-        // The close frame shows that the first signal was handled. (Two pending signals may be merged into one.)
-        alone.socket.get_ref().peek(&mut [0]).await.unwrap();
-        relay.signal(Signal::INT);
-        assert_eq!(relay.wait().code(), Some(130));
-    });
+fn second_signal_exits_at_once_with_128_plus_its_number() {
+    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)] {
+        // A graceful stop would wait for the stalled pair, and exit with 0.
+        let mut relay = Relay::start(&["--drain-timeout", "10m"]);
+        run(async {
+            let (mut sender, _stalled) = relay.pair("y").await;
+            fill(&mut sender).await;
+            let alone = relay.connect("x").await;
+            relay.signal(first);
+            // The close frame shows that the first signal was handled. (Two pending signals may be merged into one.)
+            alone.socket.get_ref().peek(&mut [0]).await.unwrap();
+            relay.signal(second);
+            assert_eq!(relay.wait().code(), Some(128 + second.as_raw()), "{first:?}, then {second:?}");
+        });
+    }
 }
 
 #[test]

@@ -239,19 +239,3 @@ fn stalled_reader_that_reads_on_is_closed_with_1001() {
     drop((sender, reader));
     assert_eq!(relay.wait().code(), Some(0));
 }
-
-#[test]
-fn second_signal_stops_the_relay_at_once() {
-    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)] {
-        // A graceful stop would wait for the pair.
-        let mut relay = Relay::start(&["--drain-timeout", "10m"]);
-        let stalled = stall(&relay);
-        relay.signal(first);
-        // Two pending signals may be merged into one.
-        eventually("the relay no longer listens", || TcpStream::connect(relay.address).is_err());
-        relay.signal(second);
-        // A graceful stop would exit with 0.
-        assert_eq!(relay.wait().code(), Some(128 + second.as_raw()), "{first:?}, then {second:?}");
-        drop(stalled);
-    }
-}
