@@ -395,8 +395,12 @@ fn pair_is_probed_for_one_third_client_at_a_time() {
 #[test]
 fn probe_timeout_of_zero_refuses_third_clients_without_a_probe() {
     let relay = Relay::start(&["--probe-timeout", "0"]);
-    let (_a, _b) = pair(&relay);
+    let (mut a, mut b) = pair(&relay);
     assert_eq!(status_of_third(&relay), "409");
+    for client in [&mut a, &mut b] {
+        client.set_nonblocking(true).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "the pair was probed");
+    }
 }
 
 #[test]
