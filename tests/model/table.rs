@@ -73,7 +73,7 @@ pub fn run(operations: impl IntoIterator<Item = Operation>) {
 
 /// Runs every sequence of `length` operations in a small world, and returns their number.
 ///
-/// A small world has two codes, up to four connections, and a table with this capacity. All processors share the work.
+/// A small world has two codes, up to four connections, and a table with this limits. All processors share the work.
 /// Sequences that cannot make a difference are left out:
 ///
 /// - operations of departed connections, other than departing again;
@@ -155,7 +155,7 @@ struct Side {
 
 struct World {
     table: PairTable<Handle>,
-    capacity: TableLimits,
+    limits: TableLimits,
     now: Instant,
     seats: Vec<Seat>,
     sides: Vec<Side>,
