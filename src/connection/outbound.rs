@@ -13,7 +13,7 @@ use crate::connection::in_flight::InFlight;
 use crate::connection::keepalive::KeepaliveConfig;
 use crate::pairing::link::{CloseCause, Incoming, Next};
 use crate::runtime::transport::{Transport, ends_stream, is_out_of_memory};
-use crate::websocket::reframer::CONTROL_PAYLOAD;
+use crate::websocket::header::{CLOSE, CONTROL_PAYLOAD, FIN, PING, PONG};
 
 /// The most bytes of pongs and pings that wait for a client that does not read.
 ///
@@ -23,10 +23,6 @@ pub(super) const CONTROL_BACKLOG: usize = SIZES[0] - HEADROOM - MARK - (2 + CONT
 
 /// The size of a mark: a ping with a number, in bytes.
 const MARK: usize = 3;
-
-const FIN_CLOSE: u8 = 0x88;
-const FIN_PING: u8 = 0x89;
-const FIN_PONG: u8 = 0x8A;
 
 /// The direction from the peer to a client.
 pub(crate) struct Outbound {
@@ -100,14 +96,14 @@ impl Outbound {
         {
             control.clear();
         }
-        self.queue(FIN_PONG, &[data]);
+        self.queue(PONG, &[data]);
     }
 
     /// Queues a ping. False if there is no room for it.
     pub(crate) fn ping(&mut self, data: &[u8]) -> bool {
         let has_room = !self.is_closing() && self.has_room(data.len());
         if has_room {
-            self.queue(FIN_PING, &[data]);
+            self.queue(PING, &[data]);
         }
         has_room
     }
@@ -159,7 +155,7 @@ impl Outbound {
             && self.has_room(1)
             && let Some(number) = self.in_flight.mark_at_rest()
         {
-            self.queue(FIN_PING, &[&[number]]);
+            self.queue(PING, &[&[number]]);
         }
     }
 
@@ -175,11 +171,11 @@ impl Outbound {
     pub(crate) fn close(&mut self, code: Option<u16>, reason: &str) {
         if self.incoming.take().is_some() {
             if let Some(number) = self.in_flight.mark_at_rest() {
-                self.queue(FIN_PING, &[&[number]]);
+                self.queue(PING, &[&[number]]);
             }
             self.status_code = code;
             let code = code.map(u16::to_be_bytes);
-            self.queue(FIN_CLOSE, &[code.as_ref().map_or(&[], |code| code), reason.as_bytes()]);
+            self.queue(CLOSE, &[code.as_ref().map_or(&[], |code| code), reason.as_bytes()]);
         }
     }
 
@@ -266,7 +262,7 @@ impl Outbound {
             if !self.is_closing()
                 && let Some(number) = self.in_flight.mark_in_burst()
             {
-                self.queue(FIN_PING, &[&[number]]);
+                self.queue(PING, &[&[number]]);
                 continue;
             }
             let Some(incoming) = &mut self.incoming else { return Ok(()) };
@@ -336,11 +332,11 @@ impl Outbound {
     }
 
     /// Queues a control frame with a payload of at most 125 bytes (the relay's own reasons are short).
-    fn queue(&mut self, first: u8, payload: &[&[u8]]) {
+    fn queue(&mut self, opcode: u8, payload: &[&[u8]]) {
         let length: usize = payload.iter().map(|part| part.len()).sum();
         debug_assert!(length <= CONTROL_PAYLOAD);
         let control = self.control.get_or_insert_with(|| self.pool.take(0));
-        control.append_output(&[first, length as u8]);
+        control.append_output(&[FIN | opcode, length as u8]);
         payload.iter().for_each(|part| control.append_output(part));
     }
 }

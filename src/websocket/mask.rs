@@ -1,18 +1,22 @@
-//! Takes the mask off a payload while it moves to its place (RFC 6455, section 5.3).
+//! Unmasks a payload while it moves to its place (RFC 6455, section 5.3).
+//!
+//! The code is written in lanes of a fixed size, which the compiler vectorises.
 
-/// Moves all but the first `shift` bytes of the window to its front, and takes off their mask on the way. The first byte of
-/// `key` belongs to the first of them. What they leave behind may be anything.
+/// Moves all but the first `shift` bytes of the window to its front, and unmasks them on the way.
 ///
-/// A lane is loaded before any byte of it is overwritten, and since bytes only move towards the front, a store never
-/// reaches a lane that is still to be loaded.
+/// The first byte of `key` belongs to the first of these bytes. Bytes between the new end of the payload and its old start may
+/// have any value afterwards.
+///
+/// A lane is loaded before any byte of it is overwritten. Since bytes only move towards the front, a store never reaches a lane
+/// that is still to be loaded.
 ///
 /// # Panics
 ///
 /// If the window is shorter than `shift`.
-#[inline(always)] // short payloads are no longer than a call
+#[inline(always)] // a call would take as long as a short payload
 pub(crate) fn unmask(window: &mut [u8], shift: usize, key: [u8; 4]) {
     let length = window.len() - shift;
-    // Two lanes are enough for a short payload.
+    // Two overlapping lanes cover a short payload.
     match length {
         33..=64 => unmask_ends::<32>(window, shift, key),
         65..=128 => unmask_ends::<64>(window, shift, key),
@@ -24,8 +28,8 @@ pub(crate) fn unmask(window: &mut [u8], shift: usize, key: [u8; 4]) {
     }
 }
 
-/// Does it for all but the first `shift` bytes of the window, which are one lane to two: the first and the last, which may
-/// overlap, and are loaded before anything is stored.
+/// [Unmasks](unmask) a payload of one to two lanes. The first and the last lane may overlap, so both are loaded before the first
+/// store.
 #[inline]
 fn unmask_ends<const LANE: usize>(window: &mut [u8], shift: usize, key: [u8; 4]) {
     let key = u32::from_le_bytes(key);
@@ -40,8 +44,8 @@ fn unmask_ends<const LANE: usize>(window: &mut [u8], shift: usize, key: [u8; 4])
     window[last..last + LANE].copy_from_slice(&last_lane);
 }
 
-/// Does it for all but the first `shift` bytes of the window, in lanes. The last lane ends where the window does and
-/// overlaps the one before it, so that no single bytes are left over; it is loaded before anything is stored.
+/// [Unmasks](unmask) a payload of any number of lanes. The last lane ends with the window and overlaps the lane before it, so
+/// that no single bytes remain. It is loaded before the first store.
 #[inline(never)]
 fn unmask_lanes(window: &mut [u8], shift: usize, key: [u8; 4]) {
     const LANE: usize = 64; // four vector registers
@@ -72,9 +76,9 @@ fn unmasked<const LANE: usize>(mut lane: [u8; LANE], key: u32) -> [u8; LANE] {
 mod tests {
     use super::*;
 
-    /// Every length that the lanes cut in another way, for every distance up to beyond the longest lane.
+    /// For every length that the lanes divide differently, and every distance up to beyond the longest lane.
     #[test]
-    fn moves_and_unmasks_as_one_byte_at_a_time_does() {
+    fn lanes_move_and_unmask_like_single_bytes() {
         let key = [0x12, 0x34, 0x56, 0x78];
         for length in 0..200 {
             for distance in 0..80 {
@@ -86,7 +90,7 @@ mod tests {
                 }
                 let mut bytes = before;
                 unmask(&mut bytes[to..from + length], distance, key);
-                // What lies between the two is left over, and may be anything.
+                // Bytes between the two may have any value.
                 assert_eq!(bytes[..to + length], expected[..to + length], "{length} bytes by {distance}");
                 assert_eq!(bytes[from + length..], expected[from + length..], "{length} bytes by {distance}");
             }

@@ -1,7 +1,7 @@
-//! A server frame in the place of a client's: another header, and the payload without its mask.
+//! Rewrites a client frame to a server frame in place: another header, and the payload without its mask.
 
+use super::mask::unmask;
 use crate::buffers::buffer::Buffer;
-use crate::websocket::mask::unmask;
 
 /// Appends one server frame to the output: a header, and the `length` bytes at `start` without their mask.
 pub(super) fn forward(buffer: &mut Buffer, start: usize, length: usize, first: u8, key: [u8; 4]) {
@@ -18,21 +18,21 @@ pub(super) fn forward(buffer: &mut Buffer, start: usize, length: usize, first: u
     }
 }
 
-/// The header is of a fixed size, as copying two bytes is no work, but calling a function for it is.
+/// Does so for a header of a fixed size: copying two bytes is cheap, but not calling `memcpy` for them.
 fn forward_with<const SIZE: usize>(header: [u8; SIZE], buffer: &mut Buffer, start: usize, length: usize, key: [u8; 4]) {
-    // With nothing before it, the frame stays where it is and only its header moves.
+    // Without earlier output, the frame stays in its place and only its header moves.
     if buffer.output.is_empty() {
         buffer.output = start - SIZE..start - SIZE;
     }
     let to = buffer.output.end;
     debug_assert!(to + SIZE <= start, "the header must not run over the payload");
     let is_moved = move_frame(&mut buffer.bytes, to, header, start, length, key);
-    debug_assert!(is_moved, "the payload is all there");
+    debug_assert!(is_moved, "the payload is within the buffer");
     buffer.output.end = to + SIZE + length;
 }
 
-/// Writes a header at `to`, and behind it the payload that begins at `start`, without its mask. False, and nothing else, if
-/// the payload is not all there.
+/// Writes a header at `to`, and behind it the payload that begins at `start`, without its mask. Returns false and changes
+/// nothing if `bytes` end before the payload does.
 #[inline(always)] // so that short frames are moved in registers
 pub(super) fn move_frame<const SIZE: usize>(
     bytes: &mut [u8],

@@ -1,22 +1,23 @@
-//! UTF-8 checked piece by piece, as text arrives. The check itself is the standard library's; what is added is the
-//! memory of a character that was cut at the end of a piece.
+//! Incremental UTF-8 validation, piece by piece as text arrives.
+//!
+//! The standard library validates each piece. This file adds the memory of a character that is cut at the end of a piece.
 
 use std::str::from_utf8;
 
-/// Bytes that no continuation could turn into UTF-8.
+/// The error for bytes that no continuation could turn into UTF-8.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct InvalidUtf8;
 
-/// A text so far. Valid as a whole once [`finish`](Self::finish) says so.
+/// The state of a text so far. [`finish`](Self::finish) tells whether it is valid as a whole.
 #[derive(Default)]
 pub(crate) struct Utf8 {
-    /// The beginning of a character whose end has not come yet: `cut[..length]`, at most three bytes between calls.
+    /// The beginning of a character that is incomplete: `cut[..length]`, at most three bytes between calls.
     cut: [u8; 4],
     length: usize,
 }
 
 impl Utf8 {
-    /// Takes the next piece, and fails as soon as the text can no longer become valid.
+    /// Validates the next piece. Fails as soon as the text can no longer become valid.
     pub(crate) fn push(&mut self, mut piece: &[u8]) -> Result<(), InvalidUtf8> {
         while let (1.., Some((&byte, rest))) = (self.length, piece.split_first()) {
             self.cut[self.length] = byte;
@@ -38,7 +39,7 @@ impl Utf8 {
         Ok(())
     }
 
-    /// Ends the text, and makes ready for another: a character still incomplete is an error.
+    /// Ends the text, and begins another one. An incomplete character is an error.
     pub(crate) fn finish(&mut self) -> Result<(), InvalidUtf8> {
         if std::mem::take(&mut self.length) == 0 { Ok(()) } else { Err(InvalidUtf8) }
     }
@@ -55,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn every_split_in_three_gives_the_verdict_on_the_whole() {
+    fn every_split_in_three_gives_the_same_verdict_as_the_whole() {
         let texts: [&[u8]; 9] = [
             "aé€🐋z".as_bytes(),
             b"",
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_bytes_are_refused_before_the_text_ends() {
+    fn invalid_bytes_are_an_error_before_the_text_ends() {
         assert_eq!(Utf8::default().push(b"\xF5"), Err(InvalidUtf8));
         let mut cut = Utf8::default();
         assert_eq!(cut.push(b"\xE2\x82"), Ok(()));
