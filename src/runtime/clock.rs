@@ -1,4 +1,4 @@
-//! Time, so that the same code runs by the system's and in a simulation.
+//! The clock, so that the same code runs in real time and in the simulation.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -7,19 +7,19 @@ use std::time::Instant;
 
 use crate::runtime::timer::Timer;
 
-/// Time, and a way to wait for it.
+/// A source of time, and of timers.
 pub(crate) trait Clock: Debug + Send + Sync {
-    /// The time.
+    /// The current time.
     fn now(&self) -> Instant;
 
     /// Ready at `deadline` or a little later.
     fn sleep_until(&self, deadline: Instant) -> Sleep;
 }
 
-/// A wait for a time.
+/// A wait until a deadline.
 pub(crate) type Sleep = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
-/// The system's time.
+/// The system's monotonic clock.
 #[derive(Debug)]
 pub(crate) struct SystemClock;
 

@@ -1,14 +1,15 @@
-//! Runs the tasks of a worker: first come, first served, but the first one that a task wakes runs next.
+//! The executor of a worker: FIFO queues with a LIFO slot.
 //!
-//! That is what a relay wants: a batch that was just read is written while it is still in the cache. With a queue alone,
-//! fifty connections that are readable at once would all read before the first of their peers writes. It is a matter of
-//! [a few](CHAIN) tasks: whom the last of them wakes has to queue, so that no two can keep the others from running.
+//! **LIFO slot.** The first task woken by the running task runs next. So a batch that was just read is written while it
+//! is still in the cache. With a queue alone, fifty connections that are readable at once would all read before the
+//! first of their peers writes. A chain of such tasks has a [bound](CHAIN): the task woken by the last of them queues,
+//! so that no two tasks can keep the others from running.
 //!
-//! Two scheduling classes, each first in, first out:
+//! **Two scheduling classes**, each a FIFO queue:
 //!
 //! 1. Tasks woken by an event (a socket, a timer, a peer). All of them run once in each turn.
-//! 2. Busy tasks, which woke themselves while they ran, because they have more to do. Only [a few](BUSY) run in each
-//!    turn, but one at least. So a thousand clients with much to say delay a short message by a few steps, and not by a
+//! 2. Busy tasks, which woke themselves while they ran, because they have more to do. Only a [few](BUSY) run in each
+//!    turn, but one at least. So a thousand busy connections delay a short message by a few steps and not by a
 //!    thousand.
 
 use std::cell::{Cell, RefCell};
@@ -16,37 +17,42 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use async_task::{Builder, ScheduleInfo, WithInfo};
 use slab::Slab;
 
-/// Runs tasks beside each other.
+use super::sync::{lock, with_lock};
+
+/// Spawns and wakes tasks.
 pub(crate) trait Spawn {
-    /// Runs this one, too, until it ends or all are dropped.
+    /// Spawns a task, which runs until it ends or the executor is dropped.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
 
-    /// Wakes those of this share, when all are divided into so many shares: something has changed that concerns them.
+    /// Wakes the tasks of one share, if all tasks are divided into `shares`.
     fn wake(&self, share: usize, shares: usize);
 
-    /// Counts the turns: a task that has much to do does one step of it in each.
+    /// The counter of turns. A busy task takes one step in each.
     fn turn(&self) -> Rc<Cell<u32>>;
 }
 
-/// A task that is ready. It knows which it is.
+/// A task that is ready, with its key in the slab.
 type Runnable = async_task::Runnable<usize>;
 type Task = async_task::Task<(), usize>;
 
-/// How many tasks run right behind one from the queue, each woken by the one before it: whoever has waited for room, who
-/// then reads on, and who writes what was read.
+/// The most tasks that run through the LIFO slot behind one task from a queue.
+///
+/// Two are enough for a relayed stream: a connection with room again wakes its peer, which reads on, and that wakes the
+/// connection that writes the batch.
 const CHAIN: usize = 2;
 
-/// How many busy tasks run in a turn, before the sockets are looked at again. A step takes 0.1 ms, so an event waits for
-/// about a millisecond. Fewer would cost streams more system calls.
+/// The most busy tasks that run in a turn, before the reactor looks at the sockets again.
+///
+/// A step takes 0.1 ms, so an event waits for about a millisecond. Fewer would cost streams more system calls.
 const BUSY: usize = 8;
 
-/// The tasks of a thread. They end with it.
+/// The tasks of a thread. They end with the executor.
 #[derive(Debug, Default)]
 pub(crate) struct Executor {
     queue: Arc<Queue>,
@@ -54,72 +60,74 @@ pub(crate) struct Executor {
     turn: Rc<Cell<u32>>,
 }
 
-/// Those that are ready. Any thread may wake one.
+/// The run queue. Any thread may wake a task.
 #[derive(Debug, Default)]
-struct Queue(Mutex<State>);
+struct Queue(Mutex<Classes>);
 
+/// The ready tasks of both scheduling classes.
 #[derive(Debug, Default)]
-struct State {
-    /// Woken by an event.
+struct Classes {
+    /// Tasks woken by an event.
     ready: VecDeque<Runnable>,
-    /// Woken by themselves.
+    /// Tasks that woke themselves.
     busy: VecDeque<Runnable>,
-    /// The thread, if it waits for a task to be ready.
+    /// The waker of the executor's thread, while no task is ready.
     sleeper: Option<Waker>,
 }
 
 thread_local! {
-    /// The queue whose task is running, and may say what runs next.
+    /// The queue of the running task, which may fill the LIFO slot.
     static RUNNING: Cell<*const Queue> = const { Cell::new(std::ptr::null()) };
-    /// What runs next.
+    /// The LIFO slot: the task that runs next.
     static NEXT: Cell<Option<Runnable>> = const { Cell::new(None) };
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn push(&self, runnable: Runnable, info: ScheduleInfo) {
         let mut runnable = Some(runnable);
         if !info.woken_while_running && RUNNING.get() == std::ptr::from_ref(self) {
             NEXT.set(NEXT.take().or_else(|| runnable.take()));
         }
         if let Some(runnable) = runnable {
-            let mut state = self.lock();
-            state.class(info.woken_while_running).push_back(runnable);
-            if let Some(sleeper) = state.sleeper.take() {
-                drop(state);
+            let sleeper = with_lock(&self.0, |classes| {
+                classes.class(info.woken_while_running).push_back(runnable);
+                classes.sleeper.take()
+            });
+            if let Some(sleeper) = sleeper {
                 sleeper.wake();
             }
         }
     }
 
-    /// How many tasks of each class are ready, busy ones last. If there are none, the waker is woken when there is one.
+    /// The number of ready tasks of each class, busy ones last.
+    ///
+    /// If there are none, the waker is woken when there is one.
     fn len(&self, waker: &Waker) -> [usize; 2] {
-        let mut state = self.lock();
-        let len = [state.ready.len(), state.busy.len()];
-        if len == [0, 0] {
-            state.sleeper = Some(waker.clone());
-        }
+        let (len, _previous) = with_lock(&self.0, |classes| {
+            let len = [classes.ready.len(), classes.busy.len()];
+            let is_empty = len == [0, 0];
+            (len, if is_empty { classes.sleeper.replace(waker.clone()) } else { None })
+        });
         len
     }
 
     /// The task of a class that has waited longest.
     fn pop(&self, busy: bool) -> Option<Runnable> {
-        self.lock().class(busy).pop_front()
+        lock(&self.0).class(busy).pop_front()
     }
 }
 
-impl State {
+impl Classes {
     fn class(&mut self, busy: bool) -> &mut VecDeque<Runnable> {
         if busy { &mut self.busy } else { &mut self.ready }
     }
 }
 
 impl Executor {
-    /// Runs the tasks until this future is ready. Each turn runs the tasks that an event has woken, once each, then a few
-    /// busy ones; then the sockets are looked at again.
+    /// Runs the tasks until this future is ready.
+    ///
+    /// Each turn runs the tasks that an event has woken, once each, and then a few busy ones. Then the reactor looks at
+    /// the sockets again.
     pub(crate) async fn run(&self, until: impl Future<Output = ()>) {
         let mut until = pin!(until);
         poll_fn(|cx| {
@@ -127,7 +135,7 @@ impl Executor {
                 return Poll::Ready(());
             }
             self.turn.set(self.turn.get().wrapping_add(1));
-            // Whatever is queued from here on has to wait for the next turn.
+            // Tasks that are queued from here on wait for the next turn.
             let [ready, busy] = self.queue.len(cx.waker());
             self.run_class(false, ready);
             self.run_class(true, busy.min(BUSY));
@@ -139,7 +147,7 @@ impl Executor {
         .await;
     }
 
-    /// Runs so many tasks of a class, and behind each the tasks that it wakes.
+    /// Runs `count` tasks of a class, and behind each the tasks in the LIFO slot.
     fn run_class(&self, busy: bool, count: usize) {
         for _ in 0..count {
             let Some(first) = self.queue.pop(busy) else { break };
@@ -151,17 +159,17 @@ impl Executor {
             }
             RUNNING.set(std::ptr::null());
             if let Some(next) = NEXT.take() {
-                self.queue.lock().ready.push_back(next);
+                lock(&self.queue.0).ready.push_back(next);
             }
         }
     }
 
     fn run_task(&self, runnable: Runnable) {
-        let which = *runnable.metadata();
+        let key = *runnable.metadata();
         runnable.run();
         let mut tasks = self.tasks.borrow_mut();
-        if tasks.get(which).is_some_and(|(task, _)| task.is_finished()) {
-            drop(tasks.remove(which));
+        if tasks.get(key).is_some_and(|(task, _)| task.is_finished()) {
+            drop(tasks.remove(key));
         }
     }
 }
@@ -172,8 +180,8 @@ impl Spawn for Executor {
         let entry = tasks.vacant_entry();
         let queue = Arc::clone(&self.queue);
         let schedule = WithInfo(move |runnable, info| queue.push(runnable, info));
-        // A panic ends its task, and whoever awaits it would hear of it. Nothing that it leaves behind is half done: what
-        // tasks share are links, buffers that are free, counters, the pair table and the reactor's lists.
+        // A panic ends its task alone. It leaves nothing half done: tasks share links, free buffers, counters, the pair
+        // table and the reactor's lists.
         let builder = Builder::new().propagate_panic(true).metadata(entry.key());
         let (runnable, task) = builder.spawn_local(|_| task, schedule);
         entry.insert((task, runnable.waker()));
@@ -183,7 +191,7 @@ impl Spawn for Executor {
 
     fn wake(&self, share: usize, shares: usize) {
         let tasks = self.tasks.borrow();
-        tasks.iter().filter(|(which, _)| which % shares == share).for_each(|(_, (_, waker))| waker.wake_by_ref());
+        tasks.iter().filter(|(key, _)| key % shares == share).for_each(|(_, (_, waker))| waker.wake_by_ref());
     }
 
     fn turn(&self) -> Rc<Cell<u32>> {
@@ -193,7 +201,7 @@ impl Spawn for Executor {
 
 impl Drop for Executor {
     fn drop(&mut self) {
-        // This cancels them, which puts those that sleep into the queue; they have to be dropped on this thread.
+        // This cancels all tasks. Sleeping ones are queued by it, and have to be dropped on this thread.
         let tasks = self.tasks.take();
         drop(tasks);
         for busy in [false, true] {
@@ -215,7 +223,7 @@ mod tests {
     use futures_lite::future::{block_on, yield_now};
     use proptest::prelude::*;
 
-    /// What the tasks have done, in the order in which they did it.
+    /// The steps of the tasks, in order.
     type Log = Rc<RefCell<Vec<&'static str>>>;
 
     fn note(log: &Log, what: &'static str) {
@@ -230,15 +238,15 @@ mod tests {
         }));
     }
 
-    /// A task that waits to be told, and then tells somebody else.
-    fn spawn(executor: &Executor, log: &Log, name: &'static str, tells: Option<Sender<()>>) -> Sender<()> {
+    /// Spawns a task that waits for a message and then wakes another task. Returns its sender.
+    fn spawn(executor: &Executor, log: &Log, name: &'static str, wakes: Option<Sender<()>>) -> Sender<()> {
         let (sender, receiver) = async_channel::bounded::<()>(1);
         let log = Rc::clone(log);
         executor.spawn(async move {
             receiver.recv().await.unwrap();
             note(&log, name);
-            if let Some(tells) = tells {
-                tells.try_send(()).unwrap();
+            if let Some(wakes) = wakes {
+                wakes.try_send(()).unwrap();
             }
             yield_now().await;
             note(&log, "again");
@@ -247,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn whom_a_task_wakes_runs_next_but_no_more_than_two_of_them() {
+    fn woken_tasks_run_next_in_a_chain_of_two_at_most() {
         let (executor, log) = (Executor::default(), Log::default());
         let fourth = spawn(&executor, &log, "fourth", None);
         let third = spawn(&executor, &log, "third", Some(fourth));
@@ -263,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_that_is_woken_runs_next() {
+    fn only_the_first_woken_task_runs_next() {
         let (executor, log) = (Executor::default(), Log::default());
         let woken = ["a", "b"].map(|name| spawn(&executor, &log, name, None));
         let other = spawn(&executor, &log, "other", None);
@@ -275,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_is_always_ready_has_one_step_in_a_turn() {
+    fn a_busy_task_takes_one_step_in_a_turn() {
         let (executor, steps) = (Executor::default(), Rc::new(Cell::new(0)));
         let counted = Rc::clone(&steps);
         executor.spawn(async move {
@@ -288,7 +296,7 @@ mod tests {
         assert_eq!(steps.get(), 3);
     }
 
-    /// Spawns so many tasks that are always busy, each of which notes its steps in a log of all.
+    /// Spawns `count` tasks that are always busy. Each notes its steps in a common log.
     fn spawn_busy(executor: &Executor, count: usize) -> Rc<RefCell<Vec<usize>>> {
         let steps = Rc::new(RefCell::new(Vec::new()));
         for task in 0..count {
@@ -300,14 +308,14 @@ mod tests {
                 }
             });
         }
-        run(executor, 1); // the first step of each is not by its own doing
+        run(executor, 1); // the first step of each follows from its spawn
         assert_eq!(steps.borrow_mut().drain(..).count(), count);
         steps
     }
 
     proptest! {
         #[test]
-        fn in_each_turn_all_that_events_have_woken_run_and_a_few_busy_tasks(
+        fn a_turn_runs_all_tasks_woken_by_events_and_a_few_busy_ones(
             busy in 0..100_usize,
             events in prop::collection::vec(0..100_usize, 1..20),
         ) {
@@ -327,16 +335,16 @@ mod tests {
             for (turn, &events) in events.iter().enumerate() {
                 senders[..events].iter().for_each(|sender| sender.try_send(()).unwrap());
                 run(&executor, 1);
-                prop_assert_eq!(woken.take(), events, "events that waited for more than a turn");
+                prop_assert_eq!(woken.take(), events, "an event waited for more than a turn");
                 prop_assert_eq!(steps.borrow().len(), (turn + 1) * busy.min(BUSY));
             }
-            // In order, so that the busy task that has waited longest is the next one.
+            // In order: the busy task that has waited longest is next.
             prop_assert!(steps.borrow().iter().copied().eq((0..busy).cycle().take(steps.borrow().len())));
         }
     }
 
     #[test]
-    fn all_of_a_share_are_woken_once() {
+    fn all_tasks_of_a_share_are_woken_once() {
         let (executor, log) = (Executor::default(), Log::default());
         for name in ["a", "b"] {
             let log = Rc::clone(&log);
@@ -356,21 +364,21 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_ends_its_task_alone() {
+    fn a_panic_ends_only_its_task() {
         let (executor, log) = (Executor::default(), Log::default());
         executor.spawn(async { panic!("a bug") });
         let other = spawn(&executor, &log, "other", None);
         other.try_send(()).unwrap();
         run(&executor, 2);
         assert_eq!(log.borrow()[..], ["other", "again"]);
-        assert!(executor.tasks.borrow().is_empty(), "tasks that have ended are forgotten");
+        assert!(executor.tasks.borrow().is_empty(), "tasks that have ended are removed");
     }
 
-    /// Whether the thread of an executor was woken.
+    /// Notes that the thread of an executor was woken.
     #[derive(Default)]
-    struct Notifier(AtomicBool);
+    struct WakeFlag(AtomicBool);
 
-    impl Wake for Notifier {
+    impl Wake for WakeFlag {
         fn wake(self: Arc<Self>) {
             self.0.store(true, SeqCst);
         }
@@ -378,22 +386,22 @@ mod tests {
 
     #[test]
     fn another_thread_can_wake_a_task_and_the_executor_with_it() {
-        let (executor, log, notifier) = (Executor::default(), Log::default(), Arc::new(Notifier::default()));
-        let told = spawn(&executor, &log, "told", None);
-        let waker = Waker::from(Arc::clone(&notifier));
+        let (executor, log, flag) = (Executor::default(), Log::default(), Arc::new(WakeFlag::default()));
+        let task = spawn(&executor, &log, "woken", None);
+        let waker = Waker::from(Arc::clone(&flag));
         let mut running = pin!(executor.run(pending()));
         let mut poll = || assert!(running.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         poll();
-        assert!(!notifier.0.load(SeqCst), "there is nothing to do");
-        std::thread::spawn(move || told.try_send(()).unwrap()).join().unwrap();
-        assert!(notifier.0.load(SeqCst), "the executor sleeps on");
+        assert!(!flag.0.load(SeqCst), "no task is ready");
+        std::thread::spawn(move || task.try_send(()).unwrap()).join().unwrap();
+        assert!(flag.0.load(SeqCst), "the executor was not woken");
         poll();
         poll();
-        assert_eq!(log.borrow()[..], ["told", "again"]);
+        assert_eq!(log.borrow()[..], ["woken", "again"]);
     }
 
     #[test]
-    fn what_tasks_hold_is_dropped_with_the_executor() {
+    fn tasks_are_dropped_with_the_executor() {
         let executor = Executor::default();
         let held = Rc::new(());
         for waits in [true, false] {
@@ -407,7 +415,7 @@ mod tests {
             });
             run(&executor, 0);
         }
-        // One waits, and one is ready, with a waker of its own elsewhere.
+        // This one is ready, and its waker is also in a channel.
         let (sender, receiver) = async_channel::bounded::<()>(1);
         let also = Rc::clone(&held);
         executor.spawn(async move {

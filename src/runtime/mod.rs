@@ -4,6 +4,7 @@ pub(crate) mod executor;
 pub(crate) mod notifier;
 pub(crate) mod port;
 pub(crate) mod reactor;
+mod sources;
 pub(crate) mod stop;
 pub(crate) mod sync;
 pub(crate) mod tcp;

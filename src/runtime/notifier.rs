@@ -1,4 +1,6 @@
-//! Rung by anybody who has something for a thread to do. It costs a system call only if the thread sleeps.
+//! Wakes a reactor's thread from other threads, by an eventfd.
+//!
+//! That costs a system call only if the thread sleeps.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,18 +10,18 @@ use std::task::Wake;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// The thread works, and will look at everything before it sleeps.
+/// The thread runs tasks, and looks at all of them before it sleeps.
 const AWAKE: u8 = 0;
-/// It works, and has to look once more before it sleeps.
-const RUNG: u8 = 1;
-/// It sleeps, or is about to.
+/// The thread runs tasks, and has to look once more before it sleeps.
+const NOTIFIED: u8 = 1;
+/// The thread sleeps, or is about to.
 const ASLEEP: u8 = 2;
 
-/// A waker that also ends a wait for events.
+/// A waker that also ends the reactor's wait for events.
 #[derive(Debug)]
 pub(super) struct Notifier {
     state: AtomicU8,
-    /// It is written to and never read: each write is an event of its own to whoever is told of changes only.
+    /// An eventfd that is written and never read: with edge-triggered epoll, each write is an event.
     event: OwnedFd,
 }
 
@@ -29,13 +31,15 @@ impl Notifier {
         Ok(Self { state: AtomicU8::new(AWAKE), event })
     }
 
-    /// The thread is about to sleep. False if it must not, because the notifier has rung.
-    pub(super) fn listen(&self) -> bool {
+    /// Notes that the thread is about to sleep. False if it must not, because it was notified.
+    pub(super) fn try_sleep(&self) -> bool {
         self.state.compare_exchange(AWAKE, ASLEEP, SeqCst, SeqCst).is_ok()
     }
 
-    /// The thread is awake, and looks at everything from here on. (A swap, so that it sees what a ringer did before.)
-    pub(super) fn ignore(&self) {
+    /// Notes that the thread is awake and looks at all tasks from here on.
+    ///
+    /// (A swap acquires what notifying threads wrote before.)
+    pub(super) fn set_awake(&self) {
         self.state.swap(AWAKE, SeqCst);
     }
 }
@@ -46,8 +50,8 @@ impl Wake for Notifier {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.state.swap(RUNG, SeqCst) == ASLEEP {
-            // It can fail only when it is full, after 2^64 events that nobody has read.
+        if self.state.swap(NOTIFIED, SeqCst) == ASLEEP {
+            // It fails only when the counter is full, after 2^64 writes.
             let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
         }
     }
@@ -69,13 +73,13 @@ mod tests {
     }
 
     #[test]
-    fn only_a_sleeper_costs_a_system_call() {
+    fn only_waking_a_sleeping_thread_costs_a_system_call() {
         let notifier = Arc::new(Notifier::new().unwrap());
         notifier.wake_by_ref();
-        assert!(!notifier.listen(), "it has rung");
-        notifier.ignore();
+        assert!(!notifier.try_sleep(), "it was notified");
+        notifier.set_awake();
         assert_eq!(written(&notifier), 0);
-        assert!(notifier.listen());
+        assert!(notifier.try_sleep());
         notifier.wake_by_ref();
         notifier.wake_by_ref();
         assert_eq!(written(&notifier), 1);

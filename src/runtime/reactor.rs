@@ -1,13 +1,12 @@
-//! What a thread waits for when none of its tasks is ready: its sockets, its timers, and other threads.
+//! A worker's reactor: waits for events of sockets, timers and other threads while no task is ready.
 //!
-//! A relay that receives one message and sends it on needs two system calls, and one more to learn that there is a
-//! message. A reactor for everybody cannot stop there: it arms each socket anew for each wait. This one is told by the
-//! system of changes only (edge-triggered epoll), so a socket is registered once, for all that can happen to it, and
-//! what it was last said to be ready for is remembered here.
+//! It uses edge-triggered epoll: the kernel reports changes only. A socket is registered once, for all events, and the
+//! reactor remembers which events have come. So a relayed message costs three system calls (wait, receive, send). A
+//! level-triggered or one-shot reactor arms the socket again for each wait.
 //!
-//! The rules of that: who was told that a socket is readable reads until less comes than there is room for; who was
-//! told that it is writable writes until less is taken. Only then the system has something new to tell. (A read stops at
-//! urgent data, which WebSocket does not know: what a client sends behind it may wait until it sends more.)
+//! The rule of edge-triggered I/O: after an event, a task reads until a read is short, or writes until a write is. Only
+//! then does the kernel report another change. (A read stops at urgent data, which WebSocket does not have. Bytes
+//! behind it may wait until the client sends more.)
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -21,112 +20,50 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, Event, EventFlags};
 use rustix::io::Errno;
 use slab::Slab;
 
 use super::notifier::Notifier;
-use super::sync::lock;
+use super::sources::{Source, SourceId};
+use super::sync::{lock, with_lock};
 use super::timers::Timers;
 
-/// What a source can be ready for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Readiness {
-    /// There is something to read or to accept, or the stream has ended.
-    Read,
-    /// There is room to write, or nothing can be written any more.
-    Write,
-    /// The other side's stream has ended, or was reset, though there may be more to read.
-    End,
-}
+pub(crate) use super::sources::Readiness;
 
-impl Readiness {
-    fn flag(self) -> EventFlags {
-        match self {
-            Self::Read => EventFlags::IN,
-            Self::Write => EventFlags::OUT,
-            Self::End => EventFlags::RDHUP,
-        }
-    }
-}
-
-/// How many events are taken at once. There may be more, which are taken in the next turn.
+/// The most events that one wait returns.
 const EVENTS: usize = 1024;
 
-/// The longest wait. Systems before Linux 5.11 know no waits of more than 24 days; one in an hour costs nothing.
+/// The longest wait.
+///
+/// Before version 5.11, Linux has no waits of more than 24 days, and one wait an hour costs nothing.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// How often it takes as many as there is room for before timers have their turn: for what has come to all sockets that there
-/// can be while the process was stopped, but not for a flood without an end.
+/// The most waits before timers fire.
+///
+/// They take the events that came to all sockets while the process was stopped, but not an endless flood.
 const ROUNDS: usize = 64;
 
-/// The notifier's place, where no source will ever be.
+/// The id of the notifier, which no source ever has.
 const NOTIFIER: SourceId = SourceId { index: u32::MAX, serial: 0 };
 
-/// The one thing that a thread waits for.
+/// The event loop of a thread.
 #[derive(Debug)]
 pub(crate) struct Reactor {
     epoll: OwnedFd,
     notifier: Arc<Notifier>,
     timers: Timers,
-    /// Never locked while a waker runs or is dropped, which may do anything.
+    /// All registered sockets.
     sources: Mutex<Slab<Source>>,
-    /// How many sources there have been.
+    /// The serial number of the next source.
     issued: AtomicU32,
 }
 
-/// A socket as the reactor sees it.
-#[derive(Debug, Default)]
-struct Source {
-    serial: u32,
-    /// What has happened and was not yet told.
-    ready: EventFlags,
-    /// What it will always be ready for.
-    forever: EventFlags,
-    /// What is waited for.
-    awaited: EventFlags,
-    /// The task that waits. There is but one: it is the same that reads and that writes.
-    task: Option<Waker>,
-}
-
-impl Source {
-    /// Takes in what has happened, and says whether somebody waits for it.
-    fn update(&mut self, happened: EventFlags) -> bool {
-        if happened.intersects(EventFlags::HUP | EventFlags::ERR) {
-            self.forever = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
-        } else if happened.contains(EventFlags::RDHUP) {
-            self.forever |= EventFlags::IN | EventFlags::RDHUP;
-        }
-        let ready = happened | self.forever;
-        self.ready |= ready;
-        let is_awaited = self.awaited.intersects(ready);
-        self.awaited.remove(ready);
-        is_awaited
-    }
-}
-
-/// A socket's place in the reactor.
+/// A socket's registration with a reactor.
 #[derive(Debug)]
 pub(crate) struct Registration {
     reactor: Arc<Reactor>,
-    place: SourceId,
-}
-
-/// Where a source is. The serial number tells it from those that had its place before: an event may come late.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct SourceId {
-    index: u32,
-    serial: u32,
-}
-
-impl SourceId {
-    fn to_data(self) -> EventData {
-        EventData::new_u64(u64::from(self.serial) << 32 | u64::from(self.index))
-    }
-
-    fn from_data(data: EventData) -> Self {
-        Self { index: data.u64() as u32, serial: (data.u64() >> 32) as u32 }
-    }
+    id: SourceId,
 }
 
 thread_local! {
@@ -135,7 +72,7 @@ thread_local! {
 }
 
 impl Reactor {
-    /// A reactor with nothing to wait for.
+    /// A reactor without sockets and timers.
     ///
     /// # Errors
     ///
@@ -153,30 +90,30 @@ impl Reactor {
         }))
     }
 
-    /// The one that runs on this thread.
+    /// The reactor that runs on this thread.
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// Outside of [`block_on`](Self::block_on).
     pub(super) fn current() -> Arc<Self> {
         CURRENT.with_borrow(|current| Arc::clone(current.as_ref().expect("sockets and timers run in `block_on`")))
     }
 
-    /// The timers of this thread.
+    /// The timers of this reactor.
     pub(super) fn timers(&self) -> &Timers {
         &self.timers
     }
 
-    /// Runs a future on this thread, with all that it waits for.
+    /// Runs a future on this thread, with the sockets and timers that it waits for.
     pub(crate) fn block_on<T>(self: &Arc<Self>, future: impl Future<Output = T>) -> T {
-        /// Puts back what was current before.
+        /// Restores the previous reactor of the thread.
         struct RestoreCurrent(Option<Arc<Reactor>>);
         impl Drop for RestoreCurrent {
             fn drop(&mut self) {
                 CURRENT.set(self.0.take());
             }
         }
-        let _leave = RestoreCurrent(CURRENT.replace(Some(Arc::clone(self))));
+        let _restore = RestoreCurrent(CURRENT.replace(Some(Arc::clone(self))));
         let mut events = Vec::with_capacity(EVENTS);
         let mut future = pin!(future);
         let waker = Waker::from(Arc::clone(&self.notifier));
@@ -188,105 +125,94 @@ impl Reactor {
         }
     }
 
-    /// Waits until something has happened, unless the notifier has rung already, and wakes whom it concerns.
+    /// Waits for events, unless the notifier was notified already, and wakes the tasks that await them.
     ///
-    /// A timer's time has come when it had come before the sockets were looked at. So whatever had happened to them by then is
-    /// told first, also to a process that was stopped meanwhile: nobody is given up for an answer that is there.
+    /// A timer fires if its deadline had passed before this looked at the sockets. So events that came by then are
+    /// reported first, also after the process was stopped: no client is given up although its answer has arrived.
     fn turn(&self, events: &mut Vec<Event>) {
         let now = Instant::now();
         let until = |deadline: Instant| deadline.saturating_duration_since(now).min(LONGEST_WAIT);
-        let mut wait = if self.notifier.listen() { self.timers.next().map(until) } else { Some(Duration::ZERO) };
+        let mut wait = if self.notifier.try_sleep() { self.timers.next().map(until) } else { Some(Duration::ZERO) };
         for _ in 0..ROUNDS {
             let timeout =
                 wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() });
             let result = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
-            self.notifier.ignore(); // or each task that is woken here would ring it for a sleeper
-            debug_assert!(matches!(result, Ok(_) | Err(Errno::INTR)), "nothing else can happen to a wait");
-            let are_all = events.len() < events.capacity();
+            self.notifier.set_awake(); // before tasks are woken: they need not end a wait
+            debug_assert!(matches!(result, Ok(_) | Err(Errno::INTR)), "a wait cannot fail otherwise");
+            let is_last = events.len() < events.capacity();
             for event in events.drain(..) {
                 self.report(event);
             }
-            if are_all {
+            if is_last {
                 break;
             }
             wait = Some(Duration::ZERO);
         }
         self.timers.fire(now);
-        self.notifier.ignore(); // the tasks have their turn now, and no other one before the next wait
+        self.notifier.set_awake(); // all tasks that are woken so far run before the next wait
     }
 
     fn report(&self, event: Event) {
         let SourceId { index, serial } = SourceId::from_data(event.data);
-        let mut sources = lock(&self.sources);
-        if let Some(source) = sources.get_mut(index as usize)
-            && source.serial == serial
-            && source.update(event.flags)
-            && let Some(task) = source.task.clone()
-        {
-            drop(sources);
+        let task = with_lock(&self.sources, |sources| {
+            let source = sources.get_mut(index as usize).filter(|source| source.serial == serial)?;
+            if source.update(event.flags) { source.task.clone() } else { None }
+        });
+        if let Some(task) = task {
             task.wake();
         }
     }
 
     fn register(self: &Arc<Self>, socket: impl AsFd) -> io::Result<Registration> {
         let serial = self.issued.fetch_add(1, Relaxed);
-        let index = lock(&self.sources).insert(Source { serial, ..Source::default() });
+        let index = lock(&self.sources).insert(Source::new(serial));
         let index = u32::try_from(index).expect("file descriptors are 31 bits wide");
-        let registration = Registration { reactor: Arc::clone(self), place: SourceId { index, serial } };
-        epoll::add(&self.epoll, socket, registration.place.to_data(), ALL)?;
+        let registration = Registration { reactor: Arc::clone(self), id: SourceId { index, serial } };
+        epoll::add(&self.epoll, socket, registration.id.to_data(), ALL)?;
         Ok(registration)
     }
 }
 
-/// All that can happen to a socket, told when it happens.
+/// All events of a socket, edge-triggered.
 const ALL: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
 
 impl Registration {
-    /// Registers a socket with the reactor of this thread. Closing the socket ends its registration in the system, so it
-    /// must not have been duplicated.
+    /// Registers a socket with the reactor of this thread.
+    ///
+    /// Closing the socket ends its registration in the kernel, so the socket must not have been duplicated.
     ///
     /// # Errors
     ///
-    /// If the system has no room left for it.
+    /// If the kernel has no memory left for it.
     pub(crate) fn new(socket: impl AsFd) -> io::Result<Self> {
         Reactor::current().register(socket)
     }
 
-    /// Ready if the socket has become so since the last time that this was said; otherwise the task is woken when it does.
-    /// One that is broken is always ready; one whose stream has ended is, for reading.
+    /// Ready if the event has come since this was ready last. Otherwise the task is woken when it comes.
+    ///
+    /// A broken socket is always ready for everything. After the end of its stream, a socket is always ready for
+    /// reading.
     pub(crate) fn poll(&self, readiness: Readiness, cx: &mut Context<'_>) -> Poll<()> {
-        let flag = readiness.flag();
-        let mut sources = lock(&self.reactor.sources);
-        let source = &mut sources[self.place.index as usize];
-        if source.ready.intersects(flag) {
-            source.ready.remove(flag);
-            source.ready |= source.forever;
-            return Poll::Ready(());
-        }
-        source.awaited |= flag;
-        if !source.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            let previous = source.task.replace(cx.waker().clone());
-            drop(sources);
-            drop(previous);
-        }
-        Poll::Pending
+        let waits = with_lock(&self.reactor.sources, |sources| {
+            let source = &mut sources[self.id.index as usize];
+            (!source.take_ready(readiness)).then(|| source.wait_for(readiness, cx.waker()))
+        });
+        if waits.is_some() { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// Says that the socket is still ready: it was not read, or written, until there was no more.
+    /// Notes that the socket is still ready: the last read or write was not short.
     pub(crate) fn set_ready(&self, readiness: Readiness) {
-        lock(&self.reactor.sources)[self.place.index as usize].ready.insert(readiness.flag());
+        lock(&self.reactor.sources)[self.id.index as usize].set_ready(readiness);
     }
 
-    /// Says that the socket is not ready, whatever was told before.
+    /// Notes that the socket is not ready, whatever was reported before.
     pub(crate) fn set_pending(&self, readiness: Readiness) {
-        let source = &mut lock(&self.reactor.sources)[self.place.index as usize];
-        source.ready.remove(readiness.flag());
-        source.ready |= source.forever;
+        lock(&self.reactor.sources)[self.id.index as usize].set_pending(readiness);
     }
 
-    /// Has the system look at the socket again, because what it means by ready has changed.
+    /// Has the kernel report the socket's state anew, because its definition of ready has changed.
     pub(crate) fn look_again(&self, socket: impl AsFd) -> io::Result<()> {
-        Ok(epoll::modify(&self.reactor.epoll, socket, self.place.to_data(), ALL)?)
+        Ok(epoll::modify(&self.reactor.epoll, socket, self.id.to_data(), ALL)?)
     }
 
     /// Ends the registration of a socket that stays open.
@@ -297,8 +223,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let source = lock(&self.reactor.sources).remove(self.place.index as usize);
-        drop(source); // and its waker, when nothing is locked any more
+        with_lock(&self.reactor.sources, |sources| sources.remove(self.id.index as usize));
     }
 }
 
@@ -338,7 +263,7 @@ mod tests {
         poll_fn(|cx| registration.poll(readiness, cx)).await;
     }
 
-    /// Whether a wait that begins now would go on after the reactor has looked at everything.
+    /// Whether a wait that begins now outlasts one turn of the reactor.
     async fn is_pending(registration: &Registration, readiness: Readiness) -> bool {
         let waits = async {
             wait(registration, readiness).await;
@@ -353,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrives_is_told_once() {
+    fn an_event_is_reported_once() {
         block_on(async {
             let (mut near, mut far) = sockets();
             let registration = Registration::new(&near).unwrap();
@@ -365,12 +290,12 @@ mod tests {
             far.write_all(b"two").unwrap();
             wait(&registration, Readiness::Read).await;
             registration.set_ready(Readiness::Read);
-            assert!(!is_pending(&registration, Readiness::Read).await, "there is more, as somebody says");
+            assert!(!is_pending(&registration, Readiness::Read).await, "set_ready says that there is more");
         });
     }
 
     #[test]
-    fn what_arrived_before_is_told_too() {
+    fn bytes_that_arrived_before_the_registration_are_reported() {
         block_on(async {
             let (near, mut far) = sockets();
             far.write_all(b"early").unwrap();
@@ -378,9 +303,9 @@ mod tests {
         });
     }
 
-    /// The end may come in one event with the data before it, which is not all that there is to read then.
+    /// The end may come in one event with the bytes before it, and a read takes only these.
     #[test]
-    fn an_end_is_told_for_ever() {
+    fn an_end_is_reported_for_ever() {
         block_on(async {
             let (mut near, mut far) = sockets();
             let registration = Registration::new(&near).unwrap();
@@ -397,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn who_can_write_no_more_is_told_when_there_is_room() {
+    fn room_to_write_is_reported_after_a_full_socket() {
         block_on(async {
             let (mut near, mut far) = sockets();
             let registration = Registration::new(&near).unwrap();
@@ -415,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_makes_ready_for_everything() {
+    fn a_reset_socket_is_ready_for_everything() {
         block_on(async {
             let (near, far) = sockets();
             let registration = Registration::new(&near).unwrap();
@@ -437,16 +362,16 @@ mod tests {
     }
 
     #[test]
-    fn an_event_for_one_that_is_gone_is_not_told_to_who_has_its_place() {
+    fn a_late_event_does_not_reach_the_next_source_in_the_slot() {
         let reactor = Reactor::new().unwrap();
-        let place = |reactor: &Arc<Reactor>| {
+        let register = |reactor: &Arc<Reactor>| {
             let (near, _far) = sockets();
             let registration = reactor.register(&near).unwrap();
-            (registration.place, registration)
+            (registration.id, registration)
         };
-        let (gone, registration) = place(&reactor);
+        let (gone, registration) = register(&reactor);
         drop(registration);
-        let (new, _registration) = place(&reactor);
+        let (new, _registration) = register(&reactor);
         assert_eq!(gone.index, new.index);
         reactor.report(Event { flags: EventFlags::HUP, data: gone.to_data() });
         assert!(lock(&reactor.sources)[new.index as usize].forever.is_empty());
@@ -455,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn another_thread_can_wake_it() {
+    fn another_thread_can_wake_the_reactor() {
         let (sender, receiver) = async_channel::bounded(1);
         let other = thread::spawn(move || {
             for number in 0..1000 {
@@ -470,9 +395,9 @@ mod tests {
         other.join().unwrap();
     }
 
-    /// Otherwise, each event would be followed by a wait that can only say that there was nothing.
+    /// Otherwise, a wait without a result would follow each event.
     #[test]
-    fn what_an_event_has_woken_does_not_keep_the_thread_from_sleeping_afterwards() {
+    fn a_wake_up_by_an_event_does_not_prevent_the_next_sleep() {
         let reactor = Reactor::new().unwrap();
         let (near, mut far) = sockets();
         let registration = reactor.register(&near).unwrap();
@@ -481,11 +406,11 @@ mod tests {
         far.write_all(b"message").unwrap();
         reactor.turn(&mut Vec::with_capacity(EVENTS));
         assert!(registration.poll(Readiness::Read, &mut Context::from_waker(&waker)).is_ready());
-        assert!(reactor.notifier.listen());
+        assert!(reactor.notifier.try_sleep());
     }
 
     #[test]
-    fn who_wakes_itself_does_not_keep_events_from_others() {
+    fn a_busy_task_does_not_keep_events_from_others() {
         block_on(async {
             let (near, mut far) = sockets();
             let registration = Registration::new(&near).unwrap();
@@ -499,7 +424,7 @@ mod tests {
         });
     }
 
-    /// A waker that notes whom it has woken, and when.
+    /// A waker that notes its number and the time of each wake-up.
     struct Note {
         number: u32,
         notes: Arc<Mutex<Vec<(u32, Instant)>>>,
@@ -538,12 +463,14 @@ mod tests {
         let notes = lock(&notes);
         assert_eq!(notes.iter().map(|&(number, _)| number).collect::<Vec<_>>(), [1, 2, 3]);
         assert!(notes.iter().all(|&(number, at)| at >= start + number * MOMENT), "early");
-        assert_eq!(reactor.timers.next(), None, "a timer that is dropped is not waited for");
+        assert_eq!(reactor.timers.next(), None, "a dropped timer is not waited for");
     }
 
-    /// As after a stop of the process: more has happened than fits into one wait, and a timer's time is over.
+    /// As after a stop of the process.
+    ///
+    /// There are more events than one wait returns, and a deadline has passed.
     #[test]
-    fn all_that_has_happened_is_told_before_a_timer_is_ready() {
+    fn all_events_are_reported_before_a_timer_fires() {
         let reactor = Reactor::new().unwrap();
         let notes = Arc::new(Mutex::new(vec![]));
         let waker =
@@ -559,10 +486,10 @@ mod tests {
                 far.write_all(b"meanwhile").unwrap();
             }
             thread::sleep(MOMENT);
-            assert!(poll().is_pending(), "nobody has looked at the sockets yet");
+            assert!(poll().is_pending(), "the reactor has not looked at the sockets yet");
             reactor.turn(&mut Vec::with_capacity(4));
-            let told: Vec<_> = lock(&notes).iter().map(|&(number, _)| number).collect();
-            assert_eq!(told, [&[1; 10][..], &[0]].concat());
+            let reported: Vec<_> = lock(&notes).iter().map(|&(number, _)| number).collect();
+            assert_eq!(reported, [&[1; 10][..], &[0]].concat());
             assert!(poll().is_ready());
         });
     }

@@ -8,17 +8,19 @@ use std::time::Instant;
 
 use super::reactor::Reactor;
 
-/// Ready at a deadline, on the thread whose reactor was the first to poll it: not by the time that it is, but when the
-/// reactor says so, which tells what has happened until then first.
+/// Ready at a deadline, on the thread that polled it first.
+///
+/// The reactor fires it, and not the clock: so events that came before the deadline are reported first.
 #[derive(Debug)]
 pub(crate) struct Timer {
     deadline: Instant,
-    place: Option<(Arc<Reactor>, u64)>,
+    /// The reactor that will fire it, and its number there.
+    registered: Option<(Arc<Reactor>, u64)>,
 }
 
 impl Timer {
     pub(crate) fn at(deadline: Instant) -> Self {
-        Self { deadline, place: None }
+        Self { deadline, registered: None }
     }
 }
 
@@ -27,10 +29,10 @@ impl Future for Timer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline;
-        let Some((reactor, number)) = &self.place else {
+        let Some((reactor, number)) = &self.registered else {
             let reactor = Reactor::current();
             let number = reactor.timers().insert(deadline, cx.waker().clone());
-            self.place = Some((reactor, number));
+            self.registered = Some((reactor, number));
             return Poll::Pending;
         };
         if reactor.timers().replace(deadline, *number, cx.waker()) { Poll::Pending } else { Poll::Ready(()) }
@@ -39,7 +41,7 @@ impl Future for Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        if let Some((reactor, number)) = &self.place {
+        if let Some((reactor, number)) = &self.registered {
             reactor.timers().remove(self.deadline, *number);
         }
     }
