@@ -1,32 +1,33 @@
-//! The block of bytes that a read fills, the reframer rewrites in place, and a write empties.
+//! A buffer that a read fills, the reframer rewrites in place, and a write empties.
 //!
 //! ```text
 //!   0        output.start  output.end        input.start   input.end       capacity
 //!   | headroom |############|  gap (at least    |@@@@@@@@@@@@|   spare        |
 //!   |          server frames   a header's size)  client bytes   the next read
-//!   |          to be written                     not yet judged  goes here
+//!   |          to be written                     to be reframed  goes here
 //! ```
 //!
-//! The reframer moves bytes from input to output; see [`reframe`](crate::websocket::reframer) for why the output always fits in
-//! the place of the input. Buffers are recycled by a worker's pool.
+//! The reframer moves bytes from input to output. [`reframer`](crate::websocket::reframer) tells why the output always
+//! fits in the place of the input. A worker's pool recycles buffers.
 
 use std::fmt;
 use std::ops::Range;
 
 use super::memory::Part;
 
-/// Room kept before the input, so that a frame begun in an earlier buffer can get a header of its own here. The
-/// largest header of an unmasked frame is 10 bytes (RFC 6455, section 5.2); 16 keeps payloads aligned.
+/// Room before the input, in bytes, for the header of a frame that an earlier buffer began.
+///
+/// The largest header of an unmasked frame has 10 bytes (RFC 6455, section 5.2); 16 keeps payloads aligned.
 pub const HEADROOM: usize = 16;
 
-/// Bytes on their way through the relay: server frames that are ready, and client bytes that are not yet judged.
+/// Server frames that are ready, and client bytes that are not reframed yet.
 pub struct Buffer {
     pub(crate) bytes: Box<[u8]>,
     pub(crate) output: Range<usize>,
     pub(crate) input: Range<usize>,
     /// Messages that end in the output.
     pub(crate) messages: u32,
-    /// The memory that it takes, if that is counted.
+    /// Its part of the memory budget, if it is counted.
     _part: Option<Part>,
 }
 
@@ -40,16 +41,16 @@ impl Buffer {
         Self::counted(capacity, None)
     }
 
-    /// The same, whose memory is this part of what there is.
+    /// An empty buffer that holds a part of the memory budget.
     pub(crate) fn counted(capacity: usize, part: Option<Part>) -> Self {
-        assert!(capacity >= HEADROOM, "a buffer has room for a header");
+        assert!(capacity >= HEADROOM, "a buffer needs room for a header");
         let bytes = vec![0; capacity].into_boxed_slice();
         #[cfg(any(test, fuzzing))]
         ALLOCATED.set(ALLOCATED.get().wrapping_add(capacity));
         Self { bytes, output: HEADROOM..HEADROOM, input: HEADROOM..HEADROOM, messages: 0, _part: part }
     }
 
-    /// Where the next read goes: the free end of the buffer, which may be empty.
+    /// The free end of the buffer, for the next read. It may be empty.
     pub fn spare_mut(&mut self) -> &mut [u8] {
         if self.output.is_empty() {
             self.output = HEADROOM..HEADROOM;
@@ -70,7 +71,7 @@ impl Buffer {
     ///
     /// If the spare end is shorter than `count`.
     pub fn fill(&mut self, count: usize) {
-        assert!(count <= self.bytes.len() - self.input.end, "more was filled than was spare");
+        assert!(count <= self.bytes.len() - self.input.end, "more bytes than the spare end has");
         self.input.end += count;
     }
 
@@ -79,22 +80,22 @@ impl Buffer {
         &self.bytes[self.output.clone()]
     }
 
-    /// Drops the first `count` bytes of the output: they are written.
+    /// Drops the first `count` bytes of the output, which are written.
     ///
     /// # Panics
     ///
     /// If the output is shorter than `count`.
     pub fn consume_output(&mut self, count: usize) {
-        assert!(count <= self.output.len(), "more was written than was there");
+        assert!(count <= self.output.len(), "more bytes than the output has");
         self.output.start += count;
     }
 
-    /// Client bytes that are not yet judged.
+    /// Client bytes that are not reframed yet.
     pub fn input(&self) -> &[u8] {
         &self.bytes[self.input.clone()]
     }
 
-    /// The size of the whole block, in bytes.
+    /// The size of the whole buffer, in bytes.
     pub fn capacity(&self) -> usize {
         self.bytes.len()
     }
@@ -107,13 +108,13 @@ impl Buffer {
         self.input.start = self.input.end;
     }
 
-    /// Appends client bytes that were read elsewhere.
+    /// Appends client bytes, which were read elsewhere, to the input.
     pub(crate) fn append_input(&mut self, bytes: &[u8]) {
         self.spare_mut()[..bytes.len()].copy_from_slice(bytes);
         self.fill(bytes.len());
     }
 
-    /// Appends server frames that were made elsewhere, where there is no input.
+    /// Appends server frames, which were made elsewhere, to the output. There must be no input.
     pub(crate) fn append_output(&mut self, frames: &[u8]) {
         debug_assert!(self.input().is_empty(), "input is behind output");
         let end = self.output.end + frames.len();
@@ -122,7 +123,7 @@ impl Buffer {
         self.input = end..end;
     }
 
-    /// Moves everything into an empty buffer that is large enough for it.
+    /// Moves output and input into an empty buffer that is large enough for them.
     pub(crate) fn move_into(&mut self, other: &mut Self) {
         let length = self.output.len();
         other.bytes[HEADROOM..HEADROOM + length].copy_from_slice(self.output());
@@ -132,13 +133,13 @@ impl Buffer {
         self.move_input_into(other);
     }
 
-    /// Moves the input alone behind what `other` holds, so that `self` is ready to be written.
+    /// Moves the input behind the bytes of `other`, so that `self` is ready to be written.
     pub(crate) fn move_input_into(&mut self, other: &mut Self) {
         other.append_input(self.input());
         self.clear_input();
     }
 
-    /// Forgets everything, for another use of the block.
+    /// Drops output and input, for another use of the buffer.
     pub(crate) fn clear(&mut self) {
         self.output = HEADROOM..HEADROOM;
         self.input = HEADROOM..HEADROOM;
@@ -150,7 +151,7 @@ thread_local! {
     static ALLOCATED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// The size of all buffers that this thread has made and not dropped, in bytes.
+/// The size of all buffers that this thread has allocated and not dropped, in bytes.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn allocated() -> usize {
     ALLOCATED.get()
@@ -164,7 +165,7 @@ impl Drop for Buffer {
 }
 
 impl fmt::Debug for Buffer {
-    /// Shows where things are and never what they are: payloads do not belong into logs.
+    /// Without the bytes: payloads do not belong into logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer")
             .field("capacity", &self.capacity())
@@ -179,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn input_moves_to_the_front_when_there_is_no_output() {
+    fn input_moves_to_the_front_if_there_is_no_output() {
         let mut buffer = Buffer::new(64);
         buffer.append_input(b"skipped, kept");
         buffer.input.start += 9;
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_no_output_any_more() {
+    fn written_bytes_leave_the_output() {
         let mut buffer = Buffer::new(64);
         buffer.append_input(b"frames");
         buffer.output = buffer.input.clone();
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_can_be_added_to_output() {
+    fn frames_are_appended_to_output() {
         let mut buffer = Buffer::new(64);
         buffer.append_output(b"one");
         buffer.consume_output(1);
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn moving_keeps_both_parts() {
+    fn a_move_keeps_output_and_input() {
         let mut small = Buffer::new(48);
         small.append_input(b"out");
         small.output = small.input.clone();
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_does_not_show_payloads() {
+    fn debug_shows_no_payloads() {
         let mut buffer = Buffer::new(64);
         buffer.append_input(&[115, 115]);
         assert_eq!(format!("{buffer:?}"), "Buffer { capacity: 64, output: 16..16, input: 16..18, .. }");

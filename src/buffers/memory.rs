@@ -1,19 +1,22 @@
-//! How much memory all buffers together may take, beyond the smallest, of which every connection has its own.
+//! The memory budget of all buffers together.
 //!
-//! When it is used up, nobody waits for somebody else to give some back, as whoever holds it may never do so: everybody
-//! goes on with [the smallest buffers](crate::buffers::pool::SIZES), which costs time and no memory, until there is some again.
+//! The smallest buffers are not counted: every connection may have one.
+//!
+//! When the budget is used up, no connection waits for another one to free memory, which it might never do. All go on
+//! with [the smallest buffers](crate::buffers::pool::SIZES), which costs time and no memory, until there is memory
+//! again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// What there is of it. All workers share it.
+/// A memory budget, shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Memory {
     limit: usize,
     taken: AtomicUsize,
 }
 
-/// A part of it, which is given back by its drop.
+/// A part of the budget. Its drop gives it back.
 #[derive(Debug)]
 pub(crate) struct Part {
     memory: Arc<Memory>,
@@ -25,20 +28,21 @@ impl Memory {
         Arc::new(Self { limit, taken: AtomicUsize::new(0) })
     }
 
-    /// Whether there is as much as this left. Whoever asks before it takes some takes no more than there is, unless another
-    /// worker does so at the same moment.
+    /// Whether so many bytes are left.
+    ///
+    /// A worker that asks before it takes memory keeps the budget, unless another worker takes some at the same moment.
     pub(crate) fn has(&self, bytes: usize) -> bool {
-        // The count guards nothing but itself, hence the ordering.
+        // Relaxed: the count guards no other data.
         self.limit.saturating_sub(self.taken.load(Relaxed)) >= bytes
     }
 
-    /// Takes this much, even if there is not so much: what is held already has to go somewhere.
+    /// Takes so many bytes, even beyond the budget: bytes that are held already need a buffer.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Part {
         self.taken.fetch_add(bytes, Relaxed);
         Part { memory: Arc::clone(self), bytes }
     }
 
-    /// How much is taken, in bytes.
+    /// Bytes that are taken.
     #[cfg(test)]
     pub(crate) fn taken(&self) -> usize {
         self.taken.load(Relaxed)
@@ -56,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_what_was_not_taken_and_what_was_given_back() {
+    fn the_rest_and_returned_parts_are_available() {
         let memory = Memory::new(10);
         let (large, small) = (memory.take(6), memory.take(1));
         assert_eq!((memory.has(3), memory.has(4), memory.taken()), (true, false, 7));
@@ -67,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_is_can_be_taken() {
+    fn a_part_may_exceed_the_budget() {
         let memory = Memory::new(10);
         let part = memory.take(100);
         assert!(memory.has(0) && !memory.has(1));

@@ -1,10 +1,10 @@
-//! Recycled buffers, so that a connection owns one only while it has something in it.
+//! A worker's pool of buffers, so that a connection owns one only while there are bytes in it.
 //!
-//! They are boxed: what is handed from one task to another is a pointer, and so is the place for it where there is none.
+//! Buffers are boxed, so that tasks hand over a pointer, and an idle connection keeps room for a pointer only.
 //!
-//! Each worker has a pool of its own: what was written last is what is filled next, while it is still in the cache.
-//! A pool keeps 1.6 MiB at most; what comes back beyond that is freed, and so is all but the smallest when memory is
-//! [short](Pool::is_short).
+//! The pool is a LIFO for each size: the buffer that was written last is filled next, while it is still in the cache.
+//! It keeps 1.6 MiB at most and frees further buffers. While memory is [short](Pool::is_short), it keeps only the
+//! smallest ones.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,35 +12,37 @@ use std::sync::Arc;
 use super::buffer::Buffer;
 use super::memory::Memory;
 
-/// The sizes of buffers, in bytes. Round trips live in the smallest; streams read as much at a time as pays (beyond
-/// 256 KiB nothing was gained, and 64 KiB cost up to twice as much for each byte). The third has room for the longest frame
-/// that goes out whole, and a read besides: such a frame that comes in drops stays where it is.
+/// The sizes of buffers, in bytes.
+///
+/// The smallest is for round trips, and the largest for streams: larger ones gain nothing, and 64 KiB cost up to twice
+/// as much for each byte. The third has room for the longest frame that goes out whole and for a read behind it, so
+/// that such a frame that arrives in small pieces is never copied.
 pub(crate) const SIZES: [usize; 4] = [4 << 10, 16 << 10, 68 << 10, 256 << 10];
 
-/// The size of the smallest buffers, in bytes, of which there are always enough.
+/// The size of the smallest buffers, in bytes. There are always enough of them.
 pub(crate) const SMALLEST: usize = SIZES[0];
 
-/// The largest buffer there is, in bytes: the bound of what a connection reads ahead.
+/// The size of the largest buffers, in bytes: the most that a connection reads ahead.
 pub(crate) const LARGEST: usize = SIZES[SIZES.len() - 1];
 
-/// How many buffers of each size are kept.
+/// The most free buffers of each size.
 const KEPT: [usize; 4] = [32, 16, 4, 4];
 
 /// Free buffers by size.
 #[derive(Debug)]
 pub(crate) struct Pool {
     memory: Arc<Memory>,
-    #[expect(clippy::vec_box, reason = "they come and go as boxes")]
+    #[expect(clippy::vec_box, reason = "buffers come and go as boxes")]
     free: RefCell<[Vec<Box<Buffer>>; SIZES.len()]>,
 }
 
 impl Pool {
-    /// An empty pool, whose buffers are made of this memory.
+    /// An empty pool. Its buffers count for this budget.
     pub(crate) fn new(memory: Arc<Memory>) -> Self {
         Self { memory, free: RefCell::default() }
     }
 
-    /// An empty buffer of the smallest size that holds `capacity` bytes, or of the largest size.
+    /// Takes an empty buffer of the smallest size that holds `capacity` bytes, or of the largest size.
     pub(crate) fn take(&self, capacity: usize) -> Box<Buffer> {
         let size = size_for(capacity);
         self.free.borrow_mut()[size].pop().unwrap_or_else(|| {
@@ -49,17 +51,19 @@ impl Pool {
         })
     }
 
-    /// Whether nobody should take more than the smallest buffers, unless it has to.
+    /// Whether memory is short.
+    ///
+    /// If so, connections should take only the smallest buffers, unless a frame needs more.
     pub(crate) fn is_short(&self) -> bool {
         if self.memory.has(LARGEST) {
             return false;
         }
-        // What is free here may be what is missing.
+        // Perhaps the free buffers of this pool are all that is missing.
         self.free.borrow_mut()[1..].iter_mut().for_each(Vec::clear);
         !self.memory.has(LARGEST)
     }
 
-    /// Takes a buffer back. Whatever it still holds is forgotten.
+    /// Takes a buffer back, and drops its bytes.
     pub(crate) fn put(&self, mut buffer: Box<Buffer>) {
         let size = size_for(buffer.capacity());
         let free = &mut self.free.borrow_mut()[size];
@@ -69,14 +73,14 @@ impl Pool {
         }
     }
 
-    /// The size of all that is kept, in bytes.
+    /// The size of all free buffers, in bytes.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn held(&self) -> usize {
         self.free.borrow().iter().flatten().map(|buffer| buffer.capacity()).sum()
     }
 }
 
-/// The index in [`SIZES`] of the smallest size that holds `capacity` bytes, or of the largest.
+/// The index in [`SIZES`] of the smallest size that holds `capacity` bytes, or of the largest size.
 pub(crate) fn size_for(capacity: usize) -> usize {
     SIZES.iter().position(|&size| size >= capacity).unwrap_or(SIZES.len() - 1)
 }
@@ -90,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_smallest_that_fits() {
+    fn the_smallest_size_that_fits_is_taken() {
         let pool = pool(usize::MAX);
         for (capacity, size) in
             [(0, 4096), (4096, 4096), (4097, 16384), (16385, 69632), (69633, 262_144), (usize::MAX, 262_144)]
@@ -100,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn returned_buffers_are_empty_and_bounded_in_number() {
+    fn free_buffers_are_empty_and_bounded_in_number() {
         let pool = pool(usize::MAX);
         for _ in 0..100 {
             let mut buffer = Box::new(Buffer::new(LARGEST));
@@ -113,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_are_not_counted_and_the_others_are_freed_when_memory_is_short() {
+    fn the_smallest_buffers_are_not_counted_and_others_are_freed_when_memory_is_short() {
         let pool = pool(2 * LARGEST);
         let smallest: Vec<_> = (0..10).map(|_| pool.take(SMALLEST)).collect();
         let large: Vec<_> = (0..2).map(|_| pool.take(LARGEST)).collect();
         assert_eq!((pool.memory.taken(), pool.is_short()), (2 * LARGEST, true));
         smallest.into_iter().chain(large).for_each(|buffer| pool.put(buffer));
         assert_eq!((pool.held(), pool.memory.taken(), pool.is_short()), (10 * SMALLEST + LARGEST, LARGEST, false));
-        // Somebody else takes so much that the free one is missing.
+        // Another worker takes so much that the free buffer's memory is missing.
         let part = pool.memory.take(1);
         assert_eq!((pool.is_short(), pool.held()), (false, 10 * SMALLEST));
         drop(part);
