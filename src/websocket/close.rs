@@ -16,8 +16,10 @@ pub(super) fn parse(payload: &[u8]) -> Result<(Option<u16>, &str), Violation> {
     Ok((code, reason))
 }
 
-/// Whether a close frame may carry a status code: the registered codes, and the ranges for registered and for private use.
-/// Codes 1004 to 1006 and 1015 only stand for local conditions.
+/// Whether a close frame may carry a status code.
+///
+/// These are the registered codes, and the ranges for registered and for private use. Codes 1004 to 1006 and 1015 only
+/// stand for local conditions.
 fn is_valid_on_the_wire(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

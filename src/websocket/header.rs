@@ -29,11 +29,12 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Parses the header at the front of the input, or returns `None` if it is incomplete. `in_message` says whether a
-    /// message's last fragment is outstanding.
+    /// Parses the header at the front of the input, or returns `None` if it is incomplete.
+    ///
+    /// `in_message` says whether a message is incomplete.
     ///
     /// The first two bytes are judged without the others, so that a violator learns of it at once.
-    #[inline]
+    #[inline(always)] // into the reframer's loop
     pub(super) fn parse(input: &[u8], in_message: bool) -> Result<Option<Self>, Violation> {
         let &[first, second, ..] = input else { return Ok(None) };
         let short = second & !MASKED;
@@ -81,7 +82,7 @@ impl Header {
 }
 
 /// Judges the first byte, and the 7-bit length of control frames (sections 5.2, 5.4 and 5.5).
-#[inline]
+#[inline(always)]
 fn check_start(first: u8, short: u8, in_message: bool) -> Result<(), Violation> {
     if first & 0x70 != 0 {
         return Err(Violation::ReservedBits);

@@ -4,11 +4,11 @@
 
 /// Moves all but the first `shift` bytes of the window to its front, and unmasks them on the way.
 ///
-/// The first byte of `key` belongs to the first of these bytes. Bytes between the new end of the payload and its old start may
-/// have any value afterwards.
+/// The first byte of `key` belongs to the first of these bytes. Bytes between the new end of the payload and its old
+/// start may have any value afterwards.
 ///
-/// A lane is loaded before any byte of it is overwritten. Since bytes only move towards the front, a store never reaches a lane
-/// that is still to be loaded.
+/// A lane is loaded before any byte of it is overwritten. Since bytes only move towards the front, a store never
+/// reaches a lane that is still to be loaded.
 ///
 /// # Panics
 ///
@@ -28,8 +28,9 @@ pub(crate) fn unmask(window: &mut [u8], shift: usize, key: [u8; 4]) {
     }
 }
 
-/// [Unmasks](unmask) a payload of one to two lanes. The first and the last lane may overlap, so both are loaded before the first
-/// store.
+/// [Unmasks](unmask) a payload of one to two lanes.
+///
+/// The first and the last lane may overlap, so both are loaded before the first store.
 #[inline]
 fn unmask_ends<const LANE: usize>(window: &mut [u8], shift: usize, key: [u8; 4]) {
     let key = u32::from_le_bytes(key);
@@ -44,8 +45,10 @@ fn unmask_ends<const LANE: usize>(window: &mut [u8], shift: usize, key: [u8; 4])
     window[last..last + LANE].copy_from_slice(&last_lane);
 }
 
-/// [Unmasks](unmask) a payload of any number of lanes. The last lane ends with the window and overlaps the lane before it, so
-/// that no single bytes remain. It is loaded before the first store.
+/// [Unmasks](unmask) a payload of any number of lanes.
+///
+/// The last lane ends with the window and overlaps the lane before it, so that no single bytes remain. It is loaded
+/// before the first store.
 #[inline(never)]
 fn unmask_lanes(window: &mut [u8], shift: usize, key: [u8; 4]) {
     const LANE: usize = 64; // four vector registers
@@ -76,7 +79,7 @@ fn unmasked<const LANE: usize>(mut lane: [u8; LANE], key: u32) -> [u8; LANE] {
 mod tests {
     use super::*;
 
-    /// For every length that the lanes divide differently, and every distance up to beyond the longest lane.
+    /// For all lengths that the lanes divide differently, and all distances up to a longer one.
     #[test]
     fn lanes_move_and_unmask_like_single_bytes() {
         let key = [0x12, 0x34, 0x56, 0x78];

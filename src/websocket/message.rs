@@ -13,7 +13,7 @@ pub(super) enum MessageKind {
 /// The fragmentation state of a stream.
 #[derive(Debug)]
 pub(super) struct Message {
-    /// The kind of the message whose last fragment is outstanding, if there is one.
+    /// The kind of the message that is incomplete, if one is.
     open: Option<MessageKind>,
     /// Its payload so far, in bytes, the current frame included.
     length: u64,
@@ -21,12 +21,12 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// No message, in a stream whose messages may have `limit` bytes.
+    /// The start of a stream with messages of at most `limit` bytes.
     pub(super) fn new(limit: u64) -> Self {
         Self { open: None, length: 0, limit }
     }
 
-    /// Whether the last fragment of a message is outstanding.
+    /// Whether a message is incomplete.
     #[inline]
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
@@ -37,7 +37,7 @@ impl Message {
     }
 
     /// The kind of message that a data frame belongs to, and the length of the message with it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn extended_by(&self, frame: &Header) -> Result<(MessageKind, u64), Violation> {
         let (kind, before) = match (frame.opcode(), self.open) {
             (CONTINUATION, Some(kind)) => (kind, self.length),

@@ -1,26 +1,29 @@
-//! Masked client frames in, unmasked server frames out: in place, in one pass, for any split of the input.
+//! Masked client frames in, unmasked server frames out: in place and in one pass.
 //!
-//! The relay does not assemble messages. It rewrites the bytes of each read frame by frame and passes them on. So memory does
-//! not depend on the size of messages, and a message costs no more than its bytes. This file decides which bytes are forwarded
-//! and which are a violation of [RFC 6455]. It does no I/O, reads no clock and allocates nothing. Its counterpart in
-//! `connection` fills the [`Buffer`] and acts on [`Event`]s.
+//! The input may be split anywhere.
 //!
-//! **The output always fits.** A server frame is a client frame without the four bytes of its masking key (section 5.2), so
-//! each frame ends at least four bytes before its original did. Only a frame that is forwarded in parts needs additional
-//! headers. The first part stands in the place of the client's own header. A later part always begins a buffer, which keeps
-//! [`HEADROOM`](crate::buffers::buffer::HEADROOM) for it.
+//! The relay does not assemble messages. It rewrites the bytes of each read frame by frame and passes them on. So
+//! memory does not depend on the size of messages, and a message costs no more than its bytes. This file decides which
+//! bytes are forwarded and which are a violation of [RFC 6455]. It does no I/O, reads no clock and allocates nothing.
+//! Its counterpart in `connection` fills the [`Buffer`] and acts on [`Event`]s.
 //!
-//! **Frames that go out whole** are those that fit into the buffer, and all of up to [`WHOLE_FRAME`] bytes, or of up to
-//! [`SMALL_FRAME`] while [memory is short](Reframer::save_memory). A larger frame is forwarded in fragments while it arrives.
-//! Section 5.4 allows an intermediary to do so where no extension was negotiated, and the relay negotiates none.
+//! **The output always fits.** A server frame is a client frame without the four bytes of its masking key (section
+//! 5.2), so each frame ends at least four bytes before its original did. Only a frame that is forwarded in parts needs
+//! additional headers. The first part stands in the place of the client's own header. A later part always begins a
+//! buffer, which keeps [`HEADROOM`](crate::buffers::buffer::HEADROOM) for it.
+//!
+//! **Frames that go out whole:** all that fit into the buffer, and all of up to [`WHOLE_FRAME`] bytes, or of up to
+//! [`SMALL_FRAME`] while [memory is short](Reframer::save_memory). A larger frame is forwarded in fragments while it
+//! arrives. Section 5.4 allows an intermediary to do so where no extension was negotiated, and the relay negotiates
+//! none.
 //!
 //! The caller's duties:
 //!
 //! 1. Fill a buffer's [spare end](Buffer::spare_mut), then call [`Reframer::advance`] until it returns
 //!    [`Event::Starved`]. Between [`Event::Yield`] and the next call other work may be done.
 //! 2. Write the [output](Buffer::output) before acting on a close or a violation: it came first.
-//! 3. Keep the remaining [input](Buffer::input) at the front of the next read. If `Starved` gives the length of a frame, the
-//!    next buffer has to hold that much.
+//! 3. Keep the remaining [input](Buffer::input) at the front of the next read. If `Starved` gives the length of a
+//!    frame, the next buffer has to hold that much.
 //! 4. After [`Event::Close`] or a [`Violation`] nothing more is forwarded. Further input is discarded.
 //!
 //! [RFC 6455]: https://www.rfc-editor.org/rfc/rfc6455
@@ -40,15 +43,17 @@ pub use super::violation::Violation;
 
 /// The longest payload of data frames that are never split, in bytes.
 ///
-/// Small devices' libraries dislike fragments. While such a frame is incomplete, it costs no more than one buffer of this size.
+/// Small devices' libraries dislike fragments. While such a frame is incomplete, it costs no more than one buffer of
+/// this size.
 pub const WHOLE_FRAME: usize = 64 * 1024;
 
 /// The longest payload of data frames that are not split when memory is short, in bytes.
 pub const SMALL_FRAME: usize = 1024;
 
-/// The most effort between two [yields](Event::Yield), in messages of the [fast path](whole_messages): about 0.15 ms.
+/// The most effort between two [yields](Event::Yield): about 0.15 ms.
 ///
-/// A full buffer (256 KiB) of messages of 32 bytes has 6,899 of them, so common streams never yield.
+/// The unit is a message of the [fast path](whole_messages). A full buffer (256 KiB) of messages of 32 bytes has 6,899
+/// of them, so common streams never yield.
 const EFFORT: u32 = 8192;
 
 /// The effort of a frame outside of the fast path, in messages of the fast path.
@@ -59,12 +64,14 @@ const FRAME_EFFORT: u32 = 4;
 pub enum Event<'b> {
     /// Everything that could be rewritten is; more input is needed.
     Starved {
-        /// The length in bytes, header included and as far as it is known, of the frame at the front of the remaining input, if
-        /// that must go out whole. Otherwise 0.
+        /// The length in bytes of the frame that has to be whole in the next buffer, or 0.
+        ///
+        /// That frame begins the remaining input. The length includes the header, as far as it is known.
         frame: usize,
     },
-    /// The call has taken as long as one call may. Input is left, and the next call goes on with it. Without this, a buffer of the
-    /// shortest frames would take ten times as long as one of long frames, and other clients would wait.
+    /// The call has taken as long as one call may.
+    /// Input is left, and the next call goes on with it. Without this, a buffer of the shortest frames would take ten
+    /// times as long as one of long frames, and other clients would wait.
     Yield,
     /// A ping, to be answered with its application data (section 5.5.2).
     Ping(&'b [u8]),
@@ -113,7 +120,8 @@ pub struct Reframer {
     text_bytes: u64,
     echo: Option<u8>,
     saves_memory: bool,
-    /// The effort since the last [`Event::Starved`] or [`Event::Yield`]. At most [`EFFORT`], give or take one frame.
+    /// The effort since the last [`Event::Starved`] or [`Event::Yield`].
+    /// At most [`EFFORT`], give or take one frame.
     effort: u32,
 }
 
@@ -127,7 +135,7 @@ enum Position {
     End,
 }
 
-/// The rest of a frame whose header was read.
+/// The rest of a frame behind its header.
 #[derive(Clone, Copy)]
 struct Payload {
     kind: MessageKind,
@@ -148,8 +156,10 @@ enum RawEvent {
 }
 
 impl Reframer {
-    /// A reframer for a new connection. A message longer than `limit` bytes is a [violation](Violation::MessageTooBig), judged
-    /// by the header of the frame that exceeds it. Memory does not need a limit.
+    /// A reframer for a new connection.
+    ///
+    /// A message longer than `limit` bytes is a [violation](Violation::MessageTooBig), judged by the header of the
+    /// frame that exceeds it. Memory does not need a limit.
     pub fn new(limit: Option<u64>) -> Self {
         Self {
             position: Position::Header,
@@ -163,8 +173,10 @@ impl Reframer {
         }
     }
 
-    /// Sets whether memory is short. If it is, only [small](SMALL_FRAME) frames need to be whole in one buffer, otherwise all of
-    /// up to [`WHOLE_FRAME`] bytes.
+    /// Sets whether memory is short.
+    ///
+    /// If it is, only [small](SMALL_FRAME) frames need to be whole in one buffer, otherwise all of up to
+    /// [`WHOLE_FRAME`] bytes.
     pub fn save_memory(&mut self, saves: bool) {
         self.saves_memory = saves;
     }
@@ -200,8 +212,10 @@ impl Reframer {
         event
     }
 
-    /// Whether the stream is within a message or a frame. A client that departs here has lost something, and so has one that
-    /// leaves a part of a frame in the buffer's input.
+    /// Whether the stream is within a message or a frame.
+    ///
+    /// A client that departs here has lost something, and so has one that leaves a part of a frame in the buffer's
+    /// input.
     pub fn is_mid_message(&self) -> bool {
         self.message.is_open() || matches!(self.position, Position::Payload(_))
     }
@@ -294,7 +308,9 @@ impl Reframer {
         }
     }
 
-    /// Enters a data frame. An incomplete one that must go out whole stays in its place, and its length is returned.
+    /// Enters a data frame.
+    ///
+    /// An incomplete one that must go out whole stays in its place, and its length is returned.
     fn begin_data(&mut self, header: &Header, buffer: &mut Buffer) -> Result<Option<usize>, Violation> {
         let (kind, message_length) = self.message.extended_by(header)?;
         match kind {

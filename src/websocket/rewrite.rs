@@ -1,9 +1,13 @@
-//! Rewrites a client frame to a server frame in place: another header, and the payload without its mask.
+//! Rewrites client frames to server frames in place.
+//!
+//! A server frame has another header, and its payload has no mask.
 
 use super::mask::unmask;
 use crate::buffers::buffer::Buffer;
 
-/// Appends one server frame to the output: a header, and the `length` bytes at `start` without their mask.
+/// Appends a server frame to the output: a header, and the unmasked payload.
+///
+/// The payload has `length` bytes at `start`.
 pub(super) fn forward(buffer: &mut Buffer, start: usize, length: usize, first: u8, key: [u8; 4]) {
     match length {
         0..=125 => forward_with([first, length as u8], buffer, start, length, key),
@@ -31,8 +35,9 @@ fn forward_with<const SIZE: usize>(header: [u8; SIZE], buffer: &mut Buffer, star
     buffer.output.end = to + SIZE + length;
 }
 
-/// Writes a header at `to`, and behind it the payload that begins at `start`, without its mask. Returns false and changes
-/// nothing if `bytes` end before the payload does.
+/// Writes a header at `to`, and behind it the payload that begins at `start`, without its mask.
+///
+/// Returns false and changes nothing if `bytes` end before the payload does.
 #[inline(always)] // so that short frames are moved in registers
 pub(super) fn move_frame<const SIZE: usize>(
     bytes: &mut [u8],

@@ -1,6 +1,7 @@
 //! Incremental UTF-8 validation, piece by piece as text arrives.
 //!
-//! The standard library validates each piece. This file adds the memory of a character that is cut at the end of a piece.
+//! The standard library validates each piece. This file adds the memory of a character that is cut at the end of a
+//! piece.
 
 use std::str::from_utf8;
 

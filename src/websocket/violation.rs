@@ -4,7 +4,9 @@ use std::fmt;
 
 use super::utf8::InvalidUtf8;
 
-/// A client's offence against RFC 6455 or the message limit. It is the client's fault, and ends its connection.
+/// A client's offence against RFC 6455 or the message limit.
+///
+/// It is the client's fault, and ends its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
     /// RSV1, RSV2 or RSV3 is set though no extension was negotiated (section 5.2).

@@ -17,12 +17,14 @@ pub(super) struct Forwarded {
     pub(super) bytes: u64,
 }
 
-/// Forwards the messages at the front of the input that are one whole binary frame with a length of 7 or 16 bits: `most` of
-/// them, of `limit` bytes each. No message may be open.
+/// Forwards messages at the front of the input that are one whole binary frame.
 ///
-/// The rest of the reframer would do the same with them. This loop keeps its state in registers, which makes a message cost a
-/// third beside its bytes.
-#[inline]
+/// Their lengths have 7 or 16 bits. It forwards at most `most` messages of at most `limit` bytes each. No message may
+/// be incomplete.
+///
+/// The rest of the reframer would do the same with them. This loop keeps its state in registers, which makes a message
+/// cost a third beside its bytes.
+#[inline(always)] // there is one caller
 pub(super) fn forward(buffer: &mut Buffer, limit: u64, most: u64) -> Forwarded {
     let Buffer { bytes, output, input, .. } = buffer;
     let bytes = &mut bytes[..input.end];
