@@ -1,41 +1,41 @@
 //! The closing handshake: from the queued close frame until the socket may be closed.
 //!
-//! Closing a socket early loses what is in flight to its client. The client's next byte, an acknowledgement or a pong, is
-//! answered with a reset, and a proxy that sees a reset tears down both of its connections with all that it holds. So the relay
-//! keeps the socket, reads and discards, until the client's stream has ended. How long it waits follows from what it
-//! knows:
+//! Lingering close: a socket that is closed early loses the bytes in flight to its client. The kernel answers the
+//! client's next byte, an acknowledgement or a pong, with a reset, and a proxy that sees a reset tears down both of its
+//! connections with all bytes that it holds. So the relay keeps the socket, reads and discards, until the client's
+//! stream has ended. The time limits:
 //!
 //! | step       | until                                    | at most                                                             |
 //! |------------|------------------------------------------|---------------------------------------------------------------------|
 //! | delivering | the close frame is in the socket         | [`LONGEST`]; the kernel ends a connection that takes nothing        |
 //! | sending    | the kernel has sent everything           | the same                                                            |
-//! | answering  | the client's close frame, end of stream  | [`CLOSE_TIMEOUT`] after the last sign of life, and the time that the bytes up to the client's next answer take at [`SLOWEST`]; in all, what the bytes in flight take |
+//! | answering  | the client's close frame, end of stream  | after each sign of life: [`CLOSE_TIMEOUT`] and the time that the bytes up to the client's next answer take at [`SLOWEST`]; in all: the same for all bytes in flight |
 //!
-//! A [mark](crate::connection::in_flight) in front of the close frame tells when the client has everything: its pong leaves
-//! nothing in flight. A client that takes longer than [`CLOSE_TIMEOUT`] in all *lingers*: it holds one of a bounded
-//! number of slots, and the connection that has shown no sign of life for longest makes room for others.
+//! A [mark](crate::connection::in_flight) in front of the close frame tells when the client has everything: its pong
+//! leaves nothing in flight. A client that takes longer than [`CLOSE_TIMEOUT`] in all *lingers*: it holds one of a
+//! bounded number of slots, and the connection without a sign of life for longest makes room for others.
 
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::context::WorkerContext;
+use super::in_flight::InFlight;
 use super::outbound::Outbound;
 use crate::limits::slots::Slot;
 use crate::runtime::clock::Sleep;
 use crate::runtime::transport::Transport;
 
-/// The time that a client which has everything may take to answer a close frame. Long enough for a slow line, short enough
-/// that a vanished client does not matter.
+/// The time for an answer: long enough for a slow line, short for a vanished client.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The least number of bytes that a client takes in a second while it closes. It is slower than what a live client is
-/// believed to take, as no peer waits for this one any more.
+/// The bytes that the slowest client takes in a second while it closes. That is slower than in
+/// [`keepalive`](crate::connection::keepalive), as no peer waits for this client any more.
 const SLOWEST: u32 = 4 * 1024;
 
 /// The longest closing handshake: 14 MiB at [`SLOWEST`].
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
-/// The longest silence in it.
+/// The longest silence in a closing handshake.
 const LONGEST_SILENCE: Duration = Duration::from_secs(10 * 60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,26 +48,30 @@ enum Step {
 /// A closing handshake that has begun.
 pub(super) struct Closing {
     step: Step,
-    /// When it lingers.
+    /// When it begins to linger.
     lingers_at: Instant,
-    /// When it ends if the client shows no sign of life.
+    /// When it ends unless the client shows a sign of life.
     silent_until: Instant,
-    /// When it ends.
+    /// When it ends in any case.
     until: Instant,
     slot: Option<Slot>,
     timer: Option<(Instant, Sleep)>,
 }
 
 impl Closing {
-    /// A closing handshake that begins now. One with a client that was given up lingers at once: the client is most likely
-    /// gone, and another connection may want its place.
+    /// A closing handshake that begins now.
+    ///
+    /// With a client that was given up it lingers at once: the client is most likely gone, and other connections may
+    /// need a slot.
     pub(super) fn new(now: Instant, is_given_up: bool) -> Self {
         let lingers_at = if is_given_up { now } else { now + CLOSE_TIMEOUT };
         let until = now + LONGEST;
         Self { step: Step::Delivering, lingers_at, silent_until: until, until, slot: None, timer: None }
     }
 
-    /// Ready when its time is over. `received` says whether the client has sent something since the last time.
+    /// Goes on, and is ready when a time limit is over.
+    ///
+    /// `received` says whether the client has sent anything since the last call.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -82,19 +86,12 @@ impl Closing {
             self.until = self.until.min(now + time_to_take(outbound.in_flight().bytes()));
         }
         if self.step == Step::Answering && (begins_to_answer || received) {
-            let in_flight = outbound.in_flight();
-            // A client that has answered no mark so far may never do so.
-            let bytes = if in_flight.is_answering() { in_flight.to_next_answer() } else { in_flight.bytes() };
-            let time = time_to_take(bytes).min(LONGEST_SILENCE);
-            self.silent_until = now + time;
-            if let (true, Some(slot)) = (received, &mut self.slot) {
-                slot.renew();
-            }
+            self.extend(now, outbound.in_flight(), received);
         }
         loop {
             let end = self.silent_until.min(self.until);
             if now >= end {
-                return Poll::Ready(()); // before it takes a slot from another one
+                return Poll::Ready(()); // before it takes a slot, which might revoke another connection's
             }
             if now >= self.lingers_at && self.slot.is_none() {
                 self.slot = Some(context.lingering.take());
@@ -114,10 +111,20 @@ impl Closing {
         }
     }
 
-    /// Goes to the next step, if it is time to. Whether that is the client's answer.
+    /// Extends the time of a client that has just shown a sign of life, or begins to answer.
+    fn extend(&mut self, now: Instant, in_flight: &InFlight, received: bool) {
+        // A client that has answered no mark so far may never do so.
+        let bytes = if in_flight.is_answering() { in_flight.to_next_answer() } else { in_flight.bytes() };
+        self.silent_until = now + time_to_take(bytes).min(LONGEST_SILENCE);
+        if let (true, Some(slot)) = (received, &mut self.slot) {
+            slot.renew();
+        }
+    }
+
+    /// Goes to the next step if the current one is done. True if the client begins to answer.
     fn advance(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &Outbound) -> bool {
         if self.step == Step::Delivering && outbound.is_flushed() {
-            // Not before: the room that the frame waits for would be reported in the place of this.
+            // Not earlier: the socket would report the room that the frame waits for.
             socket.report_when_sent();
             self.step = Step::Sending;
         }
@@ -129,7 +136,7 @@ impl Closing {
     }
 }
 
-/// The time in which a client takes so many bytes and answers.
+/// The time in which a client takes these bytes and answers.
 fn time_to_take(bytes: u32) -> Duration {
     CLOSE_TIMEOUT + Duration::from_secs((bytes / SLOWEST).into())
 }

@@ -1,7 +1,7 @@
 //! One task for each connection: its socket on one side, its end of a link on the other.
 //!
-//! The two directions, [`Inbound`] and [`Outbound`], advance independently: a loop that alternates them would deadlock when
-//! both clients stream. This file decides what they share: how a connection ends.
+//! The two directions, [`Inbound`] and [`Outbound`], advance independently: a loop that alternates them would deadlock
+//! when both clients stream. This file decides what they share: how a connection ends.
 //!
 //! | event                                 | to the peer, after all earlier messages | to this client            |
 //! |---------------------------------------|-----------------------------------------|---------------------------|
@@ -14,12 +14,12 @@
 //! | the relay stops                       | 1001 `relay stopping`                   | (from its peer's end)     |
 //! | the link ends with a [`CloseCause`]   |                                         | the cause's code          |
 //!
-//! After the relay has sent a close frame, the connection lasts until the client has closed too and its stream has ended, or
-//! until a timeout of [`closing`](super::closing).
+//! After the relay has sent a close frame, the connection lasts until the client has closed too and its stream has
+//! ended, or until a timeout of [`closing`](super::closing).
 //!
-//! A stream can end while the client is held (its peer is slow, or a rate limit is used up). Then the outbound direction ends
-//! at once. If the kernel has ended the stream, what the client sent before is still read, as fast as its peer takes it, and
-//! the end of the stream says how the client departed.
+//! A stream can end while the client is held (its peer is slow, or a rate limit is used up). Then the outbound
+//! direction ends at once. If the kernel has ended the stream, what the client sent before is still read, as fast as
+//! its peer takes it, and the end of the stream says how the client departed.
 
 #[cfg(test)]
 #[path = "tests/mod.rs"]
@@ -84,8 +84,9 @@ pub(crate) struct Connection<T> {
 }
 
 impl<T: Transport> Connection<T> {
-    /// A connection on `socket` that has claimed its seat. `read_ahead` are bytes that the client sent right behind its opening
-    /// handshake.
+    /// A connection on `socket` that has claimed its seat.
+    ///
+    /// `read_ahead` are bytes that the client sent right behind its opening handshake.
     pub(crate) fn new(
         socket: T,
         read_ahead: &[u8],
@@ -121,7 +122,9 @@ impl<T: Transport> Connection<T> {
 }
 
 impl<T> Connection<T> {
-    /// How the connection ended. The first cause counts: after a link's end, the client's own end is only the answer to it.
+    /// How the connection ended.
+    ///
+    /// The first cause counts: after a link's end, the client's own end is only the answer to it.
     fn outcome(&self) -> Outcome {
         match (self.given_up, self.outbound.close_cause()) {
             _ if self.is_in_step => Outcome::Panicked,
@@ -238,8 +241,10 @@ impl<T: Transport> Connection<T> {
         cx.waker().wake_by_ref();
     }
 
-    /// Whether the client's silence has an excuse: it is held, or it has to take bytes first and has never answered a mark. (If
-    /// it takes nothing, the write timeout gives it up.)
+    /// Whether the client's silence has an excuse.
+    ///
+    /// It has one if the client is held, or if it has to take bytes first and has never answered a mark. (If it takes
+    /// nothing, the write timeout gives it up.)
     fn is_excused(&self) -> bool {
         let is_answering = self.outbound.in_flight().is_answering();
         self.inbound.is_held() || self.outbound.is_blocked() && !is_answering
@@ -260,7 +265,9 @@ impl<T: Transport> Connection<T> {
     }
 }
 
-/// Forwards until both the client and the link have ended. A future by hand: an async function would take up its size twice.
+/// Forwards until both the client and the link have ended.
+///
+/// A future by hand: an async function would take up its size twice.
 impl<T: Transport> Future for Connection<T> {
     type Output = ();
 
@@ -294,8 +301,8 @@ impl<T: Transport> Connection<T> {
         }
         self.outbound.poll(cx, &self.socket);
         if self.outbound.is_closing() && !self.outbound.is_broken() && self.inbound.is_joined() {
-            // The link has ended. The client's further bytes are discarded, but read for its answer. That is for other steps,
-            // as a busy task, because thousands of links may end at once.
+            // The link has ended. The client's further bytes are discarded, but read for its answer. That is for other
+            // steps, as a busy task, because thousands of links may end at once.
             self.inbound.close_link(CloseCause::Left);
             cx.waker().wake_by_ref();
         }
@@ -310,7 +317,8 @@ impl<T: Transport> Connection<T> {
         if has_stalled && !self.outbound.is_closing() {
             self.given_up = Some(Outcome::Stalled);
         }
-        // A client that has stalled cannot be sent a close frame either. After an unknown error nothing tells whether it is there.
+        // A client that has stalled cannot be sent a close frame either. After an unknown error nothing tells whether
+        // it is there.
         if self.given_up == Some(Outcome::Stalled) || self.outbound.has_failed() {
             self.inbound.close_link(CloseCause::Lost);
             return Poll::Ready(());

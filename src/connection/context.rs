@@ -1,4 +1,4 @@
-//! The context of a worker's connections.
+//! The context that a worker's connections share.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,22 +11,24 @@ use crate::limits::slots::Slots;
 use crate::runtime::clock::Clock;
 use crate::telemetry::counters::Telemetry;
 
-/// What all connections of a worker share.
+/// The shared state of a worker's connections.
 #[derive(Debug)]
 pub(crate) struct WorkerContext {
     pub(crate) pool: Rc<Pool>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) telemetry: Arc<Telemetry>,
-    /// Whether they are to close. They are woken when this changes.
+    /// Whether the relay stops. All connections are woken when this changes.
     pub(crate) stopping: Cell<bool>,
-    /// The executor's turn.
+    /// The executor's turn counter.
     pub(crate) turn: Rc<Cell<u32>>,
-    /// Counts the beats, at which some of the connections are woken to look at their clients.
+    /// The number of beats so far.
+    /// At each beat, a share of the connections is woken to check their clients.
     pub(crate) beat: Cell<u32>,
-    /// How long a client's system may acknowledge nothing, and how long in a takeover probe.
+    /// How long a client may take nothing.
     pub(crate) write_timeout: Duration,
+    /// How long a client's kernel may acknowledge nothing in a takeover probe.
     pub(crate) probe_timeout: Duration,
-    /// Slots of connections whose closing handshake takes long.
+    /// The slots of lingering closes.
     pub(crate) lingering: Arc<Slots>,
     pub(crate) keepalive: KeepaliveConfig,
 }

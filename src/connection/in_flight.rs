@@ -1,21 +1,21 @@
-//! Which bytes are in flight to a client: sent, and not yet known to be taken. Pure: it reads no clock and does no I/O.
+//! The bytes in flight to a client: sent, and not known to be taken. Pure: no I/O, no clock.
 //!
-//! The kernel's acknowledgements do not tell: behind a proxy, they are the proxy's. Pongs do. A *mark* is a ping with a number as its
-//! payload that is sent between two batches; its pong says that everything before it was taken (RFC 6455, section 5.5.3: one
-//! pong may answer several pings, so it settles all earlier marks too).
+//! The kernel's acknowledgements do not tell what a client has taken: behind a proxy, they are the proxy's. Pongs do. A
+//! *mark* is a ping with a number as its payload, sent between two batches. Its pong says that everything before it was
+//! taken. One pong may answer several pings (RFC 6455, section 5.5.3), so it settles all earlier marks too.
 //!
-//! Two rules place marks, because pings cost the client a packet each:
+//! Each mark costs the client a packet, so two rules place them:
 //!
-//! 1. At each beat, a mark follows whatever amounts to [`LEAST_MARKED`] since the last one.
-//! 2. Within a beat, a token bucket allows a burst of them, [`FINE`] bytes apart at first and [`COARSE`] after that. A burst of
-//!    megabytes into a proxy's buffers takes minutes on a slow line; with marks in it, pongs come back all along.
+//! 1. At each beat, a mark follows if at least [`LEAST_MARKED`] bytes came after the last one.
+//! 2. Within a beat, a token bucket allows a burst of marks, [`FINE`] bytes apart at first and [`COARSE`] after that. A
+//!    burst of megabytes into a proxy's buffers takes minutes on a slow line, and its marks bring pongs back meanwhile.
 //!
-//! A client that answers no mark stops getting them when [`MOST_MARKS`] are unanswered. A relay that is to send no pings
-//! sends no marks.
+//! A client with [`MOST_MARKS`] unanswered marks gets no more of them. A relay that is configured without pings sends
+//! no marks.
 
 use std::collections::VecDeque;
 
-/// A mark is not worth its packet for fewer bytes than this.
+/// The least bytes that are worth a mark.
 pub(crate) const LEAST_MARKED: u32 = 16 << 10;
 
 /// The distance of the first marks of a burst, in bytes: four seconds at 16 KiB/s.
@@ -24,23 +24,28 @@ const FINE: u32 = 64 << 10;
 /// The distance of the later marks of a burst, in bytes.
 const COARSE: u32 = 512 << 10;
 
-/// The size of the token bucket. A burst has marks for 13 MiB, which is what proxies and kernels were seen to hold.
+/// The size of the token bucket.
+///
+/// A burst has marks for 13 MiB, as much as proxies and kernels were seen to hold.
 const MOST_TOKENS: u8 = 32;
 
 /// With fewer tokens than this, marks are [`COARSE`].
 const FINE_TOKENS: u8 = 24;
 
-/// Tokens that a beat brings.
+/// Tokens that a beat adds.
 const TOKENS_PER_BEAT: u32 = 2;
 
-/// The most unanswered marks. Numbers are a byte, so it is small enough that no two of them have the same.
+/// The most unanswered marks.
+///
+/// It is below 256, so that no two of them have the same number, which is a byte.
 const MOST_MARKS: usize = 64;
 
-/// The most bytes that are counted: two sockets of a proxy and one of the relay hold no more by Linux' defaults (`tcp_rmem`,
-/// `tcp_wmem`).
+/// The most bytes that are counted.
+///
+/// Two sockets of a proxy and one of the relay hold no more by Linux' defaults (`tcp_rmem`, `tcp_wmem`).
 const MOST_BYTES: u32 = 32 << 20;
 
-/// A ping whose pong is outstanding.
+/// A mark without a pong so far.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     number: u8,
@@ -51,26 +56,26 @@ struct Mark {
 /// The bytes in flight to a client, and the marks among them.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    /// Unanswered marks, the oldest first. Boxed and only there while there are some: idle connections have none.
-    #[expect(clippy::box_collection, reason = "a pointer in the place of four words, in each idle connection")]
+    /// Unanswered marks, the oldest first. None in an idle connection.
+    #[expect(clippy::box_collection, reason = "one word instead of four in each idle connection")]
     marks: Option<Box<VecDeque<Mark>>>,
     /// Bytes before the last mark.
     marked: u32,
-    /// Bytes behind it.
+    /// Bytes behind the last mark.
     unmarked: u32,
     /// The number of the last mark.
     number: u8,
     tokens: u8,
-    /// Whether there are marks at all.
+    /// Whether marks are sent at all.
     has_marks: bool,
     /// Whether the client has ever answered a mark.
     is_answering: bool,
-    /// Whether it has answered one since this was asked last.
+    /// Whether the client has answered a mark since [`take_answered`](Self::take_answered).
     was_answered: bool,
 }
 
 impl InFlight {
-    /// Nothing, with marks among what is to come or without.
+    /// No bytes in flight, in a direction with marks or without.
     pub(crate) fn new(has_marks: bool) -> Self {
         Self {
             marks: None,
@@ -89,7 +94,7 @@ impl InFlight {
         self.unmarked = self.unmarked.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX)).min(MOST_BYTES);
     }
 
-    /// The number of a mark that is to be sent now, within a beat, if one is due.
+    /// The number of the mark that is due within a beat, if one is.
     pub(crate) fn mark_in_burst(&mut self) -> Option<u8> {
         let distance = if self.tokens > FINE_TOKENS { FINE } else { COARSE };
         if self.unmarked < distance || self.tokens == 0 {
@@ -100,13 +105,14 @@ impl InFlight {
         Some(number)
     }
 
-    /// The number of a mark that is to be sent at a beat or in front of a close frame, if it is worth it.
+    /// The number of the mark for a beat or a close frame, if there are enough bytes for one.
     pub(crate) fn mark_at_rest(&mut self) -> Option<u8> {
         if self.unmarked < LEAST_MARKED { None } else { self.mark() }
     }
 
-    /// Refills the token bucket after so many beats, in which the slowest client takes so many bytes. Without marks that is all
-    /// that is known of what a client has taken.
+    /// Refills the token bucket after some `beats`, in which even the slowest client takes so many `bytes`.
+    ///
+    /// Without marks, nothing else is known of the bytes that a client has taken.
     pub(crate) fn refill(&mut self, beats: u32, bytes: u32) {
         if !self.has_marks {
             self.unmarked = self.unmarked.saturating_sub(bytes);
@@ -118,7 +124,9 @@ impl InFlight {
         }
     }
 
-    /// Notes a pong with this number. A number of no unanswered mark means nothing: pongs may be unsolicited.
+    /// Notes a pong with this number.
+    ///
+    /// It is ignored if no unanswered mark has the number: pongs may be unsolicited.
     pub(crate) fn answered(&mut self, number: u8) {
         let Some(marks) = &mut self.marks else { return };
         let Some(nth) = marks.iter().position(|mark| mark.number == number) else { return };
@@ -133,12 +141,12 @@ impl InFlight {
         self.marked.saturating_add(self.unmarked).min(MOST_BYTES)
     }
 
-    /// Bytes that the client takes before it has something to answer: those up to the first mark, if there is one.
+    /// Bytes that the client has to take before it can answer: up to the first mark, if there is one.
     pub(crate) fn to_next_answer(&self) -> u32 {
         self.marks.as_ref().and_then(|marks| marks.front()).map_or(self.bytes(), |mark| mark.bytes)
     }
 
-    /// Whether the client has answered a mark since the last time.
+    /// Whether the client has answered a mark since the last call.
     pub(crate) fn take_answered(&mut self) -> bool {
         std::mem::take(&mut self.was_answered)
     }
@@ -185,7 +193,7 @@ mod tests {
         assert!(in_flight.is_answering());
         assert_eq!([in_flight.take_answered(), in_flight.take_answered()], [true, false]);
         in_flight.answered(numbers[0]);
-        assert_eq!(in_flight.bytes(), 100_007, "that was settled before");
+        assert_eq!(in_flight.bytes(), 100_007, "an earlier pong has settled it");
         in_flight.answered(numbers[2]);
         assert_eq!((in_flight.bytes(), in_flight.to_next_answer()), (7, 7));
         in_flight.refill(1, 1000);
@@ -193,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_has_fine_marks_and_then_coarse_ones_and_then_none() {
+    fn a_burst_has_fine_then_coarse_marks_and_then_none() {
         let mut in_flight = InFlight::new(true);
         let mut distances = vec![0];
         for _ in 0..3000 {
@@ -208,11 +216,11 @@ mod tests {
         assert!(distances[fine..usize::from(MOST_TOKENS)].iter().all(|&bytes| bytes == COARSE), "{distances:?}");
         assert_eq!(distances.len(), usize::from(MOST_TOKENS) + 1);
         in_flight.refill(1, 1000);
-        assert!(in_flight.mark_in_burst().is_some(), "a beat brings more");
+        assert!(in_flight.mark_in_burst().is_some(), "a beat adds tokens");
     }
 
     #[test]
-    fn a_few_bytes_get_no_mark_and_unanswered_marks_have_a_bound() {
+    fn few_bytes_get_no_mark_and_unanswered_marks_are_bounded() {
         let mut in_flight = InFlight::new(true);
         in_flight.add(LEAST_MARKED as usize - 1);
         assert_eq!(in_flight.mark_at_rest(), None);
@@ -227,19 +235,19 @@ mod tests {
     }
 
     #[test]
-    fn without_marks_all_bytes_stay_in_flight() {
+    fn without_marks_only_beats_reduce_the_bytes_in_flight() {
         let mut in_flight = InFlight::new(false);
         in_flight.add(10 << 20);
         assert_eq!((in_flight.mark_in_burst(), in_flight.mark_at_rest()), (None, None));
         assert_eq!((in_flight.bytes(), in_flight.to_next_answer()), (10 << 20, 10 << 20));
         in_flight.refill(4, 1 << 20);
-        assert_eq!(in_flight.bytes(), 9 << 20, "the slowest client has taken the rest");
+        assert_eq!(in_flight.bytes(), 9 << 20, "the slowest client takes 1 MiB in these beats");
     }
 
     proptest! {
-        /// What a client has not taken is always counted, whichever marks it answers, and in which order the two happen.
+        /// Whichever marks the client answers, and in whatever order.
         #[test]
-        fn bytes_that_are_not_taken_are_in_flight(
+        fn bytes_that_the_client_has_not_taken_are_in_flight(
             steps in prop::collection::vec((0..3_u8, 0..400_000_usize, any::<bool>()), 1..300),
         ) {
             let mut in_flight = InFlight::new(true);
@@ -259,7 +267,7 @@ mod tests {
                     _ => {
                         taken = sent.min(taken + bytes as u64);
                         while let Some((_, number)) = marks.pop_front_if(|(place, _)| *place <= taken) {
-                            // Not each of them need be answered.
+                            // A client need not answer each mark.
                             if answers {
                                 in_flight.answered(number);
                             }

@@ -1,7 +1,10 @@
-//! From the client to its peer: wait until the socket is readable, read once, rewrite in place, hand over.
+//! The inbound direction: from the client to its peer.
 //!
-//! There is at most one buffer. Without a credit it goes on being filled, up to [`LARGEST`](crate::buffers::pool::LARGEST)
-//! bytes, so that the relay notices a client's pings and its departure while the peer is slow or not there yet.
+//! A step waits until the socket is readable, reads once, rewrites in place, and hands over.
+//!
+//! There is at most one buffer. Without a credit it goes on being filled, up to
+//! [`LARGEST`](crate::buffers::pool::LARGEST) bytes, so that the relay notices a client's pings and its departure while
+//! the peer is slow or not there yet.
 //!
 //! Backpressure: the client is not read from, and TCP slows it, while one of these holds. The client is then *held*.
 //!
@@ -28,7 +31,7 @@ use crate::runtime::transport::Transport;
 use crate::telemetry::events::Outcome;
 use crate::websocket::reframer::{Event, Reframer};
 
-/// The most bytes of a read whose bytes are discarded: there is no gain in a fast one.
+/// The most bytes of a read while bytes are discarded: there is no gain in a fast one.
 pub(super) const MOST_DISCARDED: usize = 64 << 10;
 
 /// How a client's stream has ended.
@@ -44,8 +47,8 @@ pub(crate) enum Ended {
 pub(crate) struct Inbound {
     reframer: Reframer,
     reader: Reader,
-    /// Whether the reframer has [yielded](Event::Yield) and left input. A later step reframes it before anything else is
-    /// read.
+    /// Whether the reframer has [yielded](Event::Yield) and left input.
+    /// A later step reframes it before anything else is read.
     yields: bool,
     /// Whether the client's bytes are discarded, because its link has ended.
     discards: bool,
@@ -157,7 +160,9 @@ impl Inbound {
         self.stalled
     }
 
-    /// Departs from the pair: frees the code, hands the last batch to the peer, then `close_cause`. Idempotent.
+    /// Departs from the pair: frees the code, hands the last batch to the peer, then `close_cause`.
+    ///
+    /// Idempotent.
     pub(crate) fn close_link(&mut self, close_cause: CloseCause) {
         let Some(outgoing) = self.link.leave() else { return };
         self.close_cause = Some(close_cause);
@@ -265,9 +270,12 @@ impl Inbound {
         Plan::Read(capacity)
     }
 
-    /// Leaves the client's bytes in the socket, where they hide the end of its stream and a reset: watches for these.
+    /// Leaves the client's bytes in the socket, and watches for the end of its stream.
     ///
-    /// The code of a client that is gone is free at once. The bytes that it left behind still go to its peer, if it has one.
+    /// The unread bytes hide the end and a reset.
+    ///
+    /// The code of a client that is gone is free at once. The bytes that it left behind still go to its peer, if it has
+    /// one.
     fn hold(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &mut Outbound) -> Poll<Ended> {
         self.held = true;
         if self.link.free_if_ended(cx, socket) {

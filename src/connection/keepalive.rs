@@ -1,27 +1,27 @@
-//! Whether a client is still there: when it is pinged, and when it is given up. Pure: time is an argument.
+//! Keep-alive: detects half-open connections by pings. Pure: time is an argument.
 //!
-//! A client that has been silent for the ping interval is pinged. Any byte from it is a sign of life. Without one it is given up
-//! when the ping timeout has passed, and as much more time as a client that lives may need to get to the ping:
+//! A client that has been silent for the ping interval is pinged. Any byte from it is a sign of life. Without one it is
+//! given up after the ping timeout, extended by the time that a live client may need to get to the ping:
 //!
-//! 1. **Bytes in flight** come before the ping. Until the client has something to answer it has to take the bytes up to the
-//!    next [mark](crate::connection::in_flight), at [`SLOWEST`] bytes a second or faster.
-//! 2. **Messages** may keep its program busy, and many libraries do not read meanwhile: a second for each message that it was
-//!    sent, [`MOST_WORK`] at most.
+//! 1. **Bytes in flight** come before the ping. Before it can answer, the client has to take the bytes up to the next
+//!    [mark](crate::connection::in_flight), at [`SLOWEST`] bytes a second or faster.
+//! 2. **Messages** may keep its program busy, and many libraries do not read meanwhile. Each message that it was sent
+//!    adds a second, [`MOST_WORK`] at most.
 //!
-//! A takeover probe (a third client wants a seat of the pair) is a ping at once, with the same timeout but without the time for
-//! messages. So a client that answers within the ping timeout never loses its seat, and the owner of a dead connection is back
-//! after that time at the latest. (If the client's own system has vanished, its kernel is silent too, and the connection
-//! finds that out within seconds: see `takeover` in [`connection`](crate::connection).)
+//! A takeover probe (a third client wants a seat of the pair) is an immediate ping, with the same timeout but without
+//! the time for messages. So a client that answers within the ping timeout never loses its seat, and the owner of a
+//! dead connection is back after that time at the latest. (If the client's system has vanished, its kernel is silent
+//! too, and the connection notices within seconds: see `takeover` in [`connection`](crate::connection).)
 //!
-//! Time is counted in beats. All connections of a worker share them, so none needs a timer, and a process that was stopped
-//! for a minute has missed one beat and not a minute.
+//! Time is counted in beats, from one timer per worker, so no connection needs a timer of its own. A process that was
+//! stopped for a minute has missed one beat and not a minute.
 
 use std::time::Duration;
 
-/// The least number of bytes that a client takes in a second: a mobile line at the edge of its cell.
+/// The bytes that the slowest client takes in a second: a mobile line at the edge of its cell.
 const SLOWEST: u32 = 16 * 1024;
 
-/// The longest time that messages can add: a hundred of them, a second each.
+/// The longest time that messages can add: a second each for a hundred of them.
 const MOST_WORK: Duration = Duration::from_secs(100);
 
 /// Beats in the ping interval.
@@ -30,10 +30,12 @@ const BEATS: u32 = 32;
 /// The length of a beat if the ping interval is 20 s or longer, or if there is none.
 const BEAT: Duration = Duration::from_millis(625);
 
-/// The shortest beat: looking at all connections has its price.
+/// The shortest beat, as each beat costs a look at some of the connections.
 const SHORTEST_BEAT: Duration = Duration::from_millis(5);
 
-/// The longest wait in beats: years, and short enough that the order of two counts is never in doubt.
+/// The longest wait in beats: years.
+///
+/// It is short enough that the order of two wrapping counts is never in doubt.
 const LONGEST: u32 = u32::MAX / 4;
 
 /// The configured times, in beats.
@@ -41,16 +43,16 @@ const LONGEST: u32 = u32::MAX / 4;
 pub(crate) struct KeepaliveConfig {
     /// The length of a beat.
     pub(crate) beat: Duration,
-    /// The silence after which a client is pinged, if it ever is.
+    /// The silence after which a client is pinged, if pings are configured.
     interval: Option<u32>,
-    /// The time that it then has for a sign of life.
+    /// The time for a sign of life after a ping.
     timeout: u32,
     /// The bytes that the slowest client takes in a beat.
     bytes_per_beat: u32,
 }
 
 impl KeepaliveConfig {
-    /// KeepaliveConfig for clients that are pinged after `interval` of silence, if ever, and have `timeout` to answer.
+    /// Clients are pinged after `interval` of silence, if there is one, and have `timeout` to answer.
     pub(crate) fn new(interval: Option<Duration>, timeout: Duration) -> Self {
         let beat = interval.map_or(BEAT, |interval| (interval / BEATS).clamp(SHORTEST_BEAT, BEAT));
         let bytes_per_beat = (u128::from(SLOWEST) * beat.as_nanos() / 1_000_000_000).max(1);
@@ -58,17 +60,17 @@ impl KeepaliveConfig {
         Self { interval: interval.map(|interval| rules.beats(interval)), timeout: rules.beats(timeout).max(1), ..rules }
     }
 
-    /// Whether clients are pinged without a third client's coming.
+    /// Whether idle clients are pinged, and not only in takeover probes.
     pub(crate) fn has_pings(&self) -> bool {
         self.interval.is_some()
     }
 
-    /// The bytes that the slowest client takes in so many beats.
+    /// The bytes that the slowest client takes in these beats.
     pub(crate) fn bytes_in(&self, beats: u32) -> u32 {
         self.bytes_per_beat.saturating_mul(beats)
     }
 
-    /// The time in which the slowest client takes so many bytes.
+    /// The time in which the slowest client takes these bytes.
     pub(crate) fn time_for(&self, bytes: u32) -> Duration {
         self.beat * (bytes / self.bytes_per_beat)
     }
@@ -79,43 +81,43 @@ impl KeepaliveConfig {
     }
 }
 
-/// What a look at a client asks for.
+/// The action that a look at a client calls for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing.
+    /// No action.
     Wait,
-    /// A ping.
+    /// Ping the client.
     Ping,
-    /// The end of the connection.
+    /// Give the client up.
     Lost,
 }
 
-/// What has happened since the last look.
+/// The activity of a client since the last look at it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Observation {
-    /// Whether anything of the client was received, or its silence has an excuse.
+    /// Whether anything was received, or the client's silence has an excuse.
     pub(crate) received: bool,
-    /// Messages that it was sent.
+    /// Messages that the client was sent.
     pub(crate) messages: u32,
-    /// Bytes that it takes before it has something to answer.
+    /// Bytes that the client has to take before it can answer.
     pub(crate) to_next_answer: u32,
 }
 
-/// What is known of a client.
+/// The keep-alive state of a client.
 #[derive(Debug, Default)]
 pub(crate) struct Keepalive {
     /// The beat of the last look.
     looked: u32,
     /// The beat of the last sign of life.
     received: u32,
-    /// The beat at which its program has time again, if it takes a second for each message.
+    /// The beat at which its program is idle again, if each message takes it a second.
     busy_until: u32,
-    /// The beat at which it is given up, once it is pinged.
+    /// The beat at which the client is given up, once it is pinged.
     deadline: Option<u32>,
 }
 
 impl Keepalive {
-    /// Of a client that joins at this beat.
+    /// The state of a client that joins at this beat.
     pub(crate) fn new(now: u32) -> Self {
         Self { looked: now, received: now, busy_until: now, deadline: None }
     }
@@ -144,11 +146,11 @@ impl Keepalive {
         }
     }
 
-    /// Begins a takeover probe. Whether the client is to be pinged for it: not if a ping is outstanding.
+    /// Begins a takeover probe. True if the client has to be pinged for it; not if a ping is outstanding.
     pub(crate) fn probe(&mut self, now: u32, observation: Observation, rules: &KeepaliveConfig) -> bool {
         let deadline = patience(now, observation.to_next_answer, rules);
         let is_pinged = self.deadline.is_some_and(|pinged| {
-            // The time for messages ends with the probe.
+            // A probe cancels the time for messages.
             self.deadline = Some(if is_before(deadline, pinged) { deadline } else { pinged });
             true
         });
@@ -171,17 +173,17 @@ impl Keepalive {
     }
 }
 
-/// The beat until which a client that is pinged now may be silent.
+/// The beat until which a client that is pinged now may be silent, without the time for messages.
 fn patience(now: u32, to_next_answer: u32, rules: &KeepaliveConfig) -> u32 {
     now.wrapping_add(rules.timeout).wrapping_add(to_next_answer / rules.bytes_per_beat)
 }
 
-/// Whether a beat comes before another one, when the count has begun anew between them, too.
+/// Whether a beat comes before another one, also when the count has wrapped around between them.
 fn is_before(beat: u32, other: u32) -> bool {
     beat.wrapping_sub(other) > u32::MAX / 2
 }
 
-/// Beats from now until that one; none if it has passed.
+/// The beats from now until another beat, or 0 if that has passed.
 fn remaining(now: u32, beat: u32) -> u32 {
     if is_before(now, beat) { beat.wrapping_sub(now) } else { 0 }
 }
@@ -199,7 +201,9 @@ mod tests {
         KeepaliveConfig { beat: SECOND, interval: Some(BEATS), timeout: 20, bytes_per_beat: SLOWEST }
     }
 
-    /// The beats at which a client is pinged and given up that says nothing and was sent this at the first one.
+    /// The beats at which a silent client is pinged and given up.
+    ///
+    /// The messages of `observation` were sent at the first beat.
     fn silent(observation: Observation) -> (u32, u32) {
         let (rules, mut keepalive, mut pinged) = (rules(), Keepalive::new(7), 0);
         for beat in 1.. {
@@ -210,7 +214,7 @@ mod tests {
                 Verdict::Lost => return (pinged, beat),
             }
         }
-        unreachable!("it is never given up");
+        unreachable!("the client is never given up");
     }
 
     #[test]
@@ -225,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_give_a_second_each_and_a_hundred_at_most() {
+    fn each_message_gives_a_second_and_all_of_them_a_hundred_at_most() {
         assert_eq!(silent(Observation { messages: 1, ..NOTHING }), (32, 52), "that second is over before the ping");
         assert_eq!(silent(Observation { messages: 40, ..NOTHING }), (32, 52 + 9));
         assert_eq!(silent(Observation { messages: 1_000_000, ..NOTHING }), (32, 52 + 69));
@@ -240,9 +244,9 @@ mod tests {
         let mut keepalive = Keepalive::new(0);
         let _ = keepalive.look(5, Observation { messages: 90, ..NOTHING }, &rules);
         assert!(keepalive.probe(5, Observation { to_next_answer: 3 * SLOWEST, ..NOTHING }, &rules));
-        assert!(!keepalive.probe(5, NOTHING, &rules), "it is pinged already");
+        assert!(!keepalive.probe(5, NOTHING, &rules), "a ping is outstanding");
         assert_eq!(end(&mut keepalive), 25);
-        // A ping that is outstanding has begun its time.
+        // The timeout of an outstanding ping goes on.
         let mut keepalive = Keepalive::new(0);
         assert_eq!(keepalive.look(32, Observation { messages: 90, ..NOTHING }, &rules), Verdict::Ping);
         assert!(!keepalive.probe(40, NOTHING, &rules));
@@ -254,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_interval_only_a_probe_can_give_a_client_up() {
+    fn without_a_ping_interval_only_a_probe_gives_a_client_up() {
         let rules = KeepaliveConfig::new(None, SECOND);
         let mut keepalive = Keepalive::new(0);
         let sent = Observation { to_next_answer: 1 << 20, messages: 7, received: false };
@@ -264,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn beats_are_neither_too_short_nor_too_long_and_counts_never_too_large() {
+    fn beats_and_counts_of_beats_are_bounded() {
         let rules = KeepaliveConfig::new(Some(Duration::from_nanos(1)), Duration::MAX);
         assert_eq!((rules.beat, rules.interval, rules.bytes_per_beat), (SHORTEST_BEAT, Some(1), SLOWEST / 200));
         assert_eq!(rules.timeout, LONGEST);
@@ -275,8 +279,9 @@ mod tests {
     }
 
     proptest! {
-        /// A client is given up if and only if it was pinged and then silent for its time, also when the count of beats begins
-        /// anew.
+        /// Lost if and only if pinged and then silent for the timeout.
+        ///
+        /// That also holds when the count of beats wraps around.
         #[test]
         fn only_silent_clients_are_given_up(
             begin in prop_oneof![Just(0), Just(u32::MAX - 50), any::<u32>()],

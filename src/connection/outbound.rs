@@ -1,7 +1,7 @@
 //! From the peer to the client: take a batch from the link, write it, give its credit back.
 //!
-//! The relay's own control frames go between batches. A batch consists of whole frames, so no control frame gets into the
-//! middle of another frame.
+//! The relay's own control frames go between batches. A batch consists of whole frames, so no control frame gets into
+//! the middle of another frame.
 
 use std::io;
 use std::rc::Rc;
@@ -17,8 +17,8 @@ use crate::websocket::header::{CLOSE, CONTROL_PAYLOAD, FIN, PING, PONG};
 
 /// The most bytes of pongs and pings that wait for a client that does not read.
 ///
-/// They fit into the smallest buffer, with a mark and a close frame behind them. Beyond that only the client's newest ping is
-/// answered, as RFC 6455, section 5.5.3 allows: a flood of pings costs no memory.
+/// They fit into the smallest buffer, with a mark and a close frame behind them. Beyond that only the client's newest
+/// ping is answered, as RFC 6455, section 5.5.3 allows: a flood of pings costs no memory.
 pub(super) const CONTROL_BACKLOG: usize = SIZES[0] - HEADROOM - MARK - (2 + CONTROL_PAYLOAD);
 
 /// The size of a mark: a ping with a number, in bytes.
@@ -37,7 +37,7 @@ pub(crate) struct Outbound {
     in_flight: InFlight,
     /// Messages that the client was sent since the last call of [`take_messages`](Self::take_messages).
     messages: u32,
-    /// The relay's own frames that are written next, if there are any: pongs and pings, and at last a close frame.
+    /// Control frames that are written next, if there are any: pongs, pings, and at last a close frame.
     control: Option<Box<Buffer>>,
     /// Whether the stream ends with the close frame: the client has nothing more to say.
     ends: bool,
@@ -148,7 +148,9 @@ impl Outbound {
         self.in_flight.answered(number);
     }
 
-    /// Marks the bytes behind the last mark, if they are worth a ping. `beats` have passed since the last call.
+    /// Marks the bytes behind the last mark, if they are worth a ping.
+    ///
+    /// `beats` have passed since the last call.
     pub(crate) fn mark(&mut self, beats: u32, rules: &KeepaliveConfig) {
         self.in_flight.refill(beats, rules.bytes_in(beats));
         if !self.is_closing()
@@ -166,8 +168,8 @@ impl Outbound {
 
     /// Queues a close frame, the last frame that this client gets. Idempotent: the first code stands.
     ///
-    /// If much is in flight, a mark comes before it, whose pong says that the client has everything. Batches of the peer that
-    /// are not being written yet are dropped.
+    /// If much is in flight, a mark comes before it: the mark's pong says that the client has everything. Batches of
+    /// the peer that are not being written yet are dropped.
     pub(crate) fn close(&mut self, code: Option<u16>, reason: &str) {
         if self.incoming.take().is_some() {
             if let Some(number) = self.in_flight.mark_at_rest() {
@@ -179,8 +181,9 @@ impl Outbound {
         }
     }
 
-    /// Queues a close frame that ends the stream, as the client has nothing more to say. The stream has to be shut down as soon
-    /// as everything is [flushed](Self::is_flushed).
+    /// Queues a close frame that ends the stream, as the client has nothing more to say.
+    ///
+    /// The stream has to be shut down as soon as everything is [flushed](Self::is_flushed).
     pub(crate) fn end(&mut self, code: Option<u16>, reason: &str) {
         self.close(code, reason);
         self.ends = true;
@@ -213,8 +216,8 @@ impl Outbound {
 
     /// Whether writing failed because the client reset the connection.
     ///
-    /// The kernel reports a reset only once, and later reads see an ordinary end. (After the end of the client's stream it
-    /// reports a broken pipe.)
+    /// The kernel reports a reset only once, and later reads see an ordinary end. (After the end of the client's stream
+    /// it reports a broken pipe.)
     pub(crate) fn was_reset(&self) -> bool {
         self.broken.is_some_and(|kind| kind != io::ErrorKind::BrokenPipe)
     }
@@ -236,12 +239,16 @@ impl Outbound {
         }
     }
 
-    /// Takes nothing more from the peer, as the client's stream has ended. The batch in hand is still written.
+    /// Takes nothing more from the peer, as the client's stream has ended.
+    ///
+    /// The batch in hand is still written.
     pub(crate) fn finish(&mut self) {
         self.incoming = None;
     }
 
-    /// Writes nothing any more, as the client is gone. The first error stands: a reset is reported only once.
+    /// Writes nothing any more, as the client is gone.
+    ///
+    /// The first error stands: a reset is reported only once.
     pub(crate) fn break_off(&mut self, error: io::ErrorKind) {
         self.broken.get_or_insert(error);
         self.status_code = self.status_code();

@@ -13,8 +13,8 @@ pub(super) struct PeerLink(Option<Ends>);
 
 #[derive(Debug)]
 struct Ends {
-    /// Dropped before `outgoing`: the code is free before the peer learns of the departure. None if the client is known to be
-    /// gone, while its last bytes are still to be read.
+    /// Dropped before `outgoing`: the code is free before the peer learns of the departure.
+    /// None if the client is known to be gone, while its last bytes are still to be read.
     seat: Option<Seat>,
     outgoing: Outgoing<Box<Buffer>>,
 }
@@ -58,7 +58,9 @@ impl PeerLink {
         Some(outgoing)
     }
 
-    /// Frees the code of a client whose stream has ended, though there is more to read. Whether that is so since now.
+    /// Frees the code if the client's stream has ended, though there is more to read.
+    ///
+    /// True if this call did so.
     pub(super) fn free_if_ended(&mut self, cx: &mut Context<'_>, socket: &impl Transport) -> bool {
         let Some(Ends { seat: seat @ Some(_), .. }) = &mut self.0 else { return false };
         let has_ended = socket.poll_ended(cx).is_ready();

@@ -1,8 +1,8 @@
 //! How much room a read gets. Pure: no I/O, no clock.
 //!
-//! The size of reads adapts to what the socket has to give, in the steps of [`SIZES`]: a read that fills its room makes the
-//! next one a step larger, and a sparse one makes it a step smaller. A read also has room for the whole frame that is
-//! incomplete, and for a least number of bytes.
+//! The size of reads adapts to what the socket has to give, in the steps of [`SIZES`]: a read that fills its room makes
+//! the next one a step larger, and a sparse one makes it a step smaller. A read also has room for the whole frame that
+//! is incomplete, and for a least number of bytes.
 
 use crate::buffers::buffer::HEADROOM;
 use crate::buffers::pool::{LARGEST, SIZES, SMALLEST};
@@ -26,7 +26,9 @@ impl ReadSize {
         SIZES[usize::from(self.0)]
     }
 
-    /// Adapts to a read of `count` bytes. `was_full` says that it filled its room, which no rate has limited.
+    /// Adapts to a read of `count` bytes.
+    ///
+    /// `was_full` says that it filled its room, which no rate has limited.
     pub(super) fn adapt(&mut self, count: usize, was_full: bool) {
         if was_full && self.bytes() < LARGEST {
             self.0 += 1;
@@ -101,8 +103,14 @@ mod tests {
         }
     }
 
-    /// Bytes that may be held beside the incomplete frame of this length: output, and input that is less than the frame, or
-    /// less than a header.
+    /// The length of an incomplete frame, or 0.
+    fn frame() -> impl Strategy<Value = usize> {
+        prop_oneof![Just(0), 1..=14 + WHOLE_FRAME]
+    }
+
+    /// A buffer beside an incomplete frame of this length.
+    ///
+    /// Its input is shorter than the frame, or than a header.
     fn held(frame: usize) -> impl Strategy<Value = Option<Held>> {
         let held = (0..SIZES.len(), 0..LARGEST, 0..=14 + WHOLE_FRAME).prop_map(move |(size, output, input)| {
             let capacity = SIZES[size];
@@ -117,7 +125,7 @@ mod tests {
         #[test]
         fn the_capacity_has_room_for_the_frame_and_a_worthwhile_read_and_for_no_more(
             size in (0..SIZES.len() as u8).prop_map(ReadSize),
-            (frame, held) in prop_oneof![Just(0), 1..=14 + WHOLE_FRAME].prop_flat_map(|frame| (Just(frame), held(frame))),
+            (frame, held) in frame().prop_flat_map(|frame| (Just(frame), held(frame))),
             is_short: bool,
         ) {
             let (output, input) = held.map_or((0, 0), |held| (held.output, held.input));

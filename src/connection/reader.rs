@@ -1,7 +1,7 @@
 //! Reads from a client's socket into one buffer, and keeps the bytes that are not handed over yet.
 //!
-//! A connection has at most one such buffer, and none while it is idle. [`inbound`](super::inbound) decides when to read,
-//! and [`read_size`] how much.
+//! A connection has at most one such buffer, and none while it is idle. [`inbound`](super::inbound) decides when to
+//! read, and [`read_size`] how much.
 
 use std::io;
 
@@ -18,8 +18,8 @@ pub(super) const LARGE_BATCH: usize = LARGEST / 2;
 pub(super) struct Reader {
     /// Bytes that are read and not handed over yet, if there are any.
     pub(super) buffer: Option<Box<Buffer>>,
-    /// The length of the incomplete frame at the front of the input that must go out whole, or 0. Such a frame fits in a
-    /// buffer.
+    /// The length of the incomplete frame at the front of the input that must go out whole, or 0.
+    /// Such a frame fits in a buffer.
     pub(super) frame: u32,
     /// Messages that were handed over, modulo 2^32.
     handed_over: u32,
@@ -29,7 +29,8 @@ pub(super) struct Reader {
     size: ReadSize,
     /// Whether the last read emptied the socket. Then the next one waits until the socket is readable.
     pub(super) is_drained: bool,
-    /// Whether the last batch was a [large](LARGE_BATCH) one. Then the bytes behind it are not read before it is written.
+    /// Whether the last batch was a [large](LARGE_BATCH) one.
+    /// Then the bytes behind it are not read before it is written.
     pub(super) streams: bool,
     /// Whether something was read since the last call of [`take_received`](Self::take_received).
     received: bool,
@@ -70,7 +71,7 @@ impl Reader {
         self.buffer.as_ref().is_some_and(|buffer| !buffer.input().is_empty())
     }
 
-    /// The capacity that the buffer needs for the next read, or `None` if its output has to be handed over first.
+    /// The capacity for the next read, or `None` if the output has to be handed over first.
     pub(super) fn capacity(&self, pool: &Pool) -> Option<usize> {
         let held = self.buffer.as_ref().map(|buffer| Held {
             capacity: buffer.capacity(),
@@ -80,8 +81,9 @@ impl Reader {
         read_size::capacity(self.size, self.frame as usize, held, pool.is_short())
     }
 
-    /// Reads once, `most` bytes at most, into a buffer of this [capacity](Self::capacity) or a larger one. `None`: there is
-    /// no room. A read of 0 bytes is the end of the stream.
+    /// Reads once, `most` bytes at most, into a buffer of this [capacity](Self::capacity) or a larger one.
+    ///
+    /// `None`: there is no room. A read of 0 bytes is the end of the stream.
     pub(super) fn read(
         &mut self,
         capacity: usize,
@@ -126,15 +128,17 @@ impl Reader {
         self.buffer.insert(buffer)
     }
 
-    /// Takes the buffer with its output, if there is any, and keeps the input, which begins the next frame, in another
-    /// buffer. `messages` is the number of messages that were reframed so far.
+    /// Takes the buffer with its output, if there is any, and keeps the input in another buffer.
+    ///
+    /// `messages` is the number of messages that were reframed so far.
     pub(super) fn split_output(&mut self, messages: u64, pool: &Pool) -> Option<Box<Buffer>> {
         if !self.has_output() {
             return None;
         }
         let mut batch = self.buffer.take()?;
         if !batch.input().is_empty() {
-            // As small as possible: the next read takes a buffer that is still in the cache, and copies the rest to its front.
+            // As small as possible: the next read takes a buffer that is still in the cache, and copies the rest to its
+            // front.
             let mut rest = pool.take(HEADROOM + batch.input().len());
             batch.move_input_into(&mut rest);
             self.buffer = Some(rest);

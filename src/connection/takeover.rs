@@ -1,15 +1,17 @@
-//! A takeover probe, on the side of a client that is asked: a third client wants a seat of its pair.
+//! The takeover probe of a seated client: a third client wants a seat of its pair.
 //!
-//! Two kinds of evidence make a client lose its seat to the third:
+//! Two kinds of evidence make a client lose its seat to the third client:
 //!
-//! 1. **Its kernel is silent.** The ping has left this system, and nothing acknowledges it. The kernel knows the round trip of the
-//!    line and retransmits by it; the connection ends when it has retransmitted without an acknowledgement for the
+//! 1. **Its kernel is silent.** The ping has left this system, and nothing acknowledges it. The relay's kernel
+//!    retransmits by the line's round trip. The connection ends when it has done so without an acknowledgement for the
 //!    *probe timeout* (`TCP_USER_TIMEOUT`, RFC 5482). So a client that has vanished loses its seat within seconds.
-//! 2. **Its program is silent**, though its kernel, or a proxy, acknowledges the ping: the *ping timeout*, by
-//!    [`keepalive`](crate::connection::keepalive). Until then the third is refused with 409 and may come again.
+//! 2. **Its program is silent**, though its kernel, or a proxy, acknowledges the ping. That takes the *ping timeout*,
+//!    by [`keepalive`](crate::connection::keepalive). Until then the third client is rejected with 409 and may come
+//!    again.
 //!
-//! The first needs care. A kernel that acknowledges everything but whose program does not read closes its window, and the timeout would
-//! count that, too. So it is set only when nothing is unsent, and taken back as soon as anything more is written.
+//! The first needs care. If a program does not read, its kernel acknowledges everything but shuts its window, and the
+//! timeout would count that too. So the timeout is set only when nothing is unsent, and reset as soon as anything more
+//! is written.
 
 use std::task::Context;
 
@@ -17,22 +19,22 @@ use super::context::WorkerContext;
 use super::outbound::Outbound;
 use crate::runtime::transport::Transport;
 
-/// How far a probe has come.
+/// The progress of a takeover probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Takeover {
-    /// No probe: the client has not been asked, or has answered.
+    /// No probe, or one that the client has answered.
     #[default]
     None,
     /// The ping is queued.
     Pinged,
-    /// The ping is written, and the socket reports when it is sent.
+    /// The ping is written, and the socket will report when it is sent.
     Sending,
     /// The ping is sent, and its acknowledgement has the probe timeout.
     Sent {
-        /// What was [written](Outbound::written) by then.
+        /// The bytes [written](Outbound::written) by then.
         written: u32,
     },
-    /// Only the ping timeout is left to wait for.
+    /// Only the ping timeout is left.
     Undecided,
 }
 

@@ -1,39 +1,41 @@
-//! Keeps a client from sending faster than its pair, and all clients together, may. Nothing is dropped: what is not read
-//! waits in the system's queue, and TCP slows the client.
+//! Rate limits on a client's reads.
+//!
+//! There are two: that of its pair (a token bucket), and that of all clients together (fair queueing).
+//!
+//! Nothing is dropped. Bytes that are not read wait in the kernel's queue, and TCP slows the client.
 
-use std::sync::PoisonError;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::limits::fair_rate::{Answer, Place};
 use crate::limits::pair_rate::Allowance;
-use crate::limits::token_bucket::TokenBucket;
 use crate::runtime::clock::{Clock, Sleep};
+use crate::runtime::sync::lock;
 use crate::telemetry::counters::Telemetry;
 
-/// What a connection has to wait for before it reads.
+/// The rate limits of a client, and its wait for them.
 pub(super) struct Throttle {
     allowance: Allowance,
-    /// How much to read at once at most, in bytes.
+    /// The most bytes of a read.
     portion: usize,
-    /// How much has come that was not allowed yet, in bytes: what the client sent right behind its opening handshake.
+    /// Bytes that have come without a permission: the client sent them right behind its opening handshake.
     unpaid: usize,
-    /// Where the client waits for its share of the rate of all.
+    /// The client's place in the queue for the rate of all clients.
     place: Option<Place>,
-    /// Until then.
+    /// The time to ask again, and its timer.
     pause: Option<(Instant, Sleep)>,
-    /// Whether the client waits, so that each wait is counted once.
+    /// Whether the client waits, so that the counter counts each wait once.
     waits: bool,
-    /// Whether a portion may pass that is not [paid for](Self::spend) yet.
+    /// Whether a portion is permitted and not [paid for](Self::spend) yet.
     passes: bool,
-    /// Whether a portion was asked for in this step.
+    /// Whether this step has asked for a portion.
     asked: bool,
 }
 
 impl Throttle {
-    /// None if there is nothing to wait for. So many bytes were read ahead.
+    /// The limits of an allowance, if it has any. `read_ahead` bytes were read before.
     pub(super) fn new(allowance: Allowance, read_ahead: usize) -> Option<Box<Self>> {
-        let of_pair = allowance.pair.as_deref().map(|budget| with(budget, |budget| budget.portion()));
+        let of_pair = allowance.pair.as_deref().map(|bucket| lock(bucket).portion());
         let of_all = allowance.share.as_ref().map(|share| share.portion());
         let portion = of_pair.into_iter().chain(of_all).min()?;
         Some(Box::new(Self {
@@ -48,17 +50,19 @@ impl Throttle {
         }))
     }
 
+    /// The most bytes of a read.
     pub(super) fn portion(&self) -> usize {
         self.portion
     }
 
-    /// Whether what was read ahead has to wait.
+    /// Whether bytes that were read ahead have to wait.
     pub(super) fn has_unpaid(&self) -> bool {
         self.unpaid > 0
     }
 
-    /// Ready when the client may send a portion, which is to be [paid for](Self::spend) in the same step, or when what was
-    /// read ahead may pass, which is paid for here.
+    /// Ready when the limits permit a portion, which has to be [paid for](Self::spend) in the same step.
+    ///
+    /// If bytes were read ahead, these are permitted and paid for here.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>, clock: &dyn Clock, telemetry: &Telemetry) -> Poll<()> {
         self.asked = true;
         loop {
@@ -78,7 +82,7 @@ impl Throttle {
             }
             let Answer::At(until) = answer else {
                 self.pause = None;
-                return Poll::Pending; // it is woken when it is first
+                return Poll::Pending; // the queue wakes the task when it is first
             };
             let pause = self.pause.take().filter(|(end, _)| *end == until);
             let (_, sleep) = self.pause.insert(pause.unwrap_or_else(|| (until, clock.sleep_until(until))));
@@ -90,7 +94,7 @@ impl Throttle {
     }
 
     fn ask(&mut self, cx: &Context<'_>, now: Instant) -> Answer {
-        let until = self.allowance.pair.as_deref().and_then(|budget| with(budget, |budget| budget.wait(now)));
+        let until = self.allowance.pair.as_deref().and_then(|bucket| lock(bucket).wait(now));
         if let Some(until) = until {
             self.leave();
             return Answer::At(until);
@@ -101,11 +105,11 @@ impl Throttle {
         }
     }
 
-    /// Pays for what the client has sent, which may be nothing, if it was [allowed](Self::poll_ready).
+    /// Pays for bytes that were read, maybe none, if a portion was [permitted](Self::poll_ready).
     pub(super) fn spend(&mut self, bytes: usize, now: Instant) {
         if std::mem::take(&mut self.passes) {
-            if let Some(budget) = &self.allowance.pair {
-                with(budget, |budget| budget.spend(bytes, now));
+            if let Some(bucket) = &self.allowance.pair {
+                lock(bucket).spend(bytes, now);
             }
             if let Some(share) = &self.allowance.share {
                 share.spend(bytes, now);
@@ -113,14 +117,16 @@ impl Throttle {
         }
     }
 
-    /// So many bytes of what the client has sent were dropped.
+    /// Notes that some bytes of the client were dropped.
     pub(super) fn weigh(&self, dropped: u64) {
         if let Some(share) = &self.allowance.share {
             share.weigh(dropped);
         }
     }
 
-    /// Ends a step. A client that waits for something else than a rate must not keep the others in the queue waiting.
+    /// Ends a step.
+    ///
+    /// A client that does not wait for a rate leaves the queue, so that it keeps no other client waiting.
     pub(super) fn end_step(&mut self) {
         if !std::mem::take(&mut self.asked) {
             self.leave();
@@ -128,7 +134,7 @@ impl Throttle {
         self.settle();
     }
 
-    /// Lets the next waiter have its turn if a portion passed and nothing was read, as when the link has ended meanwhile.
+    /// Gives an unused portion to the next client in the queue: the link may have ended before the read.
     fn settle(&mut self) {
         if let (true, Some(share)) = (std::mem::take(&mut self.passes), &self.allowance.share) {
             share.pass_on();
@@ -147,9 +153,4 @@ impl Drop for Throttle {
         self.leave();
         self.settle();
     }
-}
-
-/// A budget is right after each step of it, also of one that panics.
-fn with<R>(budget: &std::sync::Mutex<TokenBucket>, step: impl FnOnce(&mut TokenBucket) -> R) -> R {
-    step(&mut budget.lock().unwrap_or_else(PoisonError::into_inner))
 }

@@ -1,19 +1,21 @@
 //! The write timeout: how long a client may take none of the bytes that it is sent.
 //!
-//! The kernel ends a connection whose client acknowledges nothing for that time (`TCP_USER_TIMEOUT`). By itself, that timeout
-//! can fire too early and too late:
+//! The kernel ends a connection if the client acknowledges nothing for that time (`TCP_USER_TIMEOUT`). By itself, that
+//! timeout can fire too early or never:
 //!
-//! 1. **Too early.** Linux counts from the moment when the client's window was shut until the window has room for a whole
-//!    segment, though the client takes smaller parts meanwhile. On the loopback interface a segment is 64 KiB, so a proxy with
-//!    smaller buffers was given up while it read. The client's answers to [marks](crate::connection::in_flight) show that it
-//!    reads, so each answer extends the timeout.
-//! 2. **Never.** The kernel notices a shut window by its window probes, and each segment from the client restarts their timer
-//!    (`tcp_ack_probe`). A client that sends five times a second and reads nothing would keep its connection for ever. So the
-//!    relay counts by itself while the socket is full. Written bytes and answers to marks are progress.
+//! 1. **Too early.** Linux counts from the moment when the client's window was shut until the window has room for a
+//!    whole segment, though the client takes smaller parts meanwhile. On the loopback interface a segment is 64 KiB, so
+//!    a proxy with smaller buffers was given up while it read. The client's answers to
+//!    [marks](crate::connection::in_flight) show that it reads, so each answer extends the timeout.
+//! 2. **Never.** The kernel notices a shut window by its window probes, and each segment from the client restarts their
+//!    timer (`tcp_ack_probe`). A client that sends five times a second and reads nothing would keep its connection for
+//!    ever. So the relay counts by itself while the socket is full. Written bytes and answers to marks are progress.
 //!
-//! An extended timeout gives a dead client more time, but [`keepalive`](crate::connection::keepalive) misses its answers.
+//! An extended timeout gives a dead client more time, but [`keepalive`](crate::connection::keepalive) misses its
+//! answers.
 //!
-//! A socket is also full while the kernel is short of memory. As no event tells when it has some again, a timer retries.
+//! A socket is also full while the kernel is short of memory. As no event tells when it has some again, a timer
+//! retries.
 
 use std::task::Context;
 use std::time::{Duration, Instant};
@@ -56,7 +58,9 @@ impl Countdown {
 }
 
 impl WriteTimeout {
-    /// Wakes the task for another attempt to write while the kernel is short of memory. True if that took too long.
+    /// Wakes the task for another attempt to write while the kernel is short of memory.
+    ///
+    /// True if that took too long.
     pub(super) fn poll_retry(
         &mut self,
         cx: &mut Context<'_>,
@@ -78,10 +82,12 @@ impl WriteTimeout {
         }
     }
 
-    /// Goes on counting, and extends the kernel's timeout now and then. True if the client has taken nothing for too long.
+    /// Goes on counting, and extends the kernel's timeout now and then.
     ///
-    /// `has_answered` says that the client has answered a mark since the last call, and so takes bytes. No other byte from it
-    /// says that.
+    /// True if the client has taken nothing for too long.
+    ///
+    /// `has_answered` says that the client has answered a mark since the last call, and so takes bytes. No other byte
+    /// from it says that.
     pub(super) fn advance(
         &mut self,
         socket: &impl Transport,

@@ -1,4 +1,4 @@
-//! How much a read has room for, what memory is held meanwhile, and when there is none.
+//! The room of reads, the memory that they hold, and when there are none.
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -11,7 +11,7 @@ use crate::connection::reader::{LARGE_BATCH, Reader};
 use crate::runtime::reactor::Reactor;
 
 #[test]
-fn reads_grow_with_a_stream_and_shrink_behind_it() {
+fn reads_grow_with_a_stream_and_shrink_after_it() {
     let mut side = Side::new();
     side.arrive(&small_messages(1 << 20));
     for size in [0, 1, 2, 3, 3, 3] {
@@ -21,13 +21,13 @@ fn reads_grow_with_a_stream_and_shrink_behind_it() {
     }
     side.socket.0.borrow_mut().arrived.clear();
     let sparse = |size: usize| SIZES[size] / SPARSE;
-    assert_eq!(side.read().len(), 1, "the last one was full, so there may be more");
+    assert_eq!(side.read().len(), 1, "the last read was full, so there may be more");
     for (bytes, size) in [(sparse(3), 3), (8, 3), (sparse(2), 2), (8, 2), (8, 1), (8, 0), (8, 0)] {
         side.arrive(&small_messages(bytes));
         assert_eq!(side.read(), [SIZES[size] - HEADROOM]);
         assert!(side.take().is_some());
         side.peer.incoming.give_credit();
-        assert_eq!(side.in_use(), 0, "there is nothing to keep");
+        assert_eq!(side.in_use(), 0, "an empty buffer is given back");
     }
 }
 
@@ -49,7 +49,7 @@ fn streaming() -> Side {
 #[test]
 fn a_stream_is_read_once_in_a_turn() {
     let mut side = streaming();
-    assert!(side.read_again().is_empty(), "there was a read in this turn");
+    assert!(side.read_again().is_empty(), "this turn has had its read");
     assert_eq!(side.read().len(), 1);
     assert!(side.take().is_some());
     side.peer.incoming.give_credit();
@@ -57,9 +57,9 @@ fn a_stream_is_read_once_in_a_turn() {
     assert_eq!(side.read().len(), 1);
 }
 
-/// Thousands of links may end at once, each with a full buffer before and a full queue of the system behind it.
+/// Thousands of links may end at once, each with a full buffer and a full queue of the kernel.
 #[test]
-fn when_a_link_ends_its_close_frame_is_written_before_more_is_read_and_then_in_small_portions() {
+fn after_the_end_of_a_link_the_close_frame_is_written_first_and_reads_are_small() {
     let mut side = Side::new();
     side.arrive(&small_messages(2 << 20));
     for _ in 0..20 {
@@ -77,7 +77,7 @@ fn when_a_link_ends_its_close_frame_is_written_before_more_is_read_and_then_in_s
         (std::mem::take(&mut state.reads), std::mem::take(&mut state.writes).len())
     };
     socket.0.borrow_mut().reads.clear();
-    // Its timeouts need a reactor.
+    // The timeouts need a reactor.
     Reactor::new().unwrap().block_on(async {
         assert_eq!(step(), (vec![], 1));
         let (mut reads, mut steps) = (vec![], 0);
@@ -86,26 +86,26 @@ fn when_a_link_ends_its_close_frame_is_written_before_more_is_read_and_then_in_s
             assert!(more.len() <= 1 && writes == 0);
             reads.extend(more);
             steps += 1;
-            assert!(steps < 1000, "it is not read from");
+            assert!(steps < 1000, "the client is not read from");
         }
         assert!(reads.iter().all(|&room| room <= MOST_DISCARDED), "{reads:?}");
     });
 }
 
 #[test]
-fn a_client_is_held_only_for_as_long_as_its_peer_takes_nothing() {
+fn a_client_is_held_only_while_its_peer_takes_nothing() {
     let mut side = streaming();
-    side.read(); // the batch is under way, and more has arrived
+    side.read(); // the batch is in flight, and more bytes have arrived
     assert!(side.inbound.is_held());
     side.socket.0.borrow_mut().arrived.clear();
     assert!(side.take().is_some());
     side.peer.incoming.give_credit();
-    side.read(); // there is nothing, and nothing may ever come
-    assert!(!side.inbound.is_held(), "its silence would never count again");
+    side.read(); // no bytes, and there may never be more
+    assert!(!side.inbound.is_held(), "its silence counts");
 }
 
 #[test]
-fn in_a_stream_both_ways_what_came_from_the_peer_is_written_before_more_is_read() {
+fn with_streams_both_ways_the_peers_batch_is_written_before_the_next_read() {
     for streams in [true, false] {
         let mut side = if streams { streaming() } else { Side::new() };
         side.arrive(&small_messages(64));
@@ -128,14 +128,14 @@ fn in_a_stream_both_ways_what_came_from_the_peer_is_written_before_more_is_read(
 }
 
 #[test]
-fn behind_what_has_to_wait_there_is_room_for_a_read_that_is_worth_it() {
-    // With so many messages ready, the smallest size has just room for it; with one more it has not.
+fn behind_waiting_output_a_read_has_a_worthwhile_room() {
+    // With so many messages of output, the smallest size has just enough room, and with one more it has not.
     let fitting = (SIZES[0] - 2 * HEADROOM - LEAST_READ) / 4;
     for (messages, size) in [(fitting, 0), (fitting + 1, 1)] {
         let mut side = Side::new();
         side.arrive(&small_messages(8));
         side.read();
-        assert!(side.take().is_some(), "and its credit is out");
+        assert!(side.take().is_some(), "the batch; its credit is not given back");
         side.arrive(&small_messages(8 * messages));
         side.read();
         side.arrive(&small_messages(8));
@@ -144,7 +144,7 @@ fn behind_what_has_to_wait_there_is_room_for_a_read_that_is_worth_it() {
 }
 
 #[test]
-fn nothing_is_read_that_can_only_say_that_there_is_nothing() {
+fn no_read_follows_a_short_one_without_an_event() {
     let mut side = Side::new();
     assert_eq!(side.read().len(), 0);
     side.arrive(&small_messages(800));
@@ -153,10 +153,10 @@ fn nothing_is_read_that_can_only_say_that_there_is_nothing() {
 }
 
 #[test]
-fn a_read_that_fails_for_now_is_made_again() {
+fn a_read_that_would_block_or_is_interrupted_is_retried() {
     let mut side = Side::new();
     side.socket.0.borrow_mut().lies = true;
-    assert_eq!(side.read().len(), 1, "it said that there is something");
+    assert_eq!(side.read().len(), 1, "the socket reported bytes");
     assert_eq!(side.in_use(), 0, "the buffer is given back");
     side.fail(io::ErrorKind::Interrupted);
     side.arrive(&small_messages(8));
@@ -165,7 +165,7 @@ fn a_read_that_fails_for_now_is_made_again() {
 }
 
 #[test]
-fn a_frame_that_comes_in_drops_stays_where_it_is() {
+fn a_frame_that_arrives_in_small_pieces_is_not_copied() {
     let mut side = Side::new();
     let mut header = vec![0x82, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0];
     header.extend([0; 4]);
@@ -211,27 +211,27 @@ fn lengths() -> impl Strategy<Value = Vec<usize>> {
     prop_oneof![prop::collection::vec(length, 1..40), prop::collection::vec(0..9usize, 1..5000)]
 }
 
-/// What a connection must have done with them, told by lengths alone.
+/// A model of a connection, which knows lengths only.
 struct Model {
     frames: Frames,
     consumed: usize,
     sent: usize,
     has_credit: bool,
     drained: bool,
-    /// Whether the last batch was a large one.
+    /// Whether the last batch was large.
     streams: bool,
     /// The index of the size of the next read.
     size: usize,
 }
 
 impl Model {
-    /// The lengths of what is ready, of what is not, and of the frame that it begins.
+    /// The lengths of the output, of the input, and of the frame that the input begins.
     fn holds(&self) -> (usize, usize, usize) {
         let (output, input, frame) = self.frames.after(self.consumed);
         (output - self.sent, input, frame)
     }
 
-    /// Hands over what is ready if it may, and returns its length.
+    /// Hands the output over if it may, and returns its length.
     fn hand_over(&mut self) -> usize {
         let output = if self.has_credit { self.holds().0 } else { 0 };
         if output > 0 {
@@ -260,8 +260,10 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Every read has room that is worth it and all that the next frame needs; no more memory is taken for it than
-    /// that, nor held while nothing comes; and nothing but a full buffer stops it.
+    /// Every read has a worthwhile room, and enough for the incomplete frame.
+    ///
+    /// It takes no more memory than that, and holds none while no bytes come. Only a full buffer or a stream without a
+    /// credit stops reads.
     #[test]
     fn a_read_has_the_room_it_needs_and_no_more(lengths in lengths(), steps in steps()) {
         let frames = Frames(lengths);
@@ -276,7 +278,7 @@ proptest! {
                     side.arrive(&stream[arrived..end]);
                     arrived = end;
                 }
-                // There is but one, which comes back when a batch is written.
+                // There is one credit, which comes back when a batch is written.
                 Step::Credit if model.has_credit => {}
                 Step::Credit => {
                     side.peer.incoming.give_credit();
@@ -313,7 +315,7 @@ proptest! {
 }
 
 #[test]
-fn a_stop_loses_nothing_that_was_read() {
+fn a_stop_loses_no_bytes_that_were_read() {
     let side = Side::new();
     let messages = 25_600;
     side.let_write(usize::MAX);
@@ -324,10 +326,10 @@ fn a_stop_loses_nothing_that_was_read() {
     let mut received = 0;
     let close_cause = loop {
         context.turn.set(context.turn.get() + 1);
-        assert!(context.turn.get() < 1000, "it never ends");
+        assert!(context.turn.get() < 1000, "the connection never ends");
         let _ = connection.step(&mut cx);
         if socket.0.borrow().arrived.is_empty() && connection.inbound.yields() {
-            context.stopping.set(true); // all is read, and not all is judged
+            context.stopping.set(true); // all bytes are read, and not all are reframed
         }
         match peer.incoming.poll_next(&mut cx) {
             Poll::Ready(Next::Batch(batch)) => {

@@ -1,4 +1,4 @@
-//! What changes when the memory of all buffers is used up.
+//! Connections while the memory for buffers is used up.
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -13,10 +13,9 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Every read has room that is worth it and all that the next frame needs; no more memory is taken for it than
-    /// that, nor held while nothing comes; and nothing but a full buffer stops it.
+    /// All messages arrive, and no short one is split.
     #[test]
-    fn without_memory_the_smallest_buffers_do(
+    fn without_memory_the_smallest_buffers_suffice(
         messages in prop::collection::vec(prop_oneof![0..200usize, 0..3000usize, 0..70_000usize, 0..400_000usize], 1..10),
         steps in prop::collection::vec((prop_oneof![1..20usize, 1..5000usize, 1..200_000usize], any::<bool>(), 0..4usize), 1..100),
     ) {
@@ -27,7 +26,7 @@ proptest! {
         let patient = steps.into_iter().chain(std::iter::repeat((usize::MAX, true, 1)));
         for (count, credit, memory) in patient {
             if memory == 0 {
-                // It comes back, and is gone again.
+                // Memory comes back, or is used up again.
                 part = if part.take().is_some() { None } else { Some(side.memory.take(1 << 30)) };
                 was_there = true;
             }
@@ -58,7 +57,7 @@ proptest! {
 }
 
 #[test]
-fn a_read_that_is_small_for_want_of_memory_is_counted() {
+fn reads_made_small_by_a_lack_of_memory_are_counted() {
     let squeezed = |memory| {
         let mut side = Side::with_memory(memory);
         side.arrive(&small_messages(1 << 20));
@@ -71,7 +70,7 @@ fn a_read_that_is_small_for_want_of_memory_is_counted() {
         }
         counts
     };
-    // The first read of a stream is small anyway, and so is what is read behind output.
+    // The first read of a stream is small anyway, and so is a read behind output.
     assert_eq!(squeezed(0), [0, 1, 2]);
     assert_eq!(squeezed(usize::MAX), [0, 0, 0]);
     let mut side = Side::with_memory(usize::MAX);
@@ -81,18 +80,18 @@ fn a_read_that_is_small_for_want_of_memory_is_counted() {
 }
 
 #[test]
-fn pings_are_answered_behind_what_fills_a_small_buffer() {
+fn pings_behind_a_full_small_buffer_are_answered() {
     let message = |length| Frames(vec![length]).bytes();
     let mut side = Side::with_memory(0);
     side.let_write(LARGEST);
-    // One is under way, and the other waits behind it.
+    // One message is in flight, the next one waits behind it.
     for (length, behind) in [(1500, 0), (3000, 0), (200, 3)] {
         side.arrive(&message(length));
         side.arrive(&[0x89, 0x80, 0, 0, 0, 0].repeat(behind));
         side.read();
     }
     assert_eq!(side.write(), [[0x8A, 0, 0x8A, 0, 0x8A, 0]]);
-    // A larger buffer that is there is filled before the client is not read from any more.
+    // An existing larger buffer is filled before the client is held.
     let mut side = Side::with_memory(1 << 30);
     side.let_write(LARGEST);
     (0..2).for_each(|_| {
@@ -106,7 +105,7 @@ fn pings_are_answered_behind_what_fills_a_small_buffer() {
     assert_eq!(side.write(), [[0x8A, 0]]);
 }
 
-/// The lengths of messages, from server frames, and of the shortest frame that came in parts.
+/// The lengths of the messages in server frames, and of the shortest message that was split.
 fn received_lengths(mut frames: &[u8]) -> (Vec<usize>, Option<usize>) {
     let (mut lengths, mut length, mut parts, mut shortest) = (vec![], 0, 0, None);
     while let [first, short, rest @ ..] = frames {

@@ -1,5 +1,7 @@
-//! What no client can see: how much a read has room for, what memory is held meanwhile, which system calls are made.
-//! That what is forwarded is right is the simulation's to show.
+//! Tests of properties that no client can see.
+//!
+//! These are the room of each read, the memory of a connection and its system calls. The simulation tests the forwarded
+//! bytes.
 
 mod inbound;
 mod memory;
@@ -32,37 +34,37 @@ use crate::runtime::clock::SystemClock;
 use crate::runtime::stop::stop;
 use crate::telemetry::counters::Counts;
 
-/// A socket that is in the test's hand.
+/// A socket under the test's control.
 #[derive(Clone, Debug, Default)]
-struct Tap(Rc<RefCell<State>>);
+struct FakeSocket(Rc<RefCell<FakeState>>);
 
 #[derive(Debug, Default)]
-struct State {
-    /// What the client has sent.
+struct FakeState {
+    /// Bytes that the client has sent.
     arrived: VecDeque<u8>,
-    /// How the next calls fail.
+    /// The errors of the next calls.
     failures: VecDeque<io::Error>,
-    /// How all writes fail.
+    /// The error of all writes.
     write_error: Option<Errno>,
     /// Whether it never reports room to write.
     hides_room: bool,
-    /// Whether it says that it is readable though it is not.
+    /// Whether it reports once that it is readable though it is not.
     lies: bool,
-    /// The room of each read that was made.
+    /// The room of each read.
     reads: Vec<usize>,
-    /// How much the client takes.
+    /// Bytes that the client takes.
     room: usize,
-    /// What the client was sent, each write apart.
+    /// Bytes that the client was sent, by write.
     writes: Vec<Vec<u8>>,
-    /// What waits for the stream's end, or was sent with it.
+    /// Bytes that wait for the stream's end, or were sent with it.
     with_end: Vec<u8>,
     /// Whether the stream has ended.
     ended: bool,
-    /// What was done last.
+    /// The last system call.
     last: &'static str,
 }
 
-impl Transport for Tap {
+impl Transport for FakeSocket {
     fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.borrow_mut();
         let lies = std::mem::take(&mut state.lies);
@@ -104,7 +106,7 @@ impl Transport for Tap {
         if ends && count == bytes.len() {
             state.with_end.extend(&bytes[..count]);
         } else {
-            assert!(state.with_end.is_empty(), "the end does not follow");
+            assert!(state.with_end.is_empty(), "the end of the stream has to follow");
         }
         state.writes.push(bytes[..count].to_vec());
         if count > 0 { Ok(count) } else { Err(io::ErrorKind::WouldBlock.into()) }
@@ -130,13 +132,13 @@ impl Transport for Tap {
     }
 }
 
-impl AsyncRead for Tap {
+impl AsyncRead for FakeSocket {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(self.receive(buffer))
     }
 }
 
-impl AsyncWrite for Tap {
+impl AsyncWrite for FakeSocket {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(self.send(bytes, false))
     }
@@ -154,7 +156,7 @@ impl AsyncWrite for Tap {
 struct Side {
     inbound: Inbound,
     outbound: Outbound,
-    socket: Tap,
+    socket: FakeSocket,
     peer: End<Box<Buffer>>,
     context: Rc<WorkerContext>,
     memory: Arc<Memory>,
@@ -165,12 +167,12 @@ impl Side {
         Self::with_memory(usize::MAX)
     }
 
-    /// With so much memory for buffers, beyond the smallest.
+    /// With a memory budget for buffers.
     fn with_memory(bytes: usize) -> Self {
         Self::with_limits(bytes, Duration::MAX)
     }
 
-    /// With so much memory for buffers, beyond the smallest, and this write timeout.
+    /// With a memory budget for buffers and a write timeout.
     fn with_limits(bytes: usize, write_timeout: Duration) -> Self {
         let memory = Memory::new(bytes);
         let clock = Arc::new(SystemClock);
@@ -199,15 +201,15 @@ impl Side {
                 Rc::clone(&context),
             ),
             outbound: Outbound::new(ours.end.incoming, Rc::clone(&context.pool), false),
-            socket: Tap::default(),
+            socket: FakeSocket::default(),
             peer: theirs.end,
             context,
             memory,
         }
     }
 
-    /// The two ways together, and the peer's end.
-    fn connection(self) -> (Connection<Tap>, End<Box<Buffer>>) {
+    /// A connection of both directions, and the peer's end.
+    fn connection(self) -> (Connection<FakeSocket>, End<Box<Buffer>>) {
         let Self { inbound, outbound, socket, peer, context, .. } = self;
         let ((alive, _), permits) = (stop(), ConnectionPermits::new(1));
         let connection = Connection {
@@ -246,13 +248,13 @@ impl Side {
         self.socket.0.borrow_mut().room = room;
     }
 
-    /// Polls the way in, in a turn of its own, and returns the room of each read that it made.
+    /// Polls the inbound direction in a turn of its own, and returns the room of each read.
     fn read(&mut self) -> Vec<usize> {
         self.context.turn.set(self.context.turn.get() + 1);
         self.read_again()
     }
 
-    /// The same in the turn that there is, to the end of what was read.
+    /// The same in the current turn, until all bytes are reframed.
     fn read_again(&mut self) -> Vec<usize> {
         self.step();
         while self.inbound.yields() {
@@ -261,19 +263,19 @@ impl Side {
         std::mem::take(&mut self.socket.0.borrow_mut().reads)
     }
 
-    /// Polls the way in once.
+    /// Polls the inbound direction once.
     fn step(&mut self) {
         let poll = self.inbound.poll(&mut Context::from_waker(Waker::noop()), &self.socket, &mut self.outbound);
         assert!(poll.is_pending());
     }
 
-    /// Polls the way out, and returns what each write sent.
+    /// Polls the outbound direction, and returns the bytes of each write.
     fn write(&mut self) -> Vec<Vec<u8>> {
         self.outbound.poll(&mut Context::from_waker(Waker::noop()), &self.socket);
         std::mem::take(&mut self.socket.0.borrow_mut().writes)
     }
 
-    /// Takes the batch that is under way to the peer, and returns its length. Its credit is not given back.
+    /// Takes the batch in flight to the peer, and returns its length. Its credit is not given back.
     fn take(&mut self) -> Option<usize> {
         self.take_bytes().map(|bytes| bytes.len())
     }
@@ -293,12 +295,12 @@ impl Side {
     }
 }
 
-/// Messages of two bytes each: as many as fill a whole number of buffers.
+/// Frames of two-byte messages, `bytes` long in all.
 fn small_messages(bytes: usize) -> Vec<u8> {
     [0x82, 0x82, 1, 2, 3, 4, 5, 6].repeat(bytes / 8)
 }
 
-/// What is known of a stream of binary messages of given lengths, without looking at a byte.
+/// A stream of binary messages of given lengths.
 struct Frames(Vec<usize>);
 
 impl Frames {
@@ -324,8 +326,9 @@ impl Frames {
         bytes
     }
 
-    /// Of the first `count` bytes: the length of what can be forwarded, of what is left, and of the frame it begins,
-    /// if that is known.
+    /// The lengths of output, input and incomplete frame after the first `count` bytes.
+    ///
+    /// The last one is 0 if it is not known.
     fn after(&self, mut count: usize) -> (usize, usize, usize) {
         let mut output = 0;
         for &length in &self.0 {

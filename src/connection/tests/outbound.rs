@@ -1,11 +1,11 @@
-//! What is written, and when.
+//! Writes: their bytes, their order, and their errors.
 
 use super::*;
 use crate::connection::outbound::CONTROL_BACKLOG;
 use crate::runtime::reactor::Reactor;
 
 #[test]
-fn a_write_that_fails_for_now_is_made_again() {
+fn an_interrupted_write_is_retried() {
     let mut side = Side::new();
     side.outbound.pong(b"ping");
     side.let_write(100);
@@ -15,7 +15,7 @@ fn a_write_that_fails_for_now_is_made_again() {
 }
 
 #[test]
-fn nothing_is_written_where_there_is_no_room() {
+fn a_write_waits_for_room_after_a_short_one() {
     let mut side = Side::new();
     side.outbound.pong(b"ping");
     side.let_write(2);
@@ -26,13 +26,13 @@ fn nothing_is_written_where_there_is_no_room() {
     assert!(side.outbound.is_flushed());
     side.let_write(0);
     side.outbound.pong(b"");
-    assert_eq!(side.write().len(), 1, "the last write took everything: there may be room");
+    assert_eq!(side.write().len(), 1, "the last write was not short: there may be room");
     side.let_write(2);
     assert_eq!(side.write(), [b"\x8A\0"]);
 }
 
 #[test]
-fn pongs_that_nobody_reads_have_a_bound() {
+fn unread_pongs_are_bounded() {
     let mut side = Side::new();
     let fill = |side: &mut Side| {
         (0..CONTROL_BACKLOG / 32).for_each(|_| side.outbound.pong(&[b'a'; 30]));
@@ -40,7 +40,7 @@ fn pongs_that_nobody_reads_have_a_bound() {
     };
     fill(&mut side);
     side.let_write(usize::MAX);
-    assert_eq!(side.write().concat().len(), CONTROL_BACKLOG, "so many are all answered");
+    assert_eq!(side.write().concat().len(), CONTROL_BACKLOG, "all of these pings are answered");
     fill(&mut side);
     side.outbound.pong(b"newest");
     assert_eq!(side.write().concat(), b"\x8A\x06newest");
@@ -48,11 +48,11 @@ fn pongs_that_nobody_reads_have_a_bound() {
     assert!((0..100).all(|_| !side.outbound.ping(b"")), "there is no room");
     side.outbound.close(Some(1000), &"x".repeat(123));
     let all = side.write().concat().len();
-    assert_eq!(all, CONTROL_BACKLOG + 2 + 125, "there is room for the end, and there are no pings without");
+    assert_eq!(all, CONTROL_BACKLOG + 2 + 125, "no ping without room, and always room for the close frame");
 }
 
 #[test]
-fn only_a_reset_is_a_reset() {
+fn a_broken_pipe_is_no_reset() {
     for (kind, was_reset) in [(io::ErrorKind::ConnectionReset, true), (io::ErrorKind::BrokenPipe, false)] {
         let mut side = Side::new();
         side.outbound.pong(b"ping");
@@ -64,7 +64,7 @@ fn only_a_reset_is_a_reset() {
 }
 
 #[test]
-fn who_has_said_how_it_departs_has_not_stalled() {
+fn a_client_that_has_closed_or_violated_the_protocol_has_not_stalled() {
     in_reactor(|| {
         for (sent, outcome) in [
             (&[][..], Outcome::Stalled),
@@ -80,7 +80,7 @@ fn who_has_said_how_it_departs_has_not_stalled() {
                 connection.step(&mut Context::from_waker(Waker::noop()))
             };
             assert!(step().is_pending());
-            // Its system gives it up, which is found by a read or by the next write.
+            // The kernel gives the client up, which a read or the next write finds out.
             let mut state = socket.0.borrow_mut();
             state.failures.push_back(io::ErrorKind::TimedOut.into());
             (state.lies, state.room) = (true, 1);
@@ -91,7 +91,7 @@ fn who_has_said_how_it_departs_has_not_stalled() {
     });
 }
 
-/// Where there are timers.
+/// Runs a test on a reactor, for its timers.
 fn in_reactor(test: impl FnOnce()) {
     Reactor::new().unwrap().block_on(async { test() });
 }
@@ -117,14 +117,14 @@ fn the_answer_to_a_close_frame_goes_out_with_the_end_of_the_stream() {
         assert_eq!(socket.0.borrow().with_end, expected);
     };
     in_reactor(|| {
-        // Behind the rest of the pong, whole, and in two parts.
+        // Behind the rest of the pong: in one write, and in two.
         run(LARGEST, &[0x88, 2, 3, 0xE8]);
         run(3, &[3, 0xE8]);
     });
 }
 
 #[test]
-fn the_end_of_a_stream_is_not_at_hand_before_the_client_has_closed() {
+fn the_stream_is_not_ended_before_the_client_has_closed() {
     in_reactor(|| {
         let side = Side::new();
         side.let_write(LARGEST);
@@ -155,8 +155,9 @@ fn a_send_without_kernel_memory_is_retried_once_a_step() {
     }
 }
 
-/// A connection whose client has pinged, and to which every write fails: the result of its first step, its outcome, and
-/// what its peer is told.
+/// Takes a connection's first step, in which it answers a ping and all writes fail.
+///
+/// Returns the step's result, the outcome, and the cause that the peer receives.
 fn answer_a_ping(error: Errno, write_timeout: Duration) -> (Poll<()>, Outcome, Option<CloseCause>) {
     let side = Side::with_limits(usize::MAX, write_timeout);
     side.arrive(&[0x89, 0x80, 0, 0, 0, 0]);
@@ -165,20 +166,20 @@ fn answer_a_ping(error: Errno, write_timeout: Duration) -> (Poll<()>, Outcome, O
     let mut cx = Context::from_waker(Waker::noop());
     connection.context.turn.set(1);
     let polled = connection.step(&mut cx);
-    let told = match peer.incoming.poll_next(&mut cx) {
+    let cause = match peer.incoming.poll_next(&mut cx) {
         Poll::Ready(Next::End(close_cause)) => Some(close_cause),
         _ => None,
     };
-    (polled, connection.outcome(), told)
+    (polled, connection.outcome(), cause)
 }
 
 #[test]
 fn a_send_without_kernel_memory_has_the_write_timeout() {
     in_reactor(|| {
-        let (polled, _, told) = answer_a_ping(Errno::NOBUFS, Duration::from_secs(60));
-        assert_eq!((polled, told), (Poll::Pending, None));
-        let (polled, outcome, told) = answer_a_ping(Errno::NOBUFS, Duration::ZERO);
-        assert_eq!((polled, outcome, told), (Poll::Ready(()), Outcome::Stalled, Some(CloseCause::Lost)));
+        let (polled, _, cause) = answer_a_ping(Errno::NOBUFS, Duration::from_secs(60));
+        assert_eq!((polled, cause), (Poll::Pending, None));
+        let (polled, outcome, cause) = answer_a_ping(Errno::NOBUFS, Duration::ZERO);
+        assert_eq!((polled, outcome, cause), (Poll::Ready(()), Outcome::Stalled, Some(CloseCause::Lost)));
     });
 }
 
@@ -186,13 +187,13 @@ fn a_send_without_kernel_memory_has_the_write_timeout() {
 fn an_unknown_send_error_ends_the_connection_and_tells_the_peer() {
     in_reactor(|| {
         for error in [Errno::PERM, Errno::INVAL, Errno::IO] {
-            let (polled, outcome, told) = answer_a_ping(error, Duration::from_secs(60));
-            assert_eq!((polled, outcome, told), (Poll::Ready(()), Outcome::Lost, Some(CloseCause::Lost)), "{error}");
+            let (polled, outcome, cause) = answer_a_ping(error, Duration::from_secs(60));
+            assert_eq!((polled, outcome, cause), (Poll::Ready(()), Outcome::Lost, Some(CloseCause::Lost)), "{error}");
         }
-        // The kernel has ended the stream: what the client sent before is still read, to its end.
+        // The kernel has ended the stream: bytes that the client sent before are still read.
         for error in [Errno::CONNRESET, Errno::PIPE, Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::CONNABORTED] {
-            let (polled, _, told) = answer_a_ping(error, Duration::from_secs(60));
-            assert_eq!((polled, told), (Poll::Pending, None), "{error}");
+            let (polled, _, cause) = answer_a_ping(error, Duration::from_secs(60));
+            assert_eq!((polled, cause), (Poll::Pending, None), "{error}");
         }
     });
 }
