@@ -121,13 +121,13 @@ fn table(codes: usize) -> Table {
     let mut table = PairTable::new(Duration::from_secs(300), TableLimits { codes: usize::MAX, waiting: usize::MAX });
     let now = Instant::now();
     for nth in 0..codes {
-        let _waiting = table.connect(code(nth), (), now).expect("there is room");
+        let _waiting = table.connect(&code(nth), (), || (), now).expect("there is room");
     }
     Table { table, now, next: codes }
 }
 
 struct Table {
-    table: PairTable<()>,
+    table: PairTable<(), ()>,
     now: Instant,
     next: usize,
 }
@@ -141,15 +141,15 @@ fn code(nth: usize) -> PairCode {
 fn churn(Table { table, now, next }: &mut Table, times: usize) {
     let id = |admission| -> ConnId {
         match admission {
-            Admission::Waiting { id, .. } | Admission::Paired { id, .. } => id,
+            Admission::Waiting { id } | Admission::Paired { id, .. } => id,
         }
     };
     for _ in 0..times {
         let code = code(*next);
         *next += 1;
-        let first = id(table.connect(code.clone(), (), *now).expect("there is room"));
-        let second = id(table.connect(code, (), *now).expect("there is a seat"));
-        assert!(matches!(table.disconnect(first), Departure::Paired { .. }));
-        assert!(matches!(table.disconnect(second), Departure::Absent));
+        let first = id(table.connect(&code, (), || (), *now).expect("there is room"));
+        let second = id(table.connect(&code, (), || (), *now).expect("there is a seat"));
+        assert!(matches!(table.disconnect(&code, first), Departure::Paired { .. }));
+        assert!(matches!(table.disconnect(&code, second), Departure::Absent));
     }
 }

@@ -1,222 +1,261 @@
-//! The occupants of seats, for takeover probes: a third client comes with the code of a pair, and both clients of the pair are
-//! asked whether they are there.
+//! The occupants of seats, as takeover probes see them.
 //!
-//! Each of the two is asked once, and each answers or departs, which ends its part of the probe. The prober is told when both
-//! have. An occupant decides by itself when it has been silent for too long, and departs; a probe takes no seat from it.
+//! A third client comes with the code of a pair, and both clients of the pair are asked for a sign of life. Each of them
+//! answers or departs, which ends its part of the probe. The prober is told when both parts have ended.
+//!
+//! An occupant decides by itself when its client has been silent for too long, and departs. A probe takes no seat from it.
 
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::pairing::pair_table::ConnId;
+use futures_lite::FutureExt;
+
+use crate::runtime::clock::Sleep;
 use crate::runtime::stop::{Stop, StopOnDrop, stop};
+use crate::runtime::sync::lock;
 
 /// The most pairs that are probed at a time. Further third clients are refused without a probe.
-const PROBES: usize = 256;
+const MOST_PROBES: usize = 256;
 
-/// How long an answer counts. A flood of third clients costs an occupant one ping in this time, which spares the battery of a
-/// phone.
+/// How long an answer counts.
+///
+/// A flood of third clients costs an occupant one ping in this time, which spares the battery of a phone.
 const ANSWER_COUNTS: Duration = Duration::from_secs(1);
 
-/// An answer that is owed.
-#[derive(Debug)]
-struct Debt {
-    /// The probe that it is owed to.
-    number: u64,
-    /// Tells the prober of the answer by its drop.
-    _asker: StopOnDrop,
-}
-
-/// A probe of both sides of a pair.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    /// The number of the probe: the next one may begin before this one is [ended](Occupants::end).
-    number: u64,
-    sides: [ConnId; 2],
-}
-
-/// All occupants. What wakes or drops something is returned, for when nothing is locked any more.
+/// The client that has a seat. The seat and the table share it.
 #[derive(Debug, Default)]
-pub(crate) struct Occupants {
-    /// The waker of each one's task, once it runs.
-    tasks: HashMap<ConnId, Option<Waker>>,
-    /// The answers that they owe. Few do, and the map of all is large enough.
-    debts: HashMap<ConnId, Debt>,
-    /// When an occupant has answered last, if it was ever asked.
-    answers: HashMap<ConnId, Instant>,
-    /// Probes that have not ended, and all that have begun.
-    probes: usize,
-    issued: u64,
+pub(crate) struct Occupant {
+    /// Whether an answer is owed. Each step of the connection looks at this, so it is outside of the lock.
+    is_asked: AtomicBool,
+    state: Mutex<OccupantState>,
 }
 
-impl Occupants {
-    pub(crate) fn come(&mut self, id: ConnId) {
-        self.tasks.insert(id, None);
+#[derive(Debug, Default)]
+struct OccupantState {
+    /// The waker of the connection's task, once it runs.
+    task: Option<Waker>,
+    /// The part of a probe. Boxed, as few occupants are ever asked.
+    part: Option<Box<ProbePart>>,
+}
+
+/// An occupant's part of a probe.
+#[derive(Debug)]
+enum ProbePart {
+    /// An answer is owed to the probe of this number. The drop of the signal tells the prober.
+    Owed { number: u64, _told: StopOnDrop },
+    /// The occupant has answered at this time.
+    Answered(Instant),
+}
+
+impl Occupant {
+    /// Sets the waker of the connection's task.
+    pub(crate) fn attend(&self, task: Waker) {
+        let previous = lock(&self.state).task.replace(task);
+        drop(previous);
     }
 
-    /// Takes an occupant out. Its absence answers whatever it was asked.
-    #[must_use]
-    pub(crate) fn go(&mut self, id: ConnId) -> Option<impl Sized + use<>> {
-        self.answers.remove(&id);
-        Some((self.tasks.remove(&id)?, self.debts.remove(&id)))
+    /// Whether a takeover probe waits for an answer.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.is_asked.load(Ordering::Acquire)
     }
 
-    /// Notes the waker of an occupant's task.
-    pub(crate) fn attend(&mut self, id: ConnId, task: Waker) {
-        if let Some(known) = self.tasks.get_mut(&id) {
-            *known = Some(task);
+    /// Answers a takeover probe, if there is one: the client is there.
+    pub(crate) fn answer(&self, now: Instant) {
+        self.end_part(|_| true, Some(ProbePart::Answered(now)));
+    }
+
+    /// Ends everything, as the seat is free: an absent occupant owes no answer.
+    pub(crate) fn depart(&self) {
+        self.end_part(|_| true, None);
+        let task = lock(&self.state).task.take();
+        drop(task);
+    }
+
+    /// Asks for an answer, and returns the task that is to be woken for it.
+    fn ask(&self, number: u64, told: StopOnDrop) -> Option<Waker> {
+        let mut state = lock(&self.state);
+        state.part = Some(Box::new(ProbePart::Owed { number, _told: told }));
+        self.is_asked.store(true, Ordering::Release);
+        state.task.clone()
+    }
+
+    /// Ends the part of a probe in which an answer is owed, if it is one of these.
+    fn end_part(&self, is_it: impl FnOnce(u64) -> bool, then: Option<ProbePart>) {
+        let mut state = lock(&self.state);
+        if let Some(ProbePart::Owed { number, .. }) = state.part.as_deref()
+            && is_it(*number)
+        {
+            let ended = std::mem::replace(&mut state.part, then.map(Box::new));
+            self.is_asked.store(false, Ordering::Release);
+            drop(state);
+            drop(ended);
         }
     }
 
-    /// Asks those sides of a pair that have not answered a moment ago. The signal is given when all of them have answered. None
-    /// if both have answered a moment ago, if they are being asked, or if too many others are.
-    #[must_use]
-    pub(crate) fn ask(&mut self, sides: [ConnId; 2], now: Instant) -> Option<(Asked, Stop, Vec<Waker>)> {
-        let has_answered = |id: &ConnId| self.answers.get(id).is_some_and(|&at| now < at + ANSWER_COUNTS);
-        if self.probes >= PROBES || sides.iter().any(|id| self.debts.contains_key(id)) || sides.iter().all(has_answered)
-        {
+    /// Whether the occupant has answered a moment ago.
+    fn has_answered(&self, now: Instant) -> bool {
+        match lock(&self.state).part.as_deref() {
+            Some(ProbePart::Answered(at)) => now < *at + ANSWER_COUNTS,
+            _ => false,
+        }
+    }
+}
+
+/// The takeover probes of a relay. The table's lock guards them.
+#[derive(Debug, Default)]
+pub(crate) struct Probes {
+    /// One clone for each probe that has not ended.
+    running: Arc<()>,
+    begun: u64,
+}
+
+impl Probes {
+    /// Asks the sides of a pair that have not answered a moment ago, and returns the tasks that are to be woken for it.
+    ///
+    /// None if both have answered a moment ago, if they are being asked, or if too many other pairs are.
+    pub(crate) fn begin(&mut self, pair: [&Arc<Occupant>; 2], now: Instant) -> Option<(Probe, Vec<Waker>)> {
+        let is_running = pair.iter().any(|occupant| occupant.is_asked());
+        let silent: Vec<_> = pair.into_iter().filter(|occupant| !occupant.has_answered(now)).collect();
+        if is_running || silent.is_empty() || self.running() >= MOST_PROBES {
             return None;
         }
-        let asked_sides: Vec<_> = sides.into_iter().filter(|id| !has_answered(id)).collect();
-        self.probes += 1;
-        self.issued += 1;
-        let number = self.issued;
-        let (asker, answered) = stop();
-        let mut tasks = Vec::new();
-        for id in asked_sides {
-            if let Some(task) = self.tasks.get(&id) {
-                self.debts.insert(id, Debt { number, _asker: asker.clone() });
-                tasks.extend(task.clone());
-            }
-        }
-        Some((Asked { number, sides }, answered, tasks))
+        self.begun += 1;
+        let (told, answered) = stop();
+        let tasks = silent.iter().filter_map(|occupant| occupant.ask(self.begun, told.clone())).collect();
+        let (pair, running) = (pair.map(Arc::clone), Arc::clone(&self.running));
+        Some((Probe { number: self.begun, pair, answered, _running: running }, tasks))
     }
 
     /// The number of probes so far.
-    pub(crate) fn probes_so_far(&self) -> u64 {
-        self.issued
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun
     }
 
-    /// Whether an occupant owes an answer.
-    pub(crate) fn is_asked(&self, id: ConnId) -> bool {
-        self.debts.contains_key(&id)
+    fn running(&self) -> usize {
+        Arc::strong_count(&self.running) - 1
     }
+}
 
-    /// Notes that an occupant's client is there.
-    #[must_use]
-    pub(crate) fn answer(&mut self, id: ConnId, now: Instant) -> Option<impl Sized + use<>> {
-        let debt = self.debts.remove(&id)?;
-        self.answers.insert(id, now);
-        Some(debt)
+/// A takeover probe, for as long as a third client waits for its answers.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    /// The next probe of the pair may begin before this one is dropped: the number tells whose answers are owed.
+    number: u64,
+    pair: [Arc<Occupant>; 2],
+    answered: Stop,
+    _running: Arc<()>,
+}
+
+impl Probe {
+    /// Waits until both sides have answered or departed, or until the time is over.
+    pub(crate) async fn settle(mut self, over: Sleep) {
+        self.answered.wait().or(over).await;
     }
+}
 
-    /// Ends a probe. Nothing waits for its answers any more.
-    #[must_use]
-    pub(crate) fn end(&mut self, asked: &Asked) -> [Option<impl Sized + use<>>; 2] {
-        self.probes -= 1;
-        asked.sides.map(|id| if self.debts.get(&id)?.number == asked.number { self.debts.remove(&id) } else { None })
+impl Drop for Probe {
+    fn drop(&mut self) {
+        for occupant in &self.pair {
+            occupant.end_part(|number| number == self.number, None);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pairing::pair_code::PairCode;
-    use crate::pairing::pair_table::{Admission, PairTable, TableLimits};
     use futures_lite::future::{block_on, poll_once};
 
-    /// So many pairs, all of whose sides are occupants.
-    fn pairs(count: usize) -> (Occupants, Vec<[ConnId; 2]>) {
-        let (mut table, mut occupants) =
-            (PairTable::new(Duration::ZERO, TableLimits { codes: count, waiting: count }), Occupants::default());
-        let mut enter = |code: &str| match table.connect(PairCode::from_target(code).unwrap(), (), Instant::now()) {
-            Ok(Admission::Waiting { id, .. } | Admission::Paired { id, .. }) => id,
-            Err(refusal) => panic!("{refusal:?}"),
-        };
-        let pairs: Vec<_> = (0..count).map(|code| [0, 1].map(|_| enter(&format!("/?pair={code}")))).collect();
-        pairs.iter().flatten().for_each(|&id| occupants.come(id));
-        (occupants, pairs)
+    type Pair = [Arc<Occupant>; 2];
+
+    fn begin(probes: &mut Probes, pair: &Pair, now: Instant) -> Option<Probe> {
+        probes.begin(pair.each_ref(), now).map(|(probe, _)| probe)
     }
 
-    fn is_settled(answered: &mut Stop) -> bool {
-        block_on(poll_once(answered.wait())).is_some()
+    fn is_asked(pair: &Pair) -> [bool; 2] {
+        pair.each_ref().map(|occupant| occupant.is_asked())
+    }
+
+    fn is_settled(probe: &mut Probe) -> bool {
+        block_on(poll_once(probe.answered.wait())).is_some()
     }
 
     #[test]
-    fn a_probe_is_over_when_both_have_answered_or_are_gone() {
-        let (mut occupants, pairs) = pairs(1);
-        let ([a, b], mut now) = (pairs[0], Instant::now());
-        for leaves in [false, true] {
+    fn probe_settles_when_both_sides_have_answered_or_departed() {
+        let (mut probes, pair, mut now) = (Probes::default(), Pair::default(), Instant::now());
+        for departs in [false, true] {
             now += ANSWER_COUNTS;
-            assert!(!occupants.is_asked(a));
-            let (asked, mut answered, _) = occupants.ask([a, b], now).unwrap();
-            assert_eq!([a, b].map(|id| occupants.is_asked(id)), [true; 2]);
-            assert!(occupants.ask([a, b], now).is_none(), "they are being asked");
-            drop(occupants.answer(a, now));
-            assert!(!is_settled(&mut answered) && !occupants.is_asked(a));
-            match leaves {
-                true => drop(occupants.go(b)),
-                false => drop(occupants.answer(b, now)),
+            assert_eq!(is_asked(&pair), [false; 2]);
+            let mut probe = begin(&mut probes, &pair, now).unwrap();
+            assert_eq!(is_asked(&pair), [true; 2]);
+            assert!(begin(&mut probes, &pair, now).is_none(), "they are being asked");
+            pair[0].answer(now);
+            assert!(!is_settled(&mut probe));
+            assert_eq!(is_asked(&pair), [false, true]);
+            match departs {
+                true => pair[1].depart(),
+                false => pair[1].answer(now),
             }
-            assert!(is_settled(&mut answered));
-            drop(occupants.end(&asked));
+            assert!(is_settled(&mut probe));
+            assert_eq!(is_asked(&pair), [false; 2]);
         }
-        assert_eq!(occupants.probes_so_far(), 2);
-        assert!(occupants.go(b).is_none() && occupants.go(a).is_some());
-        assert!(occupants.answers.is_empty(), "nothing is left of them");
+        assert_eq!(probes.begun(), 2);
     }
 
     #[test]
-    fn an_answer_counts_for_a_second() {
-        let (mut occupants, pairs) = pairs(1);
-        let ([a, b], now) = (pairs[0], Instant::now());
-        let (asked, _answered, _) = occupants.ask([a, b], now).unwrap();
-        drop(occupants.answer(a, now));
-        drop(occupants.end(&asked));
-        // The other one has not answered, and is asked alone.
+    fn answer_counts_for_a_second() {
+        let (mut probes, pair, now) = (Probes::default(), Pair::default(), Instant::now());
+        let probe = begin(&mut probes, &pair, now).unwrap();
+        pair[0].answer(now);
+        drop(probe);
+        // The other side has not answered, and is asked alone.
         let soon = now + ANSWER_COUNTS - Duration::from_nanos(1);
-        let (asked, mut answered, _) = occupants.ask([a, b], soon).unwrap();
-        assert_eq!([a, b].map(|id| occupants.is_asked(id)), [false, true]);
-        drop(occupants.answer(b, soon));
-        assert!(is_settled(&mut answered));
-        drop(occupants.end(&asked));
-        assert!(occupants.ask([a, b], soon).is_none(), "both have just answered");
-        let (asked, ..) = occupants.ask([a, b], now + ANSWER_COUNTS).unwrap();
-        assert_eq!([a, b].map(|id| occupants.is_asked(id)), [true, false]);
-        drop(occupants.end(&asked));
+        let mut probe = begin(&mut probes, &pair, soon).unwrap();
+        assert_eq!(is_asked(&pair), [false, true]);
+        pair[1].answer(soon);
+        assert!(is_settled(&mut probe));
+        drop(probe);
+        assert!(begin(&mut probes, &pair, soon).is_none(), "both have just answered");
+        let _probe = begin(&mut probes, &pair, now + ANSWER_COUNTS).unwrap();
+        assert_eq!(is_asked(&pair), [true, false]);
     }
 
     #[test]
-    fn the_end_of_a_probe_ends_no_other() {
-        let (mut occupants, pairs) = pairs(1);
-        let ([a, b], now) = (pairs[0], Instant::now());
-        let (first, _answered, _) = occupants.ask([a, b], now).unwrap();
-        [a, b].into_iter().for_each(|id| drop(occupants.answer(id, now)));
-        let (second, _answered, _) = occupants.ask([a, b], now + ANSWER_COUNTS).unwrap();
-        drop(occupants.end(&first));
-        assert!(occupants.is_asked(a));
-        drop(occupants.end(&second));
-        assert_eq!([a, b].map(|id| occupants.is_asked(id)), [false; 2], "nothing waits for their answers");
+    fn end_of_a_probe_withdraws_its_own_questions_only() {
+        let (mut probes, pair, now) = (Probes::default(), Pair::default(), Instant::now());
+        let first = begin(&mut probes, &pair, now).unwrap();
+        pair.iter().for_each(|occupant| occupant.answer(now));
+        let second = begin(&mut probes, &pair, now + ANSWER_COUNTS).unwrap();
+        drop(first);
+        assert_eq!(is_asked(&pair), [true; 2]);
+        drop(second);
+        assert_eq!(is_asked(&pair), [false; 2]);
+        pair[0].answer(now + ANSWER_COUNTS);
+        let _probe = begin(&mut probes, &pair, now + ANSWER_COUNTS).unwrap();
+        assert_eq!(is_asked(&pair), [true; 2], "an answer to no question does not count");
     }
 
     #[test]
-    fn so_many_pairs_are_probed_at_a_time_and_no_more() {
-        let ((mut occupants, pairs), now) = (pairs(PROBES + 1), Instant::now());
-        let mut asked: Vec<_> = pairs[..PROBES].iter().map(|&sides| occupants.ask(sides, now).unwrap()).collect();
-        assert!(occupants.ask(pairs[PROBES], now).is_none());
-        drop(occupants.end(&asked.pop().unwrap().0));
-        assert!(occupants.ask(pairs[PROBES], now).is_some());
-        assert!(occupants.ask(pairs[PROBES - 1], now).is_none());
+    fn number_of_probes_at_a_time_is_limited() {
+        let (mut probes, now) = (Probes::default(), Instant::now());
+        let pairs: Vec<Pair> = (0..=MOST_PROBES).map(|_| Pair::default()).collect();
+        let mut running: Vec<_> =
+            pairs[..MOST_PROBES].iter().map(|pair| begin(&mut probes, pair, now).unwrap()).collect();
+        assert!(begin(&mut probes, &pairs[MOST_PROBES], now).is_none());
+        drop(running.pop());
+        running.extend(begin(&mut probes, &pairs[MOST_PROBES], now));
+        assert!(begin(&mut probes, &pairs[MOST_PROBES - 1], now).is_none());
+        assert_eq!(running.len(), MOST_PROBES);
     }
 
     #[test]
-    fn a_task_that_runs_is_woken_and_an_absent_occupant_is_not_asked() {
-        let (mut occupants, pairs) = pairs(1);
-        let [a, b] = pairs[0];
-        occupants.attend(a, Waker::noop().clone());
-        drop(occupants.go(b));
-        occupants.attend(b, Waker::noop().clone());
-        let (_asked, _answered, tasks) = occupants.ask([a, b], Instant::now()).unwrap();
-        assert_eq!((tasks.len(), occupants.is_asked(b)), (1, false));
+    fn probe_returns_the_tasks_that_attend() {
+        let (mut probes, pair) = (Probes::default(), Pair::default());
+        pair[1].attend(Waker::noop().clone());
+        let (_probe, tasks) = probes.begin(pair.each_ref(), Instant::now()).unwrap();
+        assert_eq!(tasks.len(), 1);
+        assert_eq!(is_asked(&pair), [true; 2], "a task that begins later looks by itself");
     }
 }

@@ -1,106 +1,107 @@
-//! Who waits, who is paired, and until when: a pure state machine.
+//! The pair table: a pure state machine that holds which connections wait, which are paired, and until when.
 //!
 //! It is synchronous and total (every call is legal in every state), does no I/O and never reads a clock: time is an
-//! argument. Every change of who is joined to whom is made in this file and nowhere else. `H` is whatever the first
-//! side leaves for the second (in the relay, the far end of a [link]); the table moves it and never looks at it.
+//! argument. No other file joins two connections or parts them.
 //!
-//! The whole behaviour, for one code:
+//! - `H` is the handle that the first side parks for the second: in the relay, the far end of a link.
+//! - `O` is the occupant of a seat, which the table keeps for as long as the seat is taken: in the relay, where a takeover
+//!   probe finds a client.
 //!
-//! | state             | `connect`                   | `disconnect`                  | `expire` at the deadline | `drain`        |
-//! |-------------------|-----------------------------|-------------------------------|--------------------------|----------------|
-//! | free              | waiting; `Waiting`          | free; `Absent`                | free                     | free           |
-//! | waiting           | paired; `Paired`, takes `H` | free; `Waiting`, returns `H`  | free; returns `H`        | free; returns `H` |
-//! | paired            | paired; `Occupied`          | free; `Paired`                | paired                   | paired         |
-//! | free, no room     | free; `Full`                |                               |                          |                |
+//! The table moves both and never looks at them. The whole behaviour, for one code:
 //!
-//! Either side of a pair frees the code when it departs; its peer is then no longer known to the table, and the
-//! peer's own `disconnect` finds it `Absent`.
+//! | state         | `connect`                   | `disconnect`                 | `expire` at the deadline | `drain`           |
+//! |---------------|-----------------------------|------------------------------|--------------------------|-------------------|
+//! | free          | waiting; parks `H`          | free; `Absent`               | free                     | free              |
+//! | waiting       | paired; takes `H`           | free; returns `H`            | free; returns `H`        | free; returns `H` |
+//! | paired        | paired; `Occupied`          | free; `Paired`               | paired                   | paired            |
+//! | free, no room | free; `Full`                |                              |                          |                   |
 //!
-//! Memory: one entry for a code in use and one for each connection, bounded by the limits given to
-//! [`PairTable::new`].
+//! When one side of a pair departs, its code is free. The table no longer knows the peer then, and the peer's own
+//! `disconnect` returns `Absent`.
 //!
-//! [link]: crate::pairing::link
+//! Memory: one entry for each code in use and one for each side that waits, bounded by [`TableLimits`].
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::pairing::pair_code::PairCode;
 
-/// Names a connection that was admitted. Issued in strictly increasing order by one table and never reused.
+/// The identity of an admitted connection. A table issues them in increasing order and never reuses one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(u64);
 
 impl ConnId {
-    /// The number by which people may tell it from others.
+    /// The number that tells the connection from others in the log.
     pub fn number(self) -> u64 {
         self.0
     }
 }
 
-/// What became of a connection that was let in.
+/// The result of a connection that was admitted.
 #[must_use = "the handle in it is the only way to the peer"]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission<H> {
-    /// Side A: the first with this code. Its handle is parked until a second comes or `deadline` passes.
+    /// Side A: the first with this code. Its handle is parked until a second side comes or its deadline passes.
     Waiting {
         /// The new connection.
         id: ConnId,
-        /// When [`PairTable::expire`] will return the parked handle.
-        deadline: Instant,
     },
-    /// Side B: joined to the one that waited.
+    /// Side B: joined to the side that waited.
     Paired {
         /// The new connection.
         id: ConnId,
-        /// The one that waited.
-        peer: ConnId,
-        /// What the one that waited had parked.
+        /// The handle that the first side had parked.
         handle: H,
-        /// What the new connection had offered; nobody will need it.
-        offered: H,
     },
 }
 
-/// Why a connection was not let in. The table is unchanged, and the offered handle comes back.
-#[must_use = "it returns the handle that was offered"]
-#[derive(Debug, PartialEq, Eq)]
-pub enum Refusal<H> {
+/// The reason why a connection was not admitted. The table is unchanged, and nothing was parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
     /// Both seats of this code are taken.
-    Occupied {
-        /// Who has them, the first one first.
-        sides: [ConnId; 2],
-        /// What the refused connection had offered.
-        offered: H,
-    },
-    /// The table already holds as many codes as it may, or as many with one side waiting. Whoever comes to somebody who
-    /// waits is never refused so.
-    Full {
-        /// What the refused connection had offered.
-        offered: H,
-    },
+    Occupied,
+    /// The table holds as many codes as its limit, or as many waiting sides. A second side is never refused so.
+    Full,
 }
 
 /// What a connection left behind when it departed.
-#[must_use = "the peer has to be told, or the handle dropped"]
+#[must_use = "a handle is best dropped when nothing is locked"]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Departure<H> {
     /// It was alone; this is the handle it had parked.
     Waiting(H),
-    /// It was paired, and `peer` is now on its own and unknown to the table.
+    /// It was paired, and the table does not know `peer` any more.
     Paired {
-        /// The one that stays behind.
+        /// The side that stays behind.
         peer: ConnId,
     },
-    /// The table does not know it: it expired, its peer departed before it, or it was never admitted.
+    /// The table does not know it: it has expired, or it or its peer has departed before.
     Absent,
 }
 
-/// A side of a code that is in use: one waiting or two paired. Neither an empty nor a three-sided slot can be written.
+/// A connection that has a seat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seated<O> {
+    /// The connection.
+    pub id: ConnId,
+    /// The occupant that it came with.
+    pub occupant: O,
+}
+
+/// The seats of a code in use. Neither an empty nor a three-sided slot can be written.
 #[derive(Debug)]
-enum Slot<H> {
-    Waiting { id: ConnId, deadline: Instant, handle: H },
-    Paired { a: ConnId, b: ConnId },
+struct Slot<H, O> {
+    first: Seated<O>,
+    second: Second<H, O>,
+}
+
+/// The second seat of a code in use.
+#[derive(Debug)]
+enum Second<H, O> {
+    Free { deadline: Instant, handle: H },
+    Taken(Seated<O>),
 }
 
 /// The limits of a table.
@@ -119,41 +120,39 @@ pub struct TableLimits {
 /// ```
 /// use std::time::{Duration, Instant};
 /// use arc_relay::internals::pair_code::PairCode;
-/// use arc_relay::internals::pair_table::{Admission, TableLimits, Departure, PairTable};
+/// use arc_relay::internals::pair_table::{Admission, Departure, PairTable, TableLimits};
 ///
 /// let mut table = PairTable::new(Duration::from_secs(300), TableLimits { codes: 1000, waiting: 500 });
 /// let code = PairCode::from_target("/?pair=abc").unwrap();
 /// let now = Instant::now();
 ///
-/// let Ok(Admission::Waiting { id: a, .. }) = table.connect(code.clone(), "far end of A", now) else { panic!() };
-/// let Ok(Admission::Paired { id: b, handle, .. }) = table.connect(code, "not needed", now) else { panic!() };
+/// let Ok(Admission::Waiting { id: a }) = table.connect(&code, "A", || "far end of A", now) else { panic!() };
+/// let Ok(Admission::Paired { id: b, handle }) = table.connect(&code, "B", || "not parked", now) else { panic!() };
 /// assert_eq!(handle, "far end of A");
-/// assert_eq!(table.peer(a), Some(b));
+/// assert_eq!(table.pair(&code).unwrap().map(|side| side.id), [a, b]);
 ///
-/// assert_eq!(table.disconnect(b), Departure::Paired { peer: a });
-/// assert_eq!(table.disconnect(a), Departure::Absent);
-/// assert!(table.is_empty());
+/// assert_eq!(table.disconnect(&code, b), Departure::Paired { peer: a });
+/// assert_eq!(table.disconnect(&code, a), Departure::Absent);
+/// assert_eq!(table.codes(), 0);
 /// ```
 #[derive(Debug)]
-pub struct PairTable<H> {
+pub struct PairTable<H, O> {
     // Codes are chosen by strangers: the standard library's keyed hash keeps them from choosing collisions.
-    slots: HashMap<PairCode, Slot<H>>,
-    // Each connection in `slots`, and the code it is seated at.
-    codes: HashMap<ConnId, PairCode>,
-    // Each waiting connection, in the order in which they expire: effects must not depend on hash order.
-    deadlines: BTreeSet<(Instant, ConnId)>,
+    slots: HashMap<PairCode, Slot<H, O>>,
+    // Each side that waits, in the order in which they expire: effects must not depend on hash order.
+    deadlines: BTreeMap<(Instant, ConnId), PairCode>,
     next_id: u64,
     ttl: Duration,
     limits: TableLimits,
 }
 
-impl<H> PairTable<H> {
+impl<H, O> PairTable<H, O> {
     /// An empty table, in which a side may wait alone for `ttl`.
     pub fn new(ttl: Duration, limits: TableLimits) -> Self {
-        Self { slots: HashMap::new(), codes: HashMap::new(), deadlines: BTreeSet::new(), next_id: 0, ttl, limits }
+        Self { slots: HashMap::new(), deadlines: BTreeMap::new(), next_id: 0, ttl, limits }
     }
 
-    /// Seats a new connection at `code`, offering `offered` to a second one that may come later.
+    /// Seats a new connection at `code`. The first side parks a handle for the second.
     ///
     /// A side whose deadline has passed but that was not yet [expired](Self::expire) is still joined: it is there.
     ///
@@ -164,100 +163,93 @@ impl<H> PairTable<H> {
     /// # Panics
     ///
     /// If `now` plus the time to live is beyond what an [`Instant`] can hold (on Linux, billions of years).
-    pub fn connect(&mut self, code: PairCode, offered: H, now: Instant) -> Result<Admission<H>, Refusal<H>> {
-        let full = self.slots.len() >= self.limits.codes || !self.has_room_to_wait();
+    pub fn connect(
+        &mut self,
+        code: &PairCode,
+        occupant: O,
+        park: impl FnOnce() -> H,
+        now: Instant,
+    ) -> Result<Admission<H>, Refusal> {
+        let is_full = self.slots.len() >= self.limits.codes || !self.has_room_to_wait();
         let id = ConnId(self.next_id);
+        let side = Seated { id, occupant };
         let admission = match self.slots.entry(code.clone()) {
-            Entry::Vacant(_) if full => return Err(Refusal::Full { offered }),
+            Entry::Vacant(_) if is_full => return Err(Refusal::Full),
             Entry::Vacant(free) => {
                 let deadline = now + self.ttl;
-                free.insert(Slot::Waiting { id, deadline, handle: offered });
-                self.deadlines.insert((deadline, id));
-                Admission::Waiting { id, deadline }
+                free.insert(Slot { first: side, second: Second::Free { deadline, handle: park() } });
+                self.deadlines.insert((deadline, id), code.clone());
+                Admission::Waiting { id }
             }
-            Entry::Occupied(mut slot) => {
-                let (peer, deadline) = match *slot.get() {
-                    Slot::Waiting { id, deadline, .. } => (id, deadline),
-                    Slot::Paired { a, b } => return Err(Refusal::Occupied { sides: [a, b], offered }),
+            Entry::Occupied(slot) => {
+                let Slot { first, second } = slot.into_mut();
+                if matches!(second, Second::Taken(_)) {
+                    return Err(Refusal::Occupied);
+                }
+                let Second::Free { deadline, handle } = mem::replace(second, Second::Taken(side)) else {
+                    unreachable!("it was free a line ago");
                 };
-                let Slot::Waiting { handle, .. } = slot.insert(Slot::Paired { a: peer, b: id }) else {
-                    unreachable!("it was waiting a line ago");
-                };
-                self.deadlines.remove(&(deadline, peer));
-                Admission::Paired { id, peer, handle, offered }
+                self.deadlines.remove(&(deadline, first.id));
+                Admission::Paired { id, handle }
             }
         };
         self.next_id += 1;
-        self.codes.insert(id, code);
         Ok(admission)
     }
 
     /// Takes a connection out and frees its code. Idempotent: a second call finds it [absent](Departure::Absent).
-    pub fn disconnect(&mut self, id: ConnId) -> Departure<H> {
-        let Some(code) = self.codes.remove(&id) else { return Departure::Absent };
-        match self.slots.remove(&code).expect("a connection's code is in use") {
-            Slot::Waiting { deadline, handle, .. } => {
-                self.deadlines.remove(&(deadline, id));
-                Departure::Waiting(handle)
-            }
-            Slot::Paired { a, b } => {
-                let peer = if id == a { b } else { a };
-                self.codes.remove(&peer);
-                Departure::Paired { peer }
+    pub fn disconnect(&mut self, code: &PairCode, id: ConnId) -> Departure<H> {
+        // A successor may have the code.
+        let Some(slot) = self.slots.get(code).filter(|slot| slot.seats(id)) else { return Departure::Absent };
+        if let Second::Free { deadline, .. } = slot.second {
+            self.deadlines.remove(&(deadline, id));
+        }
+        match self.slots.remove(code) {
+            None => Departure::Absent,
+            Some(Slot { second: Second::Free { handle, .. }, .. }) => Departure::Waiting(handle),
+            Some(Slot { first, second: Second::Taken(second) }) => {
+                Departure::Paired { peer: if id == first.id { second.id } else { first.id } }
             }
         }
     }
 
-    /// Takes out every side that has waited until `now` or longer, and returns what each had parked, oldest first.
-    pub fn expire(&mut self, now: Instant) -> Vec<(ConnId, H)> {
-        self.expire_some(now, usize::MAX)
-    }
-
-    /// The same, but no more than `most` of them.
-    pub fn expire_some(&mut self, now: Instant, most: usize) -> Vec<(ConnId, H)> {
+    /// Takes out the sides that have waited until `now` or longer, `most` at a time, the oldest first.
+    ///
+    /// It returns the handle that each had parked.
+    pub fn expire(&mut self, now: Instant, most: usize) -> Vec<(ConnId, H)> {
         self.take_waiting(most, |deadline| deadline <= now)
     }
 
-    /// Takes out every side that waits, whatever its deadline, oldest first. Pairs stay until they depart.
-    pub fn drain(&mut self) -> Vec<(ConnId, H)> {
-        self.drain_some(usize::MAX)
-    }
-
-    /// The same, but no more than `most` of them.
-    pub fn drain_some(&mut self, most: usize) -> Vec<(ConnId, H)> {
+    /// Takes out sides that wait, whatever their deadline, `most` at a time, the oldest first. Pairs stay.
+    pub fn drain(&mut self, most: usize) -> Vec<(ConnId, H)> {
         self.take_waiting(most, |_| true)
     }
 
-    fn take_waiting(&mut self, most: usize, due: impl Fn(Instant) -> bool) -> Vec<(ConnId, H)> {
+    fn take_waiting(&mut self, most: usize, is_due: impl Fn(Instant) -> bool) -> Vec<(ConnId, H)> {
         let mut taken = Vec::new();
-        while let Some(&(deadline, id)) = self.deadlines.first()
-            && due(deadline)
-            && taken.len() < most
+        while taken.len() < most
+            && let Some(oldest) = self.deadlines.first_entry()
+            && is_due(oldest.key().0)
         {
-            let Departure::Waiting(handle) = self.disconnect(id) else { unreachable!("only who waits has a deadline") };
+            let ((_, id), code) = oldest.remove_entry();
+            let Some(Slot { second: Second::Free { handle, .. }, .. }) = self.slots.remove(&code) else {
+                unreachable!("only a side that waits has a deadline");
+            };
             taken.push((id, handle));
         }
         taken
     }
 
-    /// The earliest time at which [`expire`](Self::expire) will have something to return, if anyone waits.
+    /// The earliest time at which [`expire`](Self::expire) will have something to return, if any side waits.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|&(deadline, _)| deadline)
+        self.deadlines.first_key_value().map(|(&(deadline, _), _)| deadline)
     }
 
-    /// Where a message of `id` goes: its peer while it is paired, else `None`.
-    pub fn peer(&self, id: ConnId) -> Option<ConnId> {
-        match self.slots.get(self.codes.get(&id)?)? {
-            Slot::Waiting { .. } => None,
-            Slot::Paired { a, b } => Some(if id == *a { *b } else { *a }),
-        }
-    }
-
-    /// The two sides of the pair at this code, if there is one.
-    pub fn pair(&self, code: &PairCode) -> Option<[ConnId; 2]> {
+    /// The two sides of the pair at this code, if there is one, the first side first.
+    pub fn pair(&self, code: &PairCode) -> Option<[&Seated<O>; 2]> {
         match self.slots.get(code)? {
-            Slot::Waiting { .. } => None,
-            Slot::Paired { a, b } => Some([*a, *b]),
+            Slot { second: Second::Free { .. }, .. } => None,
+            Slot { first, second: Second::Taken(second) } => Some([first, second]),
         }
     }
 
@@ -267,23 +259,23 @@ impl<H> PairTable<H> {
     }
 
     /// The number of codes in use, those with one side waiting included.
-    pub fn len(&self) -> usize {
+    pub fn codes(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether no code is in use.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    /// The number of connections that wait for a second one.
+    /// The number of sides that wait for a second one.
     pub fn waiting(&self) -> usize {
         self.deadlines.len()
     }
+}
 
-    /// The number of connections known to the table: those that wait, and two for each pair.
-    pub fn connections(&self) -> usize {
-        self.codes.len()
+impl<H, O> Slot<H, O> {
+    fn seats(&self, id: ConnId) -> bool {
+        let second = match &self.second {
+            Second::Free { .. } => None,
+            Second::Taken(second) => Some(second.id),
+        };
+        self.first.id == id || second == Some(id)
     }
 }
 
@@ -295,165 +287,166 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(10);
 
+    type Table = PairTable<&'static str, &'static str>;
+
     fn code(name: &str) -> PairCode {
         PairCode::from_target(&format!("/?pair={name}")).unwrap()
     }
 
-    fn table() -> (PairTable<&'static str>, Instant) {
+    fn table() -> (Table, Instant) {
         (PairTable::new(TTL, TableLimits { codes: 2, waiting: 2 }), Instant::now())
     }
 
-    fn waiting(table: &mut PairTable<&'static str>, name: &str, now: Instant) -> ConnId {
-        match table.connect(code(name), "parked", now) {
-            Ok(Admission::Waiting { id, deadline }) => {
-                assert_eq!(deadline, now + TTL);
-                id
-            }
+    fn waiting(table: &mut Table, name: &str, now: Instant) -> ConnId {
+        match table.connect(&code(name), "first", || "parked", now) {
+            Ok(Admission::Waiting { id }) => id,
             other => panic!("{other:?}"),
         }
     }
 
-    fn paired(table: &mut PairTable<&'static str>, name: &str, now: Instant) -> (ConnId, ConnId) {
+    fn join(table: &mut Table, name: &str, now: Instant) -> Result<Admission<&'static str>, Refusal> {
+        table.connect(&code(name), "second", || panic!("only a first side parks a handle"), now)
+    }
+
+    fn paired(table: &mut Table, name: &str, now: Instant) -> (ConnId, ConnId) {
         let a = waiting(table, name, now);
-        match table.connect(code(name), "offered", now) {
-            Ok(Admission::Paired { id: b, peer, handle: "parked", offered: "offered" }) => {
-                assert_eq!(peer, a);
-                (a, b)
-            }
+        match join(table, name, now) {
+            Ok(Admission::Paired { id: b, handle: "parked" }) => (a, b),
             other => panic!("{other:?}"),
         }
     }
 
-    #[test]
-    fn free_connect_waits() {
-        let (mut table, now) = table();
-        let a = waiting(&mut table, "x", now);
-        assert_eq!((table.len(), table.waiting(), table.connections()), (1, 1, 1));
-        assert_eq!(table.next_deadline(), Some(now + TTL));
-        assert_eq!(table.peer(a), None);
+    fn pair(table: &Table, name: &str) -> Option<[(ConnId, &'static str); 2]> {
+        Some(table.pair(&code(name))?.map(|side| (side.id, side.occupant)))
     }
 
     #[test]
-    fn free_disconnect_is_absent() {
+    fn first_side_waits_until_its_deadline() {
+        let (mut table, now) = table();
+        waiting(&mut table, "x", now);
+        assert_eq!((table.codes(), table.waiting()), (1, 1));
+        assert_eq!(table.next_deadline(), Some(now + TTL));
+        assert_eq!(pair(&table, "x"), None);
+    }
+
+    #[test]
+    fn disconnect_from_a_free_code_is_absent() {
         let (mut table, now) = table();
         let a = waiting(&mut table, "x", now);
-        let _ = table.disconnect(a);
-        assert_eq!(table.disconnect(a), Departure::Absent);
+        let _ = table.disconnect(&code("x"), a);
+        assert_eq!(table.disconnect(&code("x"), a), Departure::Absent);
     }
 
     #[test]
     fn waiting_sides_can_be_taken_out_in_portions() {
         let (mut table, now) = table();
         let [a, b] = ["x", "y"].map(|code| waiting(&mut table, code, now));
-        let ids = |taken: Vec<(ConnId, _)>| taken.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
-        assert_eq!(ids(table.expire_some(now + TTL, 1)), [a]);
+        assert_eq!(table.expire(now + TTL, 1), [(a, "parked")]);
         assert_eq!(table.next_deadline(), Some(now + TTL));
-        assert_eq!(ids(table.drain_some(1)), [b]);
-        assert!(table.is_empty());
+        assert_eq!(table.drain(1), [(b, "parked")]);
+        assert_eq!(table.codes(), 0);
     }
 
     #[test]
-    fn free_expire_and_drain_return_nothing() {
+    fn expire_and_drain_of_an_empty_table_return_nothing() {
         let (mut table, now) = table();
-        assert_eq!(table.expire(now + TTL), []);
-        assert_eq!(table.drain(), []);
+        assert_eq!(table.expire(now + TTL, 9), []);
+        assert_eq!(table.drain(9), []);
         assert_eq!(table.next_deadline(), None);
     }
 
     #[test]
-    fn waiting_connect_pairs_and_takes_the_handle() {
+    fn second_side_is_paired_and_takes_the_handle() {
         let (mut table, now) = table();
         let (a, b) = paired(&mut table, "x", now);
         assert!(a < b);
-        assert_eq!((table.len(), table.waiting(), table.connections()), (1, 0, 2));
-        assert_eq!((table.peer(a), table.peer(b)), (Some(b), Some(a)));
+        assert_eq!((table.codes(), table.waiting()), (1, 0));
+        assert_eq!(pair(&table, "x"), Some([(a, "first"), (b, "second")]));
         assert_eq!(table.next_deadline(), None);
     }
 
     #[test]
-    fn waiting_disconnect_frees_the_code_and_returns_the_handle() {
+    fn departure_of_a_waiting_side_frees_the_code_and_returns_the_handle() {
         let (mut table, now) = table();
         let a = waiting(&mut table, "x", now);
-        assert_eq!(table.disconnect(a), Departure::Waiting("parked"));
-        assert!(table.is_empty());
-        assert_eq!(table.next_deadline(), None);
+        assert_eq!(table.disconnect(&code("x"), a), Departure::Waiting("parked"));
+        assert_eq!((table.codes(), table.next_deadline()), (0, None));
         assert!(waiting(&mut table, "x", now) > a);
     }
 
     #[test]
-    fn waiting_expires_at_its_deadline_and_not_before() {
+    fn waiting_side_expires_at_its_deadline_and_not_before() {
         let (mut table, now) = table();
         let a = waiting(&mut table, "x", now);
         let b = waiting(&mut table, "y", now + Duration::from_secs(1));
-        assert_eq!(table.expire(now + TTL - Duration::from_nanos(1)), []);
-        assert_eq!(table.expire(now + TTL), [(a, "parked")]);
+        assert_eq!(table.expire(now + TTL - Duration::from_nanos(1), 9), []);
+        assert_eq!(table.expire(now + TTL, 9), [(a, "parked")]);
         assert_eq!(table.next_deadline(), Some(now + TTL + Duration::from_secs(1)));
-        assert_eq!(table.disconnect(a), Departure::Absent);
-        assert_eq!(table.disconnect(b), Departure::Waiting("parked"));
+        assert_eq!(table.disconnect(&code("x"), a), Departure::Absent);
+        assert_eq!(table.disconnect(&code("y"), b), Departure::Waiting("parked"));
     }
 
     #[test]
-    fn waiting_is_drained_oldest_first() {
+    fn waiting_sides_are_drained_oldest_first() {
         let (mut table, now) = table();
         let late = waiting(&mut table, "x", now + Duration::from_secs(1));
         let early = waiting(&mut table, "y", now);
-        assert_eq!(table.drain(), [(early, "parked"), (late, "parked")]);
-        assert!(table.is_empty());
+        assert_eq!(table.drain(9), [(early, "parked"), (late, "parked")]);
+        assert_eq!(table.codes(), 0);
     }
 
     #[test]
-    fn when_as_many_wait_as_may_another_one_is_refused_but_not_a_second_side() {
+    fn limit_of_waiting_sides_refuses_first_sides_only() {
         let mut table = PairTable::new(TTL, TableLimits { codes: 9, waiting: 1 });
         let now = Instant::now();
         waiting(&mut table, "x", now);
-        assert_eq!(table.connect(code("y"), "no room", now), Err(Refusal::Full { offered: "no room" }));
-        assert!(matches!(table.connect(code("x"), "second", now), Ok(Admission::Paired { .. })));
+        assert!(!table.has_room_to_wait());
+        assert_eq!(join(&mut table, "y", now), Err(Refusal::Full));
+        assert!(matches!(join(&mut table, "x", now), Ok(Admission::Paired { .. })));
         waiting(&mut table, "y", now);
     }
 
     #[test]
-    fn paired_connect_is_occupied_and_changes_nothing() {
+    fn third_client_is_refused_and_changes_nothing() {
         let (mut table, now) = table();
         let (a, b) = paired(&mut table, "x", now);
-        assert_eq!(table.connect(code("x"), "third", now), Err(Refusal::Occupied { sides: [a, b], offered: "third" }));
-        assert_eq!((table.peer(a), table.peer(b), table.connections()), (Some(b), Some(a), 2));
-        let _ = table.disconnect(a);
-        assert_eq!(waiting(&mut table, "x", now), ConnId(2)); // the refused one took no identity
+        assert_eq!(join(&mut table, "x", now), Err(Refusal::Occupied));
+        assert_eq!(pair(&table, "x"), Some([(a, "first"), (b, "second")]));
+        let _ = table.disconnect(&code("x"), a);
+        assert_eq!(waiting(&mut table, "x", now), ConnId(2), "the refused client took no identity");
     }
 
     #[test]
-    fn paired_disconnect_of_either_side_frees_the_code_at_once() {
+    fn departure_of_either_side_of_a_pair_frees_the_code() {
         for first_leaves in [true, false] {
             let (mut table, now) = table();
             let (a, b) = paired(&mut table, "x", now);
             let (leaver, stayer) = if first_leaves { (a, b) } else { (b, a) };
-            assert_eq!(table.disconnect(leaver), Departure::Paired { peer: stayer });
-            assert!(table.is_empty());
-            assert_eq!(table.connections(), 0);
-            // A successor at the same code is none of the stayer's business.
+            assert_eq!(table.disconnect(&code("x"), leaver), Departure::Paired { peer: stayer });
+            assert_eq!(table.codes(), 0);
             let successor = waiting(&mut table, "x", now);
-            assert_eq!(table.disconnect(stayer), Departure::Absent);
-            assert_eq!(table.disconnect(successor), Departure::Waiting("parked"));
+            assert_eq!(table.disconnect(&code("x"), stayer), Departure::Absent, "the code has another owner");
+            assert_eq!(table.disconnect(&code("x"), successor), Departure::Waiting("parked"));
         }
     }
 
     #[test]
-    fn paired_never_expires_and_is_not_drained() {
+    fn pair_neither_expires_nor_is_drained() {
         let (mut table, now) = table();
         let (a, b) = paired(&mut table, "x", now);
-        assert_eq!(table.expire(now + TTL * 100), []);
-        assert_eq!(table.drain(), []);
-        assert_eq!(table.peer(a), Some(b));
+        assert_eq!(table.expire(now + TTL * 100, 9), []);
+        assert_eq!(table.drain(9), []);
+        assert_eq!(pair(&table, "x"), Some([(a, "first"), (b, "second")]));
     }
 
     #[test]
-    fn full_refuses_new_codes_but_not_a_second_side() {
+    fn limit_of_codes_refuses_first_sides_only() {
         let (mut table, now) = table();
         waiting(&mut table, "x", now);
         let y = waiting(&mut table, "y", now);
-        assert_eq!(table.connect(code("z"), "third", now), Err(Refusal::Full { offered: "third" }));
-        assert!(matches!(table.connect(code("x"), "second", now), Ok(Admission::Paired { .. })));
-        let _ = table.disconnect(y);
+        assert_eq!(join(&mut table, "z", now), Err(Refusal::Full));
+        assert!(matches!(join(&mut table, "x", now), Ok(Admission::Paired { .. })));
+        let _ = table.disconnect(&code("y"), y);
         waiting(&mut table, "z", now);
     }
 }

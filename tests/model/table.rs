@@ -1,5 +1,6 @@
 //! The pair table and its links, against a naive model: a list of seats that is searched linearly.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -140,6 +141,7 @@ struct Seat {
 /// A connection that was admitted.
 struct Side {
     id: ConnId,
+    code: u8,
     peer: Option<usize>,
     near: Option<End<u32>>,
     /// The link's far end, until the peer takes it. The table holds only a handle that names it.
@@ -154,7 +156,9 @@ struct Side {
 }
 
 struct World {
-    table: PairTable<Handle>,
+    /// Each occupant is the index of its connection in `sides`.
+    table: PairTable<Handle, usize>,
+    /// How many codes there may be.
     limits: TableLimits,
     now: Instant,
     seats: Vec<Seat>,
@@ -164,8 +168,11 @@ struct World {
     connects: usize,
 }
 
-fn code(number: u8) -> PairCode {
-    PairCode::from_target(&format!("/?pair={}", number % CODES)).expect("a digit is a code")
+fn code(number: u8) -> &'static PairCode {
+    static ALL: LazyLock<[PairCode; CODES as usize]> = LazyLock::new(|| {
+        std::array::from_fn(|digit| PairCode::from_target(&format!("/?pair={digit}")).expect("a digit is a code"))
+    });
+    &ALL[usize::from(number)]
 }
 
 fn context() -> Context<'static> {
@@ -241,23 +248,20 @@ impl World {
         let new = self.sides.len();
         let there: Vec<_> = self.seats.iter().filter(|seat| seat.code == number).copied().collect();
         let codes = self.waiting().len() + (self.seats.len() - self.waiting().len()) / 2;
-        let pair = <[Seat; 2]>::try_from(&there[..]).ok().map(|pair| pair.map(|seat| self.sides[seat.side].id));
-        assert_eq!(self.table.pair(&code(number)), pair);
         let has_room = codes < self.limits.codes && self.waiting().len() < self.limits.waiting;
-        let result = self.table.connect(code(number), Handle { owner: new }, self.now);
+        let mut has_parked = false;
+        let park = || {
+            has_parked = true;
+            Handle { owner: new }
+        };
+        let result = self.table.connect(code(number), new, park, self.now);
+        assert_eq!(has_parked, matches!(result, Ok(Admission::Waiting { .. })), "a first side parks, and no other");
         let (id, peer) = match (result, &there[..]) {
-            (Err(Refusal::Full { offered }), []) if !has_room => return assert_eq!(offered.owner, new),
-            (Err(Refusal::Occupied { sides, offered }), [a, b]) => {
-                assert_eq!(sides, [a, b].map(|seat| self.sides[seat.side].id));
-                return assert_eq!(offered.owner, new);
-            }
-            (Ok(Admission::Waiting { id, deadline }), []) if has_room => {
-                assert_eq!(deadline, self.now + TTL);
-                (id, None)
-            }
-            (Ok(Admission::Paired { id, peer, handle, offered }), [waits]) => {
-                assert_eq!(peer, self.sides[waits.side].id);
-                assert_eq!((handle.owner, offered.owner), (waits.side, new));
+            (Err(Refusal::Full), []) if !has_room => return,
+            (Err(Refusal::Occupied), [_, _]) => return,
+            (Ok(Admission::Waiting { id }), []) if has_room => (id, None),
+            (Ok(Admission::Paired { id, handle }), [waits]) => {
+                assert_eq!(handle.owner, waits.side);
                 (id, Some(waits.side))
             }
             (result, there) => panic!("{result:?} with {there:?} and {codes} codes in use"),
@@ -276,6 +280,7 @@ impl World {
         };
         self.sides.push(Side {
             id,
+            code: number,
             peer,
             near: Some(near),
             far,
@@ -359,7 +364,7 @@ impl World {
 
     fn depart(&mut self, at: usize, last: Option<u32>, cause: CloseCause) {
         let seated = self.seats.iter().position(|seat| seat.side == at).map(|position| self.seats[position]);
-        let departure = self.table.disconnect(self.sides[at].id);
+        let departure = self.table.disconnect(code(self.sides[at].code), self.sides[at].id);
         let others: Vec<_> =
             self.seats.iter().filter(|seat| Some(seat.code) == seated.map(|s| s.code) && seat.side != at).collect();
         match (departure, seated, &others[..]) {
@@ -397,14 +402,14 @@ impl World {
     fn expire(&mut self) {
         let now = self.now;
         let due = self.waiting().into_iter().filter(|seat| seat.deadline <= now).collect();
-        let expired = self.table.expire(now);
+        let expired = self.table.expire(now, usize::MAX);
         self.close_waiting(due, expired, CloseCause::Expired);
         assert!(self.table.next_deadline().is_none_or(|next| next > now));
     }
 
     fn drain(&mut self) {
         let due = self.waiting();
-        let drained = self.table.drain();
+        let drained = self.table.drain(usize::MAX);
         self.close_waiting(due, drained, CloseCause::Stopping);
         assert_eq!(self.table.waiting(), 0);
     }
@@ -425,7 +430,7 @@ impl World {
             self.depart(at, None, CloseCause::Left);
             self.check();
         }
-        assert!(self.table.is_empty(), "all sides have departed, but the table is not empty");
+        assert_eq!(self.table.codes(), 0, "all are gone, but the table is not empty");
         for at in 0..self.sides.len() {
             self.receive_all(at);
         }
@@ -436,18 +441,17 @@ impl World {
         let waiting = self.waiting();
         let pairs = (self.seats.len() - waiting.len()) / 2;
         assert_eq!(self.table.waiting(), waiting.len());
-        assert_eq!(self.table.len(), waiting.len() + pairs);
-        assert_eq!(self.table.is_empty(), self.seats.is_empty());
-        assert_eq!(self.table.connections(), waiting.len() + 2 * pairs);
-        assert!(self.table.len() <= self.limits.codes && self.table.waiting() <= self.limits.waiting);
+        assert_eq!(self.table.codes(), waiting.len() + pairs);
+        assert!(self.table.codes() <= self.limits.codes && self.table.waiting() <= self.limits.waiting);
         assert_eq!(self.table.next_deadline(), waiting.first().map(|seat| seat.deadline));
         assert_eq!(self.table.has_room_to_wait(), waiting.len() < self.limits.waiting);
-        for (at, side) in self.sides.iter().enumerate() {
-            let seat = self.seats.iter().find(|seat| seat.side == at);
-            let peer =
-                seat.and_then(|seat| self.seats.iter().find(|other| other.code == seat.code && other.side != at));
-            assert_eq!(self.table.peer(side.id), peer.map(|peer| self.sides[peer.side].id));
-            assert_ne!(self.table.peer(side.id), Some(side.id));
+        for number in 0..CODES {
+            let seated = self.seats.iter().filter(|seat| seat.code == number);
+            let seated: Vec<_> = seated.map(|seat| (self.sides[seat.side].id, seat.side)).collect();
+            let pair = self.table.pair(code(number)).map(|pair| pair.map(|side| (side.id, side.occupant)));
+            assert_eq!(pair, <[_; 2]>::try_from(seated).ok());
+        }
+        for side in &self.sides {
             if let Some(peer) = side.peer {
                 assert!(self.sides[peer].sent.starts_with(&side.received), "not a prefix of what the peer sent");
             } else {
