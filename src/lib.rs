@@ -47,9 +47,9 @@ pub mod internals {
     pub use crate::websocket::reframer;
 }
 
+pub use self::http::network::{InvalidNetwork, Network};
 pub use access::access_tokens::{AccessTokens, NoAccessToken};
 pub use access::origin::{InvalidOrigin, Origin};
-pub use http::network::{InvalidNetwork, Network};
 pub use server::config::Config;
 pub use server::relay::{Relay, RelayHandle};
 pub use telemetry::counters::Counters;

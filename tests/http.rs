@@ -7,7 +7,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
-use support::raw::{expect, expect_end, frame, open, server_frame, upgrade};
+use support::raw::{expect, frame, open, server_frame, upgrade};
 use support::{Relay, run};
 
 /// The status line, the headers in lower case, and the body.
@@ -50,17 +50,22 @@ fn half_closed_request_is_still_answered() {
 }
 
 #[test]
-fn health_requests_can_share_one_connection() {
+fn health_response_is_the_last_on_its_connection() {
     let relay = Relay::start(&[]);
-    let mut socket = relay.socket();
-    for _ in 0..3 {
-        socket.write_all(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
-        let mut response = Vec::new();
-        while !response.ends_with(b"\"pairs\":0}") {
-            let mut byte = [0];
-            socket.read_exact(&mut byte).unwrap();
-            response.push(byte[0]);
-        }
+    for (version, fields, body) in [
+        ("1.1", "", ""),
+        ("1.1", "Connection: keep-alive\r\n", ""),
+        ("1.0", "Connection: keep-alive\r\n", ""),
+        ("1.1", "Content-Length: 4\r\n", "\n\r\n\n"),
+        ("1.1", "Transfer-Encoding: chunked\r\n", "4\r\n\n\r\n\n\r\n0\r\n\r\n"),
+        ("1.0", "Content-Length: 4\r\nConnection: keep-alive\r\n", "\n\r\n\n"),
+    ] {
+        let request = format!("GET /health HTTP/{version}\r\nHost: t\r\n{fields}\r\n{body}");
+        let response = relay.http(&request.repeat(2));
+        let (status, headers, body) = split(&response);
+        assert_eq!(status, format!("HTTP/{version} 200 OK"));
+        let connection: Vec<_> = headers.lines().filter(|line| line.starts_with("connection:")).collect();
+        assert_eq!((connection, body), (vec!["connection: close"], "{\"ok\":true,\"pairs\":0}"), "{fields}");
     }
 }
 
@@ -227,67 +232,17 @@ fn bare_line_feed_in_a_head_is_refused_at_once() {
 }
 
 #[test]
-fn bare_line_feed_in_a_later_head_is_refused() {
-    let relay = Relay::start(&["--handshake-timeout", "1h"]);
-    let health = "GET /health HTTP/1.1\r\nHost: t\r\n\r\n";
-    for (first, second) in
-        [(health, "GET /health HTTP/1.1\nHost: t\r\n\r\n"), (health, "GET /health HTTP/1.1\r\nHost: t\n\n")]
-    {
-        // Both requests in one packet, and then the second after the answer to the first.
-        let mut socket = relay.socket();
-        socket.write_all(format!("{first}{second}").as_bytes()).unwrap();
-        expect(&mut socket, b"HTTP/1.1 200 OK\r\n");
-        let mut rest = String::new();
-        socket.read_to_string(&mut rest).unwrap();
-        assert!(rest.contains("\"pairs\":0}HTTP/1.1 400 "), "{rest}");
-        let mut socket = relay.socket();
-        socket.write_all(first.as_bytes()).unwrap();
-        support::raw::head(&mut socket);
-        expect(&mut socket, b"{\"ok\":true,\"pairs\":0}");
-        socket.write_all(second.as_bytes()).unwrap();
-        expect(&mut socket, b"HTTP/1.1 400 ");
-    }
-}
-
-#[test]
-fn pipelined_requests_are_answered_in_order_and_frames_behind_them_are_kept() {
+fn frames_behind_a_head_are_unchanged() {
     let relay = Relay::start(&[]);
     let payload = b"\n\r\n\r\n\nGET / HTTP/1.1\n\n";
     let mut peer = relay.socket();
     open(&mut peer, "/?pair=x", b"");
-    let health = "\r\nGET /health HTTP/1.1\r\nHost: t\r\n\r\n";
     let mut socket = relay.socket();
-    let requests = format!("{}{}", health.repeat(3), upgrade("/?pair=x", ""));
-    socket.write_all(&[requests.as_bytes(), &frame(0x82, payload), &frame(0x82, b"\n")].concat()).unwrap();
-    for _ in 0..3 {
-        support::raw::head(&mut socket);
-        expect(&mut socket, b"{\"ok\":true,\"pairs\":1}");
-    }
+    let request = format!("\r\n{}", upgrade("/?pair=x", ""));
+    socket.write_all(&[request.as_bytes(), &frame(0x82, payload), &frame(0x82, b"\n")].concat()).unwrap();
     expect(&mut socket, b"HTTP/1.1 101 ");
     expect(&mut peer, &server_frame(0x82, payload));
     expect(&mut peer, &server_frame(0x82, b"\n"));
-}
-
-/// The relay reads no body, so it cannot know where the next head begins.
-#[test]
-fn request_with_a_body_is_the_last_on_its_connection() {
-    let relay = Relay::start(&[]);
-    for (version, fields) in [
-        ("1.1", "Content-Length: 4\r\n"),
-        ("1.1", "Transfer-Encoding: chunked\r\n"),
-        ("1.0", "Content-Length: 4\r\nConnection: keep-alive\r\n"),
-    ] {
-        let body = if fields.contains("chunked") { "4\r\n\n\r\n\n\r\n0\r\n\r\n" } else { "\n\r\n\n" };
-        let request = format!("GET /health HTTP/{version}\r\nHost: t\r\n{fields}\r\n{body}");
-        let mut socket = relay.socket();
-        socket.write_all(request.repeat(2).as_bytes()).unwrap();
-        let head = support::raw::head(&mut socket).to_lowercase();
-        assert!(head.starts_with(&format!("http/{version} 200 ")), "{head}");
-        let fields: Vec<_> = head.lines().filter(|line| line.starts_with("connection:")).collect();
-        assert_eq!(fields, ["connection: close"]);
-        expect(&mut socket, b"{\"ok\":true,\"pairs\":0}");
-        expect_end(&mut socket);
-    }
 }
 
 #[test]

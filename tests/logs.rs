@@ -197,7 +197,7 @@ fn refusal_without_a_response_has_its_reason() {
         assert!(refused.iter().all(|event| !event.contains_key("status")), "{refused:?}");
         refused.iter().map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
     };
-    logged.relay.http("no HTTP\r\n\r\n");
+    logged.relay.http("PRI * HTTP/2.0\r\n\r\n");
     assert_eq!(reasons(1), ["malformed"]);
     let (mut first, mut second) = (logged.relay.socket(), logged.relay.socket());
     expect_end(&mut first);
@@ -209,6 +209,18 @@ fn refusal_without_a_response_has_its_reason() {
     begun.write_all(b"GET ").unwrap();
     expect_end(&mut begun);
     assert_eq!(reasons(4)[3], "timeout");
+}
+
+#[test]
+fn status_of_a_malformed_request_is_logged() {
+    let logged = Logged::start("logs-malformed", JSON);
+    for (request, status) in [("no HTTP\r\n\r\n", 400), (&*upgrade("/", &"X: y\r\n".repeat(101)), 431)] {
+        let response = logged.relay.http(request);
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
+    }
+    let refused = logged.await_events("refused", 2);
+    assert!(refused.iter().all(|event| event["reason"] == "malformed"), "{refused:?}");
+    assert!(refused[0]["status"] == 400 && refused[1]["status"] == 431, "{refused:?}");
 }
 
 #[test]
@@ -299,11 +311,8 @@ fn address_behind_a_proxy_is_that_of_the_client() {
     assert_eq!(logged.await_events("closed", 1)[0]["address"], "203.0.113.7");
     logged.relay.http(&upgrade("/", forwarded));
     assert_eq!(logged.await_events("refused", 1)[0]["address"], "203.0.113.7");
-    // On a kept-alive connection of a proxy, a malformed request has the address of the proxy.
-    let mut kept = logged.relay.socket();
-    kept.write_all(format!("GET /health HTTP/1.1\r\nHost: t\r\n{forwarded}\r\n").as_bytes()).unwrap();
-    expect(&mut kept, b"HTTP/1.1 200 OK\r\n");
-    kept.write_all(b"\x16\x03\x01\r\n\r\n").unwrap();
+    // A request that cannot be understood names no client.
+    logged.relay.http("\u{16}\u{3}\u{1}\r\n\r\n");
     let refused = logged.await_events("refused", 2).remove(1);
     assert_eq!((&refused["reason"], &refused["address"]), (&Value::from("malformed"), &Value::from("127.0.0.1")));
 

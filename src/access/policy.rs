@@ -2,8 +2,8 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use hyper::HeaderMap;
-use hyper::header::{self, HeaderValue};
+use http::HeaderMap;
+use http::header::{self, HeaderValue};
 
 use crate::access::access_tokens::AccessTokens;
 use crate::access::origin::Origin;

@@ -1,61 +1,51 @@
-//! Who is on a connection that speaks HTTP, and whether it may ask for more.
+//! The address of a client, and what its connections and requests count for.
 
-use std::cell::RefCell;
 use std::net::IpAddr;
 
-use hyper::HeaderMap;
-use hyper::header::HeaderName;
+use http::HeaderMap;
+use http::header::HeaderName;
 
 use super::context::HandshakeContext;
 use super::network::{behind_proxies, is_trusted};
 use crate::limits::client_limits::ClientGuard;
 use crate::limits::clients::{Client, Excess};
 
-/// To which proxies add the address that asks them, each behind those that were there before.
+/// Each proxy appends the address that its request came from.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Whoever is on a connection.
-pub(super) struct Caller<'a> {
-    door: &'a HandshakeContext,
-    /// What is connected: a client, or a proxy.
-    peer: IpAddr,
-    /// Its place among its client's connections, if they are counted, and it was not one too many when it came.
-    client_guard: RefCell<Option<Box<ClientGuard>>>,
+/// The client of a connection in the opening handshake.
+#[derive(Debug)]
+pub(super) struct HandshakeClient<'a> {
+    context: &'a HandshakeContext,
+    /// The address that is connected: the client's, or a proxy's.
+    pub(super) peer: IpAddr,
+    /// Counts the connection. None: connections are not counted, the address is a proxy's, or the client has too many.
+    pub(super) guard: Option<Box<ClientGuard>>,
 }
 
-impl<'a> Caller<'a> {
-    /// A new connection. One too many is not turned away before it asks to join: it may have come for `/health`.
-    pub(super) fn new(door: &'a HandshakeContext, peer: IpAddr) -> Self {
-        // Whom a proxy asks for is not known before the first request, and may be another one in the next.
-        let is_client = !is_trusted(peer, &door.trusted_proxies);
-        let client_guard = if is_client { door.client_limits.arrive(Client::from(peer)).ok().flatten() } else { None };
-        Self { door, peer, client_guard: RefCell::new(client_guard) }
+impl<'a> HandshakeClient<'a> {
+    /// A new connection. If its client has too many, it is rejected when it asks to join: it may have come for `/health`.
+    pub(super) fn new(context: &'a HandshakeContext, peer: IpAddr) -> Self {
+        // The client behind a proxy is known from the head.
+        let is_client = !is_trusted(peer, &context.trusted_proxies);
+        let guard = if is_client { context.client_limits.arrive(Client::from(peer)).ok().flatten() } else { None };
+        Self { context, peer, guard }
     }
 
-    /// What is connected: a client, or a proxy.
-    pub(super) fn peer(&self) -> IpAddr {
-        self.peer
-    }
-
-    /// Whose request has these headers.
-    pub(super) fn client(&self, headers: &HeaderMap) -> IpAddr {
+    /// The address of the client that has sent these fields.
+    pub(super) fn address(&self, headers: &HeaderMap) -> IpAddr {
         let forwarded = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.as_bytes());
-        behind_proxies(self.peer, forwarded, &self.door.trusted_proxies)
+        behind_proxies(self.peer, forwarded, &self.context.trusted_proxies)
     }
 
-    /// Lets a request to join with these headers pass, if its client has not too much already.
-    pub(super) fn ask(&self, headers: &HeaderMap) -> Result<(), Excess> {
-        let client = Client::from(self.client(headers));
-        self.door.client_limits.ask(client)?;
-        let mut client_guard = self.client_guard.borrow_mut();
-        if client_guard.is_none() {
-            // Others may have gone since.
-            *client_guard = self.door.client_limits.arrive(client)?;
+    /// Counts a request to join with these fields, and its connection.
+    pub(super) fn ask(&mut self, headers: &HeaderMap) -> Result<(), Excess> {
+        let client = Client::from(self.address(headers));
+        self.context.client_limits.ask(client)?;
+        if self.guard.is_none() {
+            // It was a proxy's, or others may have gone since.
+            self.guard = self.context.client_limits.arrive(client)?;
         }
         Ok(())
-    }
-
-    pub(super) fn into_client_guard(self) -> Option<Box<ClientGuard>> {
-        self.client_guard.into_inner()
     }
 }

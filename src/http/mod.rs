@@ -1,7 +1,7 @@
+pub(crate) mod answer;
 pub(crate) mod client_address;
 pub(crate) mod context;
-pub(crate) mod deadline;
-pub(crate) mod heads;
+pub(crate) mod head;
 pub(crate) mod network;
 pub(crate) mod opening;
 pub(crate) mod proxy_protocol;

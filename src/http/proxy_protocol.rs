@@ -7,7 +7,6 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 
 use futures_lite::{AsyncRead, AsyncReadExt};
-use hyper::body::Bytes;
 use proxy_header::{Error, ParseConfig, ProxyHeader};
 
 /// How long a header may be, in bytes: what the specification asks a receiver of version 2 to be ready for at least, and
@@ -30,7 +29,7 @@ pub(super) struct Preamble {
     /// Whose connection it is. None: the proxy's own.
     pub(super) source: Option<IpAddr>,
     /// What was read behind the header.
-    pub(super) read_ahead: Bytes,
+    pub(super) read_ahead: Vec<u8>,
 }
 
 /// Reads the header.
@@ -57,7 +56,7 @@ pub(super) async fn read(mut stream: impl AsyncRead + Unpin) -> io::Result<Pream
         match ProxyHeader::parse(read, CONFIG) {
             Ok((header, length)) if is_strict(&read[..length]) => {
                 let source = header.proxied_address().map(|addresses| addresses.source.ip());
-                return Ok(Preamble { source, read_ahead: Bytes::copy_from_slice(&read[length..]) });
+                return Ok(Preamble { source, read_ahead: read[length..].to_vec() });
             }
             Err(Error::BufferTooShort) => {}
             Ok(_) | Err(_) => return no_header(),
@@ -124,7 +123,7 @@ mod tests {
         let mut pieces = Pieces { sent: Cursor::new(sent.to_vec()), length };
         let Preamble { source, read_ahead } = block_on(read(&mut pieces)).ok()?;
         let left = &sent[usize::try_from(pieces.sent.position()).unwrap()..];
-        Some((source, [&read_ahead, left].concat()))
+        Some((source, [&read_ahead[..], left].concat()))
     }
 
     fn version_2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {

@@ -2,26 +2,26 @@
 
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::{Response, StatusCode};
+use http::StatusCode;
+use http::header::{self, HeaderName, HeaderValue};
 
+use super::answer::{self, Answer};
 use crate::limits::clients::Excess;
 use crate::telemetry::rejection::Rejection;
 
-/// The answer to a request.
-pub(super) type Answer = Response<Full<Bytes>>;
+/// When a client that finds no room may come again, in seconds.
+const RETRY_AFTER: &str = "5";
 
-/// When a client may come again that finds no room, in seconds.
-const RETRY_AFTER: u64 = 5;
-
-/// A rejection and its answer.
+/// A rejection, with everything that its answer says.
 #[derive(Debug)]
 pub(super) struct Rejected {
     pub(super) reason: Rejection,
     /// None: the connection is closed without an answer.
-    pub(super) answer: Option<Answer>,
+    pub(super) status: Option<StatusCode>,
+    /// One line, or nothing.
+    body: &'static str,
+    /// A field that only this answer has.
+    field: Option<(HeaderName, HeaderValue)>,
 }
 
 impl From<Rejection> for Rejected {
@@ -41,19 +41,19 @@ impl From<Rejection> for Rejected {
             Rejection::PairFull => (StatusCode::CONFLICT, "pair is full"),
             Rejection::RelayFull => (StatusCode::SERVICE_UNAVAILABLE, "relay is full"),
             Rejection::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "relay stopping"),
-            Rejection::ProxyHeader | Rejection::Malformed | Rejection::Timeout | Rejection::Crowded => {
-                return Self { reason, answer: None };
-            }
+            Rejection::Malformed => (StatusCode::BAD_REQUEST, ""),
+            Rejection::ProxyHeader | Rejection::Timeout | Rejection::Crowded => return Self::unanswered(reason),
         };
-        let rejected = Self { reason, answer: Some(answer(status, body)) };
-        match reason {
-            Rejection::Version => rejected.with(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
-            Rejection::Token => rejected.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+        let field = match reason {
+            Rejection::Version => Some((header::SEC_WEBSOCKET_VERSION, "13")),
+            Rejection::Token => Some((header::WWW_AUTHENTICATE, "Bearer")),
             Rejection::Connections | Rejection::RelayFull | Rejection::Stopping => {
-                rejected.with(header::RETRY_AFTER, RETRY_AFTER.into())
+                Some((header::RETRY_AFTER, RETRY_AFTER))
             }
-            _ => rejected,
-        }
+            _ => None,
+        };
+        let field = field.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        Self { reason, status: Some(status), body, field }
     }
 }
 
@@ -62,7 +62,8 @@ impl From<Excess> for Rejected {
         match excess {
             Excess::Connections => Rejection::Connections.into(),
             Excess::Joins { wait } => {
-                Self::from(Rejection::Requests).with(header::RETRY_AFTER, whole_seconds(wait).into())
+                let field = Some((header::RETRY_AFTER, whole_seconds(wait).into()));
+                Self { field, ..Rejection::Requests.into() }
             }
         }
     }
@@ -71,32 +72,34 @@ impl From<Excess> for Rejected {
 impl Rejected {
     /// A rejection of the request's method.
     pub(super) fn method(allow: &'static str) -> Self {
-        Self::from(Rejection::Method).with(header::ALLOW, HeaderValue::from_static(allow))
+        let field = Some((header::ALLOW, HeaderValue::from_static(allow)));
+        Self { field, ..Rejection::Method.into() }
     }
 
-    /// A rejection of the opening handshake, with what is wrong in it.
+    /// A rejection of the opening handshake for this fault.
     pub(super) fn handshake(fault: &'static str) -> Self {
-        Self { reason: Rejection::Handshake, answer: Some(answer(StatusCode::BAD_REQUEST, fault)) }
+        Self { body: fault, ..Rejection::Handshake.into() }
     }
 
-    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        if let Some(answer) = &mut self.answer {
-            answer.headers_mut().insert(name, value);
-        }
-        self
+    /// A rejection of a head with too many bytes or fields.
+    pub(super) fn head_too_large() -> Self {
+        Self { status: Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE), ..Rejection::Malformed.into() }
     }
-}
 
-/// An answer with a body of one line, behind which the connection ends.
-fn answer(status: StatusCode, body: &str) -> Answer {
-    let mut answer = Answer::new(Full::from(format!("{body}\n")));
-    *answer.status_mut() = status;
-    let mut set = |name, value| answer.headers_mut().insert(name, HeaderValue::from_static(value));
-    set(header::CONTENT_TYPE, "text/plain; charset=utf-8");
-    set(header::CONNECTION, "close");
-    // A cache may keep a 404, a 405 or a 414 without being told to (RFC 9110, section 15.1), and answer for the relay.
-    set(header::CACHE_CONTROL, "no-store");
-    answer
+    /// A rejection after which the connection is closed without an answer.
+    pub(super) fn unanswered(reason: Rejection) -> Self {
+        Self { reason, status: None, body: "", field: None }
+    }
+
+    /// The answer, if there is one.
+    pub(super) fn into_answer(self) -> Option<Answer> {
+        let mut answer = match self.body {
+            "" => answer::empty(self.status?),
+            line => answer::with_body(self.status?, "text/plain; charset=utf-8", format!("{line}\n")),
+        };
+        answer.headers_mut().extend(self.field);
+        Some(answer)
+    }
 }
 
 /// The duration in seconds, rounded up: a client that waits for so long does not come too early.

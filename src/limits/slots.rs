@@ -92,6 +92,7 @@ fn wake(revoked: impl IntoIterator<Item = (u64, Option<Waker>)>) {
 
 impl Slot {
     /// Whether it is revoked.
+    #[cfg(test)]
     pub(crate) fn is_revoked(&self) -> bool {
         !self.slots.lock().by_age.contains_key(&self.number)
     }

@@ -197,11 +197,6 @@ impl Seats {
         self.claim(code.clone(), worker)
     }
 
-    /// How long it may take to [join](Self::join), at most.
-    pub(crate) fn longest_join(&self) -> Duration {
-        self.longest_probe() + TRY_AGAIN * 2 * TRIES as u32
-    }
-
     /// How long a third client waits for the answers of a pair, at most.
     fn longest_probe(&self) -> Duration {
         self.probe_timeout * 2 + RETRANSMISSION

@@ -273,7 +273,7 @@ fn an_untaken_response_frees_the_seat() {
     }
 }
 
-/// A rejection is written completely, although hyper drops the unread body of its request first.
+/// The answer is not cut short when the body is not read.
 #[test]
 fn a_rejection_of_a_request_with_a_body_is_complete() {
     for seed in 0..20 {

@@ -37,7 +37,7 @@ words! {
         Stopping = "stopping",
         /// What it sent is not HTTP, or too much of it.
         Malformed = "malformed",
-        /// It took too long for a request, also for another one on a connection that is kept, or for taking the answer.
+        /// It took too long for its request, or for taking the answer.
         Timeout = "timeout",
         /// It was the oldest at the front door when there was no room for more.
         Crowded = "crowded",

@@ -25,10 +25,9 @@ const ROUNDS: usize = 200;
 /// The fastest of several recoveries counts, because the machine may be busy with something else during one.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// Bounds for a crowd of connections that send a part of a head: 32 KiB each, for hyper and its buffer.
-///
-/// All of it may stay resident, because the allocator does not return freed memory to the system. To tell that from a
-/// leak, [several crowds](among) come, and the later ones must not cost more.
+/// A crowd may cost 32 KiB each. All of that may remain resident: it
+/// is free, but the allocator does not give it back to the system. So that it is not lost, more crowds [come](among), and
+/// must not cost more.
 const A_CROWD: Bounds =
     Bounds { memory: 8 * 1024 + CROWD * 32, left: 8 * 1024 + CROWD * 32, cpu: Duration::from_secs(20) };
 
