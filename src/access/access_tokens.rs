@@ -1,7 +1,6 @@
-//! The tokens that let somebody join, and whether a client has one of them.
+//! Access tokens: secrets that let a client join.
 //!
-//! This file does no I/O; whoever starts the relay reads the file they are in. They are secrets: nothing here prints one,
-//! and of a token only its SHA-256 is kept.
+//! This file does no I/O; the binary reads the token file. Nothing here prints a token, and only its SHA-256 is kept.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,13 +27,15 @@ use subtle::{Choice, ConstantTimeEq};
 pub struct AccessTokens(Arc<[[u8; 32]]>);
 
 impl AccessTokens {
-    /// How many there are.
+    /// The number of tokens.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether this is one of them. How long it takes tells nothing about them but how many they are: what is compared
-    /// are hashes, which all have one length, to their ends, and each with every token.
+    /// Whether this is one of the tokens.
+    ///
+    /// The comparison takes constant time. Hashes, which all have one length, are compared to their ends, and with every
+    /// token. So its duration tells nothing but the number of tokens.
     pub(crate) fn contains(&self, token: &[u8]) -> bool {
         let hash = Sha256::digest(token);
         self.0.iter().fold(Choice::from(0), |found, known| found | known[..].ct_eq(&hash)).into()
@@ -44,10 +45,11 @@ impl AccessTokens {
 impl FromStr for AccessTokens {
     type Err = NoAccessToken;
 
-    /// Reads one token from each line, without the white space around it. Blank lines and those that begin with `#` hold
-    /// none.
+    /// Reads one token from each line, without the white space around it.
+    ///
+    /// Blank lines and lines that begin with `#` are skipped.
     fn from_str(text: &str) -> Result<Self, NoAccessToken> {
-        // Some editors begin a file with a mark that says how it is encoded.
+        // Some editors begin a file with a byte order mark.
         let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let hashes: Arc<[_]> = lines.map(|token| Sha256::digest(token).into()).collect();
@@ -61,7 +63,9 @@ impl fmt::Debug for AccessTokens {
     }
 }
 
-/// A text without an access token. Taken for a list, it would let nobody in; taken for none, everybody.
+/// The error for a text without an access token.
+///
+/// As a list it would let no client in, and as no list every client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoAccessToken;
 
@@ -78,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_a_token_unless_it_is_blank_or_a_remark() {
+    fn each_line_is_a_token_unless_blank_or_a_comment() {
         let tokens: AccessTokens = "one\r\n\n  # two\n\t three four \n#five\nsix#6".parse().unwrap();
         assert_eq!(tokens.count(), 3);
         assert_eq!("\u{FEFF}one".parse(), "one".parse::<AccessTokens>());
@@ -91,14 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_is_none() {
+    fn a_text_without_a_token_is_an_error() {
         for text in ["", "\n \n", "# one", "#\n#\n"] {
             assert_eq!(text.parse::<AccessTokens>(), Err(NoAccessToken), "{text:?}");
         }
     }
 
     #[test]
-    fn no_token_is_shown() {
+    fn debug_shows_no_token() {
         let tokens: AccessTokens = "hush".parse().unwrap();
         assert_eq!(format!("{tokens:?} {tokens:#?}"), "AccessTokens(..) AccessTokens(..)");
     }

@@ -1,6 +1,6 @@
-//! Web origins: which site's script it is that a browser connects for.
+//! Web origins: the site of a script that opens a connection in a browser.
 //!
-//! This file decides which two origins are the same (RFC 6454), and it does nothing else.
+//! This file only decides whether two origins are the same (RFC 6454).
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,10 +8,10 @@ use std::str::FromStr;
 /// Ports that an origin does not name (RFC 6454, section 6.2).
 const DEFAULT_PORTS: [(&str, u16); 4] = [("http", 80), ("https", 443), ("ws", 80), ("wss", 443)];
 
-/// A web origin as browsers send it in `Origin`: a scheme, a host and a port, or `null` for a page without one.
+/// A web origin, as browsers send it in `Origin`: a scheme, a host and a port, or `null`.
 ///
-/// Scheme and host are compared without regard to case; the port has to be the same, and one that is not named is the
-/// scheme's. There are no wildcards.
+/// Scheme and host are compared without regard to case. A missing port is the scheme's default port. There are no
+/// wildcards.
 ///
 /// # Examples
 ///
@@ -29,7 +29,7 @@ pub struct Origin(Kind);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Of a page from a file, of one that is sandboxed, and the like.
+    /// The origin of a page from a file, of a sandboxed page, and the like.
     Null,
     Site {
         scheme: String,
@@ -83,7 +83,7 @@ fn is_host(host: &str) -> bool {
     !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || also.contains(&byte))
 }
 
-/// What is no origin.
+/// The error for a text that is no origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidOrigin;
 
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_is_compared_and_the_scheme_s_if_none_is_named() {
+    fn a_missing_port_is_the_default_of_the_scheme() {
         assert!(same("https://example.org", "https://example.org:443"));
         assert!(same("http://example.org:080", "http://example.org"));
         assert!(!same("https://example.org", "https://example.org:80"));
@@ -122,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn null_is_like_nothing_else() {
+    fn null_equals_only_null() {
         assert!(same("null", "null"));
         assert!(!same("null", "https://null"));
         assert!("NULL".parse::<Origin>().is_err());
     }
 
     #[test]
-    fn what_is_no_origin_is_refused() {
+    fn malformed_origins_are_rejected() {
         for text in [
             "",
             "*",

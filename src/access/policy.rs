@@ -1,4 +1,4 @@
-//! Whom the operator lets join. Without any of its settings that is everybody with a pair code.
+//! The operator's policy: the clients that may join. By default these are all clients with a pair code.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -11,20 +11,21 @@ use crate::pairing::pair_code::PairCode;
 use crate::pairing::query;
 use crate::telemetry::rejection::Rejection;
 
-/// What is asked of those who want to join.
+/// The requirements for a request to join.
 #[derive(Debug, Default)]
 pub(crate) struct Policy {
-    /// Which sites' scripts may join; all may if there are none.
+    /// The sites that may join by a script in a browser. Empty: all.
     pub(crate) allowed_origins: Vec<Origin>,
-    /// Those of which one is needed, if any is. They can be exchanged while the relay runs; the lock is held for a
-    /// comparison, and never across an await.
+    /// The tokens of which a request needs one.
+    ///
+    /// They can be exchanged while the relay runs. The lock is held for a comparison, and never across an await.
     pub(crate) access_tokens: RwLock<Option<AccessTokens>>,
-    /// The shortest pair code, in characters. What is no code at all is none here, either.
+    /// The shortest pair code, in characters. An invalid code stays invalid, whatever this is.
     pub(crate) min_code_length: usize,
 }
 
 impl Policy {
-    /// The code that an opening handshake asks for, if its client may have it.
+    /// The pair code that a request asks for, if its client may join.
     pub(crate) fn admit(&self, target: &str, headers: &HeaderMap) -> Result<PairCode, Rejection> {
         if !self.allows_origin(headers) {
             return Err(Rejection::Origin);
@@ -39,13 +40,15 @@ impl Policy {
         Ok(code)
     }
 
-    /// Exchanges the tokens. Whoever has joined stays.
+    /// Exchanges the tokens. Existing connections stay.
     pub(crate) fn set_access_tokens(&self, tokens: AccessTokens) {
         *self.access_tokens.write().unwrap_or_else(PoisonError::into_inner) = Some(tokens);
     }
 
-    /// Browsers send an origin with every WebSocket, and a script cannot choose it; so whoever sends none is no browser,
-    /// and no site's script can be behind it.
+    /// Whether the origin is allowed.
+    ///
+    /// Browsers send an origin with every WebSocket, and a script cannot choose it. So a client that sends none is no
+    /// browser, and no site's script.
     fn allows_origin(&self, headers: &HeaderMap) -> bool {
         let is_allowed = |origin: Option<Origin>| origin.is_some_and(|origin| self.allowed_origins.contains(&origin));
         let mut origins = headers.get_all(header::ORIGIN).iter();
@@ -53,11 +56,13 @@ impl Policy {
             || origins.all(|origin| is_allowed(origin.to_str().ok().and_then(|origin| origin.parse().ok())))
     }
 
-    /// A token comes in a header, or, as browsers cannot set any for a WebSocket, in the query.
+    /// Whether the request has a token.
+    ///
+    /// It is in `Authorization`, or in the query: browsers cannot set a header for a WebSocket.
     fn allows_access(&self, target: &str, headers: &HeaderMap) -> bool {
         let tokens = self.access_tokens.read().unwrap_or_else(PoisonError::into_inner);
         let Some(tokens) = &*tokens else { return true };
-        // Two fields are as good as none (RFC 9110, section 5.3), and to compare many would be work for nothing.
+        // Two fields count as none (RFC 9110, section 5.3): to compare many would be needless work.
         let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
         let single = credentials.next().filter(|_| credentials.next().is_none());
         single.and_then(bearer).is_some_and(|token| tokens.contains(token))
@@ -65,7 +70,9 @@ impl Policy {
     }
 }
 
-/// The token of an `Authorization` (RFC 6750, section 2.1). The scheme's case does not matter (RFC 9110, section 11.1).
+/// The token of an `Authorization` (RFC 6750, section 2.1).
+///
+/// The scheme's case does not matter (RFC 9110, section 11.1).
 fn bearer(credentials: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = credentials.as_bytes().split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())

@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 /// An answer to a request. It is the last on its connection: behind it come frames, or the end.
 pub(super) type Answer = Response<String>;
 
-/// An answer with a body, which is not to be cached, as by default a 404 would be (RFC 9110, section 15.1).
+/// An answer with a body. It is not to be cached, as a 404 may be by default (RFC 9110, section 15.1).
 pub(super) fn with_body(status: StatusCode, content_type: &'static str, body: String) -> Answer {
     let mut answer = empty(status);
     let mut set = |name, value| answer.headers_mut().insert(name, HeaderValue::from_static(value));

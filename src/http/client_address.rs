@@ -19,12 +19,16 @@ pub(super) struct HandshakeClient<'a> {
     context: &'a HandshakeContext,
     /// The address that is connected: the client's, or a proxy's.
     pub(super) peer: IpAddr,
-    /// Counts the connection. None: connections are not counted, the address is a proxy's, or the client has too many.
+    /// Counts the connection.
+    ///
+    /// None: connections are not counted, the address is a proxy's, or the client has too many.
     pub(super) guard: Option<Box<ClientGuard>>,
 }
 
 impl<'a> HandshakeClient<'a> {
-    /// A new connection. If its client has too many, it is rejected when it asks to join: it may have come for `/health`.
+    /// The client of a new connection.
+    ///
+    /// If it has too many, it is rejected when it asks to join: it may have come for `/health`.
     pub(super) fn new(context: &'a HandshakeContext, peer: IpAddr) -> Self {
         // The client behind a proxy is known from the head.
         let is_client = !is_trusted(peer, &context.trusted_proxies);

@@ -19,7 +19,7 @@ pub(crate) struct HandshakeContext {
     pub(crate) handshake_timeout: Duration,
     pub(crate) policy: Policy,
     pub(crate) client_limits: Arc<ClientLimits>,
-    /// The proxies whose `X-Forwarded-For` or PROXY header counts.
+    /// The proxies that are believed to name the client, by `X-Forwarded-For` or the PROXY protocol.
     pub(crate) trusted_proxies: Vec<Network>,
     /// Whether every connection has to begin with a header of the PROXY protocol.
     pub(crate) proxy_protocol: bool,

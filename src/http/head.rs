@@ -28,8 +28,9 @@ const HEAD_SIZE: usize = 16 * 1024;
 /// How many fields a head may have.
 const HEAD_FIELDS: usize = 100;
 
-/// How much is read at a time, in bytes. What is behind a head comes from the same read, so that it has room in the
-/// smallest buffer.
+/// How much is read at a time, in bytes.
+///
+/// The bytes behind a head come from the same read, so that they have room in the smallest buffer.
 const PIECE: usize = SMALLEST - HEADROOM;
 
 /// The head that HTTP/2 begins with (RFC 9113, section 3.4). Its client could read no answer.
@@ -101,7 +102,7 @@ struct Scanner {
     scanned: usize,
     /// Where the present line begins.
     line: usize,
-    /// Whether there was a line that is not empty. Empty lines in front are skipped (RFC 9112, section 2.2).
+    /// Whether a line was not empty. Empty lines in front are skipped (RFC 9112, section 2.2).
     has_begun: bool,
 }
 
@@ -159,7 +160,9 @@ fn parse(bytes: &[u8]) -> Result<Option<Request<()>>, Rejected> {
     if has_definite_length(version, request.headers()) { Ok(Some(request)) } else { Err(Rejection::Malformed.into()) }
 }
 
-/// Whether it is certain how long the body is (RFC 9112, section 6.3). A proxy in front could find another length.
+/// Whether the length of the body is certain (RFC 9112, section 6.3).
+///
+/// A proxy in front could otherwise find another length.
 fn has_definite_length(version: Version, headers: &HeaderMap) -> bool {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter().map(|length| length.as_bytes());
     let codings = headers.get_all(header::TRANSFER_ENCODING);
@@ -192,8 +195,7 @@ mod tests {
         }
     }
 
-    /// Reads the head of what was `read` already and what is `sent` in pieces. Returns it, what was read behind it, and what
-    /// was not read.
+    /// Reads the head of the bytes `before` and of those `sent` in pieces. Also returns the unread bytes.
     fn read_head(before: &[u8], sent: &[u8], size: usize) -> (io::Result<Result<Head, Rejected>>, Vec<u8>) {
         let mut pieces = Pieces(Cursor::new(sent.to_vec()), size);
         let head = block_on(read(&mut pieces, before.to_vec()));

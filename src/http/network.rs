@@ -1,7 +1,7 @@
-//! Networks of addresses, and which address is the client's behind proxies.
+//! Networks of addresses, and the address of a client behind proxies.
 //!
-//! This file decides who is to be believed. What can be printed of it is what the operator has configured, never an
-//! address of a client.
+//! This file decides which proxies are believed. It prints only what the operator has configured, never the address of a
+//! client.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,12 +9,12 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// The prefix of IPv4 addresses that are written as IPv6 ones (RFC 4291, section 2.5.5.2), in bits.
+/// The length of the prefix of IPv4-mapped IPv6 addresses (RFC 4291, section 2.5.5.2), in bits.
 const MAPPED_PREFIX: u8 = 96;
 
-/// Addresses with the same beginning, such as `10.0.0.0/8`, `2001:db8::/32`, or a single one.
+/// A network of addresses, such as `10.0.0.0/8` or `2001:db8::/32`, or a single address.
 ///
-/// IPv4 addresses that are written as IPv6 ones (`::ffff:10.0.0.1`) are IPv4 addresses.
+/// An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) is the IPv4 address.
 ///
 /// # Examples
 ///
@@ -32,7 +32,7 @@ const MAPPED_PREFIX: u8 = 96;
 pub struct Network(IpNet);
 
 impl Network {
-    /// Whether the address is one of these.
+    /// Whether the address is in this network.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
@@ -50,7 +50,7 @@ impl FromStr for Network {
     }
 }
 
-/// The same network, in IPv4 if it is one.
+/// The same network, in IPv4 if it is IPv4-mapped.
 fn canonical(network: IpNet) -> IpNet {
     match network.addr().to_canonical() {
         IpAddr::V4(address) if network.addr().is_ipv6() => {
@@ -61,7 +61,7 @@ fn canonical(network: IpNet) -> IpNet {
     }
 }
 
-/// It is not a network as [`Network`] understands it.
+/// The error for a text that is no network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidNetwork;
 
@@ -73,10 +73,10 @@ impl fmt::Display for InvalidNetwork {
 
 impl std::error::Error for InvalidNetwork {}
 
-/// Which address is the client's, if `peer` is what is connected, and these are the lines of its `X-Forwarded-For`.
+/// The address of the client, from the address that is connected and the lines of `X-Forwarded-For`.
 ///
-/// Each proxy adds the address that it was asked from behind what was there before. So they are read from the end, and
-/// only for as long as it was a trusted proxy that said so: what is before that, anybody may have made up.
+/// Each proxy appends the address that its request came from. So the entries are read from the end, for as long as a
+/// trusted proxy has added them: a client can make up all entries before these.
 pub(crate) fn behind_proxies<'a>(
     peer: IpAddr,
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,
@@ -98,7 +98,7 @@ pub(crate) fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
     trusted.iter().any(|network| network.contains(address))
 }
 
-/// The address in one entry. Some proxies add the port, and some put brackets around an IPv6 address.
+/// The address in one entry, perhaps with a port, or with brackets around an IPv6 address.
 fn forwarded(entry: &[u8]) -> Option<IpAddr> {
     let entry = str::from_utf8(entry).ok()?;
     if let Ok(address) = entry.parse() {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_an_address_with_or_without_the_length_of_its_prefix() {
+    fn a_network_is_an_address_with_or_without_a_prefix_length() {
         for (text, inside, outside) in [
             ("10.0.0.1", "10.0.0.1", "10.0.0.2"),
             ("10.0.0.1/8", "10.255.0.0", "11.0.0.0"),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_is_the_same_in_ipv6() {
+    fn ipv4_mapped_addresses_are_ipv4() {
         assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
         assert_eq!(network("::ffff:10.0.0.0/104"), network("10.0.0.0/8"));
         assert!(network("10.0.0.0/8").contains(address("::ffff:10.9.9.9")));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_address_that_is_no_proxy_s_is_the_client_s() {
+    fn the_last_address_of_no_trusted_proxy_is_the_client() {
         for (peer, lines, client) in [
             ("10.0.0.1", &[][..], "10.0.0.1"),
             ("10.0.0.1", &["1.1.1.1"], "1.1.1.1"),
@@ -177,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_believed() {
+    fn x_forwarded_for_of_an_untrusted_peer_is_ignored() {
         assert_eq!(behind("2.2.2.2", &["1.1.1.1"]), address("2.2.2.2"));
         assert_eq!(behind("2.2.2.2", &["10.0.0.1"]), address("2.2.2.2"));
     }
 
     #[test]
-    fn what_is_no_address_ends_the_walk() {
+    fn an_entry_without_an_address_ends_the_search() {
         for entry in
             ["unknown", "_hidden", "1.1.1", "1.1.1.1:", "1.1.1.1:x", "1.1.1.1:123456", "[1.1.1.1]", "[::1", "::1]"]
         {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_may_have_ports_and_brackets() {
+    fn ports_and_brackets_are_accepted() {
         for (entry, client) in [
             ("1.1.1.1:80", "1.1.1.1"),
             ("[2001:db8::1]", "2001:db8::1"),
@@ -211,8 +211,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_client_is_never_what_only_a_stranger_says(entries in proptest::collection::vec(0..12_u8, 0..8)) {
-            // The last digits below six are proxies, and what is above nine is no address.
+        fn only_entries_of_trusted_proxies_name_the_client(entries in proptest::collection::vec(0..12_u8, 0..8)) {
+            // Digits below six are trusted proxies, and digits above nine stand for no address.
             let text = |digit: &u8| match digit {
                 10.. => String::from("unknown"),
                 6.. => format!("1.1.1.{digit}"),
@@ -222,7 +222,7 @@ mod tests {
             let proxies = entries.iter().rev().take_while(|&&digit| digit < 6).count();
             let expected = match entries.len().checked_sub(proxies + 1).map(|nth| entries[nth]) {
                 Some(digit @ 6..=9) => text(&digit),
-                // The proxy that was asked first.
+                // The first of the proxies.
                 _ => entries.get(entries.len() - proxies).filter(|_| proxies > 0).map_or("10.0.0.9".into(), text),
             };
             prop_assert_eq!(behind("10.0.0.9", &[&line]), address(&expected));

@@ -33,8 +33,9 @@ use crate::runtime::transport::Transport;
 use crate::telemetry::records::RejectionRecorder;
 use crate::telemetry::rejection::Rejection;
 
-/// How long after the last answer the client may go on sending. Its bytes are read and thrown away, because a socket
-/// closed with unread bytes is reset, and the reset can overtake the answer.
+/// How long the client may go on sending after the last answer.
+///
+/// Its bytes are read and thrown away: a socket closed with unread bytes is reset, and the reset can overtake the answer.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// A connection that has become a WebSocket and has its seat.

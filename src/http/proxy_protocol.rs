@@ -1,7 +1,7 @@
-//! The PROXY protocol: what a proxy that forwards bytes, and not requests, puts in front of them to say whose they are.
+//! The PROXY protocol: the header with which a TCP proxy names the client of a connection.
 //!
-//! The format is proxy-header's. This file bounds what is read for it, refuses what proxy-header takes and the
-//! [specification](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt) does not, and keeps what comes behind it.
+//! proxy-header parses it. This file bounds how much is read, rejects headers that proxy-header takes and the
+//! [specification](https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt) does not, and keeps the bytes behind it.
 
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -9,26 +9,29 @@ use std::net::IpAddr;
 use futures_lite::{AsyncRead, AsyncReadExt};
 use proxy_header::{Error, ParseConfig, ProxyHeader};
 
-/// How long a header may be, in bytes: what the specification asks a receiver of version 2 to be ready for at least, and
-/// five times the longest of version 1.
+/// How long a header may be, in bytes.
+///
+/// It is the least that a receiver of version 2 has to accept, and five times the longest header of version 1.
 const LONGEST: usize = 536;
 
 /// How long a header of version 1 may be, in bytes, with its CRLF (section 2.1 of the specification).
 const LONGEST_LINE: usize = 107;
 
-/// What a header of version 1 begins with, and one of version 2; the length of the rest of that is behind two more bytes.
+/// The beginnings of headers of version 1 and 2.
+///
+/// In version 2, the length of the rest is behind two more bytes.
 const BEGINNINGS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
 const LENGTH_AT: usize = 14;
 
-/// The types of a connection are of no interest, nor is anything that can be added behind the addresses.
+/// The fields behind the addresses (TLVs) are skipped.
 const CONFIG: ParseConfig = ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true };
 
-/// What a connection began with.
+/// The header of a connection, and what was read behind it.
 #[derive(PartialEq, Eq)]
 pub(super) struct Preamble {
-    /// Whose connection it is. None: the proxy's own.
+    /// The address of the client. None: the connection is the proxy's own.
     pub(super) source: Option<IpAddr>,
-    /// What was read behind the header.
+    /// The bytes that were read behind the header.
     pub(super) read_ahead: Vec<u8>,
 }
 
@@ -36,7 +39,7 @@ pub(super) struct Preamble {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidData`] if there is none, or none that can be understood; another one if the stream has ended.
+/// [`ErrorKind::InvalidData`] if the header is missing or malformed. Any other: the stream has failed or ended.
 pub(super) async fn read(mut stream: impl AsyncRead + Unpin) -> io::Result<Preamble> {
     let no_header = || Err(ErrorKind::InvalidData.into());
     let mut bytes = [0; LONGEST];
@@ -64,28 +67,28 @@ pub(super) async fn read(mut stream: impl AsyncRead + Unpin) -> io::Result<Pream
     }
 }
 
-/// Whether a header that proxy-header takes is as in section 2.1 of the specification, if it is of version 1: proxy-header
-/// takes ports with a sign or with leading zeros, a longer line, and anything that begins with `UNKNOWN`. No proxy sends
-/// such a line, so it is a client's, or one that another receiver reads in another way.
+/// Whether a parsed header of version 1 is as in section 2.1 of the specification.
+///
+/// proxy-header takes ports with a sign or with leading zeros, a longer line, and anything that begins with `UNKNOWN`. No
+/// proxy sends such a line: a client does, or another receiver reads it in another way.
 fn is_strict(header: &[u8]) -> bool {
     let line = header.strip_prefix(BEGINNINGS[0]).and_then(|line| line.strip_suffix(b"\r\n"));
     let Some(line) = line else { return header.starts_with(BEGINNINGS[1]) };
     let mut fields = line.split(|&byte| byte == b' ');
     let has_its_form = match fields.next() {
-        Some(b"UNKNOWN") => true,                                  // what is behind it is to be ignored
+        Some(b"UNKNOWN") => true,                                  // the rest is ignored
         Some(b"TCP4" | b"TCP6") => fields.skip(2).all(is_decimal), // two ports, behind two addresses
         _ => false,
     };
     header.len() <= LONGEST_LINE && has_its_form
 }
 
-/// Whether a number that was parsed is written in one way only: as digits, the first of which is no 0 before others.
+/// Whether a parsed number is written as digits without leading zeros.
 fn is_decimal(number: &[u8]) -> bool {
     number.iter().all(u8::is_ascii_digit) && (number.len() == 1 || !number.starts_with(b"0"))
 }
 
-/// Whether this is a header, or the beginning of one, that is not too long: whoever has sent anything else is not waited
-/// for.
+/// Whether this is a header that is not too long, or the beginning of one. Nothing else is waited for.
 fn may_be_header(bytes: &[u8]) -> bool {
     let begins = |beginning: &&[u8]| bytes.iter().zip(*beginning).all(|(byte, of_header)| byte == of_header);
     let rest = match bytes {
@@ -105,7 +108,7 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    /// What was sent, in pieces of this length, and how much of it was read.
+    /// A stream that gives pieces of this length.
     struct Pieces {
         sent: Cursor<Vec<u8>>,
         length: usize,
@@ -118,7 +121,7 @@ mod tests {
         }
     }
 
-    /// What is read of it, in pieces of this length, and what is left to be read. None if there is no header.
+    /// The source that a stream in pieces of this length names, and the bytes behind the header.
     fn read_of(sent: &[u8], length: usize) -> Option<(Option<IpAddr>, Vec<u8>)> {
         let mut pieces = Pieces { sent: Cursor::new(sent.to_vec()), length };
         let Preamble { source, read_ahead } = block_on(read(&mut pieces)).ok()?;
@@ -141,10 +144,10 @@ mod tests {
             (b"PROXY TCP4 1.1.1.1 127.0.0.1 80 80\r\n".to_vec(), Some("1.1.1.1")),
             (b"PROXY TCP6 2001:db8::1 ::1 80 80\r\n".to_vec(), Some("2001:db8::1")),
             (b"PROXY TCP4 1.1.1.1 127.0.0.1 0 65535\r\n".to_vec(), Some("1.1.1.1")),
-            // So inet_ntop writes an IPv4 address in IPv6, and HAProxy with it.
+            // As inet_ntop, and so HAProxy, writes an IPv4-mapped address.
             (b"PROXY TCP6 ::ffff:1.1.1.1 ::1 80 80\r\n".to_vec(), Some("::ffff:1.1.1.1")),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
-            // What is behind UNKNOWN is ignored, whatever it is, up to the longest line there may be.
+            // Everything behind UNKNOWN is ignored, up to the longest line.
             (b"PROXY UNKNOWN  +80 \n\0\r\n".to_vec(), None),
             ([b"PROXY UNKNOWN ", &[b'x'; LONGEST_LINE - 16][..], b"\r\n"].concat(), None),
             (b"PROXY UNKNOWN 1.1.1.1 127.0.0.1 80 80\r\n".to_vec(), None),
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_behind_a_header_is_kept_however_it_comes() {
+    fn bytes_behind_a_header_are_kept() {
         for (header, source) in headers() {
             let source = source.map(|source| source.parse().unwrap());
             let sent = [&header, BEHIND].concat();
@@ -218,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_before_the_end_of_a_header_has_sent_no_wrong_one() {
+    fn the_end_of_the_stream_within_a_header_is_not_invalid_data() {
         let error = |sent: &[u8]| block_on(read(&mut Cursor::new(sent.to_vec()))).err().map(|error| error.kind());
         for (header, _) in headers() {
             assert_eq!(error(&header[..header.len() - 1]), Some(ErrorKind::UnexpectedEof));
@@ -227,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_right_any_more_is_not_waited_for() {
+    fn a_wrong_beginning_is_not_waited_for() {
         let too_long = [BEGINNINGS[1], &[0x21, 0x11, 0x02, 0x09]].concat();
         for sent in [&b"G"[..], b"POST", b"PROXY\r", b"\r\nGET", &too_long] {
             assert!(!may_be_header(sent), "{sent:x?}");
@@ -236,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_are_too_strange(start in 0..3_usize, sent in prop::collection::vec(any::<u8>(), 0..600), length in 1..600_usize) {
+        fn any_bytes_are_read_alike_in_any_pieces(start in 0..3_usize, sent in prop::collection::vec(any::<u8>(), 0..600), length in 1..600_usize) {
             let beginning = [&b""[..], b"PROXY TCP4 ", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00"][start];
             let sent = [beginning, &sent].concat();
             prop_assert_eq!(read_of(&sent, length), read_of(&sent, 1));

@@ -10,7 +10,9 @@ use crate::access::policy::Policy;
 use crate::pairing::pair_code::PairCode;
 use crate::telemetry::rejection::Rejection;
 
-/// How long a request line may be, in bytes: what RFC 9112, section 3, recommends, and twenty times the longest code.
+/// How long a request line may be, in bytes.
+///
+/// RFC 9112, section 3, recommends it, and it is twenty times the longest code.
 const REQUEST_LINE: usize = 8 * 1024;
 
 /// The resource that a request asks for.
@@ -118,8 +120,9 @@ fn announces_body(headers: &HeaderMap) -> bool {
         || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| !is_zero(length))
 }
 
-/// The first subprotocol offered, if there is one. Each has to be a token (RFC 6455, section 11.3.4), and so no answer
-/// echoes anything else.
+/// The first subprotocol offered, if there is one.
+///
+/// Each has to be a token (RFC 6455, section 11.3.4), and so no answer echoes anything else.
 ///
 /// RFC 6455, section 4.1, item 10, tells clients to offer none twice. Section 4.2.1 does not tell servers to check it, and
 /// the choice of the first is the same with and without a repetition: such clients are let in.

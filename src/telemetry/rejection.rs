@@ -3,43 +3,43 @@
 use crate::telemetry::words::words;
 
 words! {
-    /// Why a client was not let in.
+    /// The reason for which a client was not let in.
     Rejection {
-        /// By the PROXY protocol: it is not a proxy that is trusted, or what it sent first is no header.
+        /// The PROXY header is missing or malformed, or the peer is no trusted proxy.
         ProxyHeader = "proxy_header",
-        /// Its request line is too long.
+        /// The request line is too long.
         TargetTooLong = "target_too_long",
-        /// It sent no `Host`, or several.
+        /// The request has no `Host`, or several.
         Host = "host",
-        /// It asked for neither a WebSocket nor `/health`.
+        /// The request asks for neither a WebSocket nor `/health`.
         NotFound = "not_found",
-        /// It used another method than GET.
+        /// The method is not GET.
         Method = "method",
-        /// It speaks another version of WebSocket.
+        /// The version of WebSocket is not 13.
         Version = "version",
-        /// Its opening handshake is not as in RFC 6455.
+        /// The opening handshake is not as in RFC 6455.
         Handshake = "handshake",
-        /// It comes from a site that is not allowed.
+        /// The origin is not allowed.
         Origin = "origin",
-        /// It has no access token.
+        /// The request has no access token.
         Token = "token",
-        /// It named no pair code, or none that is accepted.
+        /// The pair code is missing, invalid or too short.
         PairCode = "pair_code",
-        /// It has as many connections as it may.
+        /// The client has its maximum of connections.
         Connections = "connections",
-        /// It asked to join more often than it may.
+        /// The client has asked to join too often.
         Requests = "requests",
-        /// Two are joined with its code already.
+        /// Both seats of the pair are taken.
         PairFull = "pair_full",
-        /// As many codes are in use as the relay may hold.
+        /// There are as many connections, waiting sides or pair codes as the relay may hold.
         RelayFull = "relay_full",
-        /// The relay stops.
+        /// The relay is stopping.
         Stopping = "stopping",
-        /// What it sent is not HTTP, or too much of it.
+        /// The bytes are not HTTP, or the head is too large.
         Malformed = "malformed",
-        /// It took too long for its request, or for taking the answer.
+        /// The client took too long to send the head, or to take the answer.
         Timeout = "timeout",
-        /// It was the oldest at the front door when there was no room for more.
+        /// The handshake was the oldest when there was no room for a new one.
         Crowded = "crowded",
     }
 }

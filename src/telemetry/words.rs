@@ -11,10 +11,10 @@ macro_rules! words {
         }
 
         impl $name {
-            /// All of them.
+            /// All variants.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// Its name in logs. Stable: it can be searched for.
+            /// The name in logs, which is stable.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word,)+
