@@ -1,8 +1,9 @@
 //! The meaning of a request, decided by nothing but the request and the operator's policy.
 
-use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use data_encoding::BASE64;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+use sha1::{Digest, Sha1};
 
 use super::answer::{self, Answer};
 use super::rejection::Rejected;
@@ -93,7 +94,7 @@ fn upgrade(request: &Request<()>) -> Result<Answer, Rejected> {
         return Err(Rejected::handshake("a body is not allowed on an upgrade"));
     }
     let mut answer = answer::empty(StatusCode::SWITCHING_PROTOCOLS);
-    let accept = HeaderValue::try_from(derive_accept_key(key)).expect("Base64 is visible ASCII");
+    let accept = HeaderValue::try_from(accept_of(key)).expect("Base64 is visible ASCII");
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     answer.headers_mut().insert(header::SEC_WEBSOCKET_ACCEPT, accept);
@@ -106,11 +107,15 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     values.next().filter(|_| values.next().is_none())
 }
 
-/// Whether this is 16 bytes in Base64 (RFC 6455, section 4.1): 22 digits, of which the last ends in four zero bits.
+/// Whether this is 16 bytes in Base64 (RFC 6455, section 4.1).
 fn is_key(key: &[u8]) -> bool {
-    let Some([digits @ .., last]) = key.strip_suffix(b"==") else { return false };
-    let is_digit = |digit: &u8| digit.is_ascii_alphanumeric() || b"+/".contains(digit);
-    digits.len() == 21 && digits.iter().all(is_digit) && b"AQgw".contains(last)
+    BASE64.decode(key).is_ok_and(|bytes| bytes.len() == 16)
+}
+
+/// The value of `Sec-WebSocket-Accept` for a key (RFC 6455, section 4.2.2, item 5.4).
+fn accept_of(key: &[u8]) -> String {
+    let hash = Sha1::new().chain_update(key).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
+    BASE64.encode(&hash)
 }
 
 /// Whether a body is to come. Behind an upgrade one reader would take it for frames, and another for a body.
