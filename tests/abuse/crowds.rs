@@ -25,11 +25,12 @@ const ROUNDS: usize = 200;
 /// The fastest of several recoveries counts, because the machine may be busy with something else during one.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// A crowd may cost 32 KiB each. All of that may remain resident: it
-/// is free, but the allocator does not give it back to the system. So that it is not lost, more crowds [come](among), and
-/// must not cost more.
+/// Bounds for a crowd with half a head each: 4 KiB, as for a silent connection, and 1 KiB for the head.
+///
+/// All of that may remain resident: it is free, but the allocator does not give it back to the system. More crowds
+/// [come](among), and must not cost more.
 const A_CROWD: Bounds =
-    Bounds { memory: 8 * 1024 + CROWD * 32, left: 8 * 1024 + CROWD * 32, cpu: Duration::from_secs(20) };
+    Bounds { memory: 8 * 1024 + CROWD * 5, left: 8 * 1024 + CROWD * 5, cpu: Duration::from_secs(20) };
 
 /// Bounds for a crowd of silent clients: 4 KiB each, for a socket, a task, and entries in some tables.
 const A_SILENT_CROWD: Bounds =
