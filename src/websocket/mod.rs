@@ -1,4 +1,5 @@
 mod close;
+mod event;
 pub(crate) mod header;
 pub(crate) mod mask;
 mod message;

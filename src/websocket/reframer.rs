@@ -29,8 +29,8 @@
 //! [RFC 6455]: https://www.rfc-editor.org/rfc/rfc6455
 
 use std::fmt;
-use std::ops::Range;
 
+use super::event::RawEvent;
 use super::header::{CLOSE, CONTINUATION, FIN, Header, PING};
 use super::mask::unmask;
 use super::message::{Message, MessageKind};
@@ -39,6 +39,7 @@ use super::utf8::Utf8;
 use super::{close, whole_messages};
 use crate::buffers::buffer::Buffer;
 
+pub use super::event::{Event, Tally};
 pub use super::violation::Violation;
 
 /// The longest payload of data frames that are never split, in bytes.
@@ -58,42 +59,6 @@ const EFFORT: u32 = 8192;
 
 /// The effort of a frame outside of the fast path, in messages of the fast path.
 const FRAME_EFFORT: u32 = 4;
-
-/// The reason why [`Reframer::advance`] returned.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event<'b> {
-    /// Everything that could be rewritten is; more input is needed.
-    Starved {
-        /// The length in bytes of the frame that has to be whole in the next buffer, or 0.
-        ///
-        /// That frame begins the remaining input. The length includes the header, as far as it is known.
-        frame: usize,
-    },
-    /// The call has taken as long as one call may.
-    /// Input is left, and the next call goes on with it. Without this, a buffer of the shortest frames would take ten
-    /// times as long as one of long frames, and other clients would wait.
-    Yield,
-    /// A ping, to be answered with its application data (section 5.5.2).
-    Ping(&'b [u8]),
-    /// The client closes (section 5.5.1). Input behind it is discarded.
-    Close {
-        /// The status code, if there is one. It is valid on the wire (section 7.4).
-        code: Option<u16>,
-        /// The reason, possibly empty.
-        reason: &'b str,
-    },
-}
-
-/// Messages that have ended, and bytes that were forwarded, so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Binary messages, forwarded to their last byte.
-    pub forwarded: u64,
-    /// Text messages, dropped.
-    pub dropped: u64,
-    /// The payload of binary messages, in bytes, as far as it was forwarded.
-    pub bytes: u64,
-}
 
 /// The state of one client's stream between two reads.
 ///
@@ -145,14 +110,6 @@ struct Payload {
     remaining: u64,
     /// The masking key, rotated so that its first byte belongs to the next byte of the payload.
     key: [u8; 4],
-}
-
-/// An [`Event`] that names its data by their place in the buffer.
-enum RawEvent {
-    Starved { frame: usize },
-    Yield,
-    Ping(Range<usize>),
-    Close(Range<usize>),
 }
 
 impl Reframer {
