@@ -18,8 +18,8 @@
 //! ended, or until a timeout of [`closing`](super::closing).
 //!
 //! A stream can end while the client is held (its peer is slow, or a rate limit is used up). Then the outbound
-//! direction ends at once. If the kernel has ended the stream, what the client sent before is still read, as fast as
-//! its peer takes it, and the end of the stream says how the client departed.
+//! direction ends at once. If the kernel has ended the stream, the client's earlier bytes are still read, as fast as
+//! its peer takes them, and the end of the stream says how the client departed.
 
 #[cfg(test)]
 #[path = "tests/mod.rs"]

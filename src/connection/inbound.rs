@@ -312,7 +312,7 @@ impl Inbound {
         Some(result)
     }
 
-    /// Rewrites the bytes that were read, and acts on what they say.
+    /// Rewrites the bytes that were read, and acts on their events.
     fn reframe(&mut self, outbound: &mut Outbound) {
         let Some(mut buffer) = self.reader.buffer.take() else { return };
         self.reframer.save_memory(self.context.pool.is_short());

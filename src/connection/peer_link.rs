@@ -51,7 +51,7 @@ impl PeerLink {
         }
     }
 
-    /// Departs: frees the code, and returns the link for its end to be told. None the second time.
+    /// Departs: frees the code, and returns the link, to be finished. None the second time.
     pub(super) fn leave(&mut self) -> Option<Outgoing<Box<Buffer>>> {
         let Ends { seat, outgoing } = self.0.take()?;
         drop(seat);

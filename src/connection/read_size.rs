@@ -1,6 +1,6 @@
 //! How much room a read gets. Pure: no I/O, no clock.
 //!
-//! The size of reads adapts to what the socket has to give, in the steps of [`SIZES`]: a read that fills its room makes
+//! The size of reads adapts to the traffic, in the steps of [`SIZES`]: a read that fills its room makes
 //! the next one a step larger, and a sparse one makes it a step smaller. A read also has room for the whole frame that
 //! is incomplete, and for a least number of bytes.
 

@@ -37,7 +37,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// A reader that holds what was read ahead. Those bytes are reframed before the first read.
+    /// A reader that holds bytes that were read ahead. They are reframed before the first read.
     pub(super) fn new(read_ahead: &[u8], pool: &Pool) -> Self {
         let buffer = (!read_ahead.is_empty()).then(|| {
             let mut buffer = pool.take(HEADROOM + read_ahead.len());

@@ -1,4 +1,4 @@
-//! The events of a client's stream, and what was counted of it.
+//! The events of a client's stream, and its counters.
 
 use std::ops::Range;
 
