@@ -1,10 +1,16 @@
 //! The acceptor: it hands accepted connections to the workers, and runs the stop of the relay.
 
+#[cfg(test)]
+mod tests;
+
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_channel::TrySendError;
 use futures_lite::FutureExt;
+use futures_lite::future::yield_now;
 use rustix::io::Errno;
 
 use super::context::{Job, RelayContext, Stage};
@@ -13,7 +19,7 @@ use crate::runtime::stop::{Stop, StopOnDrop, stop};
 use crate::runtime::transport::Listener;
 use crate::telemetry::{events, records};
 
-/// The pause after a failed accept. Its usual cause is a lack of file descriptors, so a retry at once would spin.
+/// The pause after an accept that failed for want of file descriptors or memory: a retry at once would spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// The same when handshakes were revoked to have file descriptors again. They take a moment to end.
@@ -60,28 +66,70 @@ impl<L: Listener> Acceptor<L> {
     }
 }
 
-/// Hands each connection to the next worker, in turn.
+/// Hands accepted connections to the workers. It never ends.
 async fn accept<L: Listener>(listener: L, relay: &RelayContext<L::Socket>, alive: StopOnDrop) {
-    for worker in (0..relay.inboxes.len()).cycle() {
-        let (socket, peer) = loop {
-            match listener.accept().await {
-                Ok(accepted) => break accepted,
-                // Whatever it is, the next one may be better.
-                Err(error) => {
-                    records::accept_failed(&relay.door.telemetry, &error);
-                    let pause = pause(&error, &relay.door.handshakes);
-                    relay.clock().sleep_until(relay.clock().now() + pause).await;
-                }
+    let mut next = 0;
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                let job = Job { alive: alive.clone(), stage: Stage::Handshake(socket, peer) };
+                next = hand_over(job, next, relay).await;
             }
-        };
-        let job = Job { alive: alive.clone(), stage: Stage::Handshake(socket, peer) };
-        if relay.inboxes[worker].send(job).await.is_err() {
-            return;
+            Err(error) => {
+                records::accept_failed(&relay.door.telemetry, &error);
+                recover(&error, relay).await;
+            }
         }
     }
 }
 
-/// The pause after a failed accept.
+/// Sends a job to the first worker from `next` on with room in its inbox, and returns the worker whose turn comes then.
+///
+/// So a busy worker keeps no client waiting while another worker has room.
+async fn hand_over<T>(mut job: Job<T>, next: usize, relay: &RelayContext<T>) -> usize {
+    let workers = relay.inboxes.len();
+    loop {
+        for worker in (0..workers).map(|nth| (next + nth) % workers) {
+            match relay.inboxes[worker].try_send(job) {
+                Ok(()) => return (worker + 1) % workers,
+                Err(TrySendError::Full(returned)) => job = returned,
+                Err(TrySendError::Closed(_)) => return pending().await, // the relay is about to end
+            }
+        }
+        relay.room.wait().await;
+    }
+}
+
+/// Waits after a failed accept, until the next one may succeed.
+async fn recover<T>(error: &io::Error, relay: &RelayContext<T>) {
+    if is_of_connection(error) {
+        // The connection is gone from the queue. Other tasks have a turn, however many such connections there are.
+        return yield_now().await;
+    }
+    let pause = pause(error, &relay.door.handshakes);
+    relay.clock().sleep_until(relay.clock().now() + pause).await;
+}
+
+/// Whether an error of accept concerns one connection only: it is gone, or has an error of the network pending (accept(2)).
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::PROTO
+                | Errno::INTR
+                | Errno::NETDOWN
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+        )
+    )
+}
+
+/// The pause after an accept that failed for want of a resource, or for an unknown reason.
 ///
 /// If file descriptors are short and handshakes have many of them, the limit of handshakes is too high for this system. So
 /// the oldest handshakes make room.

@@ -28,6 +28,8 @@ pub(crate) struct RelayContext<T> {
     pub(crate) buffer_memory: Arc<Memory>,
     /// The inbox of each worker.
     pub(crate) inboxes: Vec<Sender<Job<T>>>,
+    /// Wakes the acceptor when a worker has taken a job, if all inboxes are full.
+    pub(super) room: Room,
     /// The signal to opening handshakes that no client is admitted any more.
     pub(crate) door_closed: Stop,
     /// The signal to connections to close.
@@ -38,6 +40,27 @@ pub(crate) struct RelayContext<T> {
     pub(crate) probe_timeout: Duration,
     /// Whether workers have a beat, at which connections look at their clients.
     pub(crate) beats: bool,
+}
+
+/// Says that there is room in an inbox again. A channel of one token: a worker puts it there, the acceptor takes it.
+#[derive(Debug)]
+pub(super) struct Room(Sender<()>, Receiver<()>);
+
+impl Room {
+    fn new() -> Self {
+        let (sender, receiver) = async_channel::bounded(1);
+        Self(sender, receiver)
+    }
+
+    /// There is room in an inbox.
+    pub(super) fn tell(&self) {
+        let _ = self.0.try_send(()); // full: it is told already
+    }
+
+    /// Waits until there may be room.
+    pub(super) async fn wait(&self) {
+        let _ = self.1.recv().await; // never closed: the sender is beside it
+    }
 }
 
 /// A connection on its way to a worker.
@@ -74,6 +97,7 @@ impl<T> RelayContext<T> {
             door: Arc::new(door(config, capacity, clock)),
             buffer_memory: Memory::new(config.max_buffer_memory),
             inboxes,
+            room: Room::new(),
             door_closed: signals.door_closed,
             stopped: signals.stopped,
             max_message: config.max_message,

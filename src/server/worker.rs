@@ -59,6 +59,7 @@ impl<T: Transport> Worker<T> {
         let (came, comes) = async_channel::bounded(1);
         let serve = async {
             while let Ok(Job { alive, stage }) = inbox.recv().await {
+                relay.room.tell();
                 // Each stage is a task of its own: a task is as large as its largest stage, and a handshake is large, but
                 // short.
                 match stage {
