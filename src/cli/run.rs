@@ -36,16 +36,21 @@ pub(crate) fn run(settings: Settings, environment: &Environment) -> Result<ExitC
     let relay = Relay::start(config).map_err(|error| error.to_string())?;
     let address = relay.local_addr();
     let _ = writeln!(io::stdout(), "arc-relay listening on ws://{address} (health at /health)"); // may have no reader
-    Ok(smol::block_on(async {
-        stop_requested(&mut signals, Some(&mut TokenFile::new(&relay, access_token_file))).await;
+    smol::block_on(async {
+        let requested = async {
+            stop_requested(&mut signals, Some(&mut TokenFile::new(&relay, access_token_file))).await;
+            Ok(())
+        };
+        let failed = async { Err(relay.failed().await.to_string()) };
+        requested.or(failed).await?;
         let stopped = async {
             relay.stop().await;
             ExitCode::SUCCESS
         };
         // A shell reports 128 + N for a process that signal N ended.
         let second_signal = async { ExitCode::from(128 + stop_requested(&mut signals, None).await) };
-        stopped.or(second_signal).await
-    }))
+        Ok(stopped.or(second_signal).await)
+    })
 }
 
 /// Raises the limit of open files to the hard limit: it bounds the number of connections.

@@ -13,7 +13,7 @@ use futures_lite::FutureExt;
 use futures_lite::future::yield_now;
 use rustix::io::Errno;
 
-use super::context::{Job, RelayContext, Stage};
+use super::context::{EndOnDrop, Job, RelayContext, Stage};
 use crate::limits::slots::Slots;
 use crate::runtime::stop::{Stop, StopOnDrop, stop};
 use crate::runtime::transport::Listener;
@@ -43,9 +43,10 @@ pub(crate) struct Acceptor<L: Listener> {
 }
 
 impl<L: Listener> Acceptor<L> {
-    /// Runs until the relay has stopped.
+    /// Runs until the relay has stopped, and then ends its workers.
     pub(crate) async fn run(self) {
         let Self { listener, relay, mut stop_requested, close_door, stop_all, drain_timeout } = self;
+        let _end = EndOnDrop(Arc::clone(&relay));
         // Each connection holds a clone of `alive`, so `all_ended` is the signal that all have ended.
         let (alive, mut all_ended) = stop();
         let expire = async { relay.door.seats.expire().await };
@@ -60,9 +61,6 @@ impl<L: Listener> Acceptor<L> {
         all_ended.wait().or(after(drain_timeout)).await;
         drop(stop_all);
         all_ended.wait().or(after(STOP_TIMEOUT)).await;
-        for inbox in &relay.inboxes {
-            inbox.close();
-        }
     }
 }
 

@@ -42,6 +42,20 @@ pub(crate) struct RelayContext<T> {
     pub(crate) beats: bool,
 }
 
+/// Ends the relay when it is dropped, by closing the inboxes of all workers.
+///
+/// The acceptor and each thread hold one. So the relay ends as a whole, even if a panic ends one of them.
+#[derive(Debug)]
+pub(super) struct EndOnDrop<T>(pub(super) Arc<RelayContext<T>>);
+
+impl<T> Drop for EndOnDrop<T> {
+    fn drop(&mut self) {
+        for inbox in &self.0.inboxes {
+            inbox.close();
+        }
+    }
+}
+
 /// Says that there is room in an inbox again. A channel of one token: a worker puts it there, the acceptor takes it.
 #[derive(Debug)]
 pub(super) struct Room(Sender<()>, Receiver<()>);

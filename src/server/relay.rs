@@ -1,6 +1,8 @@
 //! The relay as a whole: its start, its threads, and the handle that stops it.
 
 #[cfg(test)]
+mod failure_tests;
+#[cfg(test)]
 mod tests;
 
 use std::io;
@@ -178,6 +180,31 @@ impl RelayHandle {
     /// ```
     pub fn set_access_tokens(&self, tokens: AccessTokens) {
         self.door.policy.set_access_tokens(tokens);
+    }
+
+    /// Waits for a failure of the relay: a bug has ended one of its threads, and so the relay.
+    ///
+    /// It never ends as long as the relay works. A program races it against what else may end the relay. After a failure,
+    /// [`stop`](Self::stop) returns at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use arc_relay::{Config, Relay};
+    /// use futures_lite::FutureExt;
+    ///
+    /// let relay = Relay::start(Config { port: 0, ..Config::default() })?;
+    /// let error = smol::block_on(async {
+    ///     let request_to_stop = async { None }; // such as a signal
+    ///     request_to_stop.or(async { Some(relay.failed().await) }).await
+    /// });
+    /// assert!(error.is_none(), "the relay has failed");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub async fn failed(&self) -> io::Error {
+        // The relay ends when the handle is dropped or by a failure, and the handle is here.
+        self.ended.clone().wait().await;
+        io::Error::other("the relay has ended because of a bug: one of its tasks or threads has panicked")
     }
 
     /// Stops the relay gracefully, and waits for its end.

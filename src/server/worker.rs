@@ -7,13 +7,14 @@
 use std::cell::Cell;
 use std::future::{Future, pending};
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use async_channel::Receiver;
 use futures_lite::FutureExt;
 
-use super::context::{Job, RelayContext, Stage};
+use super::context::{EndOnDrop, Job, RelayContext, Stage};
 use crate::buffers::pool::Pool;
 use crate::connection::{Connection, WorkerContext};
 use crate::http::opening::{self, Admitted};
@@ -21,6 +22,7 @@ use crate::runtime::executor::{Executor, Spawn};
 use crate::runtime::reactor::Reactor;
 use crate::runtime::stop::StopOnDrop;
 use crate::runtime::transport::Transport;
+use crate::telemetry::events::Outcome;
 use crate::websocket::reframer::Reframer;
 
 /// The number of shares of the connections. One share looks at its clients at each beat, so that none waits for all others.
@@ -35,8 +37,10 @@ pub(crate) struct Worker<T> {
 }
 
 impl<T: Transport> Worker<T> {
-    /// Runs connections on this thread, and `extra` beside them, until the inbox is closed.
+    /// Runs connections on this thread, and `extra` beside them, until the inbox is closed. Its own end, also by a panic,
+    /// ends the relay.
     pub(crate) fn run(self, reactor: &Arc<Reactor>, extra: Option<impl Future<Output = ()> + 'static>) {
+        let _end = EndOnDrop(Arc::clone(&self.relay));
         let executor = Executor::default();
         if let Some(extra) = extra {
             executor.spawn(extra);
@@ -67,7 +71,8 @@ impl<T: Transport> Worker<T> {
                         executor.spawn(handshake(alive, socket, peer, index, Arc::clone(&relay)));
                     }
                     Stage::Connection(admitted) => {
-                        executor.spawn(connection(admitted, alive, &relay, &context));
+                        let Some(connection) = connection(admitted, alive, &relay, &context) else { continue };
+                        executor.spawn(connection);
                         let _ = came.try_send(()); // full: the beat is awake already
                     }
                 }
@@ -116,16 +121,24 @@ async fn beat<T>(
     }
 }
 
-/// The task of an admitted client's connection.
+/// The task of an admitted client's connection, unless its beginning panics. That ends this connection and no other.
 fn connection<T: Transport>(
     admitted: Admitted<T>,
     alive: StopOnDrop,
     relay: &RelayContext<T>,
     context: &Rc<WorkerContext>,
-) -> Connection<T> {
+) -> Option<Connection<T>> {
     let Admitted { socket, read_ahead, claim, client_guard } = admitted;
-    let reframer = Reframer::new(relay.max_message);
-    Connection::new(socket, &read_ahead, claim, reframer, Rc::clone(context), client_guard, alive)
+    let begin = || {
+        let reframer = Reframer::new(relay.max_message);
+        Connection::new(socket, &read_ahead, claim, reframer, Rc::clone(context), client_guard, alive)
+    };
+    // Unwinding drops the parts of the connection. Nothing else sees a half-made one.
+    let connection = catch_unwind(AssertUnwindSafe(begin)).ok();
+    if connection.is_none() {
+        relay.door.telemetry.closed(Outcome::Panicked);
+    }
+    connection
 }
 
 /// The task of an opening handshake. It ends by sending the connection to the worker of its pair.

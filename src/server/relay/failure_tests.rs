@@ -1,0 +1,120 @@
+//! Panics that end the relay, in the threads of a real one. The clock and the listener plant them.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use futures_lite::FutureExt;
+use smol::Timer;
+
+use super::*;
+use crate::runtime::clock::Sleep;
+use crate::runtime::tcp::Tcp;
+
+/// The system's clock, which panics when it is asked for a sleep of such a length.
+#[derive(Debug)]
+struct Trap(fn(Duration) -> bool);
+
+impl Clock for Trap {
+    fn now(&self) -> Instant {
+        SystemClock.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        assert!(!self.0(deadline.saturating_duration_since(self.now())), "a planted bug");
+        SystemClock.sleep_until(deadline)
+    }
+}
+
+/// A listener that panics instead of accepting a second connection.
+struct AcceptsOne(Port, std::cell::Cell<bool>);
+
+impl Listener for AcceptsOne {
+    type Socket = Tcp;
+
+    async fn accept(&self) -> io::Result<(Tcp, IpAddr)> {
+        let accepted = self.0.accept().await;
+        assert!(!self.1.replace(true), "a planted bug");
+        accepted
+    }
+}
+
+fn port() -> (Port, Vec<SocketAddr>) {
+    let port = Port::listen("127.0.0.1", 0, Duration::from_secs(30)).unwrap();
+    let addresses = port.local_addrs().unwrap();
+    (port, addresses)
+}
+
+fn config(workers: usize) -> Config {
+    let pair_ttl = Duration::from_secs(5000);
+    Config { workers: NonZeroUsize::new(workers).unwrap(), pair_ttl, ..Config::default() }
+}
+
+/// A client that waits for its peer, if it gets that far.
+fn join(relay: &RelayHandle, code: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(relay.local_addr()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let request = format!(
+        "GET /?pair={code} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    socket.write_all(request.as_bytes()).unwrap();
+    socket
+}
+
+/// The relay fails, closes its sockets, and a stop does not hang.
+fn expect_failure(relay: RelayHandle, clients: Vec<TcpStream>) {
+    let address = relay.local_addr();
+    let failed = async {
+        let error = relay.failed().await;
+        assert!(error.to_string().starts_with("the relay has ended because of a bug: "), "{error}");
+        relay.stop().await;
+    };
+    smol::block_on(failed.or(async {
+        Timer::after(Duration::from_secs(60)).await;
+        panic!("the relay is deaf, and nothing says so");
+    }));
+    assert!(TcpStream::connect(address).is_err(), "the listener is open");
+    for mut client in clients {
+        match client.read_to_end(&mut Vec::new()) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        }
+    }
+}
+
+#[test]
+fn panic_in_accept_ends_the_relay() {
+    for workers in [1, 2] {
+        let (port, addresses) = port();
+        let listener = AcceptsOne(port, std::cell::Cell::new(false));
+        let relay = start(config(workers), listener, addresses, Arc::new(SystemClock)).unwrap();
+        let clients = vec![join(&relay, "x"), TcpStream::connect(relay.local_addr()).unwrap()];
+        expect_failure(relay, clients);
+    }
+}
+
+#[test]
+fn panic_in_expiry_ends_the_relay() {
+    for workers in [1, 2] {
+        let (port, addresses) = port();
+        let clock = Arc::new(Trap(|wait| wait > Duration::from_secs(4000)));
+        let relay = start(config(workers), port, addresses, clock).unwrap();
+        let clients = vec![join(&relay, "x")];
+        expect_failure(relay, clients);
+    }
+}
+
+#[test]
+fn panic_in_a_worker_ends_the_relay() {
+    for workers in [1, 2, 3] {
+        let (port, addresses) = port();
+        // A worker sleeps so until its next beat.
+        let clock = Arc::new(Trap(|wait| wait < Duration::from_secs(1)));
+        let relay = start(config(workers), port, addresses, clock).unwrap();
+        // The second one is on the second worker, if there is one.
+        let clients = vec![TcpStream::connect(relay.local_addr()).unwrap(), join(&relay, "x")];
+        expect_failure(relay, clients);
+    }
+}
