@@ -109,7 +109,7 @@ impl<T> RelayContext<T> {
         let (inboxes, receivers) = (0..config.workers.get()).map(|_| async_channel::bounded(INBOX)).unzip();
         let context = Self {
             door: Arc::new(door(config, capacity, clock)),
-            buffer_memory: Memory::new(config.max_buffer_memory),
+            buffer_memory: Memory::new(capacity.buffer_memory),
             inboxes,
             room: Room::new(),
             door_closed: signals.door_closed,

@@ -17,6 +17,7 @@ use super::worker::Worker;
 use crate::access::access_tokens::AccessTokens;
 use crate::http::context::HandshakeContext;
 use crate::limits::capacity::{EffectiveLimits, RequestedLimits};
+use crate::limits::resources::Resources;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::context::context;
 use crate::runtime::port::Port;
@@ -24,7 +25,7 @@ use crate::runtime::reactor::Reactor;
 use crate::runtime::stop::{Stop, StopOnDrop, stop};
 use crate::runtime::transport::Listener;
 use crate::telemetry::counters::Counters;
-use crate::telemetry::events::Running;
+use crate::telemetry::events::{self, Running};
 
 /// The relay. It has no state before it [starts](Self::start), and is a [`RelayHandle`] afterwards.
 #[derive(Debug)]
@@ -62,11 +63,13 @@ fn start<L>(config: Config, listener: L, local_addrs: Vec<SocketAddr>, clock: Ar
 where
     L: Listener<Socket: Send> + Send + 'static,
 {
-    let Parts { request_stop, acceptor, workers } = Parts::new(config, listener, clock);
+    let resources = Resources::of_system();
+    let Parts { capacity, request_stop, acceptor, workers } = Parts::new(&config, listener, clock, resources);
+    warn_of_lowered_limits(&config, &capacity);
     let door = Arc::clone(&acceptor.relay.door);
     let (tell_end, ended) = stop();
     // The last worker to end drops it.
-    let running = Arc::new((Running::new(local_addrs[0].port(), workers.len()), tell_end));
+    let running = Arc::new((Running::new(local_addrs[0].port(), workers.len(), &capacity), tell_end));
     // The first worker also runs the acceptor.
     let mut acceptor = Some(acceptor);
     for worker in workers {
@@ -84,8 +87,25 @@ where
     Ok(RelayHandle { local_addrs, door, request_stop, ended })
 }
 
+/// Warns of each wish that is above what is possible. A default is no wish.
+fn warn_of_lowered_limits(config: &Config, capacity: &EffectiveLimits) {
+    let wish = |wish: usize, default: usize| Some(wish).filter(|_| wish != default);
+    let default = Config::default();
+    for (limit, wish, effective) in [
+        ("max_connections", config.max_connections, capacity.connections),
+        ("max_waiting", config.max_waiting, capacity.waiting),
+        ("max_handshakes", wish(config.max_handshakes, default.max_handshakes), capacity.handshakes),
+        ("max_buffer_memory", wish(config.max_buffer_memory, default.max_buffer_memory), capacity.buffer_memory),
+    ] {
+        if let Some(wish) = wish.filter(|&wish| wish > effective) {
+            events::limit_lowered(limit, wish, effective);
+        }
+    }
+}
+
 /// The parts of a relay before they run, on threads or in a simulation.
 pub(crate) struct Parts<L: Listener> {
+    pub(crate) capacity: EffectiveLimits,
     /// Its drop stops the relay.
     pub(crate) request_stop: StopOnDrop,
     pub(crate) acceptor: Acceptor<L>,
@@ -93,15 +113,17 @@ pub(crate) struct Parts<L: Listener> {
 }
 
 impl<L: Listener> Parts<L> {
-    pub(crate) fn new(config: Config, listener: L, clock: Arc<dyn Clock>) -> Self {
-        let config = config.with_bounded_times();
-        let capacity = EffectiveLimits::of_system(RequestedLimits {
+    pub(crate) fn new(config: &Config, listener: L, clock: Arc<dyn Clock>, resources: Resources) -> Self {
+        let config = config.clone().with_bounded_times();
+        let wish = RequestedLimits {
             connections: config.max_connections,
             waiting: config.max_waiting,
             pairs: config.max_pairs,
             handshakes: config.max_handshakes,
+            buffer_memory: config.max_buffer_memory,
             workers: config.workers.get(),
-        });
+        };
+        let capacity = EffectiveLimits::new(wish, resources);
         let (request_stop, stop_requested) = stop();
         let (close_door, door_closed) = stop();
         let (stop_all, stopped) = stop();
@@ -114,7 +136,7 @@ impl<L: Listener> Parts<L> {
             .collect();
         let drain_timeout = config.drain_timeout;
         let acceptor = Acceptor { listener, relay, stop_requested, close_door, stop_all, drain_timeout };
-        Self { request_stop, acceptor, workers }
+        Self { capacity, request_stop, acceptor, workers }
     }
 }
 

@@ -16,6 +16,7 @@ use super::time::{SimulatedClock, sleep};
 use crate::buffers::buffer;
 use crate::buffers::pool::Pool;
 use crate::limits::client_limits::ClientLimits;
+use crate::limits::resources::Resources;
 use crate::pairing::seats::Seats;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::StopOnDrop;
@@ -40,7 +41,7 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn start(config: &Config, executor: &Rc<Executor>, clock: Arc<dyn Clock>) -> Self {
         let (arrivals, listener) = listener();
-        let Parts { request_stop, acceptor, workers } = Parts::new(config.clone(), listener, clock);
+        let Parts { request_stop, acceptor, workers, .. } = Parts::new(config, listener, clock, Resources::AMPLE);
         let door = Arc::clone(&acceptor.relay.door);
         executor.spawn(("acceptor", 0), acceptor.run());
         let mut pools = Vec::new();

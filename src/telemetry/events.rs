@@ -9,7 +9,9 @@
 
 use std::time::{Duration, Instant};
 
-use log::info;
+use log::{info, warn};
+
+use crate::limits::capacity::EffectiveLimits;
 
 use crate::telemetry::words::words;
 
@@ -49,8 +51,18 @@ words! {
 pub(crate) struct Running(Instant);
 
 impl Running {
-    pub(crate) fn new(port: u16, workers: usize) -> Self {
-        info!(target: TARGET, version = env!("CARGO_PKG_VERSION"), port, workers; "started");
+    pub(crate) fn new(port: u16, workers: usize, capacity: &EffectiveLimits) -> Self {
+        info!(
+            target: TARGET,
+            version = env!("CARGO_PKG_VERSION"),
+            port,
+            workers,
+            connections = capacity.connections,
+            waiting = capacity.waiting,
+            handshakes = capacity.handshakes,
+            buffer_memory = capacity.buffer_memory;
+            "started"
+        );
         Self(Instant::now())
     }
 }
@@ -59,6 +71,11 @@ impl Drop for Running {
     fn drop(&mut self) {
         info!(target: TARGET, duration_ms = milliseconds(self.0.elapsed()); "stopped");
     }
+}
+
+/// A configured limit is higher than the system allows.
+pub(crate) fn limit_lowered(limit: &str, wish: usize, effective: usize) {
+    warn!(target: TARGET, limit, wish, effective; "limit_lowered");
 }
 
 /// The relay was told to stop.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::limits::capacity::INBOX;
+use crate::limits::resources::Resources;
 use crate::runtime::clock::{Clock, Sleep, SystemClock};
 use crate::runtime::port::Port;
 use crate::runtime::reactor::Reactor;
@@ -58,7 +59,7 @@ fn port() -> (Port, SocketAddr) {
 
 fn parts<L: Listener>(listener: L, workers: usize, clock: Arc<dyn Clock>) -> Parts<L> {
     let config = Config { workers: NonZeroUsize::new(workers).unwrap(), ..Config::default() };
-    Parts::new(config, listener, clock)
+    Parts::new(&config, listener, clock, Resources::AMPLE)
 }
 
 /// Runs an acceptor beside a future.
@@ -74,7 +75,7 @@ fn run_beside<L: Listener>(acceptor: Acceptor<L>, future: impl Future<Output = (
 fn full_inbox_sends_connections_to_workers_with_room() {
     const CONNECTIONS: usize = 4 * INBOX;
     let (listener, address) = port();
-    let Parts { request_stop: _running, acceptor, workers } = parts(listener, 3, Arc::new(SystemClock));
+    let Parts { request_stop: _running, acceptor, workers, .. } = parts(listener, 3, Arc::new(SystemClock));
     let _clients: Vec<_> = (0..CONNECTIONS).map(|_| TcpStream::connect(address).unwrap()).collect();
     // Two workers take nothing.
     run_beside(acceptor, async {
@@ -92,7 +93,8 @@ fn error_of_one_connection_does_not_delay_the_next() {
     let (port, address) = port();
     let clock = Arc::new(CountingClock::default());
     let failing = Failing { port, errors: errors.repeat(100), accepts: Cell::new(0) };
-    let Parts { request_stop: _running, acceptor, workers } = parts(failing, 1, Arc::<CountingClock>::clone(&clock));
+    let Parts { request_stop: _running, acceptor, workers, .. } =
+        parts(failing, 1, Arc::<CountingClock>::clone(&clock));
     let _client = TcpStream::connect(address).unwrap();
     run_beside(acceptor, async {
         workers[0].inbox.recv().await.unwrap();
@@ -107,7 +109,8 @@ fn want_of_a_resource_or_an_unknown_error_is_followed_by_a_pause() {
     let (port, address) = port();
     let clock = Arc::new(CountingClock::default());
     let failing = Failing { port, errors: errors.to_vec(), accepts: Cell::new(0) };
-    let Parts { request_stop: _running, acceptor, workers } = parts(failing, 1, Arc::<CountingClock>::clone(&clock));
+    let Parts { request_stop: _running, acceptor, workers, .. } =
+        parts(failing, 1, Arc::<CountingClock>::clone(&clock));
     let _client = TcpStream::connect(address).unwrap();
     run_beside(acceptor, async {
         workers[0].inbox.recv().await.unwrap();
