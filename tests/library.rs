@@ -1,11 +1,12 @@
-//! The relay as a library: from any executor, on any number of workers.
+//! The relay as a library: in any executor, with any number of workers.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ fn connect(relay: &arc_relay::RelayHandle, target: &str) -> TcpStream {
 }
 
 #[test]
-fn pairs_meet_whatever_worker_they_came_to() {
+fn clients_on_different_workers_are_paired() {
     for workers in [1, 2, 3] {
         let relay = Relay::start(Config { workers: NonZeroUsize::new(workers).unwrap(), ..config() }).unwrap();
         // The clients of a pair come to different workers, in all combinations.
@@ -47,7 +48,7 @@ fn pairs_meet_whatever_worker_they_came_to() {
 }
 
 #[test]
-fn access_tokens_can_be_exchanged_and_are_never_shown() {
+fn access_tokens_can_be_replaced_and_are_not_printed() {
     let config = Config { access_tokens: Some("hush-1".parse().unwrap()), ..config() };
     assert!(!format!("{config:?}").contains("hush"));
     let relay = Relay::start(config).unwrap();
@@ -62,12 +63,12 @@ fn access_tokens_can_be_exchanged_and_are_never_shown() {
 }
 
 #[test]
-fn it_runs_beside_any_executor() {
+fn relay_runs_beside_any_executor() {
     let relay = Relay::start(config()).unwrap();
     let mut a = connect(&relay, "/?pair=x");
     a.write_all(&frame(0x89, b"?")).unwrap();
     expect(&mut a, &server_frame(0x8A, b"?"));
-    // `futures_lite`'s executor knows nothing of the reactor that the relay uses.
+    // The executor of `futures_lite` has no reactor.
     let stopping = std::thread::spawn(|| futures_lite::future::block_on(relay.stop()));
     expect(&mut a, &server_close(1001, "relay stopping"));
     a.write_all(&frame(0x88, &1001_u16.to_be_bytes())).unwrap();
@@ -76,17 +77,17 @@ fn it_runs_beside_any_executor() {
 }
 
 #[test]
-fn dropping_the_handle_stops_it() {
+fn dropping_the_handle_stops_the_relay() {
     let relay = Relay::start(config()).unwrap();
     let mut a = connect(&relay, "/?pair=x");
     let address = relay.local_addr();
     drop(relay);
     expect(&mut a, &server_close(1001, "relay stopping"));
-    support::eventually("nobody listens", || TcpStream::connect(address).is_err());
+    support::eventually("the listener is closed", || TcpStream::connect(address).is_err());
 }
 
 #[test]
-fn its_port_can_be_used_again_at_once() {
+fn port_can_be_used_again_at_once() {
     let relay = Relay::start(config()).unwrap();
     let port = relay.local_addr().port();
     let _client = connect(&relay, "/?pair=x");
@@ -96,7 +97,7 @@ fn its_port_can_be_used_again_at_once() {
 }
 
 #[test]
-fn more_codes_than_allowed_are_refused_and_the_others_go_on() {
+fn code_beyond_max_pairs_is_rejected_with_503_and_other_codes_go_on() {
     let relay = Relay::start(Config { max_pairs: 2, ..config() }).unwrap();
     let _one = connect(&relay, "/?pair=1");
     let _two = connect(&relay, "/?pair=2");
@@ -110,7 +111,7 @@ fn more_codes_than_allowed_are_refused_and_the_others_go_on() {
 }
 
 #[test]
-fn it_counts_messages() {
+fn messages_are_counted() {
     let relay = Relay::start(config()).unwrap();
     let (mut a, mut b) = (connect(&relay, "/?pair=x"), connect(&relay, "/?pair=x"));
     let stream = [frame(0x81, b"text"), frame(0x82, b"one"), frame(0x02, b"tw"), frame(0x80, b"o")].concat();
@@ -120,7 +121,7 @@ fn it_counts_messages() {
 }
 
 #[test]
-fn it_counts_who_is_there_who_was_and_who_was_refused() {
+fn open_closed_and_rejected_connections_are_counted() {
     let relay =
         Relay::start(Config { ping_interval: None, probe_timeout: Duration::from_secs(30), ..config() }).unwrap();
     let refused = |target: &str| {
@@ -130,7 +131,7 @@ fn it_counts_who_is_there_who_was_and_who_was_refused() {
     };
     let (mut a, mut b) = (connect(&relay, "/?pair=x"), connect(&relay, "/?pair=x"));
     let _waiting = connect(&relay, "/?pair=y");
-    // Without an answer to the question, it would have the seat of somebody.
+    // Without answers to the takeover probe, the third client would get a seat.
     let answers = std::thread::scope(|scope| {
         let third = scope.spawn(|| refused("/?pair=x"));
         for client in [&mut a, &mut b] {
@@ -144,7 +145,7 @@ fn it_counts_who_is_there_who_was_and_who_was_refused() {
     refused("/");
     let counters = relay.counters();
     assert_eq!((counters.connections, counters.waiting, counters.paired, counters.probes), (3, 1, 1, 1));
-    assert_eq!(counters.pings, 2, "each of the pair was asked once");
+    assert_eq!(counters.pings, 2, "each client of the pair was probed once");
     for (reason, count) in counters.rejected {
         let expected = match reason {
             Rejection::PairCode => 2,
@@ -165,14 +166,38 @@ fn it_counts_who_is_there_who_was_and_who_was_refused() {
 }
 
 #[test]
-fn a_host_without_an_address_is_an_error() {
-    for host in ["nowhere.invalid", "", "[", "192.0.2.1"] {
-        assert!(Relay::start(Config { host: host.into(), ..config() }).is_err(), "{host}");
+fn error_at_the_start_says_what_failed() {
+    let start =
+        |host: &str, port| Relay::start(Config { host: host.into(), port, ..config() }).map(|_| ()).unwrap_err();
+    for host in ["nowhere.invalid", "", "["] {
+        assert!(start(host, 0).to_string().starts_with(&format!("cannot resolve {host:?}: ")), "{host}");
+    }
+    // An address of another system (RFC 5737).
+    let error = start("192.0.2.1", 0);
+    assert!(error.to_string().starts_with("cannot listen on 192.0.2.1:0: "), "{error}");
+    let other = Relay::start(config()).unwrap();
+    let error = start("127.0.0.1", other.local_addr().port());
+    assert!(error.to_string().starts_with(&format!("cannot listen on {}: ", other.local_addr())), "{error}");
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+}
+
+#[test]
+fn name_is_listened_on_with_all_of_its_addresses() {
+    let relay = Relay::start(Config { host: "localhost".into(), ..config() }).unwrap();
+    let addresses = relay.local_addrs().to_vec();
+    assert_eq!(addresses[0], relay.local_addr());
+    let exists = |address: &SocketAddr| TcpListener::bind((address.ip(), 0)).is_ok();
+    let named: BTreeSet<_> = ("localhost", 0).to_socket_addrs().unwrap().filter(exists).collect();
+    assert_eq!(addresses.len(), named.len(), "{addresses:?}");
+    for address in &addresses {
+        assert_eq!(address.port(), relay.local_addr().port());
+        let mut socket = TcpStream::connect(address).unwrap();
+        open(&mut socket, &format!("/?pair={}", address.is_ipv6()), b"");
     }
 }
 
 #[test]
-fn any_time_to_live_will_do() {
+fn longest_pair_ttl_is_accepted() {
     let relay = Relay::start(Config { pair_ttl: Duration::MAX, ..config() }).unwrap();
     let mut a = connect(&relay, "/?pair=x");
     let mut b = connect(&relay, "/?pair=x");

@@ -114,18 +114,19 @@ fn closed_has_side_outcome_status_code_and_bytes() {
         .iter()
         .map(|event| {
             let field = |name: &str| event.get(name).cloned().unwrap_or_default();
-            (field("side"), field("outcome"), field("status_code"), field("bytes"))
+            (field("side"), field("outcome"), field("status_code"), field("bytes"), field("dropped"))
         })
         .collect();
-    let end =
-        |side: &str, outcome: &str, code: u16, bytes: u64| (side.into(), outcome.into(), code.into(), bytes.into());
+    let end = |side: &str, outcome: &str, code: u16, bytes: u64, dropped: u64| {
+        (side.into(), outcome.into(), code.into(), bytes.into(), dropped.into())
+    };
     assert_eq!(
         ends,
         [
-            end("a", "left", 4000, 1100),
-            end("b", "peer_left", 1000, 0),
-            end("a", "violation", 1002, 0),
-            end("a", "expired", 1001, 0),
+            end("a", "left", 4000, 1100, 1),
+            end("b", "peer_left", 1000, 0, 0),
+            end("a", "violation", 1002, 0, 0),
+            end("a", "expired", 1001, 0, 0),
         ]
     );
     let number = |event: &BTreeMap<String, Value>, name: &str| event[name].as_u64().unwrap();
@@ -134,6 +135,48 @@ fn closed_has_side_outcome_status_code_and_bytes() {
         number(&closed[3], "wait_ms") >= 2000 && number(&closed[3], "wait_ms") == number(&closed[3], "duration_ms")
     );
     assert!(closed.iter().all(|event| number(event, "duration_ms") >= number(event, "wait_ms")));
+}
+
+#[test]
+fn waiting_pairing_and_dropped_text_are_logged() {
+    let logged = Logged::start("logs-pairing", JSON);
+    let number = |event: &BTreeMap<String, Value>, name: &str| event[name].as_u64().unwrap();
+    let (mut a, mut b) = (logged.relay.socket(), logged.relay.socket());
+    open(&mut a, "/?pair=x", &[frame(0x81, b"once"), frame(0x81, b""), frame(0x82, b"x")].concat());
+    let waiting = logged.await_events("waiting", 1).remove(0);
+    assert_eq!(waiting["side"], "a");
+    let first = number(&waiting, "conn");
+    logged.await_events("text_dropped", 1);
+    std::thread::sleep(Duration::from_millis(2)); // so that there is a wait to be told
+    open(&mut b, "/?pair=x", b"");
+    expect(&mut b, &[0x82, 1, b'x']);
+    a.write_all(&[frame(0x81, b"again"), frame(0x82, b"y")].concat()).unwrap();
+    expect(&mut b, &[0x82, 1, b'y']);
+    let paired = logged.await_events("paired", 1).remove(0);
+    assert_eq!((paired["side"].as_str(), number(&paired, "peer")), (Some("b"), first));
+    assert!(number(&paired, "wait_ms") >= 2 && number(&paired, "conn") > first, "{paired:?}");
+    drop((a, b));
+    let closed = logged.await_events("closed", 2);
+    let closed = closed.iter().find(|event| number(event, "conn") == first).unwrap();
+    assert_eq!(number(closed, "dropped"), 3);
+    assert_eq!(number(closed, "wait_ms"), number(&paired, "wait_ms"));
+    let log = logged.stop();
+    assert_eq!(log.matches("\"text_dropped\"").count(), 1, "{log}");
+}
+
+#[test]
+fn effective_limits_are_logged_and_lowered_ones_are_warned_of() {
+    let flags = ["--max-connections", "1000000000", "--max-waiting", "5", "--max-handshakes", "7"];
+    let logged = Logged::start("logs-limits", &[JSON, &flags, &["--max-buffer-memory", "1MiB"]].concat());
+    let started = logged.await_events("started", 1).remove(0);
+    let number = |name: &str| started[name].as_u64().unwrap();
+    let limits = ["waiting", "handshakes", "buffer_memory", "workers"].map(number);
+    assert_eq!(limits, [5, 7, 1 << 20, 1]);
+    let lowered = logged.await_events("limit_lowered", 1);
+    assert_eq!(lowered.len(), 1, "{lowered:?}");
+    assert_eq!((&lowered[0]["level"], &lowered[0]["limit"]), (&Value::from("warn"), &Value::from("max_connections")));
+    assert_eq!(lowered[0]["wish"].as_u64(), Some(1_000_000_000));
+    assert_eq!(lowered[0]["effective"].as_u64(), Some(number("connections")));
 }
 
 #[test]
@@ -334,8 +377,8 @@ fn level_selects_events() {
         ("off", &[][..]),
         ("error", &[]),
         ("warn", &[]),
-        ("info", &["started", "closed", "stopping", "stopped"]),
-        ("debug", &["started", "refused", "closed", "stopping", "stopped"]),
+        ("info", &["started", "waiting", "closed", "stopping", "stopped"]),
+        ("debug", &["started", "refused", "waiting", "closed", "stopping", "stopped"]),
     ] {
         let logged = Logged::start(&format!("logs-level-{level}"), &["--log-level", level]);
         logged.relay.http(&upgrade("/", ""));
@@ -423,8 +466,11 @@ fn logged_events_are_those_in_the_table() {
     let others = [
         "accept_failed",
         "file_limit_kept",
+        "limit_lowered",
         "not_logged",
+        "paired",
         "panicked",
+        "text_dropped",
         "tokens_kept",
         "tokens_read",
         "variable_ignored",

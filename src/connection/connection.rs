@@ -97,7 +97,7 @@ impl<T: Transport> Connection<T> {
         alive: StopOnDrop,
     ) -> Self {
         let Claim { seat, end, record, permit, allowance, .. } = claim;
-        context.telemetry.opened();
+        record.begin(&context.telemetry);
         Self {
             socket,
             inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, allowance, Rc::clone(&context)),
@@ -150,8 +150,8 @@ impl<T> Connection<T> {
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
         let WorkerContext { telemetry, clock, .. } = &*self.context;
-        let (status_code, bytes) = (self.outbound.status_code(), self.inbound.bytes_forwarded());
-        self.record.end(telemetry, self.outcome(), status_code, bytes, clock.now());
+        let (status_code, messages) = (self.outbound.status_code(), self.inbound.tally());
+        self.record.end(telemetry, self.outcome(), status_code, messages, clock.now());
     }
 }
 

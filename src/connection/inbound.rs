@@ -28,8 +28,8 @@ use crate::limits::pair_rate::Allowance;
 use crate::pairing::link::{CloseCause, Outgoing};
 use crate::pairing::seats::Seat;
 use crate::runtime::transport::Transport;
-use crate::telemetry::events::Outcome;
-use crate::websocket::reframer::{Event, Reframer};
+use crate::telemetry::events::{self, Outcome};
+use crate::websocket::reframer::{Event, Reframer, Tally};
 
 /// The most bytes of a read while bytes are discarded: there is no gain in a fast one.
 pub(super) const MOST_DISCARDED: usize = 64 << 10;
@@ -120,9 +120,9 @@ impl Inbound {
         })
     }
 
-    /// How many bytes of the client were forwarded.
-    pub(crate) fn bytes_forwarded(&self) -> u64 {
-        self.reframer.tally().bytes
+    /// The client's messages so far.
+    pub(crate) fn tally(&self) -> Tally {
+        self.reframer.tally()
     }
 
     /// Whether the batch in flight is part of a stream.
@@ -343,7 +343,9 @@ impl Inbound {
         if let Some(number) = self.reframer.take_echo() {
             outbound.answered(number);
         }
-        self.context.telemetry.count(before, self.reframer.tally());
+        if self.context.telemetry.count(before, self.reframer.tally()) && before.dropped == 0 {
+            self.report_dropped_text();
+        }
         let dropped = self.reframer.text_bytes() - text_before;
         if let (Some(throttle), 1..) = (&self.throttle, dropped) {
             throttle.weigh(dropped);
@@ -355,6 +357,13 @@ impl Inbound {
         }
         if !self.link.is_open() {
             self.reader.clear_output();
+        }
+    }
+
+    #[cold]
+    fn report_dropped_text(&mut self) {
+        if let Some(seat) = self.seat() {
+            events::text_dropped(seat.number());
         }
     }
 

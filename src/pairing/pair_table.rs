@@ -52,6 +52,8 @@ pub enum Admission<H> {
     Paired {
         /// The new connection.
         id: ConnId,
+        /// The side that waited.
+        peer: ConnId,
         /// The handle that the first side had parked.
         handle: H,
     },
@@ -127,7 +129,7 @@ pub struct TableLimits {
 /// let now = Instant::now();
 ///
 /// let Ok(Admission::Waiting { id: a }) = table.connect(&code, "A", || "far end of A", now) else { panic!() };
-/// let Ok(Admission::Paired { id: b, handle }) = table.connect(&code, "B", || "not parked", now) else { panic!() };
+/// let Ok(Admission::Paired { id: b, handle, .. }) = table.connect(&code, "B", || "not parked", now) else { panic!() };
 /// assert_eq!(handle, "far end of A");
 /// assert_eq!(table.pair(&code).unwrap().map(|side| side.id), [a, b]);
 ///
@@ -190,7 +192,7 @@ impl<H, O> PairTable<H, O> {
                     unreachable!("it was free a line ago");
                 };
                 self.deadlines.remove(&(deadline, first.id));
-                Admission::Paired { id, handle }
+                Admission::Paired { id, peer: first.id, handle }
             }
         };
         self.next_id += 1;
@@ -311,7 +313,7 @@ mod tests {
     fn paired(table: &mut Table, name: &str, now: Instant) -> (ConnId, ConnId) {
         let a = waiting(table, name, now);
         match join(table, name, now) {
-            Ok(Admission::Paired { id: b, handle: "parked" }) => (a, b),
+            Ok(Admission::Paired { id: b, peer, handle: "parked" }) if peer == a => (a, b),
             other => panic!("{other:?}"),
         }
     }

@@ -4,9 +4,9 @@
 //! frees it, so no path out of a connection can forget that. The mutex is a plain one: it is held for a table operation
 //! on connect, on departure and on expiry, never for a message and never across an await.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use futures_lite::future::yield_now;
@@ -23,7 +23,7 @@ use crate::pairing::pair_table::{Admission, ConnId, PairTable, TableLimits};
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::lock;
 use crate::telemetry::counters::Counts;
-use crate::telemetry::records::ConnectionRecord;
+use crate::telemetry::records::{ConnectionRecord, Meeting};
 use crate::telemetry::rejection::Rejection;
 
 /// How long a client waits for the permit of a connection that is ending, between two tries.
@@ -46,8 +46,8 @@ const ENDS: usize = 256;
 #[derive(Debug)]
 struct ParkedSide {
     far: End<Box<Buffer>>,
-    /// To be told when the second side comes.
-    met: Arc<OnceLock<Instant>>,
+    /// The second side's record completes it.
+    meeting: Arc<Meeting>,
     /// The worker of the first side. The second side runs there too, so that their batches stay in one cache.
     worker: usize,
     /// What the pair spends from.
@@ -114,6 +114,11 @@ impl Seat {
     /// Whether a takeover probe waits for the connection's answer.
     pub(crate) fn is_asked(&self) -> bool {
         self.occupant.is_asked()
+    }
+
+    /// The number of the connection.
+    pub(crate) fn number(&self) -> u64 {
+        self.id.number()
     }
 
     /// Answers a takeover probe: the client is there.
@@ -210,13 +215,14 @@ impl Seats {
     /// Takes a seat at `code` for a connection that is being admitted on `worker`.
     pub(crate) fn claim(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, Rejection> {
         let permit = self.permits.take();
-        let (now, met, occupant) = (self.clock.now(), Arc::default(), Arc::<Occupant>::default());
+        let (now, occupant) = (self.clock.now(), Arc::<Occupant>::default());
+        let meeting = Meeting::new(now);
         let allowance = self.rates.of_pair(now);
         let mut near = None;
         let park = || {
             let (end, far) = link();
             near = Some(end);
-            Box::new(ParkedSide { far, met: Arc::clone(&met), worker, allowance: allowance.clone() })
+            Box::new(ParkedSide { far, meeting: Arc::clone(&meeting), worker, allowance: allowance.clone() })
         };
         let mut shared = lock(&self.shared);
         if !shared.is_open {
@@ -235,13 +241,13 @@ impl Seats {
                     let _ = self.first_waits.0.try_send(()); // full: it is told already
                 }
                 let end = near.expect("a first side parks the far end of its link");
-                let record = ConnectionRecord::first(id.number(), now, met);
+                let record = ConnectionRecord::first(id.number(), meeting);
                 Ok(Claim { seat: seat(id), end, record, worker, allowance, permit })
             }
-            Admission::Paired { id, handle } => {
-                let ParkedSide { far, met, worker, allowance } = *handle;
+            Admission::Paired { id, peer, handle } => {
+                let ParkedSide { far, meeting, worker, allowance } = *handle;
                 allowance.meet();
-                let record = ConnectionRecord::second(id.number(), now, met);
+                let record = ConnectionRecord::second(id.number(), peer.number(), now, meeting);
                 Ok(Claim { seat: seat(id), end: far, record, worker, allowance, permit })
             }
         }

@@ -70,16 +70,17 @@ pub(crate) struct Counts {
 }
 
 impl Telemetry {
-    /// Adds what a connection's tally has grown by.
-    pub(crate) fn count(&self, before: Tally, after: Tally) {
+    /// Adds the growth of a connection's tally. Whether messages were dropped.
+    pub(crate) fn count(&self, before: Tally, after: Tally) -> bool {
         let add = |counter: &AtomicU64, before, after| {
             if after > before {
                 counter.fetch_add(after - before, Relaxed);
             }
+            after > before
         };
         add(&self.forwarded, before.forwarded, after.forwarded);
-        add(&self.dropped, before.dropped, after.dropped);
         add(&self.bytes, before.bytes, after.bytes);
+        add(&self.dropped, before.dropped, after.dropped)
     }
 
     fn tally(&self) -> Tally {
@@ -163,8 +164,8 @@ mod tests {
     fn count_adds_the_growth_of_a_tally() {
         let telemetry = Telemetry::default();
         let tally = |forwarded, dropped, bytes| Tally { forwarded, dropped, bytes };
-        telemetry.count(tally(2, 3, 5), tally(2, 7, 5));
-        telemetry.count(tally(2, 7, 5), tally(12, 7, 25));
+        assert!(telemetry.count(tally(2, 3, 5), tally(2, 7, 5)));
+        assert!(!telemetry.count(tally(2, 7, 5), tally(12, 7, 25)));
         assert_eq!(telemetry.tally(), tally(10, 4, 20));
     }
 

@@ -78,6 +78,11 @@ pub(crate) fn limit_lowered(limit: &str, wish: usize, effective: usize) {
     warn!(target: TARGET, limit, wish, effective; "limit_lowered");
 }
 
+/// A client has sent text, which is dropped. Logged once for each connection.
+pub(crate) fn text_dropped(conn: u64) {
+    info!(target: TARGET, conn; "text_dropped");
+}
+
 /// The relay was told to stop.
 pub(crate) fn stopping() {
     info!(target: TARGET, "stopping");

@@ -5,13 +5,14 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
 use super::counters::Telemetry;
 use super::events::{Outcome, TARGET, milliseconds};
 use super::rejection::Rejection;
+use crate::websocket::reframer::Tally;
 
 /// A connection could not be accepted.
 pub(crate) fn accept_failed(telemetry: &Telemetry, error: &io::Error) {
@@ -57,50 +58,93 @@ impl Drop for RejectionRecorder<'_> {
     }
 }
 
+/// When the two sides of a pair came. Both of their records share it.
+#[derive(Debug)]
+pub(crate) struct Meeting {
+    began: Instant,
+    met: OnceLock<Instant>,
+}
+
+impl Meeting {
+    /// The first side came.
+    pub(crate) fn new(began: Instant) -> Arc<Self> {
+        Arc::new(Self { began, met: OnceLock::new() })
+    }
+
+    /// How long the first side waited for the second, which has come or will not come any more.
+    fn wait(&self, now: Instant) -> Duration {
+        self.met.get().unwrap_or(&now).saturating_duration_since(self.began)
+    }
+}
+
 /// What is logged of a WebSocket, from the moment it has its seat.
 #[derive(Debug)]
 pub(crate) struct ConnectionRecord {
     number: u64,
-    is_first: bool,
-    began: Instant,
-    /// When the second side came. Both sides share it.
-    met: Arc<OnceLock<Instant>>,
+    /// The number of the first side, if this is the second.
+    first: Option<u64>,
+    meeting: Arc<Meeting>,
     /// The client's address, if addresses are logged. Boxed, because most relays do not log them.
     pub(crate) address: Option<Box<IpAddr>>,
 }
 
 impl ConnectionRecord {
     /// The record of a pair's first side.
-    pub(crate) fn first(number: u64, now: Instant, met: Arc<OnceLock<Instant>>) -> Self {
-        Self { number, is_first: true, began: now, met, address: None }
+    pub(crate) fn first(number: u64, meeting: Arc<Meeting>) -> Self {
+        Self { number, first: None, meeting, address: None }
     }
 
-    /// The record of a pair's second side. It ends the wait of the first.
-    pub(crate) fn second(number: u64, now: Instant, met: Arc<OnceLock<Instant>>) -> Self {
-        let _ = met.set(now); // a pair has one second side
-        Self { number, is_first: false, began: now, met, address: None }
+    /// The record of a pair's second side, which comes `now`.
+    pub(crate) fn second(number: u64, first: u64, now: Instant, meeting: Arc<Meeting>) -> Self {
+        let _ = meeting.met.set(now); // a pair has one second side
+        Self { number, first: Some(first), meeting, address: None }
     }
 
-    /// The WebSocket has ended. `status_code` is that of the close frame to the client, if there was one.
+    fn side(&self) -> &'static str {
+        if self.first.is_none() { "a" } else { "b" }
+    }
+
+    /// The WebSocket begins.
+    pub(crate) fn begin(&self, telemetry: &Telemetry) {
+        telemetry.opened();
+        let conn = self.number;
+        match (self.first, self.meeting.met.get()) {
+            (Some(peer), Some(&met)) => {
+                let wait_ms = milliseconds(self.meeting.wait(met));
+                info!(target: TARGET, conn, side = self.side(), peer, wait_ms; "paired");
+            }
+            // If the second side was faster, the first does not wait any more.
+            (None, None) => info!(target: TARGET, conn, side = self.side(); "waiting"),
+            _ => {}
+        }
+    }
+
+    /// The WebSocket has ended. `status_code` is that of the close frame to the client, if there was one; `messages` are the
+    /// client's.
     pub(crate) fn end(
         &self,
         telemetry: &Telemetry,
         outcome: Outcome,
         status_code: Option<u16>,
-        bytes: u64,
+        messages: Tally,
         now: Instant,
     ) {
         telemetry.closed(outcome);
-        let waited_until = *self.met.get().unwrap_or(&now);
+        let met = self.meeting.met.get();
+        let (began, wait) = match (self.first, met) {
+            (Some(_), Some(&met)) => (met, Duration::ZERO),
+            _ => (self.meeting.began, self.meeting.wait(now)),
+        };
         info!(
             target: TARGET,
             conn = self.number,
-            side = if self.is_first { "a" } else { "b" },
+            side = self.side(),
             outcome = outcome.name(),
             status_code,
-            wait_ms = milliseconds(waited_until.saturating_duration_since(self.began)),
-            duration_ms = milliseconds(now.saturating_duration_since(self.began)),
-            bytes,
+            wait_ms = milliseconds(wait),
+            duration_ms = milliseconds(now.saturating_duration_since(began)),
+            bytes = messages.bytes,
+            dropped = messages.dropped,
             address = self.address.as_ref().map(|address| address.to_string());
             "closed"
         );
@@ -110,14 +154,14 @@ impl ConnectionRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn first_side_waits_until_the_second_comes() {
-        let (begin, met) = (Instant::now(), Arc::default());
-        let first = ConnectionRecord::first(1, begin, Arc::clone(&met));
-        let second = ConnectionRecord::second(2, begin + Duration::from_secs(3), Arc::clone(&met));
-        assert_eq!(first.met.get(), Some(&second.began));
-        assert_eq!(met.get().unwrap().duration_since(first.began), Duration::from_secs(3));
+        let begin = Instant::now();
+        let seconds = Duration::from_secs;
+        let meeting = Meeting::new(begin);
+        assert_eq!(meeting.wait(begin + seconds(2)), seconds(2));
+        let _second = ConnectionRecord::second(2, 1, begin + seconds(3), Arc::clone(&meeting));
+        assert_eq!(meeting.wait(begin + seconds(9)), seconds(3));
     }
 }

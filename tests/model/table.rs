@@ -260,7 +260,8 @@ impl World {
             (Err(Refusal::Full), []) if !has_room => return,
             (Err(Refusal::Occupied), [_, _]) => return,
             (Ok(Admission::Waiting { id }), []) if has_room => (id, None),
-            (Ok(Admission::Paired { id, handle }), [waits]) => {
+            (Ok(Admission::Paired { id, peer, handle }), [waits]) => {
+                assert_eq!(peer, self.sides[waits.side].id);
                 assert_eq!(handle.owner, waits.side);
                 (id, Some(waits.side))
             }

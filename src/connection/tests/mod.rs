@@ -33,6 +33,7 @@ use crate::pairing::seats::Seats;
 use crate::runtime::clock::SystemClock;
 use crate::runtime::stop::stop;
 use crate::telemetry::counters::Counts;
+use crate::telemetry::records::Meeting;
 
 /// A socket under the test's control.
 #[derive(Clone, Debug, Default)]
@@ -220,7 +221,7 @@ impl Side {
             shut_down: false,
             ended: false,
             keepalive: Keepalive::new(0),
-            record: ConnectionRecord::first(0, Instant::now(), Arc::default()),
+            record: ConnectionRecord::first(0, Meeting::new(Instant::now())),
             given_up: None,
             is_in_step: false,
             takeover: Takeover::None,

@@ -1,8 +1,9 @@
-//! Panics that end the relay, in the threads of a real one. The clock and the listener plant them.
+//! Panics that end the relay, in the threads of a real one. The clock, the listener and the logger plant them.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::num::NonZeroUsize;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
@@ -63,6 +64,15 @@ fn join(relay: &RelayHandle, code: &str) -> TcpStream {
     socket
 }
 
+fn read_until(socket: &mut TcpStream, end: &[u8]) {
+    let mut received = Vec::new();
+    while !received.ends_with(end) {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).unwrap();
+        received.push(byte[0]);
+    }
+}
+
 /// The relay fails, closes its sockets, and a stop does not hang.
 fn expect_failure(relay: RelayHandle, clients: Vec<TcpStream>) {
     let address = relay.local_addr();
@@ -117,4 +127,50 @@ fn panic_in_a_worker_ends_the_relay() {
         let clients = vec![TcpStream::connect(relay.local_addr()).unwrap(), join(&relay, "x")];
         expect_failure(relay, clients);
     }
+}
+
+/// A logger that panics at the first event of a connection, which is its beginning.
+struct Panics;
+
+impl log::Log for Panics {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        assert_ne!(record.args().to_string(), "waiting", "a planted bug");
+    }
+
+    fn flush(&self) {}
+}
+
+/// It runs in a process of its own, as there is one logger in a process.
+#[test]
+fn panic_at_the_beginning_of_a_connection_ends_that_connection_alone() {
+    const VARIABLE: &str = "ARC_RELAY_TEST_PANICS";
+    if std::env::var_os(VARIABLE).is_none() {
+        let name = "server::relay::failure_tests::panic_at_the_beginning_of_a_connection_ends_that_connection_alone";
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let output = command.args(["--exact", name]).env(VARIABLE, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let (port, addresses) = port();
+    let relay = start(config(1), port, addresses, Arc::new(SystemClock)).unwrap();
+    let mut before = join(&relay, "x");
+    before.write_all(&[0x89, 0x80, 0, 0, 0, 0]).unwrap();
+    read_until(&mut before, &[0x8A, 0]);
+    log::set_logger(&Panics).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    let mut victim = join(&relay, "y");
+    assert!(victim.read_to_end(&mut Vec::new()).is_ok_and(|count| count > 0), "it has its 101, and then nothing");
+    // The other connection is there, and its peer still comes.
+    let mut peer = join(&relay, "x");
+    let start = Instant::now();
+    while (relay.counters().paired, relay.counters().panics, relay.counters().connections) != (1, 1, 2) {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", relay.counters());
+        thread::yield_now();
+    }
+    before.write_all(&[0x82, 0x81, 0, 0, 0, 0, 7]).unwrap();
+    read_until(&mut peer, &[0x82, 1, 7]);
 }
