@@ -11,23 +11,26 @@
 
 use crate::limits::resources::Resources;
 
-/// Files that are nobody's connection: the standard streams, the listener, a token file that is read, and what the
-/// program around the library has open. With those of the workers no more than a quarter of all, should these be few.
+/// Files that are no connection.
+///
+/// They are the standard streams, listeners, the token file, and files of the program around the library. With the files of the workers, they get a quarter of all at most.
 const RESERVE: usize = 64;
 
-/// But at least so many, which are needed where nobody has come, and for who is just coming.
+/// The least reserve, unless that is more than half of all files.
 const LEAST_RESERVE: usize = 24;
 
-/// How many connections may be on their way to a worker. It is a matter of one turn of its executor.
+/// The maximum number of connections on their way to a worker. A turn of its executor takes them.
 pub(crate) const INBOX: usize = 16;
 
-/// Files of a worker: an epoll and its notifier, what waits in its inbox, and as many that have just left that.
+/// Files of a worker: epoll, notifier, the connections in its inbox, and as many that just left it.
 const FILES_OF_A_WORKER: usize = 2 + 2 * INBOX;
 
-/// How many of the open files handshakes may take at most: one in so many, as long as they are no more than asked for.
+/// The part of the open files for handshakes: one in so many.
 const SHARE_OF_HANDSHAKES: usize = 4;
 
-/// How many of the connections may linger in their closing handshake: one in so many. Strangers can make them take their time.
+/// How many of the connections may linger in their closing handshake: one in so many.
+///
+/// Strangers can make them take their time.
 const SHARE_OF_LINGERING: usize = 4;
 
 /// The part of the memory for the relay, in percent.
@@ -48,7 +51,9 @@ const WORKER: usize = 2 << 20;
 /// A handshake with an unfinished head, in bytes.
 const HANDSHAKE: usize = 32 << 10;
 
-/// A connection with small buffers, and one with as large ones as there are, in bytes. Both with 24 KiB for the system.
+/// A connection with small buffers, and one with as large ones as there are, in bytes.
+///
+/// Both with 24 KiB for the system.
 const LEAST_CONNECTION: usize = 64 << 10;
 const MOST_CONNECTION: usize = 624 << 10;
 
@@ -71,7 +76,7 @@ pub(crate) struct EffectiveLimits {
     pub(crate) connections: usize,
     /// Opening handshakes.
     pub(crate) handshakes: usize,
-    /// WebSockets whose closing handshake takes long: a part of all.
+    /// WebSockets in a long closing handshake: a part of all.
     pub(crate) lingering: usize,
     /// Memory of the buffers, in bytes.
     pub(crate) buffer_memory: usize,
@@ -110,8 +115,9 @@ impl EffectiveLimits {
     }
 }
 
-/// The number of connections that this much memory holds at worst. Few have large buffers all at once; with more of them, the
-/// limit of the buffers is what bounds them.
+/// The number of connections that this much memory holds at worst.
+///
+/// Few have large buffers all at once; with more of them, the limit of the buffers is what bounds them.
 fn connections_in(room: usize, buffer_memory: usize) -> usize {
     let behind_buffers = room.saturating_sub(buffer_memory / 4 * 5);
     (room / MOST_CONNECTION).max(behind_buffers / LEAST_CONNECTION)

@@ -50,8 +50,9 @@ fn total(info: &str) -> Option<usize> {
     line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
 }
 
-/// The files with the limits of a group and of those around it. A line of `/proc/self/cgroup` names the group:
-/// `0::/GROUP` (version 2) or `NUMBER:CONTROLLERS:/GROUP` (version 1).
+/// The files with the limits of a group and of those around it.
+///
+/// A line of `/proc/self/cgroup` names the group: `0::/GROUP` (version 2) or `NUMBER:CONTROLLERS:/GROUP` (version 1).
 fn limit_files(line: &str) -> Vec<PathBuf> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { return vec![] };

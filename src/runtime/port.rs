@@ -35,7 +35,9 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// Listens on all addresses of `host`. A client that acknowledges or accepts nothing for `write_timeout` is dead.
+    /// Listens on all addresses of `host`.
+    ///
+    /// A client that acknowledges or accepts nothing for `write_timeout` is dead.
     ///
     /// # Errors
     ///
@@ -81,7 +83,9 @@ impl Port {
     }
 }
 
-/// Listens on those of the addresses that this system has. If the system chooses a port, it is the same for all.
+/// Listens on those of the addresses that this system has.
+///
+/// If the system chooses a port, it is the same for all.
 fn listen_on_all(addresses: &[SocketAddr], write_timeout: Duration) -> io::Result<Vec<TcpListener>> {
     let (mut listeners, mut absent): (Vec<TcpListener>, _) = (Vec::new(), None);
     for &(mut address) in addresses {

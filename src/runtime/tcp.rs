@@ -16,7 +16,9 @@ use socket2::SockRef;
 use crate::runtime::reactor::{Readiness, Registration};
 use crate::runtime::transport::Transport;
 
-/// A value for `TCP_USER_TIMEOUT`. The system counts milliseconds, and zero stands for its own, much longer time.
+/// A value for `TCP_USER_TIMEOUT`.
+///
+/// The system counts milliseconds, and zero stands for its own, much longer time.
 pub(super) fn ack_timeout(timeout: Duration) -> Duration {
     timeout.clamp(Duration::from_millis(1), Duration::from_millis(i32::MAX as u64))
 }

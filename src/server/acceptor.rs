@@ -19,13 +19,17 @@ use crate::runtime::stop::{Stop, StopOnDrop, stop};
 use crate::runtime::transport::Listener;
 use crate::telemetry::{events, records};
 
-/// The pause after an accept that failed for want of file descriptors or memory: a retry at once would spin.
+/// The pause after an accept that failed for want of file descriptors or memory.
+///
+/// A retry at once would spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// The same when handshakes were revoked to have file descriptors again. They take a moment to end.
 const REVOCATION_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long connections may take to close: a round trip on a bad line. A client that reads nothing is not waited for.
+/// How long connections may take to close: a round trip on a bad line.
+///
+/// A client that reads nothing is not waited for.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The task that owns the listener.
@@ -81,7 +85,9 @@ async fn accept<L: Listener>(listener: L, relay: &RelayContext<L::Socket>, alive
     }
 }
 
-/// Sends a job to the first worker from `next` on with room in its inbox, and returns the worker whose turn comes then.
+/// Sends a job to the first worker from `next` on with room in its inbox.
+///
+/// Returns the next worker in turn.
 ///
 /// So a busy worker keeps no client waiting while another worker has room.
 async fn hand_over<T>(mut job: Job<T>, next: usize, relay: &RelayContext<T>) -> usize {
@@ -108,7 +114,9 @@ async fn recover<T>(error: &io::Error, relay: &RelayContext<T>) {
     relay.clock().sleep_until(relay.clock().now() + pause).await;
 }
 
-/// Whether an error of accept concerns one connection only: it is gone, or has an error of the network pending (accept(2)).
+/// Whether an error of accept concerns one connection only (see accept(2)).
+///
+/// The connection is gone, or has an error of the network pending.
 fn is_of_connection(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),

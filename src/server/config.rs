@@ -9,10 +9,14 @@ use crate::http::network::Network;
 use crate::limits::clients::MOST_JOINS;
 use crate::limits::token_bucket::LEAST_RATE;
 
-/// The longest time of a [`Config`]: a hundred years. With a longer one, a deadline might not fit into an `Instant`.
+/// The longest time of a [`Config`]: a hundred years.
+///
+/// With a longer one, a deadline might not fit into an `Instant`.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// The default of [`Config::max_buffer_memory`]: 500 streams at full speed, or as many that have stalled.
+/// The default of [`Config::max_buffer_memory`].
+///
+/// 500 streams at full speed take it, or as many that have stalled.
 const BUFFER_MEMORY: usize = 256 << 20;
 
 /// The configuration of a relay.
@@ -38,47 +42,59 @@ pub struct Config {
     pub host: String,
     /// The TCP port to listen on. Default: 8765. With 0 the system chooses one.
     pub port: u16,
-    /// How long a side may wait for its peer. Default: 5 minutes. Then it is closed with 1001 `pair expired`.
+    /// How long a side may wait for its peer.
+    ///
+    /// Default: 5 minutes. Then it is closed with 1001 `pair expired`.
     pub pair_ttl: Duration,
-    /// The longest message in bytes. Default: none. A longer one is a violation (1009). Memory does not depend on it.
+    /// The longest message in bytes.
+    ///
+    /// Default: none. A longer one is a violation (1009). Memory does not depend on it.
     pub max_message: Option<u64>,
     /// The maximum number of WebSockets. More are rejected with 503.
     ///
     /// The default is what the memory and the limit of open files allow. A higher number than the open files allow is lowered
     /// to that, behind a reserve and the handshakes.
     pub max_connections: Option<usize>,
-    /// The maximum number of sides that wait alone. Default: half of the connections. More are rejected with 503. A second
-    /// side is never rejected for this limit.
+    /// The maximum number of sides that wait alone.
+    ///
+    /// Default: half of the connections. More are rejected with 503. A second side is never rejected for this limit.
     pub max_waiting: Option<usize>,
-    /// The maximum number of pair codes in use. Default: 1,048,576, far beyond what other limits allow. More are rejected
-    /// with 503.
+    /// The maximum number of pair codes in use.
+    ///
+    /// Default: 1,048,576, far beyond what other limits allow. More are rejected with 503.
     pub max_pairs: usize,
     /// The silence of a client after which it is pinged. Default: 20 s. `None` turns pings off.
     pub ping_interval: Option<Duration>,
     /// The silence after a ping after which the client is lost (1011). Default: 20 s.
     pub ping_timeout: Duration,
-    /// How long a client may accept nothing that is sent to it, and its system acknowledge nothing, before it is lost.
-    /// Default: 30 s.
-    pub write_timeout: Duration,
-    /// How long the client's system may acknowledge nothing in a takeover probe, before a third client gets the seat.
-    /// Default: 2 s.
+    /// How long a client and its system may accept and acknowledge nothing. Default: 30 s.
     ///
-    /// A silent program has [`ping_timeout`](Self::ping_timeout). With zero there are no probes, and a third client is
-    /// rejected with 409 at once.
+    /// Then the client is lost, and its peer gets 1011.
+    pub write_timeout: Duration,
+    /// How long a probed client's system may acknowledge nothing. Default: 2 s.
+    ///
+    /// Then a third client gets its seat. A silent program has [`ping_timeout`](Self::ping_timeout). With zero there are no
+    /// takeover probes, and a third client is rejected with 409 at once.
     pub probe_timeout: Duration,
     /// How long a client may take for a request, and then again for taking the answer. Default: 10 s.
     ///
     /// The first request's time begins with accept. The connection is closed without an answer.
     pub handshake_timeout: Duration,
-    /// The maximum number of opening handshakes, at least 1. Default: 1024. The oldest is closed to admit a new one.
+    /// The maximum number of opening handshakes, at least 1.
+    ///
+    /// Default: 1024. The oldest is closed to admit a new one.
     ///
     /// WebSockets do not count. It is lowered to a quarter of the open files, and to what a sixteenth of the memory holds.
     pub max_handshakes: usize,
-    /// Sites with scripts that may join, by the `Origin` header. Default: none listed, and any origin may join.
+    /// Sites with scripts that may join, by the `Origin` header.
+    ///
+    /// Default: none listed, and any origin may join.
     ///
     /// Other origins are rejected with 403. A client that sends no origin is no browser and may always join.
     pub allowed_origins: Vec<Origin>,
-    /// Access tokens. A client without one of them is rejected with 401. Default: `None`, and no token is needed.
+    /// Access tokens.
+    ///
+    /// A client without one of them is rejected with 401. Default: `None`, and no token is needed.
     ///
     /// They can be [replaced](crate::RelayHandle::set_access_tokens) while the relay runs.
     pub access_tokens: Option<AccessTokens>,
@@ -86,14 +102,18 @@ pub struct Config {
     pub min_code_length: usize,
     /// How long pairs may go on after the relay was told to stop. Default: zero.
     pub drain_timeout: Duration,
-    /// Proxies with a trusted `X-Forwarded-For` header. Default: none, and the client is the peer of the socket.
+    /// Proxies with a trusted `X-Forwarded-For` header.
+    ///
+    /// Default: none, and the client is the peer of the socket.
     pub trusted_proxies: Vec<Network>,
     /// Whether every connection begins with a header of the PROXY protocol, version 1 or 2. Default: no.
     ///
     /// A connection without one is closed, and one from elsewhere than [`trusted_proxies`](Self::trusted_proxies), if there
     /// are any.
     pub proxy_protocol: bool,
-    /// The maximum number of connections of one client, from accept to the end of the WebSocket. Default: 0, no limit.
+    /// The maximum number of connections of one client, from accept to the end of the WebSocket.
+    ///
+    /// Default: 0, no limit.
     ///
     /// More are rejected with 429. A client is an IPv4 address, or the /64 of an IPv6 address.
     pub max_connections_per_client: usize,
@@ -107,7 +127,9 @@ pub struct Config {
     /// Frames and answers to pings count. Faster clients are read from more slowly, and nothing is dropped. At least
     /// [`LEAST_RATE`](Self::LEAST_RATE).
     pub max_rate_per_pair: Option<NonZeroU64>,
-    /// The maximum rate of all clients, in bytes per second that they send. Default: none. Each pair has an equal share.
+    /// The maximum rate of all clients, in bytes per second that they send.
+    ///
+    /// Default: none. Each pair has an equal share.
     pub max_rate: Option<NonZeroU64>,
     /// The memory in bytes of all buffers of more than 4 KiB. Default: 256 MiB.
     ///
@@ -125,7 +147,9 @@ impl Config {
     /// The highest value of [`max_joins_per_minute`](Self::max_joins_per_minute), a thousand in a second.
     pub const MOST_JOINS_PER_MINUTE: u32 = MOST_JOINS;
 
-    /// The lowest [`max_rate`](Self::max_rate) and [`max_rate_per_pair`](Self::max_rate_per_pair). Less counts as this.
+    /// The lowest [`max_rate`](Self::max_rate) and [`max_rate_per_pair`](Self::max_rate_per_pair).
+    ///
+    /// Less counts as this.
     pub const LEAST_RATE: u64 = LEAST_RATE;
 
     /// The same configuration with times that deadlines can be computed from.

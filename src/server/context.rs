@@ -56,7 +56,9 @@ impl<T> Drop for EndOnDrop<T> {
     }
 }
 
-/// Says that there is room in an inbox again. A channel of one token: a worker puts it there, the acceptor takes it.
+/// Says that there is room in an inbox again.
+///
+/// A channel of one token: a worker puts it there, the acceptor takes it.
 #[derive(Debug)]
 pub(super) struct Room(Sender<()>, Receiver<()>);
 

@@ -186,7 +186,9 @@ impl RelayHandle {
         self.door.telemetry.counters(self.door.seats.counts())
     }
 
-    /// Replaces the access tokens. From now on a client needs one of these to join, even if none was needed before.
+    /// Replaces the access tokens.
+    ///
+    /// From now on a client needs one of these to join, even if none was needed before.
     ///
     /// Clients that have joined stay.
     ///

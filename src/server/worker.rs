@@ -1,4 +1,4 @@
-//! A worker: a thread with an executor and a reactor, whose tasks never leave it.
+//! A worker: a thread with an executor and a reactor. Its tasks never leave it.
 //!
 //! The opening handshake runs on any worker. Once the pair code is known, the connection moves to the worker of its pair. So
 //! the core that has read a batch also writes it, and buffers need no locks. A panic in a task ends its own connection and
@@ -25,7 +25,9 @@ use crate::runtime::transport::Transport;
 use crate::telemetry::events::Outcome;
 use crate::websocket::reframer::Reframer;
 
-/// The number of shares of the connections. One share looks at its clients at each beat, so that none waits for all others.
+/// The number of shares of the connections.
+///
+/// One share looks at its clients at each beat, so that none waits for all others.
 const SHARES: usize = 4;
 
 /// A worker that is about to run.
@@ -37,8 +39,9 @@ pub(crate) struct Worker<T> {
 }
 
 impl<T: Transport> Worker<T> {
-    /// Runs connections on this thread, and `extra` beside them, until the inbox is closed. Its own end, also by a panic,
-    /// ends the relay.
+    /// Runs connections on this thread, and `extra` beside them, until the inbox is closed.
+    ///
+    /// Its own end, also by a panic, ends the relay.
     pub(crate) fn run(self, reactor: &Arc<Reactor>, extra: Option<impl Future<Output = ()> + 'static>) {
         let _end = EndOnDrop(Arc::clone(&self.relay));
         let executor = Executor::default();
@@ -121,7 +124,9 @@ async fn beat<T>(
     }
 }
 
-/// The task of an admitted client's connection, unless its beginning panics. That ends this connection and no other.
+/// The task of an admitted client's connection, unless its beginning panics.
+///
+/// That ends this connection and no other.
 fn connection<T: Transport>(
     admitted: Admitted<T>,
     alive: StopOnDrop,

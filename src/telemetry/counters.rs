@@ -1,4 +1,6 @@
-//! Counters of what the relay has done, shared by all workers. [`Counters`] documents what each of them counts.
+//! Counters of what the relay has done, shared by all workers.
+//!
+//! [`Counters`] documents what each of them counts.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -40,13 +42,13 @@ pub struct Counters {
     pub closed: Vec<(Outcome, u64)>,
     /// Messages forwarded and dropped, and the bytes of the forwarded ones.
     pub messages: Tally,
-    /// Connections whose closing handshake takes longer than 5 s, because much is in flight to their clients.
+    /// Connections in a closing handshake of more than 5 s, because much is in flight to their clients.
     pub lingering: usize,
     /// Pings to clients that were quiet, or for a takeover probe.
     pub pings: u64,
     /// Pauses in reading from a client because a rate was used up.
     pub throttled: u64,
-    /// Reads into a smaller buffer than the client's stream asked for, because the buffers' memory was used up.
+    /// Reads into a smaller buffer than the stream asked for, as the buffers' memory was used up.
     pub squeezed: u64,
     /// Takeover probes: pairs that were asked for a sign of life because a third client wanted a seat.
     pub probes: u64,
@@ -65,7 +67,7 @@ pub(crate) struct Counts {
     pub(crate) paired: usize,
     /// Takeover probes so far.
     pub(crate) probes: u64,
-    /// Connections whose closing handshake takes longer than 5 s.
+    /// Connections in a closing handshake of more than 5 s.
     pub(crate) lingering: usize,
 }
 

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use crate::limits::capacity::EffectiveLimits;
-
 use crate::telemetry::words::words;
 
-/// The target of all events. A logger tells them by it from those of other crates, which may repeat what clients say.
+/// The target of all events.
+///
+/// A logger tells them by it from those of other crates, which may repeat what clients say.
 pub(super) const TARGET: &str = "arc_relay";
 
 words! {

@@ -119,8 +119,9 @@ impl ConnectionRecord {
         }
     }
 
-    /// The WebSocket has ended. `status_code` is that of the close frame to the client, if there was one; `messages` are the
-    /// client's.
+    /// The WebSocket has ended.
+    ///
+    /// `status_code` is that of the close frame to the client, if there was one; `messages` are the client's.
     pub(crate) fn end(
         &self,
         telemetry: &Telemetry,

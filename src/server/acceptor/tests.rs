@@ -32,7 +32,7 @@ impl Clock for CountingClock {
     }
 }
 
-/// A port whose first accepts fail.
+/// A port at which the first accepts fail.
 struct Failing {
     port: Port,
     errors: Vec<Errno>,

@@ -1,4 +1,6 @@
-//! Panics that end the relay, in the threads of a real one. The clock, the listener and the logger plant them.
+//! Panics that end the relay, in the threads of a real one.
+//!
+//! The clock, the listener and the logger plant them.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};

@@ -1,5 +1,6 @@
-//! A panic within one connection, in the threads of a real relay. There is no known way to bring one about from outside,
-//! so a socket that lies does it: the panics are the relay's own, where it does not believe that.
+//! A panic within one connection, in the threads of a real relay.
+//!
+//! There is no known way to cause one from outside, so a socket lies about its bytes. The panics are the relay's own checks.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, TcpStream};
@@ -16,14 +17,14 @@ use crate::runtime::tcp::Tcp;
 use crate::runtime::transport::Transport;
 use crate::telemetry::events::Outcome;
 
-/// What the socket lies about when it sees it: a message that is received, one that is sent, a request.
+/// The bytes that the socket lies about: in a received message, in a sent one, in a request.
 const WHEN_RECEIVED: &[u8] = b"a secret that is received";
 const WHEN_SENT: &[u8] = b"a secret that is sent";
 const WHEN_REQUESTED: &[u8] = b"GET /?a-secret-code-of-a-handshake";
 
 const CODE: &str = "a-secret-code";
 
-/// A listener whose sockets lie.
+/// A listener with lying sockets.
 struct Liars(Port);
 
 #[derive(Clone, Debug)]
@@ -119,7 +120,7 @@ fn connect(relay: &RelayHandle, code: &str) -> TcpStream {
     socket
 }
 
-/// Sends a message whose mask changes nothing.
+/// Sends a message with a mask of zeros.
 fn send(mut socket: &TcpStream, message: &[u8]) {
     socket.write_all(&[&[0x82, 0x80 | message.len() as u8, 0, 0, 0, 0], message].concat()).unwrap();
 }
@@ -131,7 +132,7 @@ fn expect(mut socket: &TcpStream, first: u8, payload: &[u8]) {
     assert!(received == expected, "another frame than expected");
 }
 
-/// Its connection is closed, and nothing comes before that.
+/// The connection is closed, and nothing comes before that.
 fn expect_end(mut socket: &TcpStream) {
     match socket.read(&mut [0]) {
         Ok(0) => {}
@@ -153,7 +154,7 @@ fn eventually_no_code_but(relay: &RelayHandle, codes: usize) {
 }
 
 #[test]
-fn a_panic_ends_its_connection_and_nothing_else() {
+fn panic_ends_its_connection_and_nothing_else() {
     for workers in [1, 2] {
         let port = Port::listen("127.0.0.1", 0, Duration::from_secs(30)).unwrap();
         let address = port.local_addrs().unwrap()[0];
@@ -171,7 +172,7 @@ fn a_panic_ends_its_connection_and_nothing_else() {
                 drop(peer);
                 eventually_no_code_but(&relay, 1);
             }
-            // Who panics alone frees its code, too, and who is not yet let in never had one.
+            // A panic also frees the code of a waiting client. One in the handshake has none to free.
             let alone = connect(&relay, CODE);
             send(&alone, WHEN_RECEIVED);
             expect_end(&alone);
@@ -185,14 +186,14 @@ fn a_panic_ends_its_connection_and_nothing_else() {
             send(&b, &[round; 2]);
             expect(&a, 0x82, &[round; 2]);
         }
-        // Each round has three connections that panic, the peers of two of them, and a handshake.
+        // In each round three connections and a handshake panic, and two peers are lost.
         eventually(&relay, |counters| {
             counters.connections == 2
                 && counters.panics == 10 * 4
                 && counters.closed.contains(&(Outcome::Panicked, 10 * 3))
                 && counters.closed.contains(&(Outcome::PeerLost, 10 * 2))
         });
-        // The end does not wait for those who have panicked.
+        // The stop does not wait for connections that have panicked.
         smol::block_on(futures_lite::future::zip(relay.stop(), async {
             expect(&a, 0x88, b"\x03\xE9relay stopping");
             expect(&b, 0x88, b"\x03\xE9relay stopping");
@@ -202,8 +203,8 @@ fn a_panic_ends_its_connection_and_nothing_else() {
 }
 
 #[test]
-fn what_a_panic_prints_is_no_secret() {
-    let test = "server::relay::tests::a_panic_ends_its_connection_and_nothing_else";
+fn panic_prints_nothing_that_a_client_said() {
+    let test = "server::relay::tests::panic_ends_its_connection_and_nothing_else";
     let output =
         Command::new(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]).output().unwrap();
     let printed = [output.stdout, output.stderr].concat();
