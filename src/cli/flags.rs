@@ -81,7 +81,7 @@ flags! {
     "Listening" {
         /// TCP port to listen on, 0 for any free one; default 8765
         port <port> => config.port = within(0..=u16::MAX);
-        /// address or name to listen on, :: for IPv4 and IPv6; default 0.0.0.0
+        /// address or name to listen on (all addresses of a name), :: for IPv4 and IPv6; default 0.0.0.0
         host <host> => config.host = host;
     }
     "Pairs" {
@@ -116,7 +116,7 @@ flags! {
         handshake_timeout <duration> => config.handshake_timeout = duration;
     }
     "Limits" {
-        /// maximum WebSocket connections; default as many as the limit of open files allows
+        /// maximum WebSocket connections; default as many as memory and open files allow
         max_connections <number> => config.max_connections = some(from(2));
         /// maximum clients waiting for a peer; default half of the connections
         max_waiting <number> => config.max_waiting = some(from(1));
@@ -133,7 +133,7 @@ flags! {
         /// maximum bytes per second of all clients together, such as 10MiB, at least 1KiB; default none
         max_rate <size> => config.max_rate = some(rate);
         /// maximum memory of all buffers of more than 4KiB; when it is used up, connections go on with
-        /// smaller buffers, more slowly; default 256MiB
+        /// smaller buffers, more slowly; default 256MiB, and at most a quarter of the memory
         max_buffer_memory <size> => config.max_buffer_memory = memory;
     }
     "Proxies" {

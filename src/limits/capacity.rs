@@ -1,7 +1,7 @@
-//! The effective limits of a relay: what was asked for, as far as open files and memory allow.
+//! The effective limits of a relay: the requested ones, as far as open files and memory allow.
 //!
-//! Without a requested, connections get what three quarters of the memory hold at worst. The rest is the system's, with its buffers
-//! for sockets. The worst case (`docs/limits.md`, "Memory"; MEMORY is the buffers' and may be exceeded by a quarter):
+//! If no number of connections is requested, they get what three quarters of the memory hold at worst. The rest is the system's,
+//! with its buffers for sockets. The worst case (`docs/limits.md`, "Memory"; MEMORY is the buffers' and may be exceeded by a quarter):
 //!
 //! > 20 MiB + workers × 2 MiB + handshakes × 32 KiB + the lesser of
 //! > connections × 624 KiB and MEMORY × 5/4 + connections × 64 KiB
@@ -13,7 +13,8 @@ use crate::limits::resources::Resources;
 
 /// Files that are no connection.
 ///
-/// They are the standard streams, listeners, the token file, and files of the program around the library. With the files of the workers, they get a quarter of all at most.
+/// They are the standard streams, listeners, the token file, and files of the program around the library. With the files of the
+/// workers, they get a quarter of all at most.
 const RESERVE: usize = 64;
 
 /// The least reserve, unless that is more than half of all files.
