@@ -33,7 +33,7 @@ use std::fmt;
 use super::event::RawEvent;
 use super::header::{CLOSE, CONTINUATION, FIN, Header, PING};
 use super::mask::unmask;
-use super::message::{Message, MessageKind};
+use super::message::{MessageKind, MessageLength};
 use super::rewrite::forward;
 use super::utf8::Utf8;
 use super::{close, whole_messages};
@@ -79,7 +79,9 @@ const FRAME_EFFORT: u32 = 4;
 /// ```
 pub struct Reframer {
     position: Position,
-    message: Message,
+    /// The kind of the message that is incomplete, if one is.
+    message: Option<MessageKind>,
+    length: MessageLength,
     text: Utf8,
     tally: Tally,
     text_bytes: u64,
@@ -120,7 +122,8 @@ impl Reframer {
     pub fn new(limit: Option<u64>) -> Self {
         Self {
             position: Position::Header,
-            message: Message::new(limit.unwrap_or(u64::MAX)),
+            message: None,
+            length: MessageLength::new(limit.unwrap_or(u64::MAX)),
             text: Utf8::default(),
             tally: Tally::default(),
             text_bytes: 0,
@@ -174,7 +177,7 @@ impl Reframer {
     /// A client that departs here has lost something, and so has one that leaves a part of a frame in the buffer's
     /// input.
     pub fn is_mid_message(&self) -> bool {
-        self.message.is_open() || matches!(self.position, Position::Payload(_))
+        self.message.is_some() || matches!(self.position, Position::Payload(_))
     }
 
     /// Messages that have ended, and bytes that were forwarded, so far.
@@ -194,7 +197,7 @@ impl Reframer {
 
     fn end(&mut self) {
         self.position = Position::End;
-        self.message.end();
+        self.message = None;
     }
 
     fn next_event(&mut self, buffer: &mut Buffer) -> Result<RawEvent, Violation> {
@@ -206,7 +209,7 @@ impl Reframer {
                         return Ok(RawEvent::Yield);
                     }
                     self.effort += FRAME_EFFORT;
-                    let Some(header) = Header::parse(buffer.input(), self.message.is_open())? else {
+                    let Some(header) = Header::parse(buffer.input(), self.message.is_some())? else {
                         return Ok(RawEvent::Starved { frame: 0 });
                     };
                     if header.is_control() {
@@ -233,11 +236,11 @@ impl Reframer {
 
     /// Forwards the messages at the front of the input that the fast path can.
     fn forward_messages(&mut self, buffer: &mut Buffer) {
-        if self.message.is_open() {
+        if self.message.is_some() {
             return;
         }
         let most = EFFORT.saturating_sub(self.effort);
-        let forwarded = whole_messages::forward(buffer, self.message.limit(), most.into());
+        let forwarded = whole_messages::forward(buffer, self.length.limit, most.into());
         self.effort += forwarded.messages as u32; // at most `EFFORT`
         self.tally.forwarded += forwarded.messages;
         self.tally.bytes += forwarded.bytes;
@@ -269,7 +272,7 @@ impl Reframer {
     ///
     /// An incomplete one that must go out whole stays in its place, and its length is returned.
     fn begin_data(&mut self, header: &Header, buffer: &mut Buffer) -> Result<Option<usize>, Violation> {
-        let (kind, message_length) = self.message.extended_by(header)?;
+        let (kind, message_length) = self.length.extended_by(header, self.message)?;
         match kind {
             MessageKind::Binary => {
                 let available = buffer.input().len() - header.size;
@@ -280,7 +283,8 @@ impl Reframer {
             }
             MessageKind::Text => self.text_bytes += header.size as u64,
         }
-        self.message.extend(kind, message_length);
+        self.message = Some(kind);
+        self.length.set(message_length);
         buffer.input.start += header.size;
         self.position = Position::Payload(Payload {
             kind,
@@ -319,7 +323,7 @@ impl Reframer {
             }
         }
         if message_ends {
-            self.message.end();
+            self.message = None;
         }
         self.position = if frame_ends {
             Position::Header
@@ -335,7 +339,11 @@ impl Reframer {
 impl fmt::Debug for Reframer {
     /// Without masking keys and cut characters: clients' data do not belong into logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reframer").field("message", &self.message).field("tally", &self.tally).finish_non_exhaustive()
+        f.debug_struct("Reframer")
+            .field("message", &self.message)
+            .field("message_length", &self.length.so_far())
+            .field("tally", &self.tally)
+            .finish_non_exhaustive()
     }
 }
 
@@ -465,7 +473,7 @@ mod tests {
             let stream = [frame(FIN | BINARY, 9), left.clone()].concat();
             assert_eq!(forwarded(&mut reframer, &stream), (1, left.len()), "{:?}", &left[..2]);
         }
-        reframer.message.extend(MessageKind::Binary, 0);
+        reframer.message = Some(MessageKind::Binary);
         let message = frame(FIN | BINARY, 5);
         assert_eq!(forwarded(&mut reframer, &message), (0, message.len()));
     }

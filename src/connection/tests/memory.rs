@@ -56,6 +56,13 @@ proptest! {
     }
 }
 
+/// Beside it, an idle connection has a registration, a seat and half a link.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn a_connection_has_at_most_424_bytes() {
+    assert!(size_of::<Connection<crate::runtime::tcp::Tcp>>() <= 424);
+}
+
 #[test]
 fn reads_made_small_by_a_lack_of_memory_are_counted() {
     let squeezed = |memory| {
