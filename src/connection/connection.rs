@@ -31,7 +31,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::connection::keepalive::{Keepalive, Observation, Verdict};
-use crate::limits::client_limits::ClientGuard;
+use crate::limits::clients::ClientGuard;
 use crate::limits::permits::ConnectionPermit;
 use crate::pairing::link::CloseCause;
 use crate::pairing::seats::Claim;

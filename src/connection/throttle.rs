@@ -7,7 +7,7 @@
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::limits::fair_rate::{Answer, Place};
+use crate::limits::fair_rate::{QueueNumber, Turn};
 use crate::limits::pair_rate::Allowance;
 use crate::runtime::clock::{Clock, Sleep};
 use crate::runtime::sync::lock;
@@ -20,8 +20,8 @@ pub(super) struct Throttle {
     portion: usize,
     /// Bytes that have come without a permission: the client sent them right behind its opening handshake.
     unpaid: usize,
-    /// The client's place in the queue for the rate of all clients.
-    place: Option<Place>,
+    /// The client's number in the queue for the rate of all clients.
+    number: Option<QueueNumber>,
     /// The time to ask again, and its timer.
     pause: Option<(Instant, Sleep)>,
     /// Whether the client waits, so that the counter counts each wait once.
@@ -42,7 +42,7 @@ impl Throttle {
             allowance,
             portion,
             unpaid: read_ahead,
-            place: None,
+            number: None,
             pause: None,
             waits: false,
             passes: false,
@@ -67,8 +67,8 @@ impl Throttle {
         self.asked = true;
         loop {
             let now = clock.now();
-            let answer = self.ask(cx, now);
-            if answer == Answer::Pass {
+            let turn = self.ask(cx, now);
+            if turn == Turn::Pass {
                 self.pause = None;
                 (self.waits, self.passes) = (false, true);
                 if self.has_unpaid() {
@@ -80,7 +80,7 @@ impl Throttle {
             if !std::mem::replace(&mut self.waits, true) {
                 telemetry.throttled();
             }
-            let Answer::At(until) = answer else {
+            let Turn::At(until) = turn else {
                 self.pause = None;
                 return Poll::Pending; // the queue wakes the task when it is first
             };
@@ -93,15 +93,15 @@ impl Throttle {
         }
     }
 
-    fn ask(&mut self, cx: &Context<'_>, now: Instant) -> Answer {
+    fn ask(&mut self, cx: &Context<'_>, now: Instant) -> Turn {
         let until = self.allowance.pair.as_deref().and_then(|bucket| lock(bucket).wait(now));
         if let Some(until) = until {
             self.leave();
-            return Answer::At(until);
+            return Turn::At(until);
         }
         match &self.allowance.share {
-            Some(share) => share.ask(&mut self.place, cx.waker(), now),
-            None => Answer::Pass,
+            Some(share) => share.ask(&mut self.number, cx.waker(), now),
+            None => Turn::Pass,
         }
     }
 
@@ -142,8 +142,8 @@ impl Throttle {
     }
 
     fn leave(&mut self) {
-        if let (Some(place), Some(share)) = (self.place.take(), &self.allowance.share) {
-            share.leave(place);
+        if let (Some(number), Some(share)) = (self.number.take(), &self.allowance.share) {
+            share.leave(number);
         }
     }
 }

@@ -7,7 +7,7 @@ use http::header::HeaderName;
 
 use super::context::HandshakeContext;
 use super::network::{behind_proxies, is_trusted};
-use crate::limits::client_limits::ClientGuard;
+use crate::limits::clients::ClientGuard;
 use crate::limits::clients::{Client, Excess};
 
 /// Each proxy appends the address that its request came from.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::network::Network;
 use crate::access::policy::Policy;
-use crate::limits::client_limits::ClientLimits;
+use crate::limits::clients::ClientLimits;
 use crate::limits::slots::Slots;
 use crate::pairing::seats::Seats;
 use crate::runtime::clock::Clock;

@@ -24,7 +24,7 @@ use super::network::is_trusted;
 use super::proxy_protocol::{self, Preamble};
 use super::rejection::Rejected;
 use super::request::{Route, asks_for_websocket, route};
-use crate::limits::client_limits::ClientGuard;
+use crate::limits::clients::ClientGuard;
 use crate::limits::slots::Slot;
 use crate::pairing::seats::Claim;
 use crate::runtime::clock::Clock;
@@ -278,7 +278,7 @@ mod tests {
 
     use super::*;
     use crate::access::policy::Policy;
-    use crate::limits::client_limits::ClientLimits;
+    use crate::limits::clients::ClientLimits;
     use crate::limits::clients::Limits;
     use crate::limits::slots::Slots;
     use crate::pairing::seats::Seats;

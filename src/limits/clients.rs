@@ -1,29 +1,35 @@
-//! How many connections each client has, and how often it asks to join.
+//! Limits of each client: how many connections it has, and how often it asks to join.
 //!
-//! This file decides what is too much, and whom it remembers: never more than it has room for, and nobody for longer than
-//! it matters. Time is an argument. That connections which have ended are counted no more is
-//! [`client_limits`](crate::limits::client_limits)'s duty.
+//! [`Clients`] is pure and decides: time is an argument. [`ClientLimits`] is the table that all connections share. A
+//! connection counts until its [`ClientGuard`] is dropped, so no path out of it can forget that. The mutex is a plain one:
+//! it is held when a connection comes, asks to join, or ends, never for a message and never across an await.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// What the rate of requests is counted in.
+use crate::limits::token_bucket::TokenBucket;
+use crate::runtime::clock::Clock;
+use crate::runtime::sync::lock;
+
+/// The time in which a client may make as many requests to join as its limit says.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The most that a rate can be limited to, per minute.
+/// The most that the rate of requests can be limited to, per minute.
 pub(crate) const MOST_JOINS: u32 = 60_000;
 
-/// How many clients are remembered at most: with 180 bytes for each, that is 11.3 MiB.
-pub(crate) const CAPACITY: usize = 65_536;
+/// The most clients that are remembered: with 180 bytes for each, that is 11.3 MiB.
+const CAPACITY: usize = 65_536;
 
-/// Whoever counts as one: an IPv4 address, or the 64 bits that all addresses of an IPv6 network have in common, as its
-/// owner can choose the others at will.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// What counts as one client: an IPv4 address, or a network of 64 bits in IPv6.
+///
+/// The owner of such a network chooses the other bits of its addresses at will.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Client {
     V4(u32),
     V6Network(u64),
@@ -40,11 +46,11 @@ impl From<IpAddr> for Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Client(..)") // it is nobody's business, and must get into no log
+        f.write_str("Client(..)") // no log may hold an address
     }
 }
 
-/// What one client may do. Zero: as it likes.
+/// The limits of each client. Zero: none.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Limits {
     pub(crate) connections: usize,
@@ -61,57 +67,99 @@ pub(crate) enum Excess {
     },
 }
 
+/// The shared table.
+#[derive(Debug)]
+pub(crate) struct ClientLimits {
+    clients: Mutex<Clients>,
+    clock: Arc<dyn Clock>,
+}
+
+impl ClientLimits {
+    pub(crate) fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
+        Self { clients: Mutex::new(Clients::new(limits, CAPACITY)), clock }
+    }
+
+    /// Counts a request to join.
+    pub(crate) fn ask(&self, client: Client) -> Result<(), Excess> {
+        lock(&self.clients).ask(client, self.clock.now())
+    }
+
+    /// Counts a connection, if connections are counted. The guard is boxed, as mostly they are not.
+    pub(crate) fn arrive(self: &Arc<Self>, client: Client) -> Result<Option<Box<ClientGuard>>, Excess> {
+        let is_counted = lock(&self.clients).arrive(client, self.clock.now())?;
+        Ok(is_counted.then(|| Box::new(ClientGuard { limits: Arc::clone(self), client })))
+    }
+
+    /// The number of connections that are counted.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn connections(&self) -> usize {
+        lock(&self.clients).connections()
+    }
+}
+
+/// Counts a connection among those of its client, for as long as it lives.
+pub(crate) struct ClientGuard {
+    limits: Arc<ClientLimits>,
+    client: Client,
+}
+
+impl Drop for ClientGuard {
+    fn drop(&mut self) {
+        lock(&self.limits.clients).leave(self.client, self.limits.clock.now());
+    }
+}
+
+impl fmt::Debug for ClientGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientGuard")
+    }
+}
+
 /// What is remembered of a client.
 #[derive(Debug)]
 struct Entry {
     connections: usize,
-    /// Until when its requests use up what is allowed, if the next one is allowed as soon as the one before it is over.
-    /// It may be a minute ahead.
-    paid_at: Instant,
-    /// When it was seen last: its key among those without connections.
-    seen: u64,
+    /// Requests to join. The bucket is a minute deep.
+    joins: TokenBucket,
 }
 
-/// All clients that are remembered.
+/// All clients that are remembered, never more than there is room for.
+///
+/// A client without connections is remembered until its bucket is full again: then nothing is left to know of it.
 #[derive(Debug)]
-pub(crate) struct Clients {
+struct Clients {
     limits: Limits,
     capacity: usize,
     // Strangers choose their addresses: the standard library's hash has a key that they do not know.
     entries: HashMap<Client, Entry>,
-    /// Those without connections, the one that was seen least recently first, and when that was.
-    idle: BTreeMap<u64, (Instant, Client)>,
-    /// How often anybody was seen.
-    sights: u64,
+    /// The clients without connections, in the order in which their buckets are full.
+    idle: BTreeSet<(TokenBucket, Client)>,
 }
 
 impl Clients {
-    pub(crate) fn new(limits: Limits, capacity: usize) -> Self {
+    fn new(limits: Limits, capacity: usize) -> Self {
         let joins_per_minute = limits.joins_per_minute.min(MOST_JOINS);
         let limits = Limits { joins_per_minute, ..limits };
-        Self { limits, capacity, entries: HashMap::new(), idle: BTreeMap::new(), sights: 0 }
+        Self { limits, capacity, entries: HashMap::new(), idle: BTreeSet::new() }
     }
 
     /// Counts a request to join, unless it is one too many: then it changes nothing.
-    pub(crate) fn ask(&mut self, client: Client, now: Instant) -> Result<(), Excess> {
+    fn ask(&mut self, client: Client, now: Instant) -> Result<(), Excess> {
         if self.limits.joins_per_minute == 0 {
             return Ok(());
         }
         let price = MINUTE / self.limits.joins_per_minute;
-        let paid_at = self.entries.get(&client).map_or(now, |entry| entry.paid_at.max(now)) + price;
-        let wait = paid_at.saturating_duration_since(now + MINUTE);
-        if !wait.is_zero() {
-            return Err(Excess::Joins { wait });
-        }
+        let mut joins = self.entries.get(&client).map_or(TokenBucket::full(now), |entry| entry.joins);
+        joins.take(price, MINUTE, now).map_err(|wait| Excess::Joins { wait })?;
         if let Some(entry) = self.see(client, now) {
-            entry.paid_at = paid_at;
+            entry.joins = joins;
         }
         self.rest(client, now);
         Ok(())
     }
 
-    /// Counts a connection, unless it is one too many. Says whether it was counted: then it has to [leave](Self::leave).
-    pub(crate) fn arrive(&mut self, client: Client, now: Instant) -> Result<bool, Excess> {
+    /// Counts a connection, unless it is one too many. Whether it was counted: then it has to [leave](Self::leave).
+    fn arrive(&mut self, client: Client, now: Instant) -> Result<bool, Excess> {
         let limit = self.limits.connections;
         if limit == 0 {
             return Ok(false);
@@ -125,56 +173,49 @@ impl Clients {
     }
 
     /// A connection that was counted has ended.
-    pub(crate) fn leave(&mut self, client: Client, now: Instant) {
+    fn leave(&mut self, client: Client, now: Instant) {
         let Some(entry) = self.see(client, now) else { return };
         debug_assert!(entry.connections > 0, "it has arrived");
         entry.connections = entry.connections.saturating_sub(1);
         self.rest(client, now);
     }
 
-    /// How many connections are counted.
+    /// The number of connections that are counted.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn connections(&self) -> usize {
+    fn connections(&self) -> usize {
         self.entries.values().map(|entry| entry.connections).sum()
     }
 
-    /// What is remembered of this client, who is seen now: for the moment it cannot be forgotten. If there is room for
-    /// nobody else, since all have connections, whoever is new is not counted. To turn it away would let a stranger with
-    /// that many addresses, whom these limits do not bind anyway, keep everybody out.
+    /// The entry of a client that is seen now. It is not idle until it [rests](Self::rest).
+    ///
+    /// A full table forgets the client without connections that owes least. If all clients have connections, a new one is
+    /// not counted. To refuse it would let a stranger with that many addresses keep all others out, and these limits do not
+    /// bind such a stranger anyway.
     fn see(&mut self, client: Client, now: Instant) -> Option<&mut Entry> {
-        self.forget(now);
-        self.sights += 1;
+        self.sweep(now);
         if let Some(entry) = self.entries.get(&client) {
-            self.idle.remove(&entry.seen);
+            self.idle.remove(&(entry.joins, client));
         } else if self.entries.len() >= self.capacity {
-            let (_, (_, forgotten)) = self.idle.pop_first()?;
+            let (_, forgotten) = self.idle.pop_first()?;
             self.entries.remove(&forgotten);
         }
-        let new = || Entry { connections: 0, paid_at: now, seen: 0 };
-        let entry = self.entries.entry(client).or_insert_with(new);
-        entry.seen = self.sights;
-        Some(entry)
+        Some(self.entries.entry(client).or_insert_with(|| Entry { connections: 0, joins: TokenBucket::full(now) }))
     }
 
-    /// If this client has no connections, it may be forgotten from now on, at once if it owes nothing.
+    /// Lets a client be forgotten from now on if it has no connections, at once if it owes nothing.
     fn rest(&mut self, client: Client, now: Instant) {
-        match self.entries.get(&client) {
-            Some(Entry { connections: 0, paid_at, seen }) if *paid_at > now => {
-                self.idle.insert(*seen, (now, client));
-            }
-            Some(Entry { connections: 0, .. }) => {
-                self.entries.remove(&client);
-            }
-            _ => {}
+        if let Some(Entry { connections: 0, joins }) = self.entries.get(&client) {
+            self.idle.insert((*joins, client));
+            self.sweep(now);
         }
     }
 
-    /// Forgets those who have not been seen for a minute and have no connections: they owe nothing any more.
-    fn forget(&mut self, now: Instant) {
-        while let Some(oldest) = self.idle.first_entry()
-            && oldest.get().0 + MINUTE <= now
+    /// Forgets the clients without connections that owe nothing any more.
+    fn sweep(&mut self, now: Instant) {
+        while let Some((joins, client)) = self.idle.first().copied()
+            && joins.is_full(now)
         {
-            let (_, client) = oldest.remove();
+            self.idle.pop_first();
             self.entries.remove(&client);
         }
     }

@@ -3,35 +3,38 @@
 //! A flow is a pair, its two sides together. All sides that wait alone are one flow, so a thousand strangers without a
 //! peer compete as one client.
 //!
-//! 1. Each flow has a tag: what it has used so far, in bytes. The waiting flow with the least tag is served next, and the
+//! 1. Each flow has a tag: what it has used so far, in bytes. The waiting flow with the least tag is served next. The
 //!    virtual time is the tag of the flow that was served last.
-//! 2. A flow that comes back after a pause goes on at the virtual time, less [one portion](FairQueue::portion): what it has
-//!    not used before is lost, but for that. So a flow that uses less than its share is served before all backlogged flows.
+//! 2. A flow that comes back after a pause goes on at the virtual time, less [one portion](FairQueue::portion). What else it
+//!    has not used before is lost. So a flow that uses less than its share is served before all backlogged flows.
 //! 3. Within a flow the side that has waited longest is served first.
-//! 4. At most [`BURST`] is owed, as what a read brings is paid for afterwards; backlogged flows use half of it. A flow that
-//!    is ahead of the virtual time can use the other half, and mostly need not wait at all.
+//! 4. At most [`BURST`] is owed, as a read is paid for afterwards. Backlogged flows use half of it. A flow that is ahead of
+//!    the virtual time can use the other half, and mostly need not wait at all.
 //! 5. Only the first waiter sets a timer. It takes its portion, pays for it, and wakes the waiter that is first then.
 //! 6. Bytes of dropped text [weigh more](FairQueue::weigh) in the tag. They cost the rate no more than others.
 //!
-//! The rate itself is kept by a [`TokenBucket`]. `connection/throttle.rs` is the user of this file.
+//! A [`TokenBucket`] keeps the rate itself. `connection/throttle.rs` is the user of this file.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::limits::token_bucket::{BURST, TokenBucket};
+use crate::limits::token_bucket::{BURST, ByteRate, TokenBucket};
+use crate::runtime::sync::{lock, with_lock};
 
-/// What a read takes at most, as time of the rate. A short message of a flow that is not backlogged waits for about so long.
+/// The most that a read takes, as time of the rate.
+///
+/// A short message of a flow that is not backlogged waits for about so long.
 const PORTION: Duration = Duration::from_millis(4);
 
-/// What of the credit is left to flows that are ahead of the virtual time.
+/// The part of the burst that is left to flows that are ahead of the virtual time.
 const RESERVE: Duration = Duration::from_millis(50);
 
-/// What a byte of dropped text weighs. It reaches no peer, so text is slowed first.
+/// The weight of a byte of dropped text. It reaches no peer, so text is slowed first.
 const DROPPED_WEIGHT: u64 = 8;
 
 /// A shared rate.
@@ -53,32 +56,24 @@ impl FairRate {
 
     /// A new flow, which has one side at first.
     pub(crate) fn open(self: &Arc<Self>) -> Arc<Flow> {
-        let key = self.lock().open();
+        let key = lock(&self.0).open();
         Arc::new(Flow { rate: Arc::clone(self), key })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, FairQueue<Waker>> {
-        // A panic in the queue would be a bug in it; it has no invariant that the next call could not restore.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the queue, and wakes the waiter that is first then.
     fn change<R>(&self, change: impl FnOnce(&mut FairQueue<Waker>) -> R) -> R {
-        let mut queue = self.lock();
-        let result = change(&mut queue);
-        let first = queue.arm();
-        drop(queue);
+        let (result, first) = with_lock(&self.0, |queue| (change(queue), queue.arm()));
         if let Some(first) = first {
-            first.wake(); // when nothing is locked any more
+            first.wake();
         }
         result
     }
 }
 
 impl Flow {
-    /// How many bytes should pass at once at most.
+    /// The most bytes that should pass at once.
     pub(crate) fn portion(&self) -> usize {
-        self.rate.lock().portion()
+        lock(&self.rate.0).portion()
     }
 
     /// The second side has come.
@@ -86,22 +81,22 @@ impl Flow {
         self.rate.change(|queue| queue.meet(self.key));
     }
 
-    /// Asks for a portion. A side that has one has to [spend](Self::spend) it in the same step, be it 0 bytes.
-    pub(crate) fn ask(&self, place: &mut Option<Place>, waker: &Waker, now: Instant) -> Answer {
-        let mut queue = self.rate.lock();
-        let answer = queue.ask(self.key, place, waker.clone(), now);
-        // What passes is paid for first: until then it is open which waiter is the next one.
-        let first = if answer == Answer::Pass { None } else { queue.arm() };
-        drop(queue);
+    /// Asks for a portion. A side that gets one has to [spend](Self::spend) it in the same step, even 0 bytes.
+    pub(crate) fn ask(&self, number: &mut Option<QueueNumber>, waker: &Waker, now: Instant) -> Turn {
+        let (turn, first) = with_lock(&self.rate.0, |queue| {
+            let turn = queue.ask(self.key, number, waker.clone(), now);
+            // A portion that passes is paid for first: until then it is open which waiter is the next one.
+            (turn, if turn == Turn::Pass { None } else { queue.arm() })
+        });
         if let Some(first) = first {
-            first.wake(); // when nothing is locked any more
+            first.wake();
         }
-        answer
+        turn
     }
 
-    /// Gives up the place in the queue.
-    pub(crate) fn leave(&self, place: Place) {
-        let waker = self.rate.change(|queue| queue.leave(self.key, place));
+    /// Leaves the queue.
+    pub(crate) fn leave(&self, number: QueueNumber) {
+        let waker = self.rate.change(|queue| queue.leave(self.key, number));
         drop(waker);
     }
 
@@ -115,7 +110,7 @@ impl Flow {
         self.rate.change(|queue| queue.spend(self.key, bytes, now));
     }
 
-    /// So many of the bytes that have passed were dropped.
+    /// Adds the weight of those bytes of what has passed that were dropped.
     pub(crate) fn weigh(&self, dropped: u64) {
         self.rate.change(|queue| queue.weigh(self.key, dropped));
     }
@@ -123,60 +118,61 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        self.rate.lock().close(self.key);
+        lock(&self.rate.0).close(self.key);
     }
 }
 
-/// Which flow.
+/// The key of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FlowKey(usize);
 
-/// A waiter's or a flow's place among its like: a number that is never used again.
+/// The number of a waiter or a flow in the order of arrival. No number is used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place(u64);
+pub(crate) struct QueueNumber(u64);
 
 /// Whether a portion may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum Turn {
     /// Now.
     Pass,
-    /// The asker is first, and may ask again at this time.
+    /// At this time: the asker is first, and may ask again then.
     At(Instant),
-    /// Others are first. The asker is woken when it is.
+    /// Later: others are first. The asker is woken when it is first.
     Behind,
 }
 
-/// The flows, and what waits in each of them. `W` wakes a waiter.
+/// The flows, and the waiters of each. `W` wakes a waiter.
 #[derive(Debug)]
 pub(crate) struct FairQueue<W> {
-    budget: TokenBucket,
+    rate: ByteRate,
+    bucket: TokenBucket,
     virtual_time: u64,
-    flows: Slab<State<W>>,
+    flows: Slab<FlowState<W>>,
     /// The flow of all sides that are alone.
     alone: FlowKey,
     /// The flows that wait, by their tags. Of equal ones, the flow that began to wait first is first.
-    waiting: BTreeMap<(u64, Place), FlowKey>,
+    waiting: BTreeMap<(u64, QueueNumber), FlowKey>,
     /// The waiter that knows that it is first.
-    armed: Option<Place>,
+    armed: Option<QueueNumber>,
     issued: u64,
 }
 
-/// What there is of a flow.
+/// The state of a flow.
 #[derive(Debug)]
-struct State<W> {
+struct FlowState<W> {
     /// In bytes.
     tag: u64,
     /// Whether both sides have come.
     met: bool,
-    /// In the order in which they came.
-    waiters: BTreeMap<Place, W>,
-    /// Where the flow is in [`FairQueue::waiting`], if it waits.
-    since: Option<Place>,
+    /// In the order of arrival.
+    waiters: BTreeMap<QueueNumber, W>,
+    /// The flow's number in [`FairQueue::waiting`], if it waits.
+    since: Option<QueueNumber>,
     /// The side that waits in the flow of all that are alone.
-    lone_waiter: Option<Place>,
+    lone_waiter: Option<QueueNumber>,
 }
 
-impl<W> State<W> {
+impl<W> FlowState<W> {
     fn new() -> Self {
         Self { tag: 0, met: false, waiters: BTreeMap::new(), since: None, lone_waiter: None }
     }
@@ -185,22 +181,22 @@ impl<W> State<W> {
 impl<W: Clone> FairQueue<W> {
     /// Nothing is owed at first. The rate is in bytes per second.
     pub(crate) fn new(rate: NonZeroU64, now: Instant) -> Self {
-        let budget = TokenBucket::new(rate, PORTION, now);
+        let (rate, bucket) = (ByteRate::new(rate, PORTION), TokenBucket::full(now));
         let mut flows = Slab::new();
-        let alone = FlowKey(flows.insert(State::new()));
-        // A first flow has a portion that it has not used, too.
-        let virtual_time = budget.portion() as u64;
-        Self { budget, virtual_time, flows, alone, waiting: BTreeMap::new(), armed: None, issued: 0 }
+        let alone = FlowKey(flows.insert(FlowState::new()));
+        // A first flow has an unused portion, too.
+        let virtual_time = rate.portion() as u64;
+        Self { rate, bucket, virtual_time, flows, alone, waiting: BTreeMap::new(), armed: None, issued: 0 }
     }
 
-    /// How many bytes should pass at once at most.
+    /// The most bytes that should pass at once.
     pub(crate) fn portion(&self) -> usize {
-        self.budget.portion()
+        self.rate.portion()
     }
 
-    /// A new pair's flow, one side of which has come.
+    /// The flow of a new pair, one side of which has come.
     pub(crate) fn open(&mut self) -> FlowKey {
-        FlowKey(self.flows.insert(State::new()))
+        FlowKey(self.flows.insert(FlowState::new()))
     }
 
     /// Forgets a flow in which nothing waits.
@@ -209,53 +205,53 @@ impl<W: Clone> FairQueue<W> {
         debug_assert!(state.waiters.is_empty() && state.lone_waiter.is_none(), "a waiter has a flow");
     }
 
-    /// The other side of this pair has come: what waits of it, waits in the pair's own flow from now on.
+    /// The second side of this pair has come: the first one waits in the pair's own flow from now on.
     pub(crate) fn meet(&mut self, flow: FlowKey) {
         self.flows[flow.0].met = true;
-        if let Some(place) = self.flows[flow.0].lone_waiter.take()
-            && let Some(waiter) = self.remove(self.alone, place)
+        if let Some(number) = self.flows[flow.0].lone_waiter.take()
+            && let Some(waiter) = self.remove(self.alone, number)
         {
-            self.insert(flow, place, waiter);
+            self.insert(flow, number, waiter);
         }
     }
 
-    /// Asks for a portion for a side of this pair. Unless it may pass, it has a place in the queue from then on.
-    pub(crate) fn ask(&mut self, pair: FlowKey, place: &mut Option<Place>, waiter: W, now: Instant) -> Answer {
+    /// Asks for a portion for a side of this pair. Unless it may pass, the side is in the queue from then on.
+    pub(crate) fn ask(&mut self, pair: FlowKey, number: &mut Option<QueueNumber>, waiter: W, now: Instant) -> Turn {
         let flow = self.flow_of(pair);
-        let asker = *place.get_or_insert_with(|| self.next_place());
+        let asker = *number.get_or_insert_with(|| self.next_number());
         self.insert(flow, asker, waiter);
         if flow == self.alone {
             self.flows[pair.0].lone_waiter = Some(asker);
         }
         if self.first() != Some(asker) {
             self.armed.take_if(|armed| *armed == asker);
-            return Answer::Behind;
+            return Turn::Behind;
         }
         let tag = self.flows[flow.0].tag;
-        let credit = if tag < self.virtual_time { BURST } else { BURST - RESERVE };
-        if let Some(until) = self.budget.wait_for_credit(credit, now) {
+        let debt = if tag < self.virtual_time { BURST } else { BURST - RESERVE };
+        if let Some(until) = self.bucket.wait(debt, now) {
             self.armed = Some(asker);
-            return Answer::At(until);
+            return Turn::At(until);
         }
         self.virtual_time = self.virtual_time.max(tag);
         self.leave(pair, asker);
-        *place = None;
-        Answer::Pass
+        *number = None;
+        Turn::Pass
     }
 
     /// Takes a waiter out.
-    pub(crate) fn leave(&mut self, pair: FlowKey, place: Place) -> Option<W> {
-        self.flows[pair.0].lone_waiter.take_if(|waiter| *waiter == place);
-        self.remove(self.flow_of(pair), place)
+    pub(crate) fn leave(&mut self, pair: FlowKey, number: QueueNumber) -> Option<W> {
+        self.flows[pair.0].lone_waiter.take_if(|waiter| *waiter == number);
+        self.remove(self.flow_of(pair), number)
     }
 
     /// Pays for what has passed.
     pub(crate) fn spend(&mut self, pair: FlowKey, bytes: usize, now: Instant) {
-        self.budget.spend(bytes, now);
+        self.bucket.spend(self.rate.price(bytes), now);
         self.charge(self.flow_of(pair), bytes as u64);
     }
 
-    /// So many of the bytes that were paid for were dropped.
+    /// Adds the weight of those bytes of what was paid for that were dropped.
     pub(crate) fn weigh(&mut self, pair: FlowKey, dropped: u64) {
         self.charge(self.flow_of(pair), dropped.saturating_mul(DROPPED_WEIGHT - 1));
     }
@@ -271,7 +267,7 @@ impl<W: Clone> FairQueue<W> {
         self.flows[flow.0].waiters.values().next().cloned()
     }
 
-    fn first(&self) -> Option<Place> {
+    fn first(&self) -> Option<QueueNumber> {
         let (_, flow) = self.waiting.first_key_value()?;
         self.flows[flow.0].waiters.keys().next().copied()
     }
@@ -281,17 +277,17 @@ impl<W: Clone> FairQueue<W> {
         if self.flows[pair.0].met { pair } else { self.alone }
     }
 
-    fn next_place(&mut self) -> Place {
+    fn next_number(&mut self) -> QueueNumber {
         self.issued += 1;
-        Place(self.issued)
+        QueueNumber(self.issued)
     }
 
-    /// Puts a waiter into a flow, or the new one in the place of the one that is there.
-    fn insert(&mut self, flow: FlowKey, place: Place, waiter: W) {
-        let since = self.next_place();
+    /// Puts a waiter into a flow, or replaces the one of this number.
+    fn insert(&mut self, flow: FlowKey, number: QueueNumber, waiter: W) {
+        let since = self.next_number();
         let least = self.virtual_time.saturating_sub(self.portion() as u64);
         let state = &mut self.flows[flow.0];
-        state.waiters.insert(place, waiter);
+        state.waiters.insert(number, waiter);
         if state.since.is_none() {
             state.tag = state.tag.max(least);
             state.since = Some(since);
@@ -299,15 +295,15 @@ impl<W: Clone> FairQueue<W> {
         }
     }
 
-    fn remove(&mut self, flow: FlowKey, place: Place) -> Option<W> {
+    fn remove(&mut self, flow: FlowKey, number: QueueNumber) -> Option<W> {
         let state = &mut self.flows[flow.0];
-        let waiter = state.waiters.remove(&place)?;
+        let waiter = state.waiters.remove(&number)?;
         if state.waiters.is_empty()
             && let Some(since) = state.since.take()
         {
             self.waiting.remove(&(state.tag, since));
         }
-        self.armed.take_if(|armed| *armed == place);
+        self.armed.take_if(|armed| *armed == number);
         Some(waiter)
     }
 

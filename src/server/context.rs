@@ -13,7 +13,7 @@ use crate::connection::keepalive::KeepaliveConfig;
 use crate::http::context::HandshakeContext;
 use crate::http::opening::Admitted;
 use crate::limits::capacity::{EffectiveLimits, INBOX};
-use crate::limits::client_limits::ClientLimits;
+use crate::limits::clients::ClientLimits;
 use crate::limits::clients::Limits;
 use crate::limits::pair_rate::Rates;
 use crate::limits::slots::Slots;

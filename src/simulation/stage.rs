@@ -15,7 +15,7 @@ use super::proxy::{Pace, Proxy};
 use super::time::{SimulatedClock, sleep};
 use crate::buffers::buffer;
 use crate::buffers::pool::Pool;
-use crate::limits::client_limits::ClientLimits;
+use crate::limits::clients::ClientLimits;
 use crate::limits::resources::Resources;
 use crate::pairing::seats::Seats;
 use crate::runtime::clock::Clock;

@@ -1,19 +1,20 @@
-//! The table of clients beside a naive one, and what the limits are by examples.
+//! The table of clients against a naive model, and the limits by examples.
+
+use std::cmp::Reverse;
 
 use super::*;
 use proptest::prelude::*;
 
-/// All that ever happened to a client, and no arithmetic on anything but minutes and whole requests.
+/// A remembered client, with no arithmetic on anything but milliseconds and whole requests.
 #[derive(Debug)]
 struct Remembered {
     client: Client,
     connections: usize,
     /// What it may ask for at once, in sixty-thousandths of a request, so that a millisecond is a whole number of them.
     credit: u64,
-    seen: Instant,
 }
 
-/// Everybody who is remembered, the one that was seen least recently first.
+/// The naive model of the table: a list that is searched from the front.
 struct Model {
     limits: Limits,
     capacity: usize,
@@ -37,29 +38,24 @@ impl Model {
         }
     }
 
-    /// Where this client is, now that it is seen: the last. None if there is no room for it.
+    /// The entry of this client, after all that have expired are gone. None if there is no room for it.
     fn see(&mut self, client: Client) -> Option<&mut Remembered> {
-        let now = self.now;
-        self.remembered.retain(|other| other.connections > 0 || now - other.seen < MINUTE);
-        let found = self.remembered.iter().position(|other| other.client == client);
-        let mut remembered = match found {
-            Some(nth) => self.remembered.remove(nth),
-            None => {
-                if self.remembered.len() == self.capacity {
-                    let idle = self.remembered.iter().position(|other| other.connections == 0)?;
-                    self.remembered.remove(idle);
-                }
-                Remembered { client, connections: 0, credit: self.full(), seen: now }
-            }
-        };
-        remembered.seen = now;
-        self.remembered.push(remembered);
+        self.sweep();
+        if let Some(nth) = self.remembered.iter().position(|other| other.client == client) {
+            return self.remembered.get_mut(nth);
+        }
+        if self.remembered.len() == self.capacity {
+            let idle = self.remembered.iter().enumerate().filter(|(_, other)| other.connections == 0);
+            let (owes_least, _) = idle.max_by_key(|(_, other)| (other.credit, Reverse(other.client)))?;
+            self.remembered.remove(owes_least);
+        }
+        self.remembered.push(Remembered { client, connections: 0, credit: self.full() });
         self.remembered.last_mut()
     }
 
-    fn tidy(&mut self) {
+    fn sweep(&mut self) {
         let full = self.full();
-        self.remembered.retain(|other| other.connections > 0 || other.credit < full || other.seen < self.now);
+        self.remembered.retain(|other| other.connections > 0 || other.credit < full);
     }
 
     fn ask(&mut self, client: Client) -> Result<(), Excess> {
@@ -93,7 +89,7 @@ impl Model {
 
     fn leave(&mut self, client: Client) {
         self.see(client).expect("it is there").connections -= 1;
-        self.tidy();
+        self.sweep();
     }
 }
 
@@ -101,17 +97,12 @@ fn check(clients: &Clients, model: &Model) {
     assert!(clients.entries.len() <= clients.capacity);
     let mut remembered: Vec<_> = model.remembered.iter().map(|it| (it.client, it.connections)).collect();
     let mut entries: Vec<_> = clients.entries.iter().map(|(client, entry)| (*client, entry.connections)).collect();
-    let key = |(client, _): &(Client, usize)| match *client {
-        Client::V4(address) => u64::from(address),
-        Client::V6Network(network) => network,
-    };
-    remembered.sort_by_key(key);
-    entries.sort_by_key(key);
-    assert_eq!(entries.iter().map(key).collect::<Vec<_>>(), remembered.iter().map(key).collect::<Vec<_>>());
-    assert_eq!(entries, remembered);
-    // Whoever has no connections, and nobody else, can be forgotten.
-    let idle = |entry: &Entry| clients.idle.get(&entry.seen).map(|(_, client)| *client);
-    assert!(clients.entries.iter().all(|(client, entry)| (entry.connections == 0) == (idle(entry) == Some(*client))));
+    remembered.sort();
+    entries.sort();
+    assert!(entries == remembered, "they differ");
+    // A client without connections can be forgotten, and no other.
+    let is_idle = |(client, entry): (&Client, &Entry)| clients.idle.contains(&(entry.joins, *client));
+    assert!(clients.entries.iter().all(|it| (it.1.connections == 0) == is_idle(it)));
     assert_eq!(clients.idle.len(), entries.iter().filter(|(_, connections)| *connections == 0).count());
 }
 
@@ -123,7 +114,7 @@ fn client(number: u32) -> Client {
 enum Step {
     Ask(u32),
     Arrive(u32),
-    /// Which of those who are there leaves.
+    /// One of the counted connections ends.
     Leave(usize),
     Pass(u64),
 }
@@ -140,9 +131,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn it_does_what_the_model_does(
+    fn agrees_with_the_model(
         connections in 0..4_usize,
-        // Those by which a minute can be divided without a remainder in milliseconds.
+        // These divide a minute without a remainder in milliseconds.
         joins_per_minute in prop::sample::select(&[0, 1, 2, 3, 5, 60][..]),
         capacity in 1..5_usize,
         steps in prop::collection::vec(step(), 0..200),
@@ -174,11 +165,11 @@ proptest! {
             }
             check(&clients, &model);
         }
-        // A minute after all have left, nobody is remembered.
+        // A minute after all have left, no client is remembered.
         for left in there {
             clients.leave(left, model.now);
         }
-        clients.forget(model.now + MINUTE);
+        clients.sweep(model.now + MINUTE);
         prop_assert!(clients.entries.is_empty() && clients.idle.is_empty());
     }
 }
@@ -188,7 +179,7 @@ fn limited(connections: usize, joins_per_minute: u32) -> Clients {
 }
 
 #[test]
-fn as_many_requests_as_are_allowed_in_a_minute_may_come_at_once_and_then_one_at_a_time() {
+fn minute_of_requests_may_come_at_once_and_then_one_at_a_time() {
     for rate in [1, 2, 7, 59, 60, 1000, MOST_JOINS] {
         let (mut clients, now) = (limited(0, rate), Instant::now());
         assert!((0..rate).all(|_| clients.ask(client(1), now).is_ok()), "{rate}");
@@ -197,12 +188,12 @@ fn as_many_requests_as_are_allowed_in_a_minute_may_come_at_once_and_then_one_at_
         assert!(clients.ask(client(1), now + wait - Duration::from_nanos(1)).is_err());
         assert_eq!(clients.ask(client(1), now + wait), Ok(()));
         assert!(clients.ask(client(1), now + wait).is_err());
-        assert_eq!(clients.ask(client(2), now), Ok(()), "and others are not concerned");
+        assert_eq!(clients.ask(client(2), now), Ok(()), "other clients have limits of their own");
     }
 }
 
 #[test]
-fn a_request_that_is_refused_does_not_put_off_the_next() {
+fn refused_request_does_not_delay_the_next() {
     let (mut clients, now) = (limited(0, 1), Instant::now());
     assert_eq!(clients.ask(client(1), now), Ok(()));
     for _ in 0..100 {
@@ -220,7 +211,7 @@ fn connections_are_counted_until_they_leave() {
 }
 
 #[test]
-fn who_has_connections_is_never_forgotten_and_who_finds_no_room_is_not_counted() {
+fn client_with_connections_is_not_forgotten_and_a_new_one_without_room_is_not_counted() {
     let (mut clients, now) = (limited(1, 1), Instant::now());
     assert_eq!([1, 2, 3].map(|number| clients.arrive(client(number), now)), [Ok(true), Ok(true), Ok(false)]);
     assert_eq!(clients.arrive(client(1), now + 10 * MINUTE), Err(Excess::Connections));
@@ -228,17 +219,29 @@ fn who_has_connections_is_never_forgotten_and_who_finds_no_room_is_not_counted()
 }
 
 #[test]
-fn the_one_that_was_seen_least_recently_makes_room() {
-    let (mut clients, now) = (limited(0, 1), Instant::now());
-    for number in [1, 2, 3] {
+fn full_table_forgets_the_client_that_owes_least() {
+    let (mut clients, now) = (limited(0, 2), Instant::now());
+    for number in [1, 1, 2, 3] {
         assert_eq!(clients.ask(client(number), now), Ok(()));
     }
-    assert_eq!([2, 3].map(|number| clients.ask(client(number), now).is_ok()), [false, false]);
-    assert_eq!(clients.ask(client(1), now), Ok(()), "it is forgotten");
+    assert!(clients.ask(client(1), now).is_err(), "it owes most, though it was seen first");
+    assert_eq!([(); 2].map(|()| clients.ask(client(2), now)), [Ok(()), Ok(())], "it is forgotten");
 }
 
 #[test]
-fn a_client_is_an_ipv4_address_or_an_ipv6_network_of_64_bits() {
+fn full_table_sweeps_expired_clients_first() {
+    let (mut clients, now) = (limited(0, 60), Instant::now());
+    let second = Duration::from_secs(1);
+    assert_eq!([1, 2, 2].map(|number| clients.ask(client(number), now)), [Ok(()); 3]);
+    // The first client owes nothing any more, and the second does.
+    assert_eq!(clients.ask(client(3), now + second), Ok(()));
+    assert!(clients.entries.contains_key(&client(2)) && !clients.entries.contains_key(&client(1)));
+    assert_eq!(clients.ask(client(3), now + 3 * second), Ok(()));
+    assert_eq!(clients.entries.len(), 1, "an expired client is swept even if there is room");
+}
+
+#[test]
+fn client_is_an_ipv4_address_or_an_ipv6_network_of_64_bits() {
     let client = |text: &str| Client::from(text.parse::<IpAddr>().unwrap());
     assert_ne!(client("1.2.3.4"), client("1.2.3.5"));
     assert_eq!(client("1.2.3.4"), client("::ffff:1.2.3.4"));
@@ -248,7 +251,7 @@ fn a_client_is_an_ipv4_address_or_an_ipv6_network_of_64_bits() {
 }
 
 #[test]
-fn no_address_can_be_printed() {
+fn addresses_are_not_printed() {
     let (mut clients, now) = (limited(1, 1), Instant::now());
     let _ = (clients.arrive(client(0x7A7A_7A7A), now), clients.ask(Client::V6Network(0x7A7A), now));
     let printed = format!("{clients:?}");

@@ -1,5 +1,6 @@
-//! A driver that only does what wakers and timers allow: a waiter that is neither woken nor has a timer never asks again, so
-//! a lost wake-up shows as a wait without an end.
+//! A driver that only does what wakers and timers allow.
+//!
+//! A waiter that is neither woken nor has a timer never asks again, so a lost wake-up shows as a wait without an end.
 
 use std::collections::VecDeque;
 
@@ -9,23 +10,23 @@ use super::*;
 
 const RATE: u64 = 1 << 20;
 
-/// How long a portion takes.
+/// The time of a portion.
 const TIME: Duration = PORTION;
 
-/// A side of a pair that may want to send.
+/// A side of a pair.
 #[derive(Clone, Debug)]
 struct Side {
     pair: FlowKey,
-    place: Option<Place>,
+    number: Option<QueueNumber>,
     timer: Option<Instant>,
-    /// What it wants to send, in bytes, and since when.
+    /// The bytes that it wants to send, and since when.
     wants: u64,
     since: Instant,
-    /// Whether all that it sends is dropped.
+    /// Whether it sends text, all of which is dropped.
     text: bool,
-    /// What has passed, in bytes.
+    /// The bytes that have passed.
     sent: u64,
-    /// How long its portions have waited at most.
+    /// The longest wait of a portion.
     longest: Duration,
 }
 
@@ -55,7 +56,7 @@ impl Driver {
             self.queue.meet(pair);
         }
         let (timer, since, longest) = (None, self.now, Duration::ZERO);
-        self.sides.push(Side { pair, place: None, timer, wants: 0, since, text, sent: 0, longest });
+        self.sides.push(Side { pair, number: None, timer, wants: 0, since, text, sent: 0, longest });
         self.sides.len() - 1
     }
 
@@ -74,8 +75,8 @@ impl Driver {
     fn leave(&mut self, side: usize) {
         self.sides[side].wants = 0;
         self.sides[side].timer = None;
-        if let Some(place) = self.sides[side].place.take() {
-            assert_eq!(self.queue.leave(self.sides[side].pair, place), Some(side));
+        if let Some(number) = self.sides[side].number.take() {
+            assert_eq!(self.queue.leave(self.sides[side].pair, number), Some(side));
         }
         self.wake_first();
     }
@@ -87,18 +88,18 @@ impl Driver {
 
     fn ask(&mut self, side: usize) {
         let portion = self.portion();
-        let Side { pair, place, timer, wants, .. } = &mut self.sides[side];
+        let Side { pair, number, timer, wants, .. } = &mut self.sides[side];
         if *wants == 0 {
             return;
         }
         *timer = None;
-        match self.queue.ask(*pair, place, side, self.now) {
-            Answer::At(until) => {
+        match self.queue.ask(*pair, number, side, self.now) {
+            Turn::At(until) => {
                 assert!(until > self.now);
                 *timer = Some(until);
             }
-            Answer::Behind => {}
-            Answer::Pass => {
+            Turn::Behind => {}
+            Turn::Pass => {
                 let (pair, bytes) = (*pair, portion.min(*wants));
                 self.queue.spend(pair, bytes as usize, self.now);
                 let side = &mut self.sides[side];
@@ -145,11 +146,11 @@ impl Driver {
 
     /// While anything waits, the first waiter has a timer and is the one that is armed.
     fn check(&self) {
-        let waiters = self.sides.iter().filter(|side| side.place.is_some()).count();
+        let waiters = self.sides.iter().filter(|side| side.number.is_some()).count();
         assert_eq!(waiters > 0, self.queue.first().is_some());
         assert_eq!(self.queue.armed, self.queue.first());
         if let Some(first) = self.queue.first() {
-            let side = self.sides.iter().find(|side| side.place == Some(first)).expect("a waiter is a side");
+            let side = self.sides.iter().find(|side| side.number == Some(first)).expect("a waiter is a side");
             assert!(side.timer.is_some(), "it is first, and does not know it");
         }
         let listed: usize = self.queue.flows.iter().map(|(_, flow)| flow.waiters.len()).sum();
@@ -183,7 +184,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn the_rate_is_kept_and_no_wake_up_is_lost(
+    fn rate_is_kept_and_no_wake_up_is_lost(
         sides in prop::collection::vec((any::<bool>(), any::<bool>()), 1..12),
         steps in steps(),
     ) {
@@ -203,7 +204,7 @@ proptest! {
             prop_assert!(driver.sent() as f64 <= RATE as f64 * elapsed + driver.portion() as f64 + 1.0);
         }
         driver.run(Duration::from_secs(10));
-        prop_assert!(driver.sides.iter().all(|side| side.wants == 0 && side.place.is_none()), "a wait without an end");
+        prop_assert!(driver.sides.iter().all(|side| side.wants == 0 && side.number.is_none()), "a wait without an end");
         // All tags are above the least that a flow comes back with, or were not used.
         for side in driver.sides.clone() {
             driver.queue.close(side.pair);
@@ -226,7 +227,7 @@ proptest! {
     }
 
     #[test]
-    fn a_sparse_flow_waits_for_other_sparse_flows_only(
+    fn sparse_flow_waits_for_other_sparse_flows_only(
         backlogged in 0..60_usize,
         sparse in 1..20_usize,
         bytes in 1..2000_u64,
@@ -254,7 +255,7 @@ proptest! {
     }
 
     #[test]
-    fn all_sides_that_are_alone_have_one_share_and_text_has_an_eighth(alone in 1..100_usize, text: bool) {
+    fn sides_that_are_alone_have_one_share_and_text_has_an_eighth(alone in 1..100_usize, text: bool) {
         let mut driver = Driver::new();
         for _ in 0..alone {
             let side = driver.enter(true, text);
@@ -270,7 +271,7 @@ proptest! {
 }
 
 #[test]
-fn a_side_whose_peer_comes_leaves_the_strangers_behind() {
+fn side_leaves_the_flow_of_lone_sides_when_its_peer_comes() {
     let mut driver = Driver::new();
     for _ in 0..100 {
         let side = driver.enter(true, true);
@@ -286,7 +287,7 @@ fn a_side_whose_peer_comes_leaves_the_strangers_behind() {
 }
 
 #[test]
-fn a_lone_message_does_not_wait_while_others_are_backlogged() {
+fn lone_message_does_not_wait_while_others_are_backlogged() {
     let mut driver = Driver::new();
     for _ in 0..1000 {
         let side = driver.enter(false, false);
