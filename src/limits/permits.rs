@@ -1,14 +1,15 @@
-//! How many WebSockets there may be at a time: each holds a permit from its admission to its end, also while it closes and
-//! has no seat any more.
+//! Permits bound the number of connections at a time.
+//!
+//! Each connection holds one from its admission to its end, also while it closes and has no seat any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Those that are left.
+/// The remaining connection permits.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermits(AtomicUsize);
 
-/// One of them. It is given back by its drop.
+/// A permit for one connection. Its drop returns it.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit(Arc<ConnectionPermits>);
 
@@ -17,14 +18,14 @@ impl ConnectionPermits {
         Arc::new(Self(AtomicUsize::new(count)))
     }
 
-    /// Takes one, if there is one left.
+    /// Takes a permit, if one is left.
     pub(crate) fn take(self: &Arc<Self>) -> Option<ConnectionPermit> {
         // The count guards nothing but itself, hence the ordering.
         self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).ok()?;
         Some(ConnectionPermit(Arc::clone(self)))
     }
 
-    /// Whether none is left.
+    /// Whether no permit is left.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.load(Relaxed) == 0
     }
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_are_given_than_there_are() {
+    fn permits_run_out_and_come_back() {
         let permits = ConnectionPermits::new(2);
         let held: Vec<_> = (0..2).map(|_| permits.take().unwrap()).collect();
         assert!(permits.take().is_none());

@@ -1,14 +1,18 @@
 //! A bounded number of slots. When all are taken, the oldest is revoked for the next one.
 //!
 //! Two kinds of connection hold a slot, because each costs a socket and may be silent on purpose: those in the opening
-//! handshake, and those that linger in the closing one. To refuse the newest would let a stranger with a hundred connections a second
-//! keep all others out. An honest handshake is over within a round trip or two. With 1024 slots and a handshake of 50 ms, twenty
-//! thousand strangers have to come in a second before an honest client is revoked.
+//! handshake, and those that linger in the closing one.
+//!
+//! To refuse the newest instead would let a stranger with a hundred connections a second keep all others out. An honest
+//! handshake is over within a round trip or two. With 1024 slots and a handshake of 50 ms, twenty thousand strangers have
+//! to come in a second before an honest client is revoked.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+
+use crate::runtime::sync::{lock, with_lock};
 
 /// With no more slots taken than this, [`Slots::make_room`] does nothing: most of them are about to end.
 const FEW: usize = 16;
@@ -17,11 +21,11 @@ const FEW: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Slots {
     limit: usize,
-    taken: Mutex<Taken>,
+    taken: Mutex<TakenSlots>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenSlots {
     /// The number of the next slot.
     next: u64,
     /// The waker of each slot's task, if it waits, by number: so the oldest is the first. A slot that is not here is revoked.
@@ -36,39 +40,38 @@ pub(crate) struct Slot {
 }
 
 impl Slots {
-    /// So many slots, and one at least.
+    /// As many slots as the limit says, and one at least.
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit: limit.max(1), taken: Mutex::default() }
     }
 
     /// Takes a slot. If all are taken, the oldest is revoked.
     pub(crate) fn take(self: &Arc<Self>) -> Slot {
-        let mut taken = self.lock();
-        let number = taken.next;
-        taken.next += 1;
-        let oldest = if taken.by_age.len() == self.limit { taken.by_age.pop_first() } else { None };
-        taken.by_age.insert(number, None);
-        drop(taken);
+        let (number, oldest) = with_lock(&self.taken, |taken| {
+            let oldest = if taken.by_age.len() == self.limit { taken.by_age.pop_first() } else { None };
+            let number = taken.next_number();
+            taken.by_age.insert(number, None);
+            (number, oldest)
+        });
         wake(oldest);
         Slot { slots: Arc::clone(self), number }
     }
 
-    /// Revokes the oldest quarter, for want of something else than slots, unless they are few. Whether it did.
+    /// Revokes the oldest quarter, for want of another resource, unless few are taken. Whether it did.
     pub(crate) fn make_room(&self) -> bool {
-        let mut taken = self.lock();
-        let count = taken.by_age.len();
-        if count <= FEW {
-            return false;
-        }
-        let oldest: Vec<_> = (0..count / 4).filter_map(|_| taken.by_age.pop_first()).collect();
-        drop(taken);
+        let oldest: Vec<_> = with_lock(&self.taken, |taken| {
+            let count = taken.by_age.len();
+            let revoked = if count <= FEW { 0 } else { count / 4 };
+            (0..revoked).filter_map(|_| taken.by_age.pop_first()).collect()
+        });
+        let is_any = !oldest.is_empty();
         wake(oldest);
-        true
+        is_any
     }
 
     /// Revokes the oldest slot. Whether there was one.
     pub(crate) fn revoke_oldest(&self) -> bool {
-        let oldest = self.lock().by_age.pop_first();
+        let oldest = with_lock(&self.taken, |taken| taken.by_age.pop_first());
         let is_any = oldest.is_some();
         wake(oldest);
         is_any
@@ -76,57 +79,55 @@ impl Slots {
 
     /// The number of slots that are taken.
     pub(crate) fn len(&self) -> usize {
-        self.lock().by_age.len()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        // Each step leaves it whole.
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.taken).by_age.len()
     }
 }
 
-/// Wakes the tasks of revoked slots, while nothing is locked.
+impl TakenSlots {
+    fn next_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+}
+
+/// Wakes the tasks of revoked slots.
 fn wake(revoked: impl IntoIterator<Item = (u64, Option<Waker>)>) {
     revoked.into_iter().filter_map(|(_, waker)| waker).for_each(Waker::wake);
 }
 
 impl Slot {
-    /// Whether it is revoked.
+    /// Whether the slot is revoked.
     #[cfg(test)]
     pub(crate) fn is_revoked(&self) -> bool {
-        !self.slots.lock().by_age.contains_key(&self.number)
+        !lock(&self.slots.taken).by_age.contains_key(&self.number)
     }
 
-    /// Makes it the newest, unless it is revoked.
+    /// Makes the slot the newest, unless it is revoked.
     pub(crate) fn renew(&mut self) {
-        let mut taken = self.slots.lock();
+        let mut taken = lock(&self.slots.taken);
         if let Some(waker) = taken.by_age.remove(&self.number) {
-            self.number = taken.next;
-            taken.next += 1;
+            self.number = taken.next_number();
             taken.by_age.insert(self.number, waker);
         }
     }
 
-    /// Waits until it is revoked. One task does so at a time.
+    /// Waits until the slot is revoked. One task does so at a time.
     pub(crate) async fn revoked(&self) {
         poll_fn(|cx| self.poll_revoked(cx)).await;
     }
 
-    /// Ready when it is revoked. One task polls it at a time.
+    /// Ready when the slot is revoked. One task polls it at a time.
     pub(crate) fn poll_revoked(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut taken = self.slots.lock();
-        let Some(waker) = taken.by_age.get_mut(&self.number) else { return Poll::Ready(()) };
-        let previous = waker.replace(cx.waker().clone());
-        drop(taken);
-        drop(previous); // which may do anything
-        Poll::Pending
+        let previous = with_lock(&self.slots.taken, |taken| {
+            taken.by_age.get_mut(&self.number).map(|waker| waker.replace(cx.waker().clone()))
+        });
+        if previous.is_some() { Poll::Pending } else { Poll::Ready(()) }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let waker = self.slots.lock().by_age.remove(&self.number);
-        drop(waker); // as above
+        let _waker = with_lock(&self.slots.taken, |taken| taken.by_age.remove(&self.number));
     }
 }
 
@@ -141,13 +142,13 @@ mod tests {
         is_told
     }
 
-    /// The positions of those that are revoked.
+    /// The positions of the revoked slots.
     fn revoked(slots: &[Slot]) -> Vec<usize> {
         (0..slots.len()).filter(|&nth| is_revoked(&slots[nth])).collect()
     }
 
     #[test]
-    fn the_oldest_is_revoked_when_there_is_no_room() {
+    fn oldest_slot_is_revoked_when_all_are_taken() {
         let slots = Arc::new(Slots::new(3));
         let mut taken: Vec<_> = (0..3).map(|_| slots.take()).collect();
         assert!(revoked(&taken).is_empty());
@@ -158,14 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn who_is_revoked_is_told() {
+    fn task_of_a_revoked_slot_is_woken() {
         let slots = Arc::new(Slots::new(1));
         let slot = slots.take();
         block_on(zip(slot.revoked(), async { drop(slots.take()) }));
     }
 
     #[test]
-    fn a_dropped_slot_is_free() {
+    fn dropped_slot_is_free() {
         let slots = Arc::new(Slots::new(2));
         let first = slots.take();
         for _ in 0..10 {
@@ -176,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_slot_at_least() {
+    fn limit_of_zero_is_one_slot() {
         let slots = Arc::new(Slots::new(0));
         assert!(!is_revoked(&slots.take()));
     }
 
     #[test]
-    fn the_oldest_quarter_makes_room_unless_they_are_few() {
+    fn oldest_quarter_makes_room_unless_few_are_taken() {
         let slots = Arc::new(Slots::new(100));
         let mut taken: Vec<_> = (0..FEW).map(|_| slots.take()).collect();
         assert!(!slots.make_room());
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_slot_can_be_revoked_before_all_are_taken() {
+    fn oldest_slot_can_be_revoked_before_all_are_taken() {
         let slots = Arc::new(Slots::new(9));
         assert!(!slots.revoke_oldest());
         let taken: Vec<_> = (0..2).map(|_| slots.take()).collect();
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewed_slot_is_the_newest_and_revokes_no_other() {
+    fn renewed_slot_is_the_newest_and_revokes_no_other() {
         let slots = Arc::new(Slots::new(2));
         let mut taken: Vec<_> = (0..2).map(|_| slots.take()).collect();
         taken[0].renew();
