@@ -5,14 +5,17 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::num::NonZeroUsize;
+use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use arc_relay::internals::reframer::Tally;
 use arc_relay::{Config, Outcome, Rejection, Relay};
-use support::raw::{expect, expect_end, frame, open, server_close, server_frame};
+use rustix::process::{Pid, Signal, kill_process};
+use support::raw::{expect, expect_end, frame, open, server_close, server_frame, upgrade};
 
 fn config() -> Config {
     Config { host: "127.0.0.1".into(), port: 0, ..Config::default() }
@@ -57,7 +60,7 @@ fn access_tokens_can_be_replaced_and_are_not_printed() {
     relay.set_access_tokens("hush-2".parse().unwrap());
     connect(&relay, "/?pair=x&token=hush-2");
     let mut refused = TcpStream::connect(relay.local_addr()).unwrap();
-    refused.write_all(support::raw::upgrade("/?pair=x&token=hush-1", "").as_bytes()).unwrap();
+    refused.write_all(upgrade("/?pair=x&token=hush-1", "").as_bytes()).unwrap();
     expect(&mut refused, b"HTTP/1.1 401 ");
     smol::block_on(relay.stop());
 }
@@ -69,7 +72,7 @@ fn relay_runs_beside_any_executor() {
     a.write_all(&frame(0x89, b"?")).unwrap();
     expect(&mut a, &server_frame(0x8A, b"?"));
     // The executor of `futures_lite` has no reactor.
-    let stopping = std::thread::spawn(|| futures_lite::future::block_on(relay.stop()));
+    let stopping = thread::spawn(|| futures_lite::future::block_on(relay.stop()));
     expect(&mut a, &server_close(1001, "relay stopping"));
     a.write_all(&frame(0x88, &1001_u16.to_be_bytes())).unwrap();
     expect_end(&mut a);
@@ -102,7 +105,7 @@ fn code_beyond_max_pairs_is_rejected_with_503_and_other_codes_go_on() {
     let _one = connect(&relay, "/?pair=1");
     let _two = connect(&relay, "/?pair=2");
     let mut third = TcpStream::connect(relay.local_addr()).unwrap();
-    third.write_all(support::raw::upgrade("/?pair=3", "").as_bytes()).unwrap();
+    third.write_all(upgrade("/?pair=3", "").as_bytes()).unwrap();
     let mut response = String::new();
     third.read_to_string(&mut response).unwrap();
     assert!(response.starts_with("HTTP/1.1 503 ") && response.ends_with("\r\n\r\nrelay is full\n"), "{response}");
@@ -126,13 +129,13 @@ fn open_closed_and_rejected_connections_are_counted() {
         Relay::start(Config { ping_interval: None, probe_timeout: Duration::from_secs(30), ..config() }).unwrap();
     let refused = |target: &str| {
         let mut socket = TcpStream::connect(relay.local_addr()).unwrap();
-        socket.write_all(support::raw::upgrade(target, "").as_bytes()).unwrap();
+        socket.write_all(upgrade(target, "").as_bytes()).unwrap();
         socket.read_to_string(&mut String::new()).unwrap();
     };
     let (mut a, mut b) = (connect(&relay, "/?pair=x"), connect(&relay, "/?pair=x"));
     let _waiting = connect(&relay, "/?pair=y");
     // Without answers to the takeover probe, the third client would get a seat.
-    let answers = std::thread::scope(|scope| {
+    let answers = thread::scope(|scope| {
         let third = scope.spawn(|| refused("/?pair=x"));
         for client in [&mut a, &mut b] {
             expect(client, &server_frame(0x89, b""));
@@ -203,4 +206,61 @@ fn longest_pair_ttl_is_accepted() {
     let mut b = connect(&relay, "/?pair=x");
     a.write_all(&frame(0x82, b"patient")).unwrap();
     expect(&mut b, &server_frame(0x82, b"patient"));
+}
+
+/// The test below runs it in a process of its own, which can be stopped.
+#[test]
+#[ignore = "it runs until its standard input ends"]
+fn relay_with_four_workers() {
+    let workers = NonZeroUsize::new(4).unwrap();
+    let relay = Relay::start(Config { workers, probe_timeout: Duration::from_millis(300), ..config() }).unwrap();
+    println!("\nport {}", relay.local_addr().port());
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+/// The stop (SIGSTOP) is longer than a probe, which takes 1.6 s at most. So the probe's timer fires on the worker of the
+/// third client, maybe before the worker of the pair reads the pongs.
+#[test]
+fn probe_that_ends_while_the_relay_is_stopped_evicts_no_client() {
+    const PAIRS: usize = 8;
+    let arguments = ["--exact", "relay_with_four_workers", "--ignored", "--nocapture"];
+    let mut process = Command::new(std::env::current_exe().unwrap())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let port = lines.find_map(|line| line.unwrap().strip_prefix("port ")?.parse::<u16>().ok()).unwrap();
+    let signal = |signal| kill_process(Pid::from_child(&process), signal).unwrap();
+    let socket = || {
+        let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        socket
+    };
+    for round in 0..3 {
+        let target = |pair| format!("/?pair={round}-{pair}");
+        let side = |pair| {
+            let mut socket = socket();
+            open(&mut socket, &target(pair), b"");
+            socket
+        };
+        let mut pairs: Vec<_> = (0..PAIRS).map(|pair| [side(pair), side(pair)]).collect();
+        let mut thirds: Vec<_> = (0..PAIRS).map(|_| socket()).collect();
+        for (pair, third) in thirds.iter_mut().enumerate() {
+            third.write_all(upgrade(&target(pair), "").as_bytes()).unwrap();
+        }
+        pairs.iter_mut().flatten().for_each(|side| expect(side, &server_frame(0x89, b"")));
+        signal(Signal::STOP);
+        pairs.iter_mut().flatten().for_each(|side| side.write_all(&frame(0x8A, b"")).unwrap());
+        thread::sleep(Duration::from_millis(2500));
+        signal(Signal::CONT);
+        thirds.iter_mut().for_each(|third| expect(third, b"HTTP/1.1 409 "));
+        for [a, b] in &mut pairs {
+            a.write_all(&frame(0x82, b"there")).unwrap();
+            expect(b, &server_frame(0x82, b"there"));
+        }
+    }
+    drop(process.stdin.take());
+    assert!(process.wait().unwrap().success());
 }

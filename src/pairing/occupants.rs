@@ -14,7 +14,7 @@ use futures_lite::FutureExt;
 
 use crate::runtime::clock::Sleep;
 use crate::runtime::stop::{Stop, StopOnDrop, stop};
-use crate::runtime::sync::lock;
+use crate::runtime::sync::{lock, with_lock};
 
 /// The most pairs that are probed at a time. Further third clients are refused without a probe.
 const MOST_PROBES: usize = 256;
@@ -52,8 +52,7 @@ enum ProbePart {
 impl Occupant {
     /// Sets the waker of the connection's task.
     pub(crate) fn attend(&self, task: Waker) {
-        let previous = lock(&self.state).task.replace(task);
-        drop(previous);
+        with_lock(&self.state, |state| state.task.replace(task));
     }
 
     /// Whether a takeover probe waits for an answer.
@@ -69,8 +68,7 @@ impl Occupant {
     /// Ends everything, as the seat is free: an absent occupant owes no answer.
     pub(crate) fn depart(&self) {
         self.end_part(|_| true, None);
-        let task = lock(&self.state).task.take();
-        drop(task);
+        with_lock(&self.state, |state| state.task.take());
     }
 
     /// Asks for an answer, and returns the task that is to be woken for it.
@@ -83,15 +81,13 @@ impl Occupant {
 
     /// Ends the part of a probe in which an answer is owed, if it is one of these.
     fn end_part(&self, is_it: impl FnOnce(u64) -> bool, then: Option<ProbePart>) {
-        let mut state = lock(&self.state);
-        if let Some(ProbePart::Owed { number, .. }) = state.part.as_deref()
-            && is_it(*number)
-        {
-            let ended = std::mem::replace(&mut state.part, then.map(Box::new));
-            self.is_asked.store(false, Ordering::Release);
-            drop(state);
-            drop(ended);
-        }
+        with_lock(&self.state, |state| match state.part.as_deref() {
+            Some(ProbePart::Owed { number, .. }) if is_it(*number) => {
+                self.is_asked.store(false, Ordering::Release);
+                std::mem::replace(&mut state.part, then.map(Box::new))
+            }
+            _ => None,
+        });
     }
 
     /// Whether the occupant has answered a moment ago.
@@ -115,7 +111,7 @@ impl Probes {
     /// Asks the sides of a pair that have not answered a moment ago, and returns the tasks that are to be woken for it.
     ///
     /// None if both have answered a moment ago, if they are being asked, or if too many other pairs are.
-    pub(crate) fn begin(&mut self, pair: [&Arc<Occupant>; 2], now: Instant) -> Option<(Probe, Vec<Waker>)> {
+    pub(crate) fn begin(&mut self, pair: [&Arc<Occupant>; 2], now: Instant) -> Option<(TakeoverProbe, Vec<Waker>)> {
         let is_running = pair.iter().any(|occupant| occupant.is_asked());
         let silent: Vec<_> = pair.into_iter().filter(|occupant| !occupant.has_answered(now)).collect();
         if is_running || silent.is_empty() || self.running() >= MOST_PROBES {
@@ -125,7 +121,7 @@ impl Probes {
         let (told, answered) = stop();
         let tasks = silent.iter().filter_map(|occupant| occupant.ask(self.begun, told.clone())).collect();
         let (pair, running) = (pair.map(Arc::clone), Arc::clone(&self.running));
-        Some((Probe { number: self.begun, pair, answered, _running: running }, tasks))
+        Some((TakeoverProbe { number: self.begun, pair, answered, _running: running }, tasks))
     }
 
     /// The number of probes so far.
@@ -140,7 +136,7 @@ impl Probes {
 
 /// A takeover probe, for as long as a third client waits for its answers.
 #[derive(Debug)]
-pub(crate) struct Probe {
+pub(crate) struct TakeoverProbe {
     /// The next probe of the pair may begin before this one is dropped: the number tells whose answers are owed.
     number: u64,
     pair: [Arc<Occupant>; 2],
@@ -148,14 +144,14 @@ pub(crate) struct Probe {
     _running: Arc<()>,
 }
 
-impl Probe {
+impl TakeoverProbe {
     /// Waits until both sides have answered or departed, or until the time is over.
     pub(crate) async fn settle(mut self, over: Sleep) {
         self.answered.wait().or(over).await;
     }
 }
 
-impl Drop for Probe {
+impl Drop for TakeoverProbe {
     fn drop(&mut self) {
         for occupant in &self.pair {
             occupant.end_part(|number| number == self.number, None);
@@ -170,7 +166,7 @@ mod tests {
 
     type Pair = [Arc<Occupant>; 2];
 
-    fn begin(probes: &mut Probes, pair: &Pair, now: Instant) -> Option<Probe> {
+    fn begin(probes: &mut Probes, pair: &Pair, now: Instant) -> Option<TakeoverProbe> {
         probes.begin(pair.each_ref(), now).map(|(probe, _)| probe)
     }
 
@@ -178,7 +174,7 @@ mod tests {
         pair.each_ref().map(|occupant| occupant.is_asked())
     }
 
-    fn is_settled(probe: &mut Probe) -> bool {
+    fn is_settled(probe: &mut TakeoverProbe) -> bool {
         block_on(poll_once(probe.answered.wait())).is_some()
     }
 

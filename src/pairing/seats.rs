@@ -21,7 +21,7 @@ use crate::pairing::occupants::{Occupant, Probes};
 use crate::pairing::pair_code::PairCode;
 use crate::pairing::pair_table::{Admission, ConnId, PairTable, TableLimits};
 use crate::runtime::clock::Clock;
-use crate::runtime::sync::lock;
+use crate::runtime::sync::{lock, with_lock};
 use crate::telemetry::counters::Counts;
 use crate::telemetry::records::{ConnectionRecord, Meeting};
 use crate::telemetry::rejection::Rejection;
@@ -130,8 +130,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         // The peer learns of it from the link, after everything that was sent before.
-        let departure = lock(&self.seats.shared).table.disconnect(&self.code, self.id);
-        drop(departure);
+        let _departure = with_lock(&self.seats.shared, |shared| shared.table.disconnect(&self.code, self.id));
         self.occupant.depart();
     }
 }
@@ -336,13 +335,15 @@ async fn end_waits(take: impl Fn(usize) -> Vec<(ConnId, Box<ParkedSide>)>, close
 mod tests {
     use super::*;
     use crate::pairing::link::Next;
-    use crate::runtime::clock::SystemClock;
+    use crate::runtime::clock::{Sleep, SystemClock};
     use crate::runtime::reactor::Reactor;
+    use futures_lite::future::{block_on, poll_once, zip};
     use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Poll};
+    use std::time::Instant;
 
-    /// Polls `future` again and again, and returns how many of these waits have ended behind each poll.
+    /// Polls `future` again and again, and returns the number of waits that have ended after each poll.
     async fn ended(future: impl Future, claims: &mut [Claim], close_cause: CloseCause) -> Vec<usize> {
         let (mut future, mut cx) = (pin!(future), Context::from_waker(Waker::noop()));
         let mut ended = vec![0];
@@ -377,5 +378,85 @@ mod tests {
             });
             assert_eq!(ended, [0, ENDS, 2 * ENDS, WAITS]);
         }
+    }
+
+    /// Seats for `connections`, in which clients can be probed, and the two sides of a pair.
+    fn a_pair(connections: usize, clock: Arc<dyn Clock>) -> (Arc<Seats>, PairCode, [Claim; 2]) {
+        let limits = EffectiveLimits { connections, ..EffectiveLimits::ROOMY };
+        let ttl = Duration::from_secs(60);
+        let seats = Arc::new(Seats::new(ttl, limits, Duration::from_secs(2), Rates::default(), clock));
+        let code = PairCode::from_target("/?pair=x").unwrap();
+        let sides = [0, 1].map(|worker| seats.claim(code.clone(), worker).unwrap());
+        (seats, code, sides)
+    }
+
+    /// A clock whose timers fire at once, as after a suspension (SIGSTOP) that was longer than any of them.
+    #[derive(Debug)]
+    struct AfterSuspension;
+
+    impl Clock for AfterSuspension {
+        fn now(&self) -> Instant {
+            Instant::now()
+        }
+
+        fn sleep_until(&self, _: Instant) -> Sleep {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    /// The prober's timer may fire on its worker before the pair's worker reads the answers.
+    #[test]
+    fn probe_whose_time_is_over_takes_no_seat() {
+        let (seats, code, mut sides) = a_pair(100, Arc::new(AfterSuspension));
+        for _ in 0..2 {
+            assert_eq!(block_on(seats.join(code.clone(), 2)).unwrap_err(), Rejection::PairFull);
+            let mut cx = Context::from_waker(Waker::noop());
+            for side in &mut sides {
+                assert!(side.end.incoming.poll_next(&mut cx).is_pending(), "the link lives");
+                assert!(!side.seat.is_asked());
+            }
+        }
+        assert_eq!((seats.pairs(), seats.counts().probes), (1, 2));
+        let [first, second] = sides;
+        drop(first);
+        drop(second);
+        assert_eq!(seats.pairs(), 0);
+    }
+
+    /// A seat is free before the permit of its connection is.
+    #[test]
+    fn third_client_waits_for_the_permit_of_the_side_that_departs() {
+        let (seats, code, [departs, stays]) = a_pair(2, Arc::new(SystemClock));
+        let Claim { seat, permit, .. } = departs;
+        let joined = Reactor::new().unwrap().block_on(zip(seats.join(code, 2), async {
+            assert!(seat.is_asked() && stays.seat.is_asked());
+            drop(seat);
+            stays.seat.answer();
+            for _ in 0..3 {
+                yield_now().await;
+            }
+            drop(permit);
+        }));
+        assert!(joined.0.is_ok());
+    }
+
+    #[test]
+    fn third_client_is_refused_when_no_side_departs() {
+        let (seats, code, sides) = a_pair(2, Arc::new(SystemClock));
+        let joined = Reactor::new().unwrap().block_on(zip(seats.join(code, 2), async {
+            sides.iter().for_each(|side| side.seat.answer());
+        }));
+        assert_eq!(joined.0.unwrap_err(), Rejection::PairFull);
+    }
+
+    #[test]
+    fn probe_of_one_pair_leaves_other_pairs_alone() {
+        let (seats, code, sides) = a_pair(100, Arc::new(SystemClock));
+        let other = PairCode::from_target("/?pair=y").unwrap();
+        let others = [0, 1].map(|worker| seats.claim(other.clone(), worker).unwrap());
+        let mut joins = pin!(seats.join(code, 2));
+        assert!(Reactor::new().unwrap().block_on(poll_once(joins.as_mut())).is_none());
+        assert!(sides.iter().all(|side| side.seat.is_asked()));
+        assert!(others.iter().all(|side| !side.seat.is_asked()));
     }
 }
