@@ -1,37 +1,50 @@
-//! What joins the two sides of a pair: for each direction a bounded channel of batches, and credits that go back.
+//! A link joins the two sides of a pair: for each direction a bounded channel of batches, and credits that go back.
 //!
-//! A side sends a batch only when it holds a credit, and gets the credit back when the other side has written that
-//! batch to its socket. So one batch is on its way in each direction at most: what was read is written while it is
-//! still in the cache, memory has a bound, and a reader that does not read slows its peer's sender and nobody else.
+//! Credit-based flow control: a side sends a batch only when it holds a credit. It gets the credit back when the other side
+//! has written that batch to its socket. So one batch is under way in each direction at most. A batch is written while it is
+//! still in the cache, memory has a bound, and a reader that does not read slows its peer's sender and no other client.
 //!
-//! The end of a direction is told by its [`CloseCause`]. It overtakes nothing: the other side first gets every batch,
-//! the [last one](Outgoing::finish) included, which needs no credit, so that whoever departs never has to wait. An
-//! end that is dropped without a close_cause (a panic, a handshake that failed) says [`CloseCause::Lost`].
+//! A [`CloseCause`] ends a direction. It overtakes nothing: the other side first gets every batch, the
+//! [last one](Outgoing::finish) included. That needs no credit, so a side that departs never has to wait. An end that is
+//! dropped without a cause (a panic, a handshake that failed) says [`CloseCause::Lost`].
 //!
-//! The two ends do not know where they are: near and far are a matter of who holds them. The first side of a pair
-//! keeps its near end and parks the far end in the [`PairTable`](crate::pairing::pair_table::PairTable) for the second.
+//! The two ends are alike. The first side of a pair keeps its near end and parks the far end in the pair table for the
+//! second.
+//!
+//! # Why waiting and credits are beside the channel
+//!
+//! - A place in the channel is free when a batch is *taken*. A credit comes back when it is *written*: until then the sender
+//!   would fill a second buffer for a client that does not read.
+//! - The last batch and the cause must get through without a place. The channel's `close` carries no value, and its
+//!   `force_send` replaces a batch that is under way.
+//! - A channel for credits, and the channel's own listeners at both ends, add 1 KiB to an idle connection and an allocation
+//!   to each wait. One waker in a field costs neither.
+//! - The mutex makes "look, then wait" one step. With a channel and a separate waker, a batch that is sent between the two
+//!   would wake nothing. It is held for a few instructions, and mostly by one thread, as both sides are on one worker.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use async_channel::{Receiver, Sender, TryRecvError, TrySendError};
 
-/// Why nothing more comes from the other side.
+use crate::runtime::sync::{lock, with_lock};
+
+/// The reason why nothing more comes from the other side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CloseCause {
-    /// It closed, or its stream ended between two messages.
+    /// The client closed, or its stream ended between two messages.
     Left,
-    /// It was reset, broke the protocol, ended within a message, or vanished otherwise.
+    /// The client was reset, broke the protocol, ended within a message, or vanished otherwise.
     #[default]
     Lost,
-    /// It never came: the pair code's time to live is over.
+    /// No second client came: the pair code's time to live is over.
     Expired,
     /// The relay stops.
     Stopping,
 }
 
 impl CloseCause {
-    /// The status code that tells it to the side that stays (RFC 6455, section 7.4.1).
+    /// The status code for the side that stays (RFC 6455, section 7.4.1).
     pub fn code(self) -> u16 {
         match self {
             Self::Left => 1000,
@@ -40,7 +53,7 @@ impl CloseCause {
         }
     }
 
-    /// The reason that goes with the code. Stable: clients may compare it.
+    /// The reason beside the status code. Stable: clients may compare it.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Left => "peer disconnected",
@@ -68,29 +81,27 @@ pub fn link<T>() -> (End<T>, End<T>) {
 }
 
 fn direction<T>() -> (Outgoing<T>, Incoming<T>) {
-    // A second batch on its way would only wait behind the first, outside of the cache, and double what a stalled reader
-    // costs.
+    // A second batch under way would wait behind the first, outside of the cache, and double the cost of a stalled reader.
     let (batches_in, batches_out) = async_channel::bounded(1);
-    let slip = DirectionState { credit: true, ..DirectionState::default() };
-    let slip = Arc::new(Mutex::new(slip));
-    let outgoing = Outgoing { batches: batches_in, has_credit: false, slip: Arc::clone(&slip) };
-    (outgoing, Incoming { batches: batches_out, slip })
+    let state = DirectionState { credit: true, ..DirectionState::default() };
+    let state = Arc::new(Mutex::new(state));
+    let outgoing = Outgoing { batches: batches_in, has_credit: false, state: Arc::clone(&state) };
+    (outgoing, Incoming { batches: batches_out, state })
 }
 
-/// What goes with the channel of a direction: credits, which come back, and who waits at either end. (The channel could do
-/// the waiting, but a listener at each end, and a channel for the credits, would add 1 KiB to a connection.)
+/// The state beside the channel of a direction: the credit, and the tasks that wait at either end.
 #[derive(Debug)]
 struct DirectionState<T> {
-    /// Whether the credit waits to be taken.
+    /// Whether the credit waits to be taken. There is one.
     credit: bool,
     /// Whether the other side is gone. Then there is always a credit.
     abandoned: bool,
-    /// Who waits for the credit.
+    /// The task that waits for the credit.
     sender: Option<Waker>,
-    /// Who waits for a batch, or for the end.
+    /// The task that waits for a batch, or for the end.
     receiver: Option<Waker>,
-    /// The last words, to be found when the channel is empty and closed.
-    batch: Option<T>,
+    /// The last batch and the cause, for when the channel is empty and closed.
+    last: Option<T>,
     close_cause: CloseCause,
 }
 
@@ -101,15 +112,10 @@ impl<T> Default for DirectionState<T> {
             abandoned: false,
             sender: None,
             receiver: None,
-            batch: None,
+            last: None,
             close_cause: CloseCause::default(),
         }
     }
-}
-
-/// Nothing that is half done is ever seen here, so a panic elsewhere spoils nothing.
-fn lock<T>(slip: &Mutex<DirectionState<T>>) -> MutexGuard<'_, DirectionState<T>> {
-    slip.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The sending half of one direction.
@@ -117,19 +123,18 @@ fn lock<T>(slip: &Mutex<DirectionState<T>>) -> MutexGuard<'_, DirectionState<T>>
 pub struct Outgoing<T> {
     batches: Sender<T>,
     has_credit: bool,
-    slip: Arc<Mutex<DirectionState<T>>>,
+    state: Arc<Mutex<DirectionState<T>>>,
 }
 
 impl<T> Outgoing<T> {
-    /// Ready once a batch may be [sent](Self::send). Also ready when the other side is gone, and batches vanish.
+    /// Ready once a batch may be [sent](Self::send). Always ready when the other side is gone, and batches vanish.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.has_credit {
-            let mut slip = lock(&self.slip);
-            self.has_credit = std::mem::take(&mut slip.credit) || slip.abandoned;
+            let mut state = lock(&self.state);
+            self.has_credit = std::mem::take(&mut state.credit) || state.abandoned;
             if !self.has_credit {
-                let previous = slip.sender.replace(cx.waker().clone());
-                drop(slip);
-                drop(previous); // which may do anything
+                let _previous = state.sender.replace(cx.waker().clone());
+                drop(state);
                 return Poll::Pending;
             }
         }
@@ -150,23 +155,23 @@ impl<T> Outgoing<T> {
         self.tell_receiver();
     }
 
-    /// Whether the other side is gone, and whatever is sent vanishes.
+    /// Whether the other side is gone, so that batches vanish.
     pub fn is_abandoned(&self) -> bool {
-        lock(&self.slip).abandoned
+        lock(&self.state).abandoned
     }
 
-    /// Ends this direction: the other side gets what is under way, then `last`, then `close_cause`.
+    /// Ends this direction: the other side gets the batch under way, then `last`, then `close_cause`.
     pub fn finish(self, last: Option<T>, close_cause: CloseCause) {
-        let mut slip = lock(&self.slip);
-        slip.batch = last;
-        slip.close_cause = close_cause;
+        let mut state = lock(&self.state);
+        state.last = last;
+        state.close_cause = close_cause;
     }
 
     /// Wakes the other side, if it waits.
     fn tell_receiver(&self) {
-        let receiver = lock(&self.slip).receiver.take();
+        let receiver = with_lock(&self.state, |state| state.receiver.take());
         if let Some(receiver) = receiver {
-            receiver.wake(); // when nothing is locked any more
+            receiver.wake();
         }
     }
 }
@@ -178,12 +183,12 @@ impl<T> Drop for Outgoing<T> {
     }
 }
 
-/// What comes next from the other side.
+/// The next thing that comes from the other side.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<T> {
-    /// A batch. Its credit is to be given back when it is written.
+    /// A batch. Its credit goes back when the batch is written.
     Batch(T),
-    /// The end; it stays the answer from then on.
+    /// The end, from then on.
     End(CloseCause),
 }
 
@@ -191,41 +196,40 @@ pub enum Next<T> {
 #[derive(Debug)]
 pub struct Incoming<T> {
     batches: Receiver<T>,
-    slip: Arc<Mutex<DirectionState<T>>>,
+    state: Arc<Mutex<DirectionState<T>>>,
 }
 
-/// The channel's own way to wait needs to stay where it is, but that is not used.
+/// The channel's own listener must not move, but is not used.
 impl<T> Unpin for Incoming<T> {}
 
 impl<T> Incoming<T> {
     /// The next batch, or the end.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next<T>> {
-        // The other side sends first, and then looks here for whom to wake: it cannot do both between what follows.
-        let mut slip = lock(&self.slip);
+        // The other side sends first, and then looks here for a task to wake: it cannot do both while this is locked.
+        let mut state = lock(&self.state);
         match self.batches.try_recv() {
             Ok(batch) => Poll::Ready(Next::Batch(batch)),
             Err(TryRecvError::Closed) => {
-                Poll::Ready(slip.batch.take().map_or(Next::End(slip.close_cause), Next::Batch))
+                Poll::Ready(state.last.take().map_or(Next::End(state.close_cause), Next::Batch))
             }
             Err(TryRecvError::Empty) => {
-                let previous = slip.receiver.replace(cx.waker().clone());
-                drop(slip);
-                drop(previous); // which may do anything
+                let _previous = state.receiver.replace(cx.waker().clone());
+                drop(state);
                 Poll::Pending
             }
         }
     }
 
-    /// Lets the other side send another batch: the last one is written.
+    /// Lets the other side send another batch: the one before is written.
     pub fn give_credit(&self) {
-        self.tell_sender(|slip| slip.credit = true);
+        self.tell_sender(|state| state.credit = true);
     }
 
     fn tell_sender(&self, tell: impl FnOnce(&mut DirectionState<T>)) {
-        let mut slip = lock(&self.slip);
-        tell(&mut slip);
-        let sender = slip.sender.take();
-        drop(slip);
+        let sender = with_lock(&self.state, |state| {
+            tell(state);
+            state.sender.take()
+        });
         if let Some(sender) = sender {
             sender.wake();
         }
@@ -234,9 +238,9 @@ impl<T> Incoming<T> {
 
 impl<T> Drop for Incoming<T> {
     fn drop(&mut self) {
-        // First, so that nobody who hears that no credit is needed finds the channel full.
+        // First, so that a sender that needs no credit any more does not find the channel full.
         self.batches.close();
-        self.tell_sender(|slip| slip.abandoned = true);
+        self.tell_sender(|state| state.abandoned = true);
     }
 }
 
@@ -256,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn one_batch_is_under_way_until_its_credit_is_back() {
+    fn only_one_batch_is_under_way_until_its_credit_is_back() {
         let (mut near, mut far) = link();
         assert!(ready(&mut near) && !near.outgoing.is_abandoned());
         near.outgoing.send(1);
@@ -269,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_credit_is_told_when_there_is_one_or_when_none_will_be_needed() {
+    fn waiting_sender_is_woken_by_a_credit_or_by_the_end_of_the_receiver() {
         let awaited = |give: fn(End<u8>)| {
             let (mut near, far) = link();
             assert!(ready(&mut near));
@@ -281,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_batch_needs_no_credit_and_overtakes_nothing() {
+    fn last_batch_needs_no_credit_and_overtakes_nothing() {
         let (mut near, mut far) = link();
         assert!(ready(&mut near));
         near.outgoing.send(1);
@@ -293,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_end_is_a_lost_one() {
+    fn dropped_end_says_lost() {
         let (near, mut far) = link();
         assert_eq!(next(&mut far), Poll::Pending);
         drop(near);
@@ -303,12 +307,12 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_will_take_vanishes_however_much_it_is() {
+    fn batches_for_a_receiver_that_is_gone_vanish() {
         let (mut near, far) = link();
         assert!(ready(&mut near));
         near.outgoing.send(1);
         let End { incoming, outgoing: _outgoing } = far;
-        // Whoever is woken by the end sends at once.
+        // A task that sends as soon as the end wakes it.
         struct Sends(Mutex<Outgoing<u8>>);
         impl std::task::Wake for Sends {
             fn wake(self: Arc<Self>) {
@@ -325,7 +329,7 @@ mod tests {
 
     #[test]
     #[should_panic = "one credit, one batch"]
-    fn a_batch_does_not_vanish_for_a_credit_too_many() {
+    fn surplus_credit_is_a_bug() {
         let (mut near, far) = link();
         for batch in 1..3 {
             assert!(ready(&mut near));
@@ -336,7 +340,7 @@ mod tests {
 
     #[test]
     #[should_panic = "a batch needs a credit"]
-    fn sending_without_a_credit_is_a_bug() {
+    fn send_without_a_credit_is_a_bug() {
         let (mut near, _far) = link();
         near.outgoing.send(1);
     }
