@@ -11,10 +11,10 @@ use crate::pairing::query;
 /// The longest pair code that is accepted, in characters (Unicode scalar values) after decoding.
 pub const MAX_CHARACTERS: usize = 256;
 
-/// What two endpoints have to know to be joined.
+/// The secret by which two clients are joined.
 ///
-/// A code is a rendezvous, and whoever knows it can take the second seat; it is therefore treated as a secret:
-/// [`Debug`](fmt::Debug) does not show it, and there is no `Display`. Cloning is cheap.
+/// Any client that knows a code can take its second seat. So [`Debug`](fmt::Debug) does not show it, and there is no
+/// `Display`. Cloning is cheap.
 ///
 /// # Examples
 ///
@@ -53,7 +53,7 @@ impl PairCode {
         }
     }
 
-    /// How long it is, in characters (Unicode scalar values).
+    /// The length in characters (Unicode scalar values).
     ///
     /// # Examples
     ///
@@ -74,7 +74,7 @@ impl fmt::Debug for PairCode {
     }
 }
 
-/// A request target without a usable pair code. It does not say what was there: that might be a code, mistyped.
+/// A request target has no usable pair code. The error does not show what was there: that might be a code, mistyped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPairCode;
 
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn plain() {
+    fn code_is_read_from_the_query() {
         assert_eq!(code("/?pair=abc").as_deref(), Some("abc"));
         assert_eq!(code("ws://host/deep/path?pair=abc").as_deref(), Some("abc"));
         assert_eq!(code("?pair=a=b?c").as_deref(), Some("a=b?c"));
@@ -108,13 +108,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stray_percent_stands_for_itself() {
+    fn stray_percent_stands_for_itself() {
         assert_eq!(code("/?pair=100%").as_deref(), Some("100%"));
         assert_eq!(code("/?pair=%zz%4").as_deref(), Some("%zz%4"));
     }
 
     #[test]
-    fn the_first_pair_wins_even_if_it_is_bad() {
+    fn first_pair_wins_even_if_it_is_bad() {
         assert_eq!(code("/?pair=a&pair=b").as_deref(), Some("a"));
         assert_eq!(code("/?pair=&pair=b"), None);
         assert_eq!(code("/?pair=%FF&pair=b"), None);
@@ -122,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn missing_or_empty_is_refused() {
+    fn missing_or_empty_code_is_refused() {
         for target in ["", "/", "/?", "/?pair", "/?pair=", "/?pair=#x", "/#?", "/?%70air", "/?repair=a", "/pair=a"] {
             assert_eq!(code(target), None, "{target}");
         }
     }
 
     #[test]
-    fn a_fragment_is_no_part_of_the_code() {
+    fn fragment_is_no_part_of_the_code() {
         assert_eq!(code("/?pair=a#b").as_deref(), Some("a"));
     }
 
@@ -142,16 +142,16 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_utf8_are_refused_and_never_confused() {
+    fn bytes_that_are_not_utf8_are_refused_and_not_replaced() {
         for bytes in ["%FF", "a%C3", "%C0%80", "%ED%A0%80", "%F5%80%80%80"] {
             assert_eq!(code(&format!("/?pair={bytes}")), None, "{bytes}");
         }
-        // What a lossy decoder would turn them into is a code like any other.
+        // A lossy decoder would turn them into this, which is a code like any other.
         assert_eq!(code("/?pair=%EF%BF%BD").as_deref(), Some("\u{FFFD}"));
     }
 
     #[test]
-    fn neither_the_code_nor_its_error_shows_what_was_there() {
+    fn code_and_error_do_not_show_what_was_there() {
         let error = PairCode::from_target("/?hush").unwrap_err();
         assert_eq!(error.to_string(), "missing or invalid pair code");
         let code = PairCode::from_target("/?pair=hush").unwrap();

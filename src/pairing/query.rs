@@ -1,8 +1,8 @@
-//! The query of a request target, and its fields.
+//! The query of a request target.
 
 use percent_encoding::percent_decode;
 
-/// The value of the first field of this name, if there is one.
+/// The value of the first field of this name in the query of a request target.
 ///
 /// The query is decoded as `application/x-www-form-urlencoded` ([URL Standard, section 5.1]): `%xx` stands for a byte
 /// and `+` for a space, in names as in values, and a `%` that no two hexadecimal digits follow stands for itself. Unlike
