@@ -359,7 +359,9 @@ fn last_literal(text: &str) -> &str {
 fn the_map_has_every_file() {
     let is_module = |path: &PathBuf| {
         let name = path.file_stem().unwrap();
-        name != "mod" && name != "tests" && path.parent().is_none_or(|parent| parent.file_name().unwrap() != "tests")
+        name != "mod"
+            && !name.to_str().unwrap().ends_with("tests")
+            && path.parent().is_none_or(|parent| parent.file_name().unwrap() != "tests")
     };
     let rows = table(ARCHITECTURE, "| folder | subject |");
     let lib = fs::read_to_string(Path::new(ROOT).join("src/lib.rs")).unwrap();

@@ -1,4 +1,4 @@
-//! Holds the architecture: a folder imports only from folders below it, and no two files import each other.
+//! Holds the architecture: imports between folders go downward, and no two files import each other.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 

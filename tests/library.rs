@@ -218,8 +218,9 @@ fn relay_with_four_workers() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
-/// The stop (SIGSTOP) is longer than a probe, which takes 1.6 s at most. So the probe's timer fires on the worker of the
-/// third client, maybe before the worker of the pair reads the pongs.
+/// The process is stopped (SIGSTOP) for longer than a probe takes, which is 1.6 s at most.
+///
+/// So the probe's timer fires on the worker of the third client, maybe before the worker of the pair reads the pongs.
 #[test]
 fn probe_that_ends_while_the_relay_is_stopped_evicts_no_client() {
     const PAIRS: usize = 8;

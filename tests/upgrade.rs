@@ -1,4 +1,4 @@
-//! An upgrade without a gap: the next relay takes the port over while the pairs of the previous one finish.
+//! An upgrade: the next relay takes the port over while the pairs of the previous one finish.
 
 mod support;
 

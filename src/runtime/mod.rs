@@ -1,6 +1,6 @@
 pub(crate) mod clock;
-pub(crate) mod context;
 pub(crate) mod executor;
+pub(crate) mod io_error;
 pub(crate) mod notifier;
 pub(crate) mod port;
 pub(crate) mod reactor;

@@ -19,7 +19,7 @@ use crate::http::context::HandshakeContext;
 use crate::limits::capacity::{EffectiveLimits, RequestedLimits};
 use crate::limits::resources::Resources;
 use crate::runtime::clock::{Clock, SystemClock};
-use crate::runtime::context::context;
+use crate::runtime::io_error::context;
 use crate::runtime::port::Port;
 use crate::runtime::reactor::Reactor;
 use crate::runtime::stop::{Stop, StopOnDrop, stop};

@@ -1,4 +1,4 @@
-//! Enums whose variants have names for logs and counters.
+//! Enums with a name for each variant, for logs and counters.
 
 /// Declares an enum with a name for each variant.
 macro_rules! words {
