@@ -62,18 +62,26 @@ impl Drop for RejectionRecorder<'_> {
 #[derive(Debug)]
 pub(crate) struct Meeting {
     began: Instant,
-    met: OnceLock<Instant>,
+    second: OnceLock<Second>,
+}
+
+/// The arrival of the second side.
+#[derive(Debug)]
+struct Second {
+    at: Instant,
+    /// The number of the first side.
+    first: u64,
 }
 
 impl Meeting {
     /// The first side came.
     pub(crate) fn new(began: Instant) -> Arc<Self> {
-        Arc::new(Self { began, met: OnceLock::new() })
+        Arc::new(Self { began, second: OnceLock::new() })
     }
 
     /// How long the first side waited for the second, which has come or will not come any more.
     fn wait(&self, now: Instant) -> Duration {
-        self.met.get().unwrap_or(&now).saturating_duration_since(self.began)
+        self.second.get().map_or(now, |second| second.at).saturating_duration_since(self.began)
     }
 }
 
@@ -81,8 +89,6 @@ impl Meeting {
 #[derive(Debug)]
 pub(crate) struct ConnectionRecord {
     number: u64,
-    /// The number of the first side, if this is the second.
-    first: Option<u64>,
     meeting: Arc<Meeting>,
     /// The client's address, if addresses are logged. Boxed, because most relays do not log them.
     pub(crate) address: Option<Box<IpAddr>>,
@@ -91,31 +97,34 @@ pub(crate) struct ConnectionRecord {
 impl ConnectionRecord {
     /// The record of a pair's first side.
     pub(crate) fn first(number: u64, meeting: Arc<Meeting>) -> Self {
-        Self { number, first: None, meeting, address: None }
+        Self { number, meeting, address: None }
     }
 
     /// The record of a pair's second side, which comes `now`.
     pub(crate) fn second(number: u64, first: u64, now: Instant, meeting: Arc<Meeting>) -> Self {
-        let _ = meeting.met.set(now); // a pair has one second side
-        Self { number, first: Some(first), meeting, address: None }
+        let _ = meeting.second.set(Second { at: now, first }); // a pair has one second side
+        Self { number, meeting, address: None }
+    }
+
+    /// The arrival of this side, if it is the second.
+    fn as_second(&self) -> Option<&Second> {
+        self.meeting.second.get().filter(|second| second.first != self.number)
     }
 
     fn side(&self) -> &'static str {
-        if self.first.is_none() { "a" } else { "b" }
+        if self.as_second().is_none() { "a" } else { "b" }
     }
 
     /// The WebSocket begins.
     pub(crate) fn begin(&self, telemetry: &Telemetry) {
         telemetry.opened();
         let conn = self.number;
-        match (self.first, self.meeting.met.get()) {
-            (Some(peer), Some(&met)) => {
-                let wait_ms = milliseconds(self.meeting.wait(met));
-                info!(target: TARGET, conn, side = self.side(), peer, wait_ms; "paired");
-            }
-            // If the second side was faster, the first does not wait any more.
-            (None, None) => info!(target: TARGET, conn, side = self.side(); "waiting"),
-            _ => {}
+        if let Some(&Second { at, first }) = self.as_second() {
+            let wait_ms = milliseconds(self.meeting.wait(at));
+            info!(target: TARGET, conn, side = "b", peer = first, wait_ms; "paired");
+        } else if self.meeting.second.get().is_none() {
+            // Otherwise the second side was faster, and this one does not wait any more.
+            info!(target: TARGET, conn, side = "a"; "waiting");
         }
     }
 
@@ -131,10 +140,9 @@ impl ConnectionRecord {
         now: Instant,
     ) {
         telemetry.closed(outcome);
-        let met = self.meeting.met.get();
-        let (began, wait) = match (self.first, met) {
-            (Some(_), Some(&met)) => (met, Duration::ZERO),
-            _ => (self.meeting.began, self.meeting.wait(now)),
+        let (began, wait) = match self.as_second() {
+            Some(second) => (second.at, Duration::ZERO),
+            None => (self.meeting.began, self.meeting.wait(now)),
         };
         info!(
             target: TARGET,

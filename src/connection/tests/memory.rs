@@ -60,7 +60,8 @@ proptest! {
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn a_connection_has_at_most_424_bytes() {
-    assert!(size_of::<Connection<crate::runtime::tcp::Tcp>>() <= 424);
+    let size = size_of::<Connection<crate::runtime::tcp::Tcp>>();
+    assert!(size <= 424, "{size}");
 }
 
 #[test]
