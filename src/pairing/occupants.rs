@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
 
+use crate::pairing::pair_code::PairCode;
 use crate::runtime::clock::Sleep;
 use crate::runtime::stop::{Stop, StopOnDrop, stop};
 use crate::runtime::sync::{lock, with_lock};
@@ -25,8 +26,10 @@ const MOST_PROBES: usize = 256;
 const ANSWER_COUNTS: Duration = Duration::from_secs(1);
 
 /// The client that has a seat. The seat and the table share it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Occupant {
+    /// The code of the seat, by which the table finds it.
+    code: PairCode,
     /// Whether an answer is owed. Each step of the connection looks at this, so it is outside of the lock.
     is_asked: AtomicBool,
     state: Mutex<OccupantState>,
@@ -50,6 +53,15 @@ enum ProbePart {
 }
 
 impl Occupant {
+    /// An occupant of a seat at `code`.
+    pub(crate) fn new(code: PairCode) -> Arc<Self> {
+        Arc::new(Self { code, is_asked: AtomicBool::default(), state: Mutex::default() })
+    }
+
+    pub(crate) fn code(&self) -> &PairCode {
+        &self.code
+    }
+
     /// Sets the waker of the connection's task.
     pub(crate) fn attend(&self, task: Waker) {
         with_lock(&self.state, |state| state.task.replace(task));
@@ -108,9 +120,9 @@ pub(crate) struct Probes {
 }
 
 impl Probes {
-    /// Asks the sides of a pair that have not answered a moment ago, and returns the tasks that are to be woken for it.
+    /// Asks the sides of a pair that have not answered a moment ago.
     ///
-    /// None if both have answered a moment ago, if they are being asked, or if too many other pairs are.
+    /// It returns the tasks that are to be woken for it. None if both have answered a moment ago, if they are being asked, or if too many other pairs are.
     pub(crate) fn begin(&mut self, pair: [&Arc<Occupant>; 2], now: Instant) -> Option<(TakeoverProbe, Vec<Waker>)> {
         let is_running = pair.iter().any(|occupant| occupant.is_asked());
         let silent: Vec<_> = pair.into_iter().filter(|occupant| !occupant.has_answered(now)).collect();
@@ -137,7 +149,7 @@ impl Probes {
 /// A takeover probe, for as long as a third client waits for its answers.
 #[derive(Debug)]
 pub(crate) struct TakeoverProbe {
-    /// The next probe of the pair may begin before this one is dropped: the number tells whose answers are owed.
+    /// The number of the probe. The next one of the pair may begin before this one is dropped.
     number: u64,
     pair: [Arc<Occupant>; 2],
     answered: Stop,
@@ -166,6 +178,10 @@ mod tests {
 
     type Pair = [Arc<Occupant>; 2];
 
+    fn pair() -> Pair {
+        [(); 2].map(|()| Occupant::new(PairCode::from_target("/?pair=x").unwrap()))
+    }
+
     fn begin(probes: &mut Probes, pair: &Pair, now: Instant) -> Option<TakeoverProbe> {
         probes.begin(pair.each_ref(), now).map(|(probe, _)| probe)
     }
@@ -180,7 +196,7 @@ mod tests {
 
     #[test]
     fn probe_settles_when_both_sides_have_answered_or_departed() {
-        let (mut probes, pair, mut now) = (Probes::default(), Pair::default(), Instant::now());
+        let (mut probes, pair, mut now) = (Probes::default(), pair(), Instant::now());
         for departs in [false, true] {
             now += ANSWER_COUNTS;
             assert_eq!(is_asked(&pair), [false; 2]);
@@ -202,7 +218,7 @@ mod tests {
 
     #[test]
     fn answer_counts_for_a_second() {
-        let (mut probes, pair, now) = (Probes::default(), Pair::default(), Instant::now());
+        let (mut probes, pair, now) = (Probes::default(), pair(), Instant::now());
         let probe = begin(&mut probes, &pair, now).unwrap();
         pair[0].answer(now);
         drop(probe);
@@ -220,7 +236,7 @@ mod tests {
 
     #[test]
     fn end_of_a_probe_withdraws_its_own_questions_only() {
-        let (mut probes, pair, now) = (Probes::default(), Pair::default(), Instant::now());
+        let (mut probes, pair, now) = (Probes::default(), pair(), Instant::now());
         let first = begin(&mut probes, &pair, now).unwrap();
         pair.iter().for_each(|occupant| occupant.answer(now));
         let second = begin(&mut probes, &pair, now + ANSWER_COUNTS).unwrap();
@@ -236,7 +252,7 @@ mod tests {
     #[test]
     fn number_of_probes_at_a_time_is_limited() {
         let (mut probes, now) = (Probes::default(), Instant::now());
-        let pairs: Vec<Pair> = (0..=MOST_PROBES).map(|_| Pair::default()).collect();
+        let pairs: Vec<Pair> = (0..=MOST_PROBES).map(|_| pair()).collect();
         let mut running: Vec<_> =
             pairs[..MOST_PROBES].iter().map(|pair| begin(&mut probes, pair, now).unwrap()).collect();
         assert!(begin(&mut probes, &pairs[MOST_PROBES], now).is_none());
@@ -248,7 +264,7 @@ mod tests {
 
     #[test]
     fn probe_returns_the_tasks_that_attend() {
-        let (mut probes, pair) = (Probes::default(), Pair::default());
+        let (mut probes, pair) = (Probes::default(), pair());
         pair[1].attend(Waker::noop().clone());
         let (_probe, tasks) = probes.begin(pair.each_ref(), Instant::now()).unwrap();
         assert_eq!(tasks.len(), 1);

@@ -100,7 +100,6 @@ pub(crate) struct Claim {
 #[derive(Debug)]
 pub(crate) struct Seat {
     seats: Arc<Seats>,
-    code: PairCode,
     id: ConnId,
     occupant: Arc<Occupant>,
 }
@@ -130,7 +129,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         // The peer learns of it from the link, after everything that was sent before.
-        let _departure = with_lock(&self.seats.shared, |shared| shared.table.disconnect(&self.code, self.id));
+        let _departure = with_lock(&self.seats.shared, |shared| shared.table.disconnect(self.occupant.code(), self.id));
         self.occupant.depart();
     }
 }
@@ -214,7 +213,7 @@ impl Seats {
     /// Takes a seat at `code` for a connection that is being admitted on `worker`.
     pub(crate) fn claim(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, Rejection> {
         let permit = self.permits.take();
-        let (now, occupant) = (self.clock.now(), Arc::<Occupant>::default());
+        let (now, occupant) = (self.clock.now(), Occupant::new(code));
         let meeting = Meeting::new(now);
         let allowance = self.rates.of_pair(now);
         let mut near = None;
@@ -227,13 +226,13 @@ impl Seats {
         if !shared.is_open {
             return Err(Rejection::Stopping);
         }
-        let Some(permit) = permit else { return Err(no_seat(&shared.table, &code)) };
-        let Ok(admission) = shared.table.connect(&code, Arc::clone(&occupant), park, now) else {
-            return Err(no_seat(&shared.table, &code));
+        let Some(permit) = permit else { return Err(no_seat(&shared.table, occupant.code())) };
+        let Ok(admission) = shared.table.connect(occupant.code(), Arc::clone(&occupant), park, now) else {
+            return Err(no_seat(&shared.table, occupant.code()));
         };
         let is_first_wait = shared.table.waiting() == 1;
         drop(shared);
-        let seat = |id| Seat { seats: Arc::clone(self), code, id, occupant };
+        let seat = |id| Seat { seats: Arc::clone(self), id, occupant };
         match admission {
             Admission::Waiting { id } => {
                 if is_first_wait {
