@@ -158,7 +158,9 @@ impl Clients {
         Ok(())
     }
 
-    /// Counts a connection, unless it is one too many. Whether it was counted: then it has to [leave](Self::leave).
+    /// Counts a connection, unless it is one too many.
+    ///
+    /// Returns whether it was counted: then it has to [leave](Self::leave).
     fn arrive(&mut self, client: Client, now: Instant) -> Result<bool, Excess> {
         let limit = self.limits.connections;
         if limit == 0 {

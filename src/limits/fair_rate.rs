@@ -1,4 +1,6 @@
-//! Start-time fair queueing for a rate that all clients share. [`FairQueue`] is pure: time is an argument.
+//! Start-time fair queueing for a rate that all clients share.
+//!
+//! [`FairQueue`] is pure: time is an argument.
 //!
 //! A flow is a pair, its two sides together. All sides that wait alone are one flow, so a thousand strangers without a
 //! peer compete as one client.
@@ -81,7 +83,9 @@ impl Flow {
         self.rate.change(|queue| queue.meet(self.key));
     }
 
-    /// Asks for a portion. A side that gets one has to [spend](Self::spend) it in the same step, even 0 bytes.
+    /// Asks for a portion.
+    ///
+    /// A side that gets one has to [spend](Self::spend) it in the same step, even 0 bytes.
     pub(crate) fn ask(&self, number: &mut Option<QueueNumber>, waker: &Waker, now: Instant) -> Turn {
         let (turn, first) = with_lock(&self.rate.0, |queue| {
             let turn = queue.ask(self.key, number, waker.clone(), now);
@@ -215,7 +219,9 @@ impl<W: Clone> FairQueue<W> {
         }
     }
 
-    /// Asks for a portion for a side of this pair. Unless it may pass, the side is in the queue from then on.
+    /// Asks for a portion for a side of this pair.
+    ///
+    /// Unless it may pass, the side is in the queue from then on.
     pub(crate) fn ask(&mut self, pair: FlowKey, number: &mut Option<QueueNumber>, waiter: W, now: Instant) -> Turn {
         let flow = self.flow_of(pair);
         let asker = *number.get_or_insert_with(|| self.next_number());

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use crate::limits::fair_rate::{FairRate, Flow};
 use crate::limits::token_bucket::{BURST, ByteRate, TokenBucket};
 
-/// How much of a pair's rate passes at once: with more, a slow rate would come in blocks of many seconds.
+/// The part of a pair's rate that passes at once.
+///
+/// With more, a slow rate would come in blocks of many seconds.
 const PORTION: Duration = BURST;
 
 /// The rates of the relay, each of which may be absent.

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::runtime::sync::{lock, with_lock};
 
-/// With no more slots taken than this, [`Slots::make_room`] does nothing: most of them are about to end.
+/// The number of slots up to which [`Slots::make_room`] does nothing: most of them are about to end.
 const FEW: usize = 16;
 
 /// All slots of a kind, on any worker.
@@ -28,7 +28,9 @@ pub(crate) struct Slots {
 struct TakenSlots {
     /// The number of the next slot.
     next: u64,
-    /// The waker of each slot's task, if it waits, by number: so the oldest is the first. A slot that is not here is revoked.
+    /// The waker of each slot's task, if it waits, by number: so the oldest is the first.
+    ///
+    /// A slot that is not here is revoked.
     by_age: BTreeMap<u64, Option<Waker>>,
 }
 

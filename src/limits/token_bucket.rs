@@ -57,7 +57,9 @@ impl TokenBucket {
 /// How much of a byte rate may be owed. A wait of this time is not noticed, and is worth a timer.
 pub(crate) const BURST: Duration = Duration::from_millis(100);
 
-/// The least that a byte rate can be limited to, in bytes per second: a client's ping waits behind what it has sent before.
+/// The least that a byte rate can be limited to, in bytes per second.
+///
+/// A client's ping waits behind what it has sent before.
 pub(crate) const LEAST_RATE: u64 = 1024;
 
 /// The smallest portion that is worth a read, in bytes.
@@ -75,7 +77,7 @@ pub(crate) struct ByteRate {
 }
 
 impl ByteRate {
-    /// A rate in bytes per second, at least [`LEAST_RATE`], whose portions take so long.
+    /// A rate in bytes per second, at least [`LEAST_RATE`], and the time of a portion.
     pub(crate) fn new(rate: NonZeroU64, portion: Duration) -> Self {
         let rate = rate.max(NonZeroU64::new(LEAST_RATE).unwrap_or(NonZeroU64::MIN));
         let portions = NANOSECONDS / portion.as_nanos() as u64; // in a second

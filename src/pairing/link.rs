@@ -1,4 +1,6 @@
-//! A link joins the two sides of a pair: for each direction a bounded channel of batches, and credits that go back.
+//! A link joins the two sides of a pair.
+//!
+//! Each direction has a bounded channel of batches, and credits that go back.
 //!
 //! Credit-based flow control: a side sends a batch only when it holds a credit. It gets the credit back when the other side
 //! has written that batch to its socket. So one batch is under way in each direction at most. A batch is written while it is
@@ -127,7 +129,9 @@ pub struct Outgoing<T> {
 }
 
 impl<T> Outgoing<T> {
-    /// Ready once a batch may be [sent](Self::send). Always ready when the other side is gone, and batches vanish.
+    /// Ready once a batch may be [sent](Self::send).
+    ///
+    /// Always ready when the other side is gone, and batches vanish.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.has_credit {
             let mut state = lock(&self.state);

@@ -122,7 +122,8 @@ pub(crate) struct Probes {
 impl Probes {
     /// Asks the sides of a pair that have not answered a moment ago.
     ///
-    /// It returns the tasks that are to be woken for it. None if both have answered a moment ago, if they are being asked, or if too many other pairs are.
+    /// It returns the tasks that are to be woken for it. None if both have answered a moment ago, if they are being asked,
+    /// or if too many other pairs are.
     pub(crate) fn begin(&mut self, pair: [&Arc<Occupant>; 2], now: Instant) -> Option<(TakeoverProbe, Vec<Waker>)> {
         let is_running = pair.iter().any(|occupant| occupant.is_asked());
         let silent: Vec<_> = pair.into_iter().filter(|occupant| !occupant.has_answered(now)).collect();

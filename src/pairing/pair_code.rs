@@ -1,7 +1,7 @@
 //! The pair code out of a request target.
 //!
 //! This file decides which two connections mean the same code, and it does nothing else: no lookups, no I/O. Its
-//! counterpart is the pair table, which joins connections whose codes are equal.
+//! counterpart is the pair table, which joins connections with equal codes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -74,7 +74,9 @@ impl fmt::Debug for PairCode {
     }
 }
 
-/// A request target has no usable pair code. The error does not show what was there: that might be a code, mistyped.
+/// A request target has no usable pair code.
+///
+/// The error does not show what was there: that might be a code, mistyped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPairCode;
 

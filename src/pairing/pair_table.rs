@@ -1,4 +1,4 @@
-//! The pair table: a pure state machine that holds which connections wait, which are paired, and until when.
+//! The pair table: a pure state machine of the connections that wait and those that are paired.
 //!
 //! It is synchronous and total (every call is legal in every state), does no I/O and never reads a clock: time is an
 //! argument. No other file joins two connections or parts them.
@@ -28,7 +28,9 @@ use std::time::{Duration, Instant};
 
 use crate::pairing::pair_code::PairCode;
 
-/// The identity of an admitted connection. A table issues them in increasing order and never reuses one.
+/// The identity of an admitted connection.
+///
+/// A table issues them in increasing order and never reuses one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(u64);
 
@@ -43,7 +45,9 @@ impl ConnId {
 #[must_use = "the handle in it is the only way to the peer"]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission<H> {
-    /// Side A: the first with this code. Its handle is parked until a second side comes or its deadline passes.
+    /// Side A: the first with this code.
+    ///
+    /// Its handle is parked until a second side comes or its deadline passes.
     Waiting {
         /// The new connection.
         id: ConnId,
@@ -64,7 +68,9 @@ pub enum Admission<H> {
 pub enum Refusal {
     /// Both seats of this code are taken.
     Occupied,
-    /// The table holds as many codes as its limit, or as many waiting sides. A second side is never refused so.
+    /// The table holds as many codes as its limit, or as many waiting sides.
+    ///
+    /// A second side is never refused so.
     Full,
 }
 
@@ -156,7 +162,7 @@ impl<H, O> PairTable<H, O> {
 
     /// Seats a new connection at `code`. The first side parks a handle for the second.
     ///
-    /// A side whose deadline has passed but that was not yet [expired](Self::expire) is still joined: it is there.
+    /// A side past its deadline that was not yet [expired](Self::expire) is still joined: it is there.
     ///
     /// # Errors
     ///
@@ -199,7 +205,9 @@ impl<H, O> PairTable<H, O> {
         Ok(admission)
     }
 
-    /// Takes a connection out and frees its code. Idempotent: a second call finds it [absent](Departure::Absent).
+    /// Takes a connection out and frees its code.
+    ///
+    /// Idempotent: a second call finds it [absent](Departure::Absent).
     pub fn disconnect(&mut self, code: &PairCode, id: ConnId) -> Departure<H> {
         // A successor may have the code.
         let Some(slot) = self.slots.get(code).filter(|slot| slot.seats(id)) else { return Departure::Absent };
@@ -242,7 +250,7 @@ impl<H, O> PairTable<H, O> {
         taken
     }
 
-    /// The earliest time at which [`expire`](Self::expire) will have something to return, if any side waits.
+    /// The earliest time at which [`expire`](Self::expire) has something to return, if a side waits.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first_key_value().map(|(&(deadline, _), _)| deadline)
     }

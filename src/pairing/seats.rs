@@ -48,7 +48,9 @@ struct ParkedSide {
     far: End<Box<Buffer>>,
     /// The second side's record completes it.
     meeting: Arc<Meeting>,
-    /// The worker of the first side. The second side runs there too, so that their batches stay in one cache.
+    /// The worker of the first side.
+    ///
+    /// The second side runs there too, so that their batches stay in one cache.
     worker: usize,
     /// What the pair spends from.
     allowance: Allowance,
@@ -73,7 +75,7 @@ pub(crate) struct Seats {
     /// Tells [`expire`](Self::expire) that a side waits where none did.
     first_waits: (Sender<()>, Receiver<()>),
     permits: Arc<ConnectionPermits>,
-    /// Connections whose closing handshake takes long. They make room when there are no permits left.
+    /// Connections that linger in their closing handshake. They make room when there are no permits left.
     lingering: Arc<Slots>,
     /// How long the kernel of a probed client may acknowledge nothing. Zero: there are no probes.
     probe_timeout: Duration,
@@ -163,7 +165,7 @@ impl Seats {
 
     /// Takes a seat at `code`. If both seats are taken, their clients are probed.
     ///
-    /// So the owner of a code whose connection has silently died need not wait until a keepalive ping finds that out.
+    /// So the owner of a code need not wait until a keepalive ping finds out that its connection has silently died.
     pub(crate) async fn join(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, Rejection> {
         match self.claim_with_room(&code, worker, false).await {
             Err(Rejection::PairFull) => match self.probe(&code).await {
@@ -205,7 +207,7 @@ impl Seats {
         self.probe_timeout * 2 + RETRANSMISSION
     }
 
-    /// Slots for connections whose closing handshake takes long.
+    /// Slots for connections that linger in their closing handshake.
     pub(crate) fn lingering(&self) -> Arc<Slots> {
         Arc::clone(&self.lingering)
     }
@@ -256,14 +258,14 @@ impl Seats {
         lock(&self.shared).table.codes()
     }
 
-    /// The number of codes with one side and with two, of takeover probes so far, and of lingering connections.
+    /// The numbers of codes with one side and with two, of takeover probes and lingering connections.
     pub(crate) fn counts(&self) -> Counts {
         let SharedTable { table, probes, .. } = &*lock(&self.shared);
         let waiting = table.waiting();
         Counts { waiting, paired: table.codes() - waiting, probes: probes.begun(), lingering: self.lingering.len() }
     }
 
-    /// Ends the wait of every side whose time is over, for as long as it runs.
+    /// Ends the wait of every side at its deadline, for as long as it runs.
     ///
     /// One timer serves all. The time to live is the same for all sides, so the earliest deadline only moves later, except
     /// when no side waited.
@@ -405,7 +407,7 @@ mod tests {
 
     /// The prober's timer may fire on its worker before the pair's worker reads the answers.
     #[test]
-    fn probe_whose_time_is_over_takes_no_seat() {
+    fn probe_that_is_over_takes_no_seat() {
         let (seats, code, mut sides) = a_pair(100, Arc::new(AfterSuspension));
         for _ in 0..2 {
             assert_eq!(block_on(seats.join(code.clone(), 2)).unwrap_err(), Rejection::PairFull);

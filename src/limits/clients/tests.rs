@@ -10,7 +10,9 @@ use proptest::prelude::*;
 struct Remembered {
     client: Client,
     connections: usize,
-    /// What it may ask for at once, in sixty-thousandths of a request, so that a millisecond is a whole number of them.
+    /// The requests that it may make at once, in sixty-thousandths.
+    ///
+    /// So a millisecond is a whole number of them.
     credit: u64,
 }
 
