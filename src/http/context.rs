@@ -14,7 +14,7 @@ use crate::telemetry::counters::Telemetry;
 /// The settings and shared state of all opening handshakes, on any worker.
 #[derive(Debug)]
 pub(crate) struct HandshakeContext {
-    pub(crate) handshakes: Arc<Slots>,
+    pub(crate) slots: Arc<Slots>,
     /// How long a client may take for the head of its request, and then for the answer.
     pub(crate) handshake_timeout: Duration,
     pub(crate) policy: Policy,

@@ -57,34 +57,34 @@ pub(crate) async fn receive<T: Transport>(
     mut stop: Stop,
 ) -> Option<Admitted<T>> {
     let recorder = RejectionRecorder::new(&context.telemetry, context.log_addresses.then_some(peer));
-    let slot = context.handshakes.take();
+    let slot = context.slots.take();
     let handshake = Handshake { stream, context, recorder, slot };
     let opened = handshake.open(peer, &mut stop).await;
     // In a box, only now: a silent connection is to cost next to nothing.
     match opened {
         Ok((head, client)) => Box::pin(handshake.answer(head, client, worker, stop)).await,
-        Err(End::Rejected(rejected)) => {
+        Err(StepEnd::Rejected(rejected)) => {
             Box::pin(handshake.reject(rejected, None)).await;
             None
         }
-        Err(End::Gone) => None,
+        Err(StepEnd::Gone) => None,
     }
 }
 
 /// The end of a step of the client that is not its completion.
-enum End {
+enum StepEnd {
     Rejected(Rejected),
     /// The client has left, or the relay stops.
     Gone,
 }
 
-impl From<Rejected> for End {
+impl From<Rejected> for StepEnd {
     fn from(rejected: Rejected) -> Self {
         Self::Rejected(rejected)
     }
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for StepEnd {
     fn from(_: io::Error) -> Self {
         Self::Gone
     }
@@ -100,7 +100,7 @@ struct Handshake<'a, T> {
 
 impl<'a, T: Transport> Handshake<'a, T> {
     /// The first step: waits for a request.
-    async fn open(&self, peer: IpAddr, stop: &mut Stop) -> Result<(Head, HandshakeClient<'a>), End> {
+    async fn open(&self, peer: IpAddr, stop: &mut Stop) -> Result<(Head, HandshakeClient<'a>), StepEnd> {
         // Without the PROXY protocol, a connection counts from its beginning.
         let client = (!self.context.proxy_protocol).then(|| HandshakeClient::new(self.context, peer));
         let read = async {
@@ -110,7 +110,7 @@ impl<'a, T: Transport> Handshake<'a, T> {
         };
         let stopped = async {
             stop.wait().await;
-            Err(End::Gone)
+            Err(StepEnd::Gone)
         };
         self.in_time(read.or(stopped), true).await
     }
@@ -120,7 +120,7 @@ impl<'a, T: Transport> Handshake<'a, T> {
         &self,
         peer: IpAddr,
         client: Option<HandshakeClient<'a>>,
-    ) -> Result<(Head, HandshakeClient<'a>), End> {
+    ) -> Result<(Head, HandshakeClient<'a>), StepEnd> {
         let mut stream = self.stream.clone();
         let (client, read_ahead) = match client {
             Some(client) => (client, Vec::new()),
@@ -185,16 +185,20 @@ impl<'a, T: Transport> Handshake<'a, T> {
         let written = async { Ok(stream.write_all(&bytes).await?) };
         match self.in_time(written, is_revocable).await {
             Ok(()) => true,
-            Err(End::Rejected(rejected)) => {
+            Err(StepEnd::Rejected(rejected)) => {
                 self.recorder.rejected(rejected.reason, None);
                 false
             }
-            Err(End::Gone) => false,
+            Err(StepEnd::Gone) => false,
         }
     }
 
     /// Runs a step of the client until its time is over, or until its slot is revoked, if it is revocable.
-    async fn in_time<R>(&self, step: impl Future<Output = Result<R, End>>, is_revocable: bool) -> Result<R, End> {
+    async fn in_time<R>(
+        &self,
+        step: impl Future<Output = Result<R, StepEnd>>,
+        is_revocable: bool,
+    ) -> Result<R, StepEnd> {
         let HandshakeContext { clock, handshake_timeout, .. } = self.context;
         let timeout = async {
             clock.sleep_until(clock.now() + *handshake_timeout).await;
@@ -221,7 +225,7 @@ async fn read_proxy_header<'a>(
     stream: &mut impl Transport,
     peer: IpAddr,
     context: &'a HandshakeContext,
-) -> Result<(HandshakeClient<'a>, Vec<u8>), End> {
+) -> Result<(HandshakeClient<'a>, Vec<u8>), StepEnd> {
     if !context.trusted_proxies.is_empty() && !is_trusted(peer, &context.trusted_proxies) {
         // A client that has only looked whether the port is open has asked for nothing.
         stream.read_exact(&mut [0]).await?;
@@ -306,7 +310,7 @@ mod tests {
         let handshakes = Arc::new(Slots::new(1));
         let client_limits = Arc::new(ClientLimits::new(Limits::default(), Arc::new(SystemClock)));
         HandshakeContext {
-            handshakes,
+            slots: handshakes,
             handshake_timeout: Duration::from_secs(1),
             policy: Policy::default(),
             client_limits,

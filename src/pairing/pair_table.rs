@@ -21,7 +21,7 @@
 //!
 //! Memory: one entry for each code in use and one for each side that waits, bounded by [`TableLimits`].
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map;
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::time::{Duration, Instant};
@@ -100,7 +100,7 @@ pub struct Seated<O> {
 
 /// The seats of a code in use. Neither an empty nor a three-sided slot can be written.
 #[derive(Debug)]
-struct Slot<H, O> {
+struct Occupancy<H, O> {
     first: Seated<O>,
     second: Second<H, O>,
 }
@@ -146,7 +146,7 @@ pub struct TableLimits {
 #[derive(Debug)]
 pub struct PairTable<H, O> {
     // Codes are chosen by strangers: the standard library's keyed hash keeps them from choosing collisions.
-    slots: HashMap<PairCode, Slot<H, O>>,
+    slots: HashMap<PairCode, Occupancy<H, O>>,
     // Each side that waits, in the order in which they expire: effects must not depend on hash order.
     deadlines: BTreeMap<(Instant, ConnId), PairCode>,
     next_id: u64,
@@ -182,15 +182,15 @@ impl<H, O> PairTable<H, O> {
         let id = ConnId(self.next_id);
         let side = Seated { id, occupant };
         let admission = match self.slots.entry(code.clone()) {
-            Entry::Vacant(_) if is_full => return Err(Refusal::Full),
-            Entry::Vacant(free) => {
+            hash_map::Entry::Vacant(_) if is_full => return Err(Refusal::Full),
+            hash_map::Entry::Vacant(free) => {
                 let deadline = now + self.ttl;
-                free.insert(Slot { first: side, second: Second::Free { deadline, handle: park() } });
+                free.insert(Occupancy { first: side, second: Second::Free { deadline, handle: park() } });
                 self.deadlines.insert((deadline, id), code.clone());
                 Admission::Waiting { id }
             }
-            Entry::Occupied(slot) => {
-                let Slot { first, second } = slot.into_mut();
+            hash_map::Entry::Occupied(slot) => {
+                let Occupancy { first, second } = slot.into_mut();
                 if matches!(second, Second::Taken(_)) {
                     return Err(Refusal::Occupied);
                 }
@@ -216,8 +216,8 @@ impl<H, O> PairTable<H, O> {
         }
         match self.slots.remove(code) {
             None => Departure::Absent,
-            Some(Slot { second: Second::Free { handle, .. }, .. }) => Departure::Waiting(handle),
-            Some(Slot { first, second: Second::Taken(second) }) => {
+            Some(Occupancy { second: Second::Free { handle, .. }, .. }) => Departure::Waiting(handle),
+            Some(Occupancy { first, second: Second::Taken(second) }) => {
                 Departure::Paired { peer: if id == first.id { second.id } else { first.id } }
             }
         }
@@ -242,7 +242,7 @@ impl<H, O> PairTable<H, O> {
             && is_due(oldest.key().0)
         {
             let ((_, id), code) = oldest.remove_entry();
-            let Some(Slot { second: Second::Free { handle, .. }, .. }) = self.slots.remove(&code) else {
+            let Some(Occupancy { second: Second::Free { handle, .. }, .. }) = self.slots.remove(&code) else {
                 unreachable!("only a side that waits has a deadline");
             };
             taken.push((id, handle));
@@ -258,8 +258,8 @@ impl<H, O> PairTable<H, O> {
     /// The two sides of the pair at this code, if there is one, the first side first.
     pub fn pair(&self, code: &PairCode) -> Option<[&Seated<O>; 2]> {
         match self.slots.get(code)? {
-            Slot { second: Second::Free { .. }, .. } => None,
-            Slot { first, second: Second::Taken(second) } => Some([first, second]),
+            Occupancy { second: Second::Free { .. }, .. } => None,
+            Occupancy { first, second: Second::Taken(second) } => Some([first, second]),
         }
     }
 
@@ -279,7 +279,7 @@ impl<H, O> PairTable<H, O> {
     }
 }
 
-impl<H, O> Slot<H, O> {
+impl<H, O> Occupancy<H, O> {
     fn seats(&self, id: ConnId) -> bool {
         let second = match &self.second {
             Second::Free { .. } => None,

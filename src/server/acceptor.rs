@@ -39,7 +39,7 @@ pub(crate) struct Acceptor<L: Listener> {
     /// The signal to stop the relay.
     pub(crate) stop_requested: Stop,
     /// Its drop ends opening handshakes.
-    pub(crate) close_door: StopOnDrop,
+    pub(crate) close_admission: StopOnDrop,
     /// Its drop closes all connections.
     pub(crate) stop_all: StopOnDrop,
     /// How long pairs may go on after the signal.
@@ -49,18 +49,18 @@ pub(crate) struct Acceptor<L: Listener> {
 impl<L: Listener> Acceptor<L> {
     /// Runs until the relay has stopped, and then ends its workers.
     pub(crate) async fn run(self) {
-        let Self { listener, relay, mut stop_requested, close_door, stop_all, drain_timeout } = self;
+        let Self { listener, relay, mut stop_requested, close_admission, stop_all, drain_timeout } = self;
         let _end = EndOnDrop(Arc::clone(&relay));
         // Each connection holds a clone of `alive`, so `all_ended` is the signal that all have ended.
         let (alive, mut all_ended) = stop();
-        let expire = async { relay.door.seats.expire().await };
+        let expire = async { relay.handshakes.seats.expire().await };
         let accept = accept(listener, &relay, alive);
         accept.or(expire).or(stop_requested.wait()).await;
 
         events::stopping();
         // The listener is closed. A waiting client hears that no peer will come; pairs may go on for a while.
-        relay.door.seats.close().await;
-        drop(close_door);
+        relay.handshakes.seats.close().await;
+        drop(close_admission);
         let after = |time| relay.clock().sleep_until(relay.clock().now() + time);
         all_ended.wait().or(after(drain_timeout)).await;
         drop(stop_all);
@@ -78,7 +78,7 @@ async fn accept<L: Listener>(listener: L, relay: &RelayContext<L::Socket>, alive
                 next = hand_over(job, next, relay).await;
             }
             Err(error) => {
-                records::accept_failed(&relay.door.telemetry, &error);
+                records::accept_failed(&relay.handshakes.telemetry, &error);
                 recover(&error, relay).await;
             }
         }
@@ -110,7 +110,7 @@ async fn recover<T>(error: &io::Error, relay: &RelayContext<T>) {
         // The connection is gone from the queue. Other tasks have a turn, however many such connections there are.
         return yield_now().await;
     }
-    let pause = pause(error, &relay.door.handshakes);
+    let pause = pause(error, &relay.handshakes.slots);
     relay.clock().sleep_until(relay.clock().now() + pause).await;
 }
 

@@ -24,14 +24,14 @@ use crate::runtime::stop::{Stop, StopOnDrop};
 /// The context of a relay. Its acceptor and all of its workers share it.
 #[derive(Debug)]
 pub(crate) struct RelayContext<T> {
-    pub(crate) door: Arc<HandshakeContext>,
+    pub(crate) handshakes: Arc<HandshakeContext>,
     pub(crate) buffer_memory: Arc<Memory>,
     /// The inbox of each worker.
     pub(crate) inboxes: Vec<Sender<Job<T>>>,
     /// Wakes the acceptor when a worker has taken a job, if all inboxes are full.
-    pub(super) room: Room,
+    pub(super) room: InboxRoom,
     /// The signal to opening handshakes that no client is admitted any more.
-    pub(crate) door_closed: Stop,
+    pub(crate) admission_closed: Stop,
     /// The signal to connections to close.
     pub(crate) stopped: Stop,
     pub(crate) max_message: Option<u64>,
@@ -60,9 +60,9 @@ impl<T> Drop for EndOnDrop<T> {
 ///
 /// A channel of one token: a worker puts it there, the acceptor takes it.
 #[derive(Debug)]
-pub(super) struct Room(Sender<()>, Receiver<()>);
+pub(super) struct InboxRoom(Sender<()>, Receiver<()>);
 
-impl Room {
+impl InboxRoom {
     fn new() -> Self {
         let (sender, receiver) = async_channel::bounded(1);
         Self(sender, receiver)
@@ -96,7 +96,7 @@ pub(crate) enum Stage<T> {
 
 /// The signals of a stop, which the context's users wait for.
 pub(super) struct Signals {
-    pub(super) door_closed: Stop,
+    pub(super) admission_closed: Stop,
     pub(super) stopped: Stop,
 }
 
@@ -110,11 +110,11 @@ impl<T> RelayContext<T> {
     ) -> (Self, Vec<Receiver<Job<T>>>) {
         let (inboxes, receivers) = (0..config.workers.get()).map(|_| async_channel::bounded(INBOX)).unzip();
         let context = Self {
-            door: Arc::new(door(config, capacity, clock)),
+            handshakes: Arc::new(handshakes(config, capacity, clock)),
             buffer_memory: Memory::new(capacity.buffer_memory),
             inboxes,
-            room: Room::new(),
-            door_closed: signals.door_closed,
+            room: InboxRoom::new(),
+            admission_closed: signals.admission_closed,
             stopped: signals.stopped,
             max_message: config.max_message,
             keepalive: KeepaliveConfig::new(config.ping_interval, config.ping_timeout),
@@ -127,17 +127,17 @@ impl<T> RelayContext<T> {
 
     /// The clock of the relay.
     pub(super) fn clock(&self) -> &dyn Clock {
-        &*self.door.clock
+        &*self.handshakes.clock
     }
 }
 
 /// The context of opening handshakes.
-fn door(config: &Config, capacity: EffectiveLimits, clock: Arc<dyn Clock>) -> HandshakeContext {
+fn handshakes(config: &Config, capacity: EffectiveLimits, clock: Arc<dyn Clock>) -> HandshakeContext {
     let rates = Rates::new(config.max_rate_per_pair, config.max_rate, clock.now());
     let client_limits =
         Limits { connections: config.max_connections_per_client, joins_per_minute: config.max_joins_per_minute };
     HandshakeContext {
-        handshakes: Arc::new(Slots::new(capacity.handshakes)),
+        slots: Arc::new(Slots::new(capacity.handshakes)),
         handshake_timeout: config.handshake_timeout,
         policy: Policy {
             allowed_origins: config.allowed_origins.clone(),

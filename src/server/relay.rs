@@ -66,7 +66,7 @@ where
     let resources = Resources::of_system();
     let Parts { capacity, request_stop, acceptor, workers } = Parts::new(&config, listener, clock, resources);
     warn_of_lowered_limits(&config, &capacity);
-    let door = Arc::clone(&acceptor.relay.door);
+    let handshakes = Arc::clone(&acceptor.relay.handshakes);
     let (tell_end, ended) = stop();
     // The last worker to end drops it.
     let running = Arc::new((Running::new(local_addrs[0].port(), workers.len(), &capacity), tell_end));
@@ -84,7 +84,7 @@ where
         };
         thread::Builder::new().name(name).spawn(run).map_err(cannot_start)?;
     }
-    Ok(RelayHandle { local_addrs, door, request_stop, ended })
+    Ok(RelayHandle { local_addrs, handshakes, request_stop, ended })
 }
 
 /// Warns of each wish that is above what is possible. A default is no wish.
@@ -125,9 +125,9 @@ impl<L: Listener> Parts<L> {
         };
         let capacity = EffectiveLimits::new(wish, resources);
         let (request_stop, stop_requested) = stop();
-        let (close_door, door_closed) = stop();
+        let (close_admission, admission_closed) = stop();
         let (stop_all, stopped) = stop();
-        let (relay, inboxes) = RelayContext::new(&config, capacity, Signals { door_closed, stopped }, clock);
+        let (relay, inboxes) = RelayContext::new(&config, capacity, Signals { admission_closed, stopped }, clock);
         let relay = Arc::new(relay);
         let workers = inboxes
             .into_iter()
@@ -135,7 +135,7 @@ impl<L: Listener> Parts<L> {
             .map(|(index, inbox)| Worker { index, inbox, relay: Arc::clone(&relay) })
             .collect();
         let drain_timeout = config.drain_timeout;
-        let acceptor = Acceptor { listener, relay, stop_requested, close_door, stop_all, drain_timeout };
+        let acceptor = Acceptor { listener, relay, stop_requested, close_admission, stop_all, drain_timeout };
         Self { capacity, request_stop, acceptor, workers }
     }
 }
@@ -146,7 +146,7 @@ impl<L: Listener> Parts<L> {
 #[derive(Debug)]
 pub struct RelayHandle {
     local_addrs: Vec<SocketAddr>,
-    door: Arc<HandshakeContext>,
+    handshakes: Arc<HandshakeContext>,
     request_stop: StopOnDrop,
     ended: Stop,
 }
@@ -164,7 +164,7 @@ impl RelayHandle {
 
     /// The number of pair codes in use, as in `/health`. Pairs with one waiting side count.
     pub fn pairs(&self) -> usize {
-        self.door.seats.pairs()
+        self.handshakes.seats.pairs()
     }
 
     /// What the relay has done since its start, and its current state.
@@ -183,7 +183,7 @@ impl RelayHandle {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn counters(&self) -> Counters {
-        self.door.telemetry.counters(self.door.seats.counts())
+        self.handshakes.telemetry.counters(self.handshakes.seats.counts())
     }
 
     /// Replaces the access tokens.
@@ -203,7 +203,7 @@ impl RelayHandle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn set_access_tokens(&self, tokens: AccessTokens) {
-        self.door.policy.set_access_tokens(tokens);
+        self.handshakes.policy.set_access_tokens(tokens);
     }
 
     /// Waits for a failure of the relay: a bug has ended one of its threads, and so the relay.

@@ -89,15 +89,15 @@ impl<T: Transport> Worker<T> {
 fn worker_context<T>(relay: &RelayContext<T>, pool: Rc<Pool>, turn: Rc<Cell<u32>>) -> WorkerContext {
     WorkerContext {
         pool,
-        clock: Arc::clone(&relay.door.clock),
-        telemetry: Arc::clone(&relay.door.telemetry),
+        clock: Arc::clone(&relay.handshakes.clock),
+        telemetry: Arc::clone(&relay.handshakes.telemetry),
         stopping: Cell::new(false),
         turn,
         beat: Cell::new(0),
         keepalive: relay.keepalive,
         write_timeout: relay.write_timeout,
         probe_timeout: relay.probe_timeout,
-        lingering: relay.door.seats.lingering(),
+        lingering: relay.handshakes.seats.lingering(),
     }
 }
 
@@ -141,7 +141,7 @@ fn connection<T: Transport>(
     // Unwinding drops the parts of the connection. Nothing else sees a half-made one.
     let connection = catch_unwind(AssertUnwindSafe(begin)).ok();
     if connection.is_none() {
-        relay.door.telemetry.closed(Outcome::Panicked);
+        relay.handshakes.telemetry.closed(Outcome::Panicked);
     }
     connection
 }
@@ -154,7 +154,7 @@ async fn handshake<T: Transport>(
     index: usize,
     relay: Arc<RelayContext<T>>,
 ) {
-    let admitted = opening::receive(socket, peer, &relay.door, index, relay.door_closed.clone()).await;
+    let admitted = opening::receive(socket, peer, &relay.handshakes, index, relay.admission_closed.clone()).await;
     if let Some(mut admitted) = admitted {
         let worker = admitted.claim.worker;
         if worker != index {

@@ -42,7 +42,7 @@ impl Relay {
     pub(super) fn start(config: &Config, executor: &Rc<Executor>, clock: Arc<dyn Clock>) -> Self {
         let (arrivals, listener) = listener();
         let Parts { request_stop, acceptor, workers, .. } = Parts::new(config, listener, clock, Resources::AMPLE);
-        let door = Arc::clone(&acceptor.relay.door);
+        let handshakes = Arc::clone(&acceptor.relay.handshakes);
         executor.spawn(("acceptor", 0), acceptor.run());
         let mut pools = Vec::new();
         for worker in workers {
@@ -51,8 +51,8 @@ impl Relay {
             pools.push(Rc::clone(&pool));
             executor.spawn(("worker", worker.index), async move { worker.serve(&tasks, pool).await });
         }
-        let (seats, client_limits) = (Arc::clone(&door.seats), Arc::clone(&door.client_limits));
-        let telemetry = Arc::clone(&door.telemetry);
+        let (seats, client_limits) = (Arc::clone(&handshakes.seats), Arc::clone(&handshakes.client_limits));
+        let telemetry = Arc::clone(&handshakes.telemetry);
         Self { arrivals, seats, client_limits, telemetry, pools, running: Some(request_stop) }
     }
 

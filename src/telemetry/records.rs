@@ -62,12 +62,12 @@ impl Drop for RejectionRecorder<'_> {
 #[derive(Debug)]
 pub(crate) struct Meeting {
     began: Instant,
-    second: OnceLock<Second>,
+    second: OnceLock<Arrival>,
 }
 
 /// The arrival of the second side.
 #[derive(Debug)]
-struct Second {
+struct Arrival {
     at: Instant,
     /// The number of the first side.
     first: u64,
@@ -102,24 +102,24 @@ impl ConnectionRecord {
 
     /// The record of a pair's second side, which comes `now`.
     pub(crate) fn second(number: u64, first: u64, now: Instant, meeting: Arc<Meeting>) -> Self {
-        let _ = meeting.second.set(Second { at: now, first }); // a pair has one second side
+        let _ = meeting.second.set(Arrival { at: now, first }); // a pair has one second side
         Self { number, meeting, address: None }
     }
 
     /// The arrival of this side, if it is the second.
-    fn as_second(&self) -> Option<&Second> {
+    fn arrival(&self) -> Option<&Arrival> {
         self.meeting.second.get().filter(|second| second.first != self.number)
     }
 
     fn side(&self) -> &'static str {
-        if self.as_second().is_none() { "a" } else { "b" }
+        if self.arrival().is_none() { "a" } else { "b" }
     }
 
     /// The WebSocket begins.
     pub(crate) fn begin(&self, telemetry: &Telemetry) {
         telemetry.opened();
         let conn = self.number;
-        if let Some(&Second { at, first }) = self.as_second() {
+        if let Some(&Arrival { at, first }) = self.arrival() {
             let wait_ms = milliseconds(self.meeting.wait(at));
             info!(target: TARGET, conn, side = "b", peer = first, wait_ms; "paired");
         } else if self.meeting.second.get().is_none() {
@@ -140,7 +140,7 @@ impl ConnectionRecord {
         now: Instant,
     ) {
         telemetry.closed(outcome);
-        let (began, wait) = match self.as_second() {
+        let (began, wait) = match self.arrival() {
             Some(second) => (second.at, Duration::ZERO),
             None => (self.meeting.began, self.meeting.wait(now)),
         };

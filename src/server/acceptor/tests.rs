@@ -100,7 +100,7 @@ fn error_of_one_connection_does_not_delay_the_next() {
         workers[0].inbox.recv().await.unwrap();
     });
     assert_eq!(clock.0.load(Relaxed), 0, "there was a pause");
-    assert_eq!(workers[0].relay.door.telemetry.counters(Default::default()).accept_errors, 400);
+    assert_eq!(workers[0].relay.handshakes.telemetry.counters(Default::default()).accept_errors, 400);
 }
 
 #[test]
