@@ -1,5 +1,6 @@
-//! A self-hosted WebSocket relay: two clients that know the same pair code are joined, and binary messages are forwarded
-//! between them, unread.
+//! A self-hosted WebSocket relay, which joins two clients that know the same pair code.
+//!
+//! Binary messages are forwarded between them, unread.
 //!
 //! [`Relay::start`] runs a relay inside any program. The `arc-relay` binary is a thin user of it.
 //!
@@ -37,7 +38,9 @@ mod simulation;
 #[cfg(all(fuzzing, not(test)))]
 mod simulation;
 
-/// The pure cores, for this project's own tests, benchmarks and fuzz targets. They may change at any time.
+/// The pure cores, for this project's own tests, benchmarks and fuzz targets.
+///
+/// They may change at any time.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::buffers::buffer;

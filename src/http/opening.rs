@@ -115,7 +115,7 @@ impl<'a, T: Transport> Handshake<'a, T> {
         self.in_time(read.or(stopped), true).await
     }
 
-    /// Reads the head, and in front of it the header of the PROXY protocol, unless the client is known without it.
+    /// Reads the head, behind the header of the PROXY protocol unless the client is known without it.
     async fn read(
         &self,
         peer: IpAddr,
@@ -220,7 +220,9 @@ impl<'a, T: Transport> Handshake<'a, T> {
     }
 }
 
-/// Reads the header of the PROXY protocol. Returns the client that it names, and what was read behind it.
+/// Reads the header of the PROXY protocol.
+///
+/// Returns the client that it names, and the bytes that were read behind it.
 async fn read_proxy_header<'a>(
     stream: &mut impl Transport,
     peer: IpAddr,

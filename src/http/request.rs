@@ -118,7 +118,9 @@ fn accept_of(key: &[u8]) -> String {
     BASE64.encode(&hash)
 }
 
-/// Whether a body is to come. Behind an upgrade one reader would take it for frames, and another for a body.
+/// Whether a body is to come.
+///
+/// Behind an upgrade one reader would take it for frames, and another for a body.
 fn announces_body(headers: &HeaderMap) -> bool {
     let is_zero = |length: &HeaderValue| length.to_str().is_ok_and(|length| length.trim() == "0");
     headers.contains_key(header::TRANSFER_ENCODING)
