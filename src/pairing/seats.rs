@@ -391,7 +391,7 @@ mod tests {
         (seats, code, sides)
     }
 
-    /// A clock whose timers fire at once, as after a suspension (SIGSTOP) that was longer than any of them.
+    /// A clock with timers that fire at once, as after a long suspension (SIGSTOP).
     #[derive(Debug)]
     struct AfterSuspension;
 
