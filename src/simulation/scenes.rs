@@ -535,9 +535,14 @@ const CLOSE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 3, 0xE8];
 ///
 /// The receiver answers each message and each ping when it has read it.
 fn depart_with_bytes_in_a_proxy(expected: u16, depart: impl Fn(&mut Actor)) {
+    depart_later_with_bytes_in_a_proxy(&Config::default(), Duration::ZERO, expected, depart);
+}
+
+/// Does the same some time after the last message.
+fn depart_later_with_bytes_in_a_proxy(config: &Config, later: Duration, expected: u16, depart: impl Fn(&mut Actor)) {
     const MESSAGES: usize = 40;
     for seed in 0..20 {
-        let mut stage = Stage::new(Random::new(seed), Config::default());
+        let mut stage = Stage::new(Random::new(seed), config.clone());
         let up = Pace { bytes: usize::MAX, pause: Duration::from_millis(10) };
         let down = Pace { bytes: 1000, pause: Duration::from_millis(100) };
         let (mut receiver, line) = Actor::enter_behind_proxy(&mut stage, 0, 1_000_000, [up, down]);
@@ -545,6 +550,7 @@ fn depart_with_bytes_in_a_proxy(expected: u16, depart: impl Fn(&mut Actor)) {
         line.hold_steady();
         stage.cables.iter().for_each(Cable::hold_steady);
         (0..MESSAGES).for_each(|_| sender.send(&message(&[7; 10_000])));
+        stage.pass(later);
         depart(&mut sender);
         stage.pass(Duration::from_secs(1));
         sender.receive(); // closing with unread bytes would send a reset
@@ -608,5 +614,14 @@ fn lingering_connections_are_bounded_and_make_room_for_newcomers() {
         drop((readers, newcomers));
         stage.stop();
         stage.check_empty();
+    }
+}
+
+/// Without pings nothing tells what the receiver has taken, and the proxy passes on 10 KB a second.
+#[test]
+fn bytes_in_a_proxy_arrive_without_pings() {
+    for probe_timeout in [Config::default().probe_timeout, Duration::ZERO] {
+        let config = Config { ping_interval: None, probe_timeout, ..Config::default() };
+        depart_later_with_bytes_in_a_proxy(&config, Duration::from_secs(30), 1000, |sender| sender.send(&CLOSE));
     }
 }
