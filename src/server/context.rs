@@ -38,8 +38,6 @@ pub(crate) struct RelayContext<T> {
     pub(crate) keepalive: KeepaliveConfig,
     pub(crate) write_timeout: Duration,
     pub(crate) probe_timeout: Duration,
-    /// Whether workers have a beat, at which connections look at their clients.
-    pub(crate) beats: bool,
 }
 
 /// Ends the relay when it is dropped, by closing the inboxes of all workers.
@@ -120,7 +118,6 @@ impl<T> RelayContext<T> {
             keepalive: KeepaliveConfig::new(config.ping_interval, config.ping_timeout),
             write_timeout: config.write_timeout,
             probe_timeout: config.probe_timeout,
-            beats: config.ping_interval.is_some() || !config.probe_timeout.is_zero(),
         };
         (context, receivers)
     }

@@ -102,15 +102,14 @@ fn worker_context<T>(relay: &RelayContext<T>, pool: Rc<Pool>, turn: Rc<Cell<u32>
 }
 
 /// Wakes a share of the connections at each beat. It never ends.
+///
+/// Without pings and takeover probes, too: the write timeout counts at beats, and so does the time for bytes in flight.
 async fn beat<T>(
     relay: &RelayContext<T>,
     context: &Rc<WorkerContext>,
     executor: &impl Spawn,
     connection_comes: &Receiver<()>,
 ) {
-    if !relay.beats {
-        pending::<()>().await;
-    }
     loop {
         if Rc::strong_count(context) == 1 {
             // There are no connections, and the thread may sleep until there is one.
