@@ -76,9 +76,9 @@ pub struct Config {
     /// Then a third client gets its seat. A silent program has [`ping_timeout`](Self::ping_timeout). With zero there are no
     /// takeover probes, and a third client is rejected with 409 at once.
     pub probe_timeout: Duration,
-    /// How long a client may take for a request, and then again for taking the answer. Default: 10 s.
+    /// How long a client may take for its request, and then again for taking the answer. Default: 10 s.
     ///
-    /// The first request's time begins with accept. The connection is closed without an answer.
+    /// The request's time begins with accept. A connection that takes longer is closed without an answer.
     pub handshake_timeout: Duration,
     /// The maximum number of opening handshakes, at least 1.
     ///
