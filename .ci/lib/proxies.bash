@@ -9,6 +9,7 @@ need openssl openssl
 
 # $relay is the relay to test: $ARC_RELAY_BIN, or else the release build.
 relay=${ARC_RELAY_BIN:-}
+unset ARC_RELAY_BIN # the relay would warn of a variable that it does not know
 if [ -z "$relay" ]; then
     relay=${CARGO_TARGET_DIR:-target}/release/arc-relay
     [ -x "$relay" ] || cargo build --release --locked
