@@ -29,6 +29,7 @@ use crate::limits::slots::Slot;
 use crate::pairing::seats::Claim;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
+use crate::runtime::stream::Stream;
 use crate::runtime::transport::Transport;
 use crate::telemetry::records::RejectionRecorder;
 use crate::telemetry::rejection::Rejection;
@@ -121,7 +122,7 @@ impl<'a, T: Transport> Handshake<'a, T> {
         peer: IpAddr,
         client: Option<HandshakeClient<'a>>,
     ) -> Result<(Head, HandshakeClient<'a>), StepEnd> {
-        let mut stream = self.stream.clone();
+        let mut stream = Stream(self.stream.clone());
         let (client, read_ahead) = match client {
             Some(client) => (client, Vec::new()),
             None => read_proxy_header(&mut stream, peer, self.context).await?,
@@ -180,7 +181,7 @@ impl<'a, T: Transport> Handshake<'a, T> {
 
     /// Writes an answer. Says whether all of it was written.
     async fn write(&self, answer: &Answer, request: Option<&Request<()>>, is_revocable: bool) -> bool {
-        let mut stream = self.stream.clone();
+        let mut stream = Stream(self.stream.clone());
         let bytes = answer::encode(answer, request);
         let written = async { Ok(stream.write_all(&bytes).await?) };
         match self.in_time(written, is_revocable).await {
@@ -224,7 +225,7 @@ impl<'a, T: Transport> Handshake<'a, T> {
 ///
 /// Returns the client that it names, and the bytes that were read behind it.
 async fn read_proxy_header<'a>(
-    stream: &mut impl Transport,
+    stream: &mut Stream<impl Transport>,
     peer: IpAddr,
     context: &'a HandshakeContext,
 ) -> Result<(HandshakeClient<'a>, Vec<u8>), StepEnd> {
@@ -264,10 +265,11 @@ async fn decide(
 }
 
 /// Ends the relay's side of a stream, and reads until the client's has ended, for a moment.
-async fn linger(mut stream: impl Transport, clock: &dyn Clock) {
-    if stream.shut_down().is_err() {
+async fn linger(socket: impl Transport, clock: &dyn Clock) {
+    if socket.shut_down().is_err() {
         return;
     }
+    let mut stream = Stream(socket);
     let drained = async {
         let mut scrap = [0; 1024];
         while !matches!(stream.read(&mut scrap).await, Ok(0) | Err(_)) {
@@ -290,10 +292,8 @@ mod tests {
     use crate::pairing::seats::Seats;
     use crate::runtime::clock::SystemClock;
     use futures_lite::future::block_on;
-    use futures_lite::{AsyncRead, AsyncWrite};
     use http::header;
     use std::net::Ipv4Addr;
-    use std::pin::Pin;
     use std::sync::Arc;
     use std::task::{Context, Poll};
 
@@ -367,24 +367,6 @@ mod tests {
         }
         fn deregister(self) -> Self {
             self
-        }
-    }
-
-    impl AsyncRead for Flood {
-        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-            Poll::Ready(Ok(buffer.len()))
-        }
-    }
-
-    impl AsyncWrite for Flood {
-        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-            Poll::Ready(Ok(bytes.len()))
-        }
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
         }
     }
 

@@ -6,6 +6,7 @@ pub(crate) mod port;
 pub(crate) mod reactor;
 mod sources;
 pub(crate) mod stop;
+pub(crate) mod stream;
 pub(crate) mod sync;
 pub(crate) mod tcp;
 pub(crate) mod timer;

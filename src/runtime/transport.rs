@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::io::Errno;
 
 /// A listening socket.
@@ -27,7 +26,7 @@ pub(crate) trait Listener {
 ///
 /// One task waits for it at a time. Readiness is edge-triggered: it is reported once, and the task reads until a read
 /// is short, or sends until a send is, before it waits again.
-pub(crate) trait Transport: AsyncRead + AsyncWrite + Clone + Debug + Unpin + 'static {
+pub(crate) trait Transport: Clone + Debug + Unpin + 'static {
     /// Ready when there may be bytes to [receive](Self::receive).
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 

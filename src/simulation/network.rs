@@ -10,7 +10,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
@@ -18,6 +18,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 
 use super::executor::Random;
 use super::trace::trace;
+use crate::runtime::stream;
 use crate::runtime::transport::{Listener, Transport};
 
 /// The relay's listener. Its sockets and errors come through a channel.
@@ -514,39 +515,25 @@ impl Transport for Socket {
     }
 }
 
+// The clients of the simulation read and write as the relay's opening handshake does.
+
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.poll_readable(cx))?;
-            match self.receive(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => {
-                    if !result.as_ref().is_ok_and(|&count| count < buffer.len()) {
-                        self.mark_readable();
-                    }
-                    return Poll::Ready(result);
-                }
-            }
-        }
+        Pin::new(&mut stream::Stream(self.clone())).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            match self.send(bytes, false) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_writable(cx))?,
-                result => return Poll::Ready(result),
-            }
-        }
+        Pin::new(&mut stream::Stream(self.clone())).poll_write(cx, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut stream::Stream(self.clone())).poll_flush(cx)
     }
 
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.shut_down())
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut stream::Stream(self.clone())).poll_close(cx)
     }
 }
 

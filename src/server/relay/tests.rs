@@ -5,12 +5,9 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::num::NonZeroUsize;
-use std::pin::Pin;
 use std::process::Command;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-
-use futures_lite::{AsyncRead, AsyncWrite};
 
 use super::*;
 use crate::runtime::tcp::Tcp;
@@ -57,7 +54,11 @@ impl Transport for Liar {
     }
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.0.receive(buffer)?;
-        Ok(if contains(&buffer[..count], WHEN_RECEIVED) { usize::MAX / 2 } else { count })
+        Ok(if [WHEN_RECEIVED, WHEN_REQUESTED].iter().any(|word| contains(&buffer[..count], word)) {
+            usize::MAX / 2
+        } else {
+            count
+        })
     }
     fn send(&self, bytes: &[u8], ends: bool) -> io::Result<usize> {
         if contains(bytes, WHEN_SENT) { Ok(usize::MAX / 2) } else { self.0.send(bytes, ends) }
@@ -76,28 +77,6 @@ impl Transport for Liar {
     }
     fn deregister(self) -> Self {
         Self(self.0.deregister())
-    }
-}
-
-impl AsyncRead for Liar {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.0).poll_read(cx, buffer);
-        match result {
-            Poll::Ready(Ok(count)) if contains(&buffer[..count], WHEN_REQUESTED) => Poll::Ready(Ok(usize::MAX / 2)),
-            result => result,
-        }
-    }
-}
-
-impl AsyncWrite for Liar {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(cx)
     }
 }
 
