@@ -1,14 +1,9 @@
 pub(crate) mod clock;
-pub(crate) mod executor;
 pub(crate) mod io_error;
-pub(crate) mod notifier;
-pub(crate) mod port;
-pub(crate) mod reactor;
-mod sources;
+mod linux;
 pub(crate) mod stop;
 pub(crate) mod stream;
 pub(crate) mod sync;
-pub(crate) mod tcp;
-pub(crate) mod timer;
-mod timers;
 pub(crate) mod transport;
+
+pub(crate) use linux::{executor, port, reactor, tcp, timer};

@@ -26,8 +26,8 @@ use slab::Slab;
 
 use super::notifier::Notifier;
 use super::sources::{Source, SourceId};
-use super::sync::{lock, with_lock};
 use super::timers::Timers;
+use crate::runtime::sync::{lock, with_lock};
 
 pub(crate) use super::sources::Readiness;
 

@@ -23,7 +23,7 @@ use std::task::{Poll, Waker};
 use async_task::{Builder, ScheduleInfo, WithInfo};
 use slab::Slab;
 
-use super::sync::{lock, with_lock};
+use crate::runtime::sync::{lock, with_lock};
 
 /// Spawns and wakes tasks.
 pub(crate) trait Spawn {

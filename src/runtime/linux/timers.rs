@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::Instant;
 
-use super::sync::{lock, with_lock};
+use crate::runtime::sync::{lock, with_lock};
 
 /// Wakers, ordered by deadline. A number tells wakers with the same deadline apart.
 #[derive(Debug, Default)]

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use super::io_error::context;
 use super::tcp::{Registered, Tcp, ack_timeout};
+use crate::runtime::io_error::context;
 use crate::runtime::reactor::Readiness;
 use crate::runtime::transport::Listener;
 

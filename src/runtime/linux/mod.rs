@@ -1,0 +1,8 @@
+pub(crate) mod executor;
+mod notifier;
+pub(crate) mod port;
+pub(crate) mod reactor;
+mod sources;
+pub(crate) mod tcp;
+pub(crate) mod timer;
+mod timers;
