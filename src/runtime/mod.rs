@@ -1,6 +1,7 @@
 pub(crate) mod clock;
 pub(crate) mod io_error;
 mod linux;
+pub(crate) mod spawn;
 pub(crate) mod stop;
 pub(crate) mod stream;
 pub(crate) mod sync;

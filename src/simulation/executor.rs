@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
 use super::trace::trace;
-use crate::runtime::executor::Spawn;
+use crate::runtime::spawn::Spawn;
 
 /// A portable random number generator (xorshift64*, Vigna 2016).
 ///

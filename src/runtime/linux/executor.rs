@@ -23,19 +23,8 @@ use std::task::{Poll, Waker};
 use async_task::{Builder, ScheduleInfo, WithInfo};
 use slab::Slab;
 
+use crate::runtime::spawn::Spawn;
 use crate::runtime::sync::{lock, with_lock};
-
-/// Spawns and wakes tasks.
-pub(crate) trait Spawn {
-    /// Spawns a task, which runs until it ends or the executor is dropped.
-    fn spawn(&self, task: impl Future<Output = ()> + 'static);
-
-    /// Wakes the tasks of one share, if all tasks are divided into `shares`.
-    fn wake(&self, share: usize, shares: usize);
-
-    /// The counter of turns. A busy task takes one step in each.
-    fn turn(&self) -> Rc<Cell<u32>>;
-}
 
 /// A task that is ready, with its key in the slab.
 type Runnable = async_task::Runnable<usize>;
