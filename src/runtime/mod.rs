@@ -1,3 +1,4 @@
+mod addresses;
 pub(crate) mod clock;
 pub(crate) mod io_error;
 mod linux;
@@ -7,4 +8,9 @@ pub(crate) mod stream;
 pub(crate) mod sync;
 pub(crate) mod transport;
 
-pub(crate) use linux::{executor, port, reactor, tcp, timer};
+#[cfg(test)]
+pub(crate) use linux::tcp;
+pub(crate) use linux::{executor, port, reactor, timer};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! The addresses that a relay listens on: all those of a host.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use super::io_error::context;
+
+/// The length of the accept queue. The system may have a lower limit (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+/// How long a connection may be quiet before the system probes it, and how often it does so then.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+
+/// The number of ports to try if the system chooses one: it may be taken on the host's second address.
+const PORT_TRIES: usize = 16;
+
+/// Listens on all addresses of `host`, with non-blocking sockets that `configure` has seen before they listen.
+///
+/// # Errors
+///
+/// If the host has no address, or one of them cannot be listened on for another reason than that this system does not
+/// have the address or its family. The error says which.
+pub(super) fn listen(
+    host: &str,
+    port: u16,
+    configure: impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<Vec<TcpListener>> {
+    // Brackets are customary around an IPv6 address in front of a port.
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let cannot_resolve = || context(format!("cannot resolve {host:?}"));
+    let mut addresses: Vec<_> = Vec::new();
+    for address in (host, port).to_socket_addrs().map_err(cannot_resolve())? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        return Err(cannot_resolve()(io::Error::new(io::ErrorKind::NotFound, "it has no address")));
+    }
+    let mut tries = if port == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match listen_on_all(&addresses, &configure) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            result => return result,
+        }
+    }
+}
+
+/// Listens on those of the addresses that this system has.
+///
+/// If the system chooses a port, it is the same for all.
+pub(super) fn listen_on_all(
+    addresses: &[SocketAddr],
+    configure: impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<Vec<TcpListener>> {
+    let (mut listeners, mut absent): (Vec<TcpListener>, _) = (Vec::new(), None);
+    for &(mut address) in addresses {
+        if let (0, Some(first)) = (address.port(), listeners.first()) {
+            address.set_port(first.local_addr()?.port());
+        }
+        match listen_on(address, &configure) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => {
+                let is_absent = matches!(Errno::from_io_error(&error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL));
+                let error = context(format!("cannot listen on {address}"))(error);
+                if !is_absent {
+                    return Err(error);
+                }
+                absent.get_or_insert(error);
+            }
+        }
+    }
+    match absent {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ => Ok(listeners),
+    }
+}
+
+fn listen_on(address: SocketAddr, configure: impl Fn(&Socket) -> io::Result<()>) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    // Connections of an earlier relay that are still closing must not keep a new one from its port.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    configure(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Sets the options of a connection, or of a listener whose connections inherit them.
+pub(super) fn configure(socket: &Socket) -> io::Result<()> {
+    // Batches are written whole, so nothing is gained by waiting for more.
+    socket.set_tcp_nodelay(true)?;
+    // A client that vanished would keep its code. So the system probes quiet clients, and gives up those that do not answer
+    // or do not take what is sent to them.
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
+    socket.set_tcp_keepalive(&probes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(given: &[&str]) -> Vec<SocketAddr> {
+        given.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn addresses_that_this_system_does_not_have_are_skipped_unless_there_is_no_other() {
+        let listeners = listen_on_all(&addresses(&["203.0.113.1:0", "127.0.0.1:0"]), configure).unwrap();
+        assert_eq!(listeners.len(), 1);
+        let error = listen_on_all(&addresses(&["203.0.113.1:0", "203.0.113.2:0"]), configure).unwrap_err();
+        assert!(error.to_string().starts_with("cannot listen on 203.0.113.1:0: "), "{error}");
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    #[test]
+    fn address_in_use_fails_even_beside_one_that_is_free() {
+        let taken = listen_on_all(&addresses(&["127.0.0.1:0"]), configure).unwrap()[0].try_clone().unwrap();
+        let mut addresses = addresses(&["127.0.0.2:0", "127.0.0.1:0"]);
+        addresses.iter_mut().for_each(|address| address.set_port(taken.local_addr().unwrap().port()));
+        let error = listen_on_all(&addresses, configure).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("cannot listen on {}: ", addresses[1])), "{error}");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn error_of_a_name_says_that_it_cannot_be_resolved() {
+        for host in ["nowhere.invalid", "", "["] {
+            let error = listen(host, 0, configure).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("cannot resolve {host:?}: ")), "{error}");
+        }
+    }
+}
