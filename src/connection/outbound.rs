@@ -12,7 +12,8 @@ use crate::buffers::pool::{Pool, SIZES};
 use crate::connection::in_flight::InFlight;
 use crate::connection::keepalive::KeepaliveConfig;
 use crate::pairing::link::{CloseCause, Incoming, Next};
-use crate::runtime::transport::{Transport, ends_stream, is_out_of_memory};
+use crate::runtime::io_error::is_out_of_memory;
+use crate::runtime::transport::{Transport, ends_stream};
 use crate::websocket::header::{CLOSE, CONTROL_PAYLOAD, FIN, PING, PONG};
 
 /// The most bytes of pongs and pings that wait for a client that does not read.

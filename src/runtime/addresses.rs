@@ -4,10 +4,9 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::time::Duration;
 
-use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use super::io_error::context;
+use super::io_error::{context, is_absent_address};
 
 /// The length of the accept queue. The system may have a lower limit (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -67,7 +66,7 @@ pub(super) fn listen_on_all(
         match listen_on(address, &configure) {
             Ok(listener) => listeners.push(listener),
             Err(error) => {
-                let is_absent = matches!(Errno::from_io_error(&error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL));
+                let is_absent = is_absent_address(&error);
                 let error = context(format!("cannot listen on {address}"))(error);
                 if !is_absent {
                     return Err(error);

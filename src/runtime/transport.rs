@@ -9,8 +9,6 @@ use std::net::IpAddr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::io::Errno;
-
 /// A listening socket.
 pub(crate) trait Listener {
     /// The socket of a connection.
@@ -66,13 +64,6 @@ pub(crate) trait Transport: Clone + Debug + Unpin + 'static {
 
     /// Releases the socket from this thread's reactor, so that a task on another thread can wait for it.
     fn deregister(self) -> Self;
-}
-
-/// Whether a send failed because the kernel is short of memory.
-///
-/// It may succeed later, and no event tells when.
-pub(crate) fn is_out_of_memory(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::NOBUFS | Errno::NOMEM))
 }
 
 /// Whether a send failed because the kernel has ended the stream.

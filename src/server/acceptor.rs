@@ -11,10 +11,10 @@ use std::time::Duration;
 use async_channel::TrySendError;
 use futures_lite::FutureExt;
 use futures_lite::future::yield_now;
-use rustix::io::Errno;
 
 use super::context::{EndOnDrop, Job, RelayContext, Stage};
 use crate::limits::slots::Slots;
+use crate::runtime::io_error::{is_of_connection, is_out_of_files};
 use crate::runtime::stop::{Stop, StopOnDrop, stop};
 use crate::runtime::transport::Listener;
 use crate::telemetry::{events, records};
@@ -114,32 +114,10 @@ async fn recover<T>(error: &io::Error, relay: &RelayContext<T>) {
     relay.clock().sleep_until(relay.clock().now() + pause).await;
 }
 
-/// Whether an error of accept concerns one connection only (see accept(2)).
-///
-/// The connection is gone, or has an error of the network pending.
-fn is_of_connection(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(
-            Errno::CONNABORTED
-                | Errno::PROTO
-                | Errno::INTR
-                | Errno::NETDOWN
-                | Errno::NOPROTOOPT
-                | Errno::HOSTDOWN
-                | Errno::NONET
-                | Errno::HOSTUNREACH
-                | Errno::OPNOTSUPP
-                | Errno::NETUNREACH
-        )
-    )
-}
-
 /// The pause after an accept that failed for want of a resource, or for an unknown reason.
 ///
 /// If file descriptors are short and handshakes have many of them, the limit of handshakes is too high for this system. So
 /// the oldest handshakes make room.
 fn pause(error: &io::Error, handshakes: &Slots) -> Duration {
-    let want_files = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
-    if want_files && handshakes.make_room() { REVOCATION_PAUSE } else { ACCEPT_BACKOFF }
+    if is_out_of_files(error) && handshakes.make_room() { REVOCATION_PAUSE } else { ACCEPT_BACKOFF }
 }

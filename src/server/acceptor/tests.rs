@@ -7,6 +7,8 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
+use rustix::io::Errno;
+
 use super::*;
 use crate::limits::capacity::INBOX;
 use crate::limits::resources::Resources;
