@@ -16,7 +16,8 @@ use crate::telemetry::counters::Telemetry;
 pub(crate) struct WorkerContext {
     pub(crate) pool: Rc<Pool>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) telemetry: Arc<Telemetry>,
+    /// The counters of the worker.
+    pub(crate) telemetry: Rc<Telemetry>,
     /// Whether the relay stops. All connections are woken when this changes.
     pub(crate) stopping: Cell<bool>,
     /// The executor's turn counter.

@@ -9,7 +9,7 @@ use crate::limits::clients::ClientLimits;
 use crate::limits::slots::Slots;
 use crate::pairing::seats::Seats;
 use crate::runtime::clock::Clock;
-use crate::telemetry::counters::Telemetry;
+use crate::telemetry::counters::RelayTelemetry;
 
 /// The settings and shared state of all opening handshakes, on any worker.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct HandshakeContext {
     /// Whether every connection has to begin with a header of the PROXY protocol.
     pub(crate) proxy_protocol: bool,
     pub(crate) seats: Arc<Seats>,
-    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) telemetry: Arc<RelayTelemetry>,
     /// Whether events contain the addresses of clients.
     pub(crate) log_addresses: bool,
     pub(crate) clock: Arc<dyn Clock>,

@@ -31,6 +31,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 use crate::runtime::stream::Stream;
 use crate::runtime::transport::Transport;
+use crate::telemetry::counters::Telemetry;
 use crate::telemetry::records::RejectionRecorder;
 use crate::telemetry::rejection::Rejection;
 
@@ -54,10 +55,11 @@ pub(crate) async fn receive<T: Transport>(
     stream: T,
     peer: IpAddr,
     context: &HandshakeContext,
+    telemetry: &Telemetry,
     worker: usize,
     mut stop: Stop,
 ) -> Option<Admitted<T>> {
-    let recorder = RejectionRecorder::new(&context.telemetry, context.log_addresses.then_some(peer));
+    let recorder = RejectionRecorder::new(telemetry, context.log_addresses.then_some(peer));
     let slot = context.slots.take();
     let handshake = Handshake { stream, context, recorder, slot };
     let opened = handshake.open(peer, &mut stop).await;

@@ -71,6 +71,7 @@ impl<L: Listener> Acceptor<L> {
 /// Hands accepted connections to the workers. It never ends.
 async fn accept<L: Listener>(listener: L, relay: &RelayContext<L::Socket>, alive: StopOnDrop) {
     let mut next = 0;
+    let telemetry = relay.handshakes.telemetry.add_worker();
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
@@ -78,7 +79,7 @@ async fn accept<L: Listener>(listener: L, relay: &RelayContext<L::Socket>, alive
                 next = hand_over(job, next, relay).await;
             }
             Err(error) => {
-                records::accept_failed(&relay.handshakes.telemetry, &error);
+                records::accept_failed(&telemetry, &error);
                 recover(&error, relay).await;
             }
         }

@@ -23,6 +23,7 @@ use crate::runtime::reactor::Reactor;
 use crate::runtime::spawn::Spawn;
 use crate::runtime::stop::StopOnDrop;
 use crate::runtime::transport::Transport;
+use crate::telemetry::counters::Telemetry;
 use crate::telemetry::events::Outcome;
 use crate::websocket::reframer::Reframer;
 
@@ -56,7 +57,8 @@ impl<T: Transport> Worker<T> {
     /// Makes each connection that comes in a task of the executor, until the inbox is closed.
     pub(crate) async fn serve(self, executor: &impl Spawn, pool: Rc<Pool>) {
         let Self { index, inbox, relay } = self;
-        let context = Rc::new(worker_context(&relay, pool, executor.turn()));
+        let telemetry = Rc::new(relay.handshakes.telemetry.add_worker());
+        let context = Rc::new(worker_context(&relay, pool, Rc::clone(&telemetry), executor.turn()));
         // One task waits for the signal and sets a flag for all connections: a listener each would cost memory.
         let stop = async {
             relay.stopped.clone().wait().await;
@@ -72,7 +74,8 @@ impl<T: Transport> Worker<T> {
                 // short.
                 match stage {
                     Stage::Handshake(socket, peer) => {
-                        executor.spawn(handshake(alive, socket, peer, index, Arc::clone(&relay)));
+                        let (telemetry, relay) = (Rc::clone(&telemetry), Arc::clone(&relay));
+                        executor.spawn(handshake(alive, socket, peer, index, telemetry, relay));
                     }
                     Stage::Connection(admitted) => {
                         let Some(connection) = connection(admitted, alive, &relay, &context) else { continue };
@@ -87,11 +90,16 @@ impl<T: Transport> Worker<T> {
 }
 
 /// The context of a worker's connections.
-fn worker_context<T>(relay: &RelayContext<T>, pool: Rc<Pool>, turn: Rc<Cell<u32>>) -> WorkerContext {
+fn worker_context<T>(
+    relay: &RelayContext<T>,
+    pool: Rc<Pool>,
+    telemetry: Rc<Telemetry>,
+    turn: Rc<Cell<u32>>,
+) -> WorkerContext {
     WorkerContext {
         pool,
         clock: Arc::clone(&relay.handshakes.clock),
-        telemetry: Arc::clone(&relay.handshakes.telemetry),
+        telemetry,
         stopping: Cell::new(false),
         turn,
         beat: Cell::new(0),
@@ -141,7 +149,7 @@ fn connection<T: Transport>(
     // Unwinding drops the parts of the connection. Nothing else sees a half-made one.
     let connection = catch_unwind(AssertUnwindSafe(begin)).ok();
     if connection.is_none() {
-        relay.handshakes.telemetry.closed(Outcome::Panicked);
+        context.telemetry.closed(Outcome::Panicked);
     }
     connection
 }
@@ -152,9 +160,11 @@ async fn handshake<T: Transport>(
     socket: T,
     peer: IpAddr,
     index: usize,
+    telemetry: Rc<Telemetry>,
     relay: Arc<RelayContext<T>>,
 ) {
-    let admitted = opening::receive(socket, peer, &relay.handshakes, index, relay.admission_closed.clone()).await;
+    let stop = relay.admission_closed.clone();
+    let admitted = opening::receive(socket, peer, &relay.handshakes, &telemetry, index, stop).await;
     if let Some(mut admitted) = admitted {
         let worker = admitted.claim.worker;
         if worker != index {

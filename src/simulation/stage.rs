@@ -22,7 +22,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::stop::StopOnDrop;
 use crate::server::config::Config;
 use crate::server::relay::Parts;
-use crate::telemetry::counters::{Counters, Telemetry};
+use crate::telemetry::counters::{Counters, RelayTelemetry};
 
 /// More steps than any seed takes. A world that exceeds this limit spins.
 const STEPS: usize = 2_000_000;
@@ -32,7 +32,7 @@ pub(super) struct Relay {
     arrivals: Sender<io::Result<Socket>>,
     pub(super) seats: Arc<Seats>,
     client_limits: Arc<ClientLimits>,
-    telemetry: Arc<Telemetry>,
+    telemetry: Arc<RelayTelemetry>,
     pools: Vec<Rc<Pool>>,
     /// Dropping this value stops the relay.
     pub(super) running: Option<StopOnDrop>,

@@ -31,7 +31,6 @@ use crate::pairing::pair_code::PairCode;
 use crate::pairing::seats::Seats;
 use crate::runtime::clock::SystemClock;
 use crate::runtime::stop::stop;
-use crate::telemetry::counters::Counts;
 use crate::telemetry::records::Meeting;
 
 /// A socket under the test's control.
@@ -162,7 +161,7 @@ impl Side {
         let context = Rc::new(WorkerContext {
             pool: Rc::new(Pool::new(Arc::clone(&memory))),
             clock,
-            telemetry: Arc::default(),
+            telemetry: Rc::default(),
             stopping: Cell::default(),
             turn: Rc::default(),
             beat: Cell::default(),
