@@ -32,7 +32,7 @@ use std::task::{Context, Poll};
 
 use crate::connection::keepalive::{Keepalive, Observation, Verdict};
 use crate::limits::clients::ClientGuard;
-use crate::limits::permits::ConnectionPermit;
+use crate::limits::permits::Permit;
 use crate::pairing::link::CloseCause;
 use crate::pairing::seats::Claim;
 use crate::runtime::stop::StopOnDrop;
@@ -76,7 +76,7 @@ pub(crate) struct Connection<T> {
     /// Whether its seat has this task's waker.
     attends: bool,
     context: Rc<WorkerContext>,
-    _permit: ConnectionPermit,
+    _permit: Permit,
     /// Counts the connection for its client's address.
     _client_guard: Option<Box<ClientGuard>>,
     /// Its drop signals the end of the connection.

@@ -1,52 +1,160 @@
-//! Permits bound the number of connections at a time.
+//! Permits bound how many there are of something at a time: such as connections.
 //!
-//! Each connection holds one from its admission to its end, also while it closes and has no seat any more.
+//! The limit is divided into shares, such as one for each worker. A taker takes from its own share, and from another one
+//! only when that is empty. So below the limit, takers of different shares write to no common cache line. The sum of the
+//! shares is exact: no more permits than the limit are taken, and none is refused while one is left.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-/// The remaining connection permits.
+/// The lower 40 bits of a [`Share`] count its remaining permits, the upper 24 bits how many came back.
+const LEFT: u64 = (1 << 40) - 1;
+
+/// A permit that comes back: one more is left, and one more came back.
+const RETURN: u64 = LEFT + 2;
+
+/// No more than these, so that no sum of a few hundred shares exceeds [`LEFT`].
+///
+/// No system has four billion open files.
+const MOST: usize = u32::MAX as usize;
+
+/// A limited number of permits.
 #[derive(Debug)]
-pub(crate) struct ConnectionPermits(AtomicUsize);
+pub(crate) struct Permits(Box<[Arc<Share>]>);
 
-/// A permit for one connection. Its drop returns it.
+/// A part of the permits.
+///
+/// No two shares are in a cache line (of 128 bytes, as the processor may fetch two lines of 64 together).
 #[derive(Debug)]
-pub(crate) struct ConnectionPermit(Arc<ConnectionPermits>);
+#[repr(align(128))]
+struct Share(AtomicU64);
 
-impl ConnectionPermits {
-    pub(crate) fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self(AtomicUsize::new(count)))
+/// A permit. Its drop returns it to its share.
+#[derive(Debug)]
+pub(crate) struct Permit(Arc<Share>);
+
+impl Permits {
+    /// This many permits in this many shares.
+    pub(crate) fn new(limit: usize, shares: usize) -> Self {
+        let limit = limit.min(MOST);
+        // The first shares get the remainder.
+        let part = |nth| limit / shares + usize::from(nth < limit % shares);
+        Self((0..shares).map(|nth| Arc::new(Share(AtomicU64::new(part(nth) as u64)))).collect())
     }
 
-    /// Takes a permit, if one is left.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<ConnectionPermit> {
-        // The count guards nothing but itself, hence the ordering.
-        self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).ok()?;
-        Some(ConnectionPermit(Arc::clone(self)))
+    /// Takes a permit, if one is left: from this share, or else from the next one that has one.
+    pub(crate) fn take(&self, share: usize) -> Option<Permit> {
+        self.take_from(share).map(|share| Permit(Arc::clone(share)))
+    }
+
+    fn take_from(&self, share: usize) -> Option<&Arc<Share>> {
+        loop {
+            let mut seen = 0_u64;
+            let (before, from) = self.0.split_at(share);
+            for share in from.iter().chain(before) {
+                match share.take() {
+                    Ok(()) => return Some(share),
+                    Err(empty) => seen = seen.wrapping_add(empty),
+                }
+            }
+            // Each share was empty, but at another moment each. If none has changed since, all were empty at once.
+            if self.sum() == seen {
+                return None;
+            }
+        }
     }
 
     /// Whether no permit is left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.load(Relaxed) == 0
+        loop {
+            let seen = self.sum();
+            if seen & LEFT != 0 || self.sum() == seen {
+                return seen & LEFT == 0;
+            }
+        }
+    }
+
+    /// The number of permits that are left, and how many came back, as in a [`Share`].
+    ///
+    /// A moving target, unless it is the same twice: numbers that came back only grow.
+    fn sum(&self) -> u64 {
+        self.0.iter().fold(0, |sum, share| sum.wrapping_add(share.0.load(SeqCst)))
     }
 }
 
-impl Drop for ConnectionPermit {
+impl Share {
+    /// Takes a permit. The error is the value of the empty share.
+    fn take(&self) -> Result<(), u64> {
+        self.0.fetch_update(SeqCst, SeqCst, |share| (share & LEFT != 0).then(|| share - 1)).map(drop)
+    }
+
+    fn put_back(&self, count: u64) {
+        self.0.fetch_add(count * RETURN, SeqCst); // the upper bits wrap around
+    }
+}
+
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.0.fetch_add(1, Relaxed);
+        self.0.put_back(1);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    //! Takers on several threads are in `src/checks/`.
+
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn permits_run_out_and_come_back() {
-        let permits = ConnectionPermits::new(2);
-        let held: Vec<_> = (0..2).map(|_| permits.take().unwrap()).collect();
-        assert!(permits.take().is_none());
+        let permits = Permits::new(2, 1);
+        let held: Vec<_> = (0..2).map(|_| permits.take(0).unwrap()).collect();
+        assert!(permits.take(0).is_none() && permits.is_empty());
         drop(held);
-        assert!(permits.take().is_some());
+        assert!(permits.take(0).is_some() && !permits.is_empty());
+    }
+
+    #[test]
+    fn other_shares_are_untouched_until_the_own_one_is_empty() {
+        let permits = Permits::new(7, 3);
+        let shares = || permits.0.iter().map(|share| share.0.load(SeqCst) & LEFT).collect::<Vec<_>>();
+        assert_eq!(shares(), [3, 2, 2]);
+        let mut held: Vec<_> = (0..2).map(|_| permits.take(1)).collect();
+        assert_eq!(shares(), [3, 0, 2]);
+        held.push(permits.take(1));
+        assert_eq!(shares(), [3, 0, 1]);
+        drop(held);
+        assert_eq!(shares(), [3, 2, 2], "each is back where it was taken");
+    }
+
+    #[test]
+    fn any_number_of_permits_is_possible() {
+        for limit in [0, 1, usize::MAX] {
+            let permits = Permits::new(limit, 256);
+            assert_eq!((permits.is_empty(), permits.take(255).is_some()), (limit == 0, limit > 0));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn permits_are_exactly_as_many_as_the_limit(
+            (limit, shares) in (0..20_usize, 1..6_usize),
+            operations in prop::collection::vec((0..3, any::<prop::sample::Index>()), 0..200),
+        ) {
+            let permits = Permits::new(limit, shares);
+            let mut held = Vec::new();
+            for (operation, nth) in operations {
+                if operation > 0 {
+                    let (share, is_left) = (nth.index(shares), held.len() < limit);
+                    let permit = permits.take(share);
+                    prop_assert_eq!(permit.is_some(), is_left);
+                    held.extend(permit);
+                } else if !held.is_empty() {
+                    held.swap_remove(nth.index(held.len()));
+                }
+                prop_assert_eq!(permits.is_empty(), held.len() == limit);
+            }
+        }
     }
 }

@@ -14,7 +14,7 @@ use futures_lite::future::yield_now;
 use crate::buffers::buffer::Buffer;
 use crate::limits::capacity::EffectiveLimits;
 use crate::limits::pair_rate::{Allowance, Rates};
-use crate::limits::permits::{ConnectionPermit, ConnectionPermits};
+use crate::limits::permits::{Permit, Permits};
 use crate::limits::slots::Slots;
 use crate::pairing::link::{CloseCause, End, link};
 use crate::pairing::occupants::{Occupant, Probes};
@@ -74,7 +74,8 @@ pub(crate) struct Seats {
     shared: Mutex<SharedTable>,
     /// Tells [`expire`](Self::expire) that a side waits where none did.
     first_waits: (Sender<()>, Receiver<()>),
-    permits: Arc<ConnectionPermits>,
+    /// For connections. Each worker has a share.
+    permits: Permits,
     /// Connections that linger in their closing handshake. They make room when there are no permits left.
     lingering: Arc<Slots>,
     /// How long the kernel of a probed client may acknowledge nothing. Zero: there are no probes.
@@ -95,7 +96,7 @@ pub(crate) struct Claim {
     /// The worker that the connection is to run on.
     pub(crate) worker: usize,
     /// Counts the connection, for as long as it lives.
-    pub(crate) permit: ConnectionPermit,
+    pub(crate) permit: Permit,
 }
 
 /// A connection's place in the table, for as long as it lives.
@@ -138,6 +139,7 @@ impl Drop for Seat {
 
 impl Seats {
     pub(crate) fn new(
+        workers: usize,
         pair_ttl: Duration,
         limits: EffectiveLimits,
         probe_timeout: Duration,
@@ -148,7 +150,7 @@ impl Seats {
         Self {
             shared: Mutex::new(SharedTable { table, probes: Probes::default(), is_open: true }),
             first_waits: async_channel::bounded(1),
-            permits: ConnectionPermits::new(limits.connections),
+            permits: Permits::new(limits.connections, workers),
             lingering: Arc::new(Slots::new(limits.lingering)),
             probe_timeout,
             rates,
@@ -160,7 +162,7 @@ impl Seats {
     #[cfg(test)]
     pub(crate) fn roomy(clock: Arc<dyn Clock>) -> Arc<Self> {
         let limits = EffectiveLimits::ROOMY;
-        Arc::new(Self::new(Duration::from_secs(60), limits, Duration::ZERO, Rates::default(), clock))
+        Arc::new(Self::new(1, Duration::from_secs(60), limits, Duration::ZERO, Rates::default(), clock))
     }
 
     /// Takes a seat at `code`. If both seats are taken, their clients are probed.
@@ -214,7 +216,7 @@ impl Seats {
 
     /// Takes a seat at `code` for a connection that is being admitted on `worker`.
     pub(crate) fn claim(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, Rejection> {
-        let permit = self.permits.take();
+        let permit = self.permits.take(worker);
         let (now, occupant) = (self.clock.now(), Occupant::new(code));
         let meeting = Meeting::new(now);
         let allowance = self.rates.of_pair(now);
@@ -368,7 +370,7 @@ mod tests {
             let ttl = if stops { Duration::from_secs(60) } else { Duration::ZERO };
             let clock = Arc::new(SystemClock);
             let limits = EffectiveLimits { connections: WAITS, codes: WAITS, waiting: WAITS, ..EffectiveLimits::ROOMY };
-            let seats = Arc::new(Seats::new(ttl, limits, Duration::ZERO, Rates::default(), clock));
+            let seats = Arc::new(Seats::new(3, ttl, limits, Duration::ZERO, Rates::default(), clock));
             let claim = |nth| seats.claim(PairCode::from_target(&format!("/?pair={nth}")).unwrap(), 0).unwrap();
             let mut claims: Vec<_> = (0..WAITS).map(claim).collect();
             let ended = Reactor::new().unwrap().block_on(async {
@@ -385,7 +387,7 @@ mod tests {
     fn a_pair(connections: usize, clock: Arc<dyn Clock>) -> (Arc<Seats>, PairCode, [Claim; 2]) {
         let limits = EffectiveLimits { connections, ..EffectiveLimits::ROOMY };
         let ttl = Duration::from_secs(60);
-        let seats = Arc::new(Seats::new(ttl, limits, Duration::from_secs(2), Rates::default(), clock));
+        let seats = Arc::new(Seats::new(3, ttl, limits, Duration::from_secs(2), Rates::default(), clock));
         let code = PairCode::from_target("/?pair=x").unwrap();
         let sides = [0, 1].map(|worker| seats.claim(code.clone(), worker).unwrap());
         (seats, code, sides)

@@ -24,7 +24,7 @@ use crate::buffers::memory::Memory;
 use crate::buffers::pool::{LARGEST, Pool};
 use crate::connection::keepalive::KeepaliveConfig;
 use crate::limits::pair_rate::Allowance;
-use crate::limits::permits::ConnectionPermits;
+use crate::limits::permits::Permits;
 use crate::limits::slots::Slots;
 use crate::pairing::link::{End, Next};
 use crate::pairing::pair_code::PairCode;
@@ -190,7 +190,7 @@ impl Side {
     /// A connection of both directions, and the peer's end.
     fn connection(self) -> (Connection<FakeSocket>, End<Box<Buffer>>) {
         let Self { inbound, outbound, socket, peer, context, .. } = self;
-        let ((alive, _), permits) = (stop(), ConnectionPermits::new(1));
+        let ((alive, _), permits) = (stop(), Permits::new(1, 1));
         let connection = Connection {
             socket,
             inbound,
@@ -207,7 +207,7 @@ impl Side {
             write_timeout: WriteTimeout::default(),
             attends: false,
             context,
-            _permit: permits.take().unwrap(),
+            _permit: permits.take(0).unwrap(),
             _client_guard: None,
             _alive: alive,
         };
