@@ -28,7 +28,7 @@ use crate::limits::clients::ClientGuard;
 use crate::limits::slots::Slot;
 use crate::pairing::seats::Claim;
 use crate::runtime::clock::Clock;
-use crate::runtime::stop::Stop;
+use crate::runtime::stop::StopFlag;
 use crate::runtime::stream::Stream;
 use crate::runtime::transport::Transport;
 use crate::telemetry::counters::Telemetry;
@@ -57,12 +57,12 @@ pub(crate) async fn receive<T: Transport>(
     context: &HandshakeContext,
     telemetry: &Telemetry,
     worker: usize,
-    mut stop: Stop,
+    stop: &StopFlag,
 ) -> Option<Admitted<T>> {
     let recorder = RejectionRecorder::new(telemetry, context.log_addresses.then_some(peer));
     let slot = context.slots.take();
     let handshake = Handshake { stream, context, recorder, slot };
-    let opened = handshake.open(peer, &mut stop).await;
+    let opened = handshake.open(peer, stop).await;
     // In a box, only now: a silent connection is to cost next to nothing.
     match opened {
         Ok((head, client)) => Box::pin(handshake.answer(head, client, worker, stop)).await,
@@ -103,7 +103,7 @@ struct Handshake<'a, T> {
 
 impl<'a, T: Transport> Handshake<'a, T> {
     /// The first step: waits for a request.
-    async fn open(&self, peer: IpAddr, stop: &mut Stop) -> Result<(Head, HandshakeClient<'a>), StepEnd> {
+    async fn open(&self, peer: IpAddr, stop: &StopFlag) -> Result<(Head, HandshakeClient<'a>), StepEnd> {
         // Without the PROXY protocol, a connection counts from its beginning.
         let client = (!self.context.proxy_protocol).then(|| HandshakeClient::new(self.context, peer));
         let read = async {
@@ -140,7 +140,7 @@ impl<'a, T: Transport> Handshake<'a, T> {
         head: Head,
         mut client: HandshakeClient<'a>,
         worker: usize,
-        mut stop: Stop,
+        stop: &StopFlag,
     ) -> Option<Admitted<T>> {
         let Head { request, read_ahead } = head;
         self.recorder.learn(client.address(request.headers()));

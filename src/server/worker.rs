@@ -21,7 +21,7 @@ use crate::http::opening::{self, Admitted};
 use crate::runtime::executor::Executor;
 use crate::runtime::reactor::Reactor;
 use crate::runtime::spawn::Spawn;
-use crate::runtime::stop::StopOnDrop;
+use crate::runtime::stop::{StopFlag, StopOnDrop};
 use crate::runtime::transport::Transport;
 use crate::telemetry::counters::Telemetry;
 use crate::telemetry::events::Outcome;
@@ -59,8 +59,13 @@ impl<T: Transport> Worker<T> {
         let Self { index, inbox, relay } = self;
         let telemetry = Rc::new(relay.handshakes.telemetry.add_worker());
         let context = Rc::new(worker_context(&relay, pool, Rc::clone(&telemetry), executor.turn()));
-        // One task waits for the signal and sets a flag for all connections: a listener each would cost memory.
+        let admission_closed = StopFlag::default();
+        // One task waits for the signals and sets flags for all other tasks: a listener each would cost memory, and each
+        // handshake a lock that all workers share.
         let stop = async {
+            relay.admission_closed.clone().wait().await;
+            admission_closed.set();
+            executor.wake(0, 1);
             relay.stopped.clone().wait().await;
             context.stopping.set(true);
             executor.wake(0, 1);
@@ -75,7 +80,8 @@ impl<T: Transport> Worker<T> {
                 match stage {
                     Stage::Handshake(socket, peer) => {
                         let (telemetry, relay) = (Rc::clone(&telemetry), Arc::clone(&relay));
-                        executor.spawn(handshake(alive, socket, peer, index, telemetry, relay));
+                        let stop = admission_closed.clone();
+                        executor.spawn(handshake(alive, socket, peer, index, telemetry, relay, stop));
                     }
                     Stage::Connection(admitted) => {
                         let Some(connection) = connection(admitted, alive, &relay, &context) else { continue };
@@ -162,9 +168,9 @@ async fn handshake<T: Transport>(
     index: usize,
     telemetry: Rc<Telemetry>,
     relay: Arc<RelayContext<T>>,
+    admission_closed: StopFlag,
 ) {
-    let stop = relay.admission_closed.clone();
-    let admitted = opening::receive(socket, peer, &relay.handshakes, &telemetry, index, stop).await;
+    let admitted = opening::receive(socket, peer, &relay.handshakes, &telemetry, index, &admission_closed).await;
     if let Some(mut admitted) = admitted {
         let worker = admitted.claim.worker;
         if worker != index {
