@@ -1,5 +1,9 @@
 //! The operator's policy: the clients that may join. By default these are all clients with a pair code.
 
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
 use std::sync::{PoisonError, RwLock};
 
 use http::HeaderMap;
@@ -15,16 +19,27 @@ use crate::telemetry::rejection::Rejection;
 #[derive(Debug, Default)]
 pub(crate) struct Policy {
     /// The sites that may join by a script in a browser. Empty: all.
-    pub(crate) allowed_origins: Vec<Origin>,
+    allowed_origins: Vec<Origin>,
     /// The tokens of which a request needs one.
     ///
     /// They can be exchanged while the relay runs. The lock is held for a comparison, and never across an await.
-    pub(crate) access_tokens: RwLock<Option<AccessTokens>>,
+    access_tokens: RwLock<Option<AccessTokens>>,
+    /// Whether there are tokens. Without them no request takes the lock, which all workers share.
+    needs_token: AtomicBool,
     /// The shortest pair code, in characters. An invalid code stays invalid, whatever this is.
-    pub(crate) min_code_length: usize,
+    min_code_length: usize,
 }
 
 impl Policy {
+    pub(crate) fn new(
+        allowed_origins: Vec<Origin>,
+        access_tokens: Option<AccessTokens>,
+        min_code_length: usize,
+    ) -> Self {
+        let needs_token = AtomicBool::new(access_tokens.is_some());
+        Self { allowed_origins, access_tokens: RwLock::new(access_tokens), needs_token, min_code_length }
+    }
+
     /// The pair code that a request asks for, if its client may join.
     pub(crate) fn admit(&self, target: &str, headers: &HeaderMap) -> Result<PairCode, Rejection> {
         if !self.allows_origin(headers) {
@@ -43,6 +58,7 @@ impl Policy {
     /// Exchanges the tokens. Existing connections stay.
     pub(crate) fn set_access_tokens(&self, tokens: AccessTokens) {
         *self.access_tokens.write().unwrap_or_else(PoisonError::into_inner) = Some(tokens);
+        self.needs_token.store(true, Release); // never false again
     }
 
     /// Whether the origin is allowed.
@@ -60,6 +76,9 @@ impl Policy {
     ///
     /// It is in `Authorization`, or in the query: browsers cannot set a header for a WebSocket.
     fn allows_access(&self, target: &str, headers: &HeaderMap) -> bool {
+        if !self.needs_token.load(Acquire) {
+            return true;
+        }
         let tokens = self.access_tokens.read().unwrap_or_else(PoisonError::into_inner);
         let Some(tokens) = &*tokens else { return true };
         // Two fields count as none (RFC 9110, section 5.3): to compare many would be needless work.

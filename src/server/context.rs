@@ -1,7 +1,7 @@
 //! The context of a relay: what its acceptor and its workers share.
 
 use std::net::IpAddr;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
@@ -136,11 +136,7 @@ fn handshakes(config: &Config, capacity: EffectiveLimits, clock: Arc<dyn Clock>)
     HandshakeContext {
         slots: Arc::new(Slots::new(capacity.handshakes)),
         handshake_timeout: config.handshake_timeout,
-        policy: Policy {
-            allowed_origins: config.allowed_origins.clone(),
-            access_tokens: RwLock::new(config.access_tokens.clone()),
-            min_code_length: config.min_code_length,
-        },
+        policy: Policy::new(config.allowed_origins.clone(), config.access_tokens.clone(), config.min_code_length),
         client_limits: Arc::new(ClientLimits::new(client_limits, Arc::clone(&clock))),
         trusted_proxies: config.trusted_proxies.clone(),
         proxy_protocol: config.proxy_protocol,

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use super::*;
+use crate::runtime::clock::SystemClock;
 use proptest::prelude::*;
 
 /// A remembered client, with no arithmetic on anything but milliseconds and whole requests.
@@ -258,4 +259,19 @@ fn addresses_are_not_printed() {
     let _ = (clients.arrive(client(0x7A7A_7A7A), now), clients.ask(Client::V6Network(0x7A7A), now));
     let printed = format!("{clients:?}");
     assert!(!printed.contains("2054847098") && !printed.contains("31354"), "{printed}");
+}
+
+/// The table would be the one thing that handshakes on all workers write to.
+#[test]
+fn limits_that_are_off_take_no_lock() {
+    let limits = Arc::new(ClientLimits::new(Limits::default(), Arc::new(SystemClock)));
+    let held = lock(&limits.clients);
+    let other = Arc::clone(&limits);
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let outcome = (other.ask(client(1)), other.arrive(client(1)).map(|guard| guard.is_some()));
+        done.send(outcome).unwrap();
+    });
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(60)), Ok((Ok(()), Ok(false))));
+    drop(held);
 }
