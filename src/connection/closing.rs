@@ -94,7 +94,7 @@ impl Closing {
                 return Poll::Ready(()); // before it takes a slot, which might revoke another connection's
             }
             if now >= self.lingers_at && self.slot.is_none() {
-                self.slot = Some(context.lingering.take());
+                self.slot = Some(context.lingering.take(0, now));
             }
             if self.slot.as_ref().is_some_and(|slot| slot.poll_revoked(cx).is_ready()) {
                 return Poll::Ready(());
@@ -117,7 +117,7 @@ impl Closing {
         let bytes = if in_flight.is_answering() { in_flight.to_next_answer() } else { in_flight.bytes() };
         self.silent_until = now + time_to_take(bytes).min(LONGEST_SILENCE);
         if let (true, Some(slot)) = (received, &mut self.slot) {
-            slot.renew();
+            slot.renew(now);
         }
     }
 

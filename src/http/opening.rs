@@ -60,7 +60,7 @@ pub(crate) async fn receive<T: Transport>(
     stop: &StopFlag,
 ) -> Option<Admitted<T>> {
     let recorder = RejectionRecorder::new(telemetry, context.log_addresses.then_some(peer));
-    let slot = context.slots.take();
+    let slot = context.slots.take(worker, context.clock.now());
     let handshake = Handshake { stream, context, recorder, slot };
     let opened = handshake.open(peer, stop).await;
     // In a box, only now: a silent connection is to cost next to nothing.

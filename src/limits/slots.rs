@@ -6,110 +6,198 @@
 //! To refuse the newest instead would let a stranger with a hundred connections a second keep all others out. An honest
 //! handshake is over within a round trip or two. With 1024 slots and a handshake of 50 ms, twenty thousand strangers have
 //! to come in a second before an honest client is revoked.
+//!
+//! **Shards.** Each worker takes its slots from a shard of its own, which no other worker writes to. Free slots are
+//! common to all shards, and a shard takes and returns them in blocks. When no slot is free anywhere, the oldest of all
+//! shards goes. So the bound and the order are those of a single list.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Instant;
 
 use crate::runtime::sync::{lock, with_lock};
 
 /// The number of slots up to which [`Slots::make_room`] does nothing: most of them are about to end.
 const FEW: usize = 16;
 
-/// All slots of a kind, on any worker.
+/// A shard keeps up to two blocks free. This many blocks are all slots of a worker's share.
+///
+/// More of them return to the common slots more often, and fewer make the search of other shards more likely.
+const BLOCKS_OF_A_SHARD: usize = 16;
+
+/// All slots of a kind.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    limit: usize,
-    taken: Mutex<TakenSlots>,
+    /// The number of free slots that no shard has.
+    free: AtomicUsize,
+    /// How many slots a shard takes and returns at a time.
+    block: usize,
+    shards: Box<[Shard]>,
 }
+
+/// The slots of a worker, on cache lines of their own (two, as processors fetch lines in pairs).
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard(Mutex<TakenSlots>);
+
+/// The age of a slot: when it was taken, and a number that tells it from others of that moment.
+type Age = (Instant, u64);
 
 #[derive(Debug, Default)]
 struct TakenSlots {
+    /// The number of free slots that this shard has.
+    free: usize,
     /// The number of the next slot.
     next: u64,
-    /// The waker of each slot's task, if it waits, by number: so the oldest is the first.
+    /// The waker of each slot's task, if it waits, by age: so the oldest is the first.
     ///
     /// A slot that is not here is revoked.
-    by_age: BTreeMap<u64, Option<Waker>>,
+    by_age: BTreeMap<Age, Option<Waker>>,
 }
 
 /// A slot, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Arc<Slots>,
-    number: u64,
+    shard: usize,
+    age: Age,
 }
 
 impl Slots {
-    /// As many slots as the limit says, and one at least.
+    /// As many slots as the limit says, and one at least, in a single shard.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit: limit.max(1), taken: Mutex::default() }
+        Self::sharded(limit, 1)
     }
 
-    /// Takes a slot. If all are taken, the oldest is revoked.
-    pub(crate) fn take(self: &Arc<Self>) -> Slot {
-        let (number, oldest) = with_lock(&self.taken, |taken| {
-            let oldest = if taken.by_age.len() == self.limit { taken.by_age.pop_first() } else { None };
-            let number = taken.next_number();
-            taken.by_age.insert(number, None);
-            (number, oldest)
+    /// As many slots as the limit says, and one at least, with a shard for each worker.
+    pub(crate) fn sharded(limit: usize, workers: usize) -> Self {
+        let (limit, workers) = (limit.max(1), workers.max(1));
+        Self {
+            free: AtomicUsize::new(limit),
+            block: (limit / workers / BLOCKS_OF_A_SHARD).max(1),
+            shards: (0..workers).map(|_| Shard::default()).collect(),
+        }
+    }
+
+    /// Takes a slot of a shard. If all are taken, in any shard, the oldest is revoked.
+    pub(crate) fn take(self: &Arc<Self>, shard: usize, now: Instant) -> Slot {
+        let age = with_lock(self.shard(shard), |taken| {
+            if taken.free == 0 {
+                taken.free = self.take_common(self.block);
+            }
+            taken.take_free().then(|| taken.issue(now))
         });
-        wake(oldest);
-        Slot { slots: Arc::clone(self), number }
+        let age = age.unwrap_or_else(|| {
+            self.take_from_others();
+            with_lock(self.shard(shard), |taken| taken.issue(now))
+        });
+        Slot { slots: Arc::clone(self), shard, age }
     }
 
     /// Revokes the oldest quarter, for want of another resource, unless few are taken. Whether it did.
     pub(crate) fn make_room(&self) -> bool {
-        let oldest: Vec<_> = with_lock(&self.taken, |taken| {
-            let count = taken.by_age.len();
-            let revoked = if count <= FEW { 0 } else { count / 4 };
-            (0..revoked).filter_map(|_| taken.by_age.pop_first()).collect()
-        });
-        let is_any = !oldest.is_empty();
-        wake(oldest);
-        is_any
+        let count = self.len();
+        let revoked = if count <= FEW { 0 } else { count / 4 };
+        (0..revoked).fold(false, |is_any, _| self.revoke_oldest() || is_any)
     }
 
     /// Revokes the oldest slot. Whether there was one.
     pub(crate) fn revoke_oldest(&self) -> bool {
-        let oldest = with_lock(&self.taken, |taken| taken.by_age.pop_first());
-        let is_any = oldest.is_some();
-        wake(oldest);
-        is_any
+        let is_revoked = self.take_oldest();
+        if is_revoked {
+            self.free.fetch_add(1, Relaxed);
+        }
+        is_revoked
     }
 
     /// The number of slots that are taken.
     pub(crate) fn len(&self) -> usize {
-        lock(&self.taken).by_age.len()
+        self.shards.iter().map(|Shard(taken)| lock(taken).by_age.len()).sum()
+    }
+
+    fn shard(&self, shard: usize) -> &Mutex<TakenSlots> {
+        &self.shards[shard].0
+    }
+
+    /// Takes this many of the common free slots, or what is left of them.
+    fn take_common(&self, most: usize) -> usize {
+        let taken = self.free.fetch_update(Relaxed, Relaxed, |free| (free > 0).then(|| free.saturating_sub(most)));
+        taken.map_or(0, |free| free.min(most))
+    }
+
+    /// Takes a slot that is free in another shard, or revokes the oldest slot of all.
+    ///
+    /// If there is neither, other workers are just taking or returning slots.
+    fn take_from_others(&self) {
+        loop {
+            let is_found = self.take_common(1) > 0
+                || self.shards.iter().any(|Shard(taken)| with_lock(taken, TakenSlots::take_free))
+                || self.take_oldest();
+            if is_found {
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+
+    /// Takes the oldest slot from its task. Whether there was one.
+    fn take_oldest(&self) -> bool {
+        let ages = || self.shards.iter().map(|Shard(taken)| lock(taken).by_age.first_key_value().map(|(age, _)| *age));
+        let Some((oldest, shard)) = ages().zip(0..).filter_map(|(age, shard)| Some((age?, shard))).min() else {
+            return false;
+        };
+        // It may be gone meanwhile, and then its slot is free.
+        let revoked = with_lock(self.shard(shard), |taken| {
+            taken.by_age.remove(&oldest).or_else(|| taken.take_free().then_some(None))
+        });
+        let is_any = revoked.is_some();
+        revoked.flatten().into_iter().for_each(Waker::wake);
+        is_any
     }
 }
 
 impl TakenSlots {
-    fn next_number(&mut self) -> u64 {
-        self.next += 1;
-        self.next - 1
+    /// Adds a slot, which is the newest.
+    fn issue(&mut self, now: Instant) -> Age {
+        let age = self.next_age(now);
+        self.by_age.insert(age, None);
+        age
     }
-}
 
-/// Wakes the tasks of revoked slots.
-fn wake(revoked: impl IntoIterator<Item = (u64, Option<Waker>)>) {
-    revoked.into_iter().filter_map(|(_, waker)| waker).for_each(Waker::wake);
+    fn next_age(&mut self, now: Instant) -> Age {
+        self.next += 1;
+        (now, self.next - 1)
+    }
+
+    /// Takes a slot that the shard has free. Whether there was one.
+    fn take_free(&mut self) -> bool {
+        let is_free = self.free > 0;
+        self.free -= usize::from(is_free);
+        is_free
+    }
 }
 
 impl Slot {
+    fn shard(&self) -> &Mutex<TakenSlots> {
+        self.slots.shard(self.shard)
+    }
+
     /// Whether the slot is revoked.
     #[cfg(test)]
     pub(crate) fn is_revoked(&self) -> bool {
-        !lock(&self.slots.taken).by_age.contains_key(&self.number)
+        !lock(self.shard()).by_age.contains_key(&self.age)
     }
 
     /// Makes the slot the newest, unless it is revoked.
-    pub(crate) fn renew(&mut self) {
-        let mut taken = lock(&self.slots.taken);
-        if let Some(waker) = taken.by_age.remove(&self.number) {
-            self.number = taken.next_number();
-            taken.by_age.insert(self.number, waker);
+    pub(crate) fn renew(&mut self, now: Instant) {
+        let mut taken = lock(self.slots.shard(self.shard));
+        if let Some(waker) = taken.by_age.remove(&self.age) {
+            self.age = taken.next_age(now);
+            taken.by_age.insert(self.age, waker);
         }
     }
 
@@ -120,8 +208,8 @@ impl Slot {
 
     /// Ready when the slot is revoked. One task polls it at a time.
     pub(crate) fn poll_revoked(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let previous = with_lock(&self.slots.taken, |taken| {
-            taken.by_age.get_mut(&self.number).map(|waker| waker.replace(cx.waker().clone()))
+        let previous = with_lock(self.shard(), |taken| {
+            taken.by_age.get_mut(&self.age).map(|waker| waker.replace(cx.waker().clone()))
         });
         if previous.is_some() { Poll::Pending } else { Poll::Ready(()) }
     }
@@ -129,7 +217,21 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let _waker = with_lock(&self.slots.taken, |taken| taken.by_age.remove(&self.number));
+        let (_waker, surplus) = with_lock(self.shard(), |taken| {
+            let waker = taken.by_age.remove(&self.age);
+            let mut surplus = 0;
+            if waker.is_some() {
+                taken.free += 1;
+                if taken.free > self.slots.block * 2 {
+                    surplus = self.slots.block;
+                    taken.free -= surplus;
+                }
+            }
+            (waker, surplus)
+        });
+        if surplus > 0 {
+            self.slots.free.fetch_add(surplus, Relaxed);
+        }
     }
 }
 
@@ -137,6 +239,8 @@ impl Drop for Slot {
 mod tests {
     use super::*;
     use futures_lite::future::{block_on, poll_once, zip};
+    use proptest::prelude::*;
+    use std::time::Duration;
 
     fn is_revoked(slot: &Slot) -> bool {
         let is_told = block_on(poll_once(slot.revoked())).is_some();
@@ -152,27 +256,27 @@ mod tests {
     #[test]
     fn oldest_slot_is_revoked_when_all_are_taken() {
         let slots = Arc::new(Slots::new(3));
-        let mut taken: Vec<_> = (0..3).map(|_| slots.take()).collect();
+        let mut taken: Vec<_> = (0..3).map(|_| slots.take(0, Instant::now())).collect();
         assert!(revoked(&taken).is_empty());
-        taken.push(slots.take());
+        taken.push(slots.take(0, Instant::now()));
         assert_eq!(revoked(&taken), [0]);
-        taken.push(slots.take());
+        taken.push(slots.take(0, Instant::now()));
         assert_eq!(revoked(&taken), [0, 1]);
     }
 
     #[test]
     fn task_of_a_revoked_slot_is_woken() {
         let slots = Arc::new(Slots::new(1));
-        let slot = slots.take();
-        block_on(zip(slot.revoked(), async { drop(slots.take()) }));
+        let slot = slots.take(0, Instant::now());
+        block_on(zip(slot.revoked(), async { drop(slots.take(0, Instant::now())) }));
     }
 
     #[test]
     fn dropped_slot_is_free() {
         let slots = Arc::new(Slots::new(2));
-        let first = slots.take();
+        let first = slots.take(0, Instant::now());
         for _ in 0..10 {
-            drop(slots.take());
+            drop(slots.take(0, Instant::now()));
         }
         assert!(!is_revoked(&first));
         assert_eq!(slots.len(), 1);
@@ -181,16 +285,16 @@ mod tests {
     #[test]
     fn limit_of_zero_is_one_slot() {
         let slots = Arc::new(Slots::new(0));
-        assert!(!is_revoked(&slots.take()));
+        assert!(!is_revoked(&slots.take(0, Instant::now())));
     }
 
     #[test]
     fn oldest_quarter_makes_room_unless_few_are_taken() {
         let slots = Arc::new(Slots::new(100));
-        let mut taken: Vec<_> = (0..FEW).map(|_| slots.take()).collect();
+        let mut taken: Vec<_> = (0..FEW).map(|_| slots.take(0, Instant::now())).collect();
         assert!(!slots.make_room());
         assert!(revoked(&taken).is_empty());
-        taken.extend((0..4).map(|_| slots.take()));
+        taken.extend((0..4).map(|_| slots.take(0, Instant::now())));
         assert!(slots.make_room());
         assert_eq!(revoked(&taken), [0, 1, 2, 3, 4]);
     }
@@ -199,7 +303,7 @@ mod tests {
     fn oldest_slot_can_be_revoked_before_all_are_taken() {
         let slots = Arc::new(Slots::new(9));
         assert!(!slots.revoke_oldest());
-        let taken: Vec<_> = (0..2).map(|_| slots.take()).collect();
+        let taken: Vec<_> = (0..2).map(|_| slots.take(0, Instant::now())).collect();
         assert!(slots.revoke_oldest());
         assert_eq!((revoked(&taken), slots.len()), (vec![0], 1));
     }
@@ -207,12 +311,85 @@ mod tests {
     #[test]
     fn renewed_slot_is_the_newest_and_revokes_no_other() {
         let slots = Arc::new(Slots::new(2));
-        let mut taken: Vec<_> = (0..2).map(|_| slots.take()).collect();
-        taken[0].renew();
+        let mut taken: Vec<_> = (0..2).map(|_| slots.take(0, Instant::now())).collect();
+        taken[0].renew(Instant::now());
         assert!(revoked(&taken).is_empty());
-        taken.push(slots.take());
+        taken.push(slots.take(0, Instant::now()));
         assert_eq!(revoked(&taken), [1]);
-        taken[1].renew();
+        taken[1].renew(Instant::now());
         assert_eq!((revoked(&taken), slots.len()), (vec![1], 2), "a revoked slot stays revoked");
+    }
+
+    impl Slots {
+        /// The number of free slots, in common and in the shards.
+        fn free(&self) -> usize {
+            self.free.load(Relaxed) + self.shards.iter().map(|Shard(taken)| lock(taken).free).sum::<usize>()
+        }
+    }
+
+    proptest! {
+        /// The naive model is one list, from the oldest to the newest.
+        #[test]
+        fn shards_are_like_one_list(
+            limit in 1..40_usize,
+            workers in 1..5_usize,
+            operations in prop::collection::vec((0..4_u8, any::<prop::sample::Index>()), 1..400),
+        ) {
+            let slots = Arc::new(Slots::sharded(limit, workers));
+            let (mut held, mut model, mut now) = (Vec::<(usize, Slot)>::new(), Vec::new(), Instant::now());
+            for (number, (operation, index)) in operations.into_iter().enumerate() {
+                now += Duration::from_millis(1);
+                match operation {
+                    0 | 1 => {
+                        if model.len() == limit {
+                            model.remove(0);
+                        }
+                        model.push(number);
+                        held.push((number, slots.take(index.index(workers), now)));
+                    }
+                    2 if !held.is_empty() => {
+                        let (number, _slot) = held.remove(index.index(held.len()));
+                        model.retain(|&other| other != number);
+                    }
+                    3 if !held.is_empty() => {
+                        let nth = index.index(held.len());
+                        let (number, slot) = &mut held[nth];
+                        slot.renew(now);
+                        if let Some(place) = model.iter().position(|other| other == number) {
+                            let number = model.remove(place);
+                            model.push(number);
+                        }
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(slots.len() + slots.free(), limit);
+                prop_assert_eq!(slots.len(), model.len());
+                for (number, slot) in &held {
+                    prop_assert_eq!(slot.is_revoked(), !model.contains(number));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_lose_no_slot_and_make_none() {
+        for limit in [1, 3, 100] {
+            let slots = Arc::new(Slots::sharded(limit, 4));
+            thread::scope(|scope| {
+                for shard in 0..4 {
+                    let slots = &slots;
+                    scope.spawn(move || {
+                        let mut held = Vec::new();
+                        for nth in 0..2000 {
+                            held.push(slots.take(shard, Instant::now()));
+                            if nth % 60 == 0 {
+                                held.clear();
+                            }
+                        }
+                    });
+                }
+            });
+            assert_eq!((slots.len(), slots.free()), (0, limit));
+        }
     }
 }

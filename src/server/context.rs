@@ -134,7 +134,7 @@ fn handshakes(config: &Config, capacity: EffectiveLimits, clock: Arc<dyn Clock>)
     let client_limits =
         Limits { connections: config.max_connections_per_client, joins_per_minute: config.max_joins_per_minute };
     HandshakeContext {
-        slots: Arc::new(Slots::new(capacity.handshakes)),
+        slots: Arc::new(Slots::sharded(capacity.handshakes, config.workers.get())),
         handshake_timeout: config.handshake_timeout,
         policy: Policy::new(config.allowed_origins.clone(), config.access_tokens.clone(), config.min_code_length),
         client_limits: Arc::new(ClientLimits::new(client_limits, Arc::clone(&clock))),
