@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
 use slab::Slab;
 
 /// The listener's event. Other events have twice the pair's key, plus the side as the last bit.
@@ -34,7 +35,10 @@ pub(crate) fn run() -> io::Result<()> {
     let mut buffer = vec![0; 256 * 1024];
     let mut events = Vec::with_capacity(256);
     loop {
-        epoll::wait(&poll, spare_capacity(&mut events), None)?;
+        match epoll::wait(&poll, spare_capacity(&mut events), None) {
+            Err(Errno::INTR) => continue, // it was stopped and goes on
+            result => result?,
+        };
         for event in events.drain(..) {
             let key = event.data.u64();
             if key == LISTENER {
