@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `cli` | command line and log of the binary |
 //! | `simulation` | the whole relay on an in-memory network (tests and fuzzing) |
-//! | `server` | [`Relay`], [`Config`], acceptor and workers |
+//! | `server` | [`Relay`], [`Config`], supervisor and workers |
 //! | `http` | the opening handshake: from an accepted socket to 101 or a rejection |
 //! | `access` | origins, access tokens, length of pair codes |
 //! | `connection` | one task for each connection: inbound, outbound, closing handshake, keep-alive |

@@ -18,7 +18,9 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 /// The number of ports to try if the system chooses one: it may be taken on the host's second address.
 const PORT_TRIES: usize = 16;
 
-/// Listens on all addresses of `host`, with non-blocking sockets that `configure` has seen before they listen.
+/// Listens on all addresses of `host`, with sockets that do not block.
+///
+/// `configure` sees each socket before it listens.
 ///
 /// # Errors
 ///

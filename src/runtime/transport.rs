@@ -3,21 +3,29 @@
 //! By them, the same code runs on TCP ([`tcp`](crate::runtime::tcp)) and in the simulation.
 
 use std::fmt::Debug;
-use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// A listening socket.
-pub(crate) trait Listener {
+/// A worker's handle to a listening socket. All workers share the queue of its connections.
+///
+/// One task waits for it. Readiness is edge-triggered: the task accepts until the queue is empty before it waits again. An
+/// idle worker is told of each connection. A busy one is told, too, and finds out when it is idle.
+pub(crate) trait Listener: Sized {
     /// The socket of a connection.
     type Socket: Transport;
 
-    /// The next connection, and its remote address.
+    /// A handle for another worker. The socket is closed when the last one is dropped.
+    fn share(&self) -> Self;
+
+    /// Ready when there may be connections to [accept](Self::accept).
+    fn poll_acceptable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Takes the next connection out of the queue, with its remote address.
     ///
-    /// After an error, another connection may still be accepted.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, IpAddr)>>;
+    /// With [`io::ErrorKind::WouldBlock`] the queue is empty. After another error, another connection may still be accepted.
+    fn accept(&self) -> io::Result<(Self::Socket, IpAddr)>;
 }
 
 /// A non-blocking stream socket. Clones share it, and it is closed when the last clone is dropped.

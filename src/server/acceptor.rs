@@ -1,23 +1,33 @@
-//! The acceptor: it hands accepted connections to the workers, and runs the stop of the relay.
+//! The acceptor of a worker: it takes connections out of the queue that all workers share.
+//!
+//! There is one listening socket for each address. Each worker waits for it with its own reactor, and accepts for itself. So
+//! no connection is bound to a worker that is busy, and a stop has one queue to empty.
 
 #[cfg(test)]
 mod tests;
 
-use std::future::pending;
+use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::task::Poll;
 use std::time::Duration;
 
-use async_channel::TrySendError;
 use futures_lite::FutureExt;
 use futures_lite::future::yield_now;
 
-use super::context::{EndOnDrop, Job, RelayContext, Stage};
+use super::context::RelayContext;
 use crate::limits::slots::Slots;
 use crate::runtime::io_error::{is_of_connection, is_out_of_files};
-use crate::runtime::stop::{Stop, StopOnDrop, stop};
+use crate::runtime::stop::StopFlag;
 use crate::runtime::transport::Listener;
-use crate::telemetry::{events, records};
+use crate::telemetry::counters::Telemetry;
+use crate::telemetry::records;
+
+/// The most connections that a worker accepts in a turn. Their handshakes run before the next ones.
+const MOST_IN_A_TURN: usize = 16;
+
+/// The most connections that a worker accepts at a stop: as many as the queue holds.
+const MOST_AT_A_STOP: usize = 4096;
 
 /// The pause after an accept that failed for want of file descriptors or memory.
 ///
@@ -27,82 +37,47 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// The same when handshakes were revoked to have file descriptors again. They take a moment to end.
 const REVOCATION_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long connections may take to close: a round trip on a bad line.
+/// Hands accepted connections over to `begin`, until the relay stops.
 ///
-/// A client that reads nothing is not waited for.
-const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The task that owns the listener.
-pub(crate) struct Acceptor<L: Listener> {
-    pub(crate) listener: L,
-    pub(crate) relay: Arc<RelayContext<L::Socket>>,
-    /// The signal to stop the relay.
-    pub(crate) stop_requested: Stop,
-    /// Its drop ends opening handshakes.
-    pub(crate) close_admission: StopOnDrop,
-    /// Its drop closes all connections.
-    pub(crate) stop_all: StopOnDrop,
-    /// How long pairs may go on after the signal.
-    pub(crate) drain_timeout: Duration,
-}
-
-impl<L: Listener> Acceptor<L> {
-    /// Runs until the relay has stopped, and then ends its workers.
-    pub(crate) async fn run(self) {
-        let Self { listener, relay, mut stop_requested, close_admission, stop_all, drain_timeout } = self;
-        let _end = EndOnDrop(Arc::clone(&relay));
-        // Each connection holds a clone of `alive`, so `all_ended` is the signal that all have ended.
-        let (alive, mut all_ended) = stop();
-        let expire = async { relay.handshakes.seats.expire().await };
-        let accept = accept(listener, &relay, alive);
-        accept.or(expire).or(stop_requested.wait()).await;
-
-        events::stopping();
-        // The listener is closed. A waiting client hears that no peer will come; pairs may go on for a while.
-        relay.handshakes.seats.close().await;
-        drop(close_admission);
-        let after = |time| relay.clock().sleep_until(relay.clock().now() + time);
-        all_ended.wait().or(after(drain_timeout)).await;
-        drop(stop_all);
-        all_ended.wait().or(after(STOP_TIMEOUT)).await;
-    }
-}
-
-/// Hands accepted connections to the workers. It never ends.
-async fn accept<L: Listener>(listener: L, relay: &RelayContext<L::Socket>, alive: StopOnDrop) {
-    let mut next = 0;
-    let telemetry = relay.handshakes.telemetry.add_worker();
-    loop {
-        match listener.accept().await {
+/// Then it empties the queue first: a connection that is closed in the queue is reset without an answer.
+pub(super) async fn accept<L: Listener>(
+    listener: L,
+    relay: &RelayContext<L::Socket>,
+    telemetry: &Telemetry,
+    stop: &StopFlag,
+    mut begin: impl FnMut(L::Socket, IpAddr),
+) {
+    let (mut in_turn, mut at_stop) = (0, 0);
+    while at_stop < MOST_AT_A_STOP {
+        at_stop += usize::from(stop.is_set());
+        let failed = match listener.accept() {
             Ok((socket, peer)) => {
-                let job = Job { alive: alive.clone(), stage: Stage::Handshake(socket, peer) };
-                next = hand_over(job, next, relay).await;
+                begin(socket, peer);
+                in_turn += 1;
+                if in_turn % MOST_IN_A_TURN == 0 {
+                    yield_now().await;
+                }
+                continue;
             }
-            Err(error) => {
-                records::accept_failed(&telemetry, &error);
-                recover(&error, relay).await;
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if stop.is_set() {
+                    return;
+                }
+                in_turn = 0;
+                wait(&listener, stop).await
             }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = failed {
+            records::accept_failed(telemetry, &error);
+            recover(&error, relay).or(stop.wait()).await;
         }
     }
 }
 
-/// Sends a job to the first worker from `next` on with room in its inbox.
-///
-/// Returns the next worker in turn.
-///
-/// So a busy worker keeps no client waiting while another worker has room.
-async fn hand_over<T>(mut job: Job<T>, next: usize, relay: &RelayContext<T>) -> usize {
-    let workers = relay.inboxes.len();
-    loop {
-        for worker in (0..workers).map(|nth| (next + nth) % workers) {
-            match relay.inboxes[worker].try_send(job) {
-                Ok(()) => return (worker + 1) % workers,
-                Err(TrySendError::Full(returned)) => job = returned,
-                Err(TrySendError::Closed(_)) => return pending().await, // the relay is about to end
-            }
-        }
-        relay.room.wait().await;
-    }
+/// Waits until there may be a connection in the queue, or the relay stops.
+async fn wait(listener: &impl Listener, stop: &StopFlag) -> io::Result<()> {
+    poll_fn(|cx| if stop.is_set() { Poll::Ready(Ok(())) } else { listener.poll_acceptable(cx) }).await
 }
 
 /// Waits after a failed accept, until the next one may succeed.

@@ -1,6 +1,5 @@
-//! The context of a relay: what its acceptor and its workers share.
+//! The context of a relay: what its supervisor and its workers share.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,18 +20,16 @@ use crate::pairing::seats::Seats;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::{Stop, StopOnDrop};
 
-/// The context of a relay. Its acceptor and all of its workers share it.
+/// The context of a relay. Its supervisor and all of its workers share it.
 #[derive(Debug)]
 pub(crate) struct RelayContext<T> {
     pub(crate) handshakes: Arc<HandshakeContext>,
     pub(crate) buffer_memory: Arc<Memory>,
     /// The inbox of each worker.
     pub(crate) inboxes: Vec<Sender<Job<T>>>,
-    /// Wakes the acceptor when a worker has taken a job, if all inboxes are full.
-    pub(super) room: InboxRoom,
-    /// The signal to opening handshakes that no client is admitted any more.
+    /// The signal to workers that no client is admitted any more.
     pub(crate) admission_closed: Stop,
-    /// The signal to connections to close.
+    /// The signal to workers to close their connections.
     pub(crate) stopped: Stop,
     pub(crate) max_message: Option<u64>,
     pub(crate) keepalive: KeepaliveConfig,
@@ -42,7 +39,7 @@ pub(crate) struct RelayContext<T> {
 
 /// Ends the relay when it is dropped, by closing the inboxes of all workers.
 ///
-/// The acceptor and each thread hold one. So the relay ends as a whole, even if a panic ends one of them.
+/// The supervisor and each thread hold one. So the relay ends as a whole, even if a panic ends one of them.
 #[derive(Debug)]
 pub(super) struct EndOnDrop<T>(pub(super) Arc<RelayContext<T>>);
 
@@ -54,45 +51,14 @@ impl<T> Drop for EndOnDrop<T> {
     }
 }
 
-/// Says that there is room in an inbox again.
-///
-/// A channel of one token: a worker puts it there, the acceptor takes it.
-#[derive(Debug)]
-pub(super) struct InboxRoom(Sender<()>, Receiver<()>);
-
-impl InboxRoom {
-    fn new() -> Self {
-        let (sender, receiver) = async_channel::bounded(1);
-        Self(sender, receiver)
-    }
-
-    /// There is room in an inbox.
-    pub(super) fn tell(&self) {
-        let _ = self.0.try_send(()); // full: it is told already
-    }
-
-    /// Waits until there may be room.
-    pub(super) async fn wait(&self) {
-        let _ = self.1.recv().await; // never closed: the sender is beside it
-    }
-}
-
-/// A connection on its way to a worker.
+/// A WebSocket with its seat, on its way to the worker of its pair.
 pub(crate) struct Job<T> {
     /// Held until the connection has ended.
     pub(crate) alive: StopOnDrop,
-    pub(crate) stage: Stage<T>,
+    pub(crate) admitted: Admitted<T>,
 }
 
-/// The stage of a connection that comes to a worker.
-pub(crate) enum Stage<T> {
-    /// Accepted, from this address.
-    Handshake(T, IpAddr),
-    /// A WebSocket with its seat.
-    Connection(Admitted<T>),
-}
-
-/// The signals of a stop, which the context's users wait for.
+/// The signals of a stop, which the workers wait for.
 pub(super) struct Signals {
     pub(super) admission_closed: Stop,
     pub(super) stopped: Stop,
@@ -111,7 +77,6 @@ impl<T> RelayContext<T> {
             handshakes: Arc::new(handshakes(config, capacity, clock)),
             buffer_memory: Memory::new(capacity.buffer_memory),
             inboxes,
-            room: InboxRoom::new(),
             admission_closed: signals.admission_closed,
             stopped: signals.stopped,
             max_message: config.max_message,

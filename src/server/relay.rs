@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
-use super::acceptor::Acceptor;
 use super::config::Config;
 use super::context::{RelayContext, Signals};
+use super::supervisor::Supervisor;
 use super::worker::Worker;
 use crate::access::access_tokens::AccessTokens;
 use crate::http::context::HandshakeContext;
@@ -64,22 +64,22 @@ where
     L: Listener<Socket: Send> + Send + 'static,
 {
     let resources = Resources::of_system();
-    let Parts { capacity, request_stop, acceptor, workers } = Parts::new(&config, listener, clock, resources);
+    let Parts { capacity, request_stop, supervisor, workers } = Parts::new(&config, &listener, clock, resources);
     warn_of_lowered_limits(&config, &capacity);
-    let handshakes = Arc::clone(&acceptor.relay.handshakes);
+    let handshakes = Arc::clone(&supervisor.relay.handshakes);
     let (tell_end, ended) = stop();
     // The last worker to end drops it.
     let running = Arc::new((Running::new(local_addrs[0].port(), workers.len(), &capacity), tell_end));
-    // The first worker also runs the acceptor.
-    let mut acceptor = Some(acceptor);
+    // The first worker also runs the supervisor.
+    let mut supervisor = Some(supervisor);
     for worker in workers {
-        let acceptor = acceptor.take();
+        let supervisor = supervisor.take();
         let running = Arc::clone(&running);
         let name = format!("relay-{}", worker.index);
         let reactor = Reactor::new().map_err(context(format!("cannot poll sockets in thread {name}")))?;
         let cannot_start = context(format!("cannot start thread {name}"));
         let run = move || {
-            worker.run(&reactor, acceptor.map(Acceptor::run));
+            worker.run(&reactor, supervisor.map(Supervisor::run));
             drop(running);
         };
         thread::Builder::new().name(name).spawn(run).map_err(cannot_start)?;
@@ -108,12 +108,12 @@ pub(crate) struct Parts<L: Listener> {
     pub(crate) capacity: EffectiveLimits,
     /// Its drop stops the relay.
     pub(crate) request_stop: StopOnDrop,
-    pub(crate) acceptor: Acceptor<L>,
-    pub(crate) workers: Vec<Worker<L::Socket>>,
+    pub(crate) supervisor: Supervisor<L::Socket>,
+    pub(crate) workers: Vec<Worker<L>>,
 }
 
 impl<L: Listener> Parts<L> {
-    pub(crate) fn new(config: &Config, listener: L, clock: Arc<dyn Clock>, resources: Resources) -> Self {
+    pub(crate) fn new(config: &Config, listener: &L, clock: Arc<dyn Clock>, resources: Resources) -> Self {
         let config = config.clone().with_bounded_times();
         let wish = RequestedLimits {
             connections: config.max_connections,
@@ -129,14 +129,15 @@ impl<L: Listener> Parts<L> {
         let (stop_all, stopped) = stop();
         let (relay, inboxes) = RelayContext::new(&config, capacity, Signals { admission_closed, stopped }, clock);
         let relay = Arc::new(relay);
-        let workers = inboxes
-            .into_iter()
-            .enumerate()
-            .map(|(index, inbox)| Worker { index, inbox, relay: Arc::clone(&relay) })
-            .collect();
+        let (mut workers, mut all_ended) = (Vec::new(), Vec::new());
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let (alive, ended) = stop();
+            all_ended.push(ended);
+            workers.push(Worker { index, listener: listener.share(), inbox, alive, relay: Arc::clone(&relay) });
+        }
         let drain_timeout = config.drain_timeout;
-        let acceptor = Acceptor { listener, relay, stop_requested, close_admission, stop_all, drain_timeout };
-        Self { capacity, request_stop, acceptor, workers }
+        let supervisor = Supervisor { relay, stop_requested, close_admission, stop_all, all_ended, drain_timeout };
+        Self { capacity, request_stop, supervisor, workers }
     }
 }
 
@@ -233,7 +234,7 @@ impl RelayHandle {
 
     /// Stops the relay gracefully, and waits for its end.
     ///
-    /// 1. It closes the listener, and waiting clients get 1001 `relay stopping`.
+    /// 1. It empties the queue of the listener and closes it, and waiting clients get 1001 `relay stopping`.
     /// 2. Pairs may go on until they end, or for [`Config::drain_timeout`].
     /// 3. Their clients get what was received for them, then 1001 `relay stopping`, and have 2 seconds to answer.
     pub async fn stop(self) {

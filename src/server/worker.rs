@@ -1,6 +1,6 @@
 //! A worker: a thread with an executor and a reactor. Its tasks never leave it.
 //!
-//! The opening handshake runs on any worker. Once the pair code is known, the connection moves to the worker of its pair. So
+//! The opening handshake runs on the worker that has accepted the connection. Once the pair code is known, the connection moves to the worker of its pair. So
 //! the core that has read a batch also writes it, and buffers need no locks. A panic in a task ends its own connection and
 //! nothing else: unwinding drops the link, which tells the peer 1011.
 
@@ -14,7 +14,8 @@ use std::sync::Arc;
 use async_channel::Receiver;
 use futures_lite::FutureExt;
 
-use super::context::{EndOnDrop, Job, RelayContext, Stage};
+use super::acceptor::accept;
+use super::context::{EndOnDrop, Job, RelayContext};
 use crate::buffers::pool::Pool;
 use crate::connection::{Connection, WorkerContext};
 use crate::http::opening::{self, Admitted};
@@ -22,7 +23,7 @@ use crate::runtime::executor::Executor;
 use crate::runtime::reactor::Reactor;
 use crate::runtime::spawn::Spawn;
 use crate::runtime::stop::{StopFlag, StopOnDrop};
-use crate::runtime::transport::Transport;
+use crate::runtime::transport::{Listener, Transport};
 use crate::telemetry::counters::Telemetry;
 use crate::telemetry::events::Outcome;
 use crate::websocket::reframer::Reframer;
@@ -33,14 +34,27 @@ use crate::websocket::reframer::Reframer;
 const SHARES: usize = 4;
 
 /// A worker that is about to run.
-#[derive(Debug)]
-pub(crate) struct Worker<T> {
+pub(crate) struct Worker<L: Listener> {
     pub(crate) index: usize,
-    pub(crate) inbox: Receiver<Job<T>>,
-    pub(crate) relay: Arc<RelayContext<T>>,
+    pub(crate) listener: L,
+    pub(crate) inbox: Receiver<Job<L::Socket>>,
+    /// Each connection that this worker accepts holds a clone.
+    ///
+    /// It keeps that on another worker, where none is made any more. So once all clones of a worker are dropped, none follows.
+    pub(crate) alive: StopOnDrop,
+    pub(crate) relay: Arc<RelayContext<L::Socket>>,
 }
 
-impl<T: Transport> Worker<T> {
+/// What the opening handshakes of a worker share.
+struct Reception<T> {
+    index: usize,
+    relay: Arc<RelayContext<T>>,
+    telemetry: Rc<Telemetry>,
+    /// Whether no client is admitted any more. All tasks are woken when this changes.
+    admission_closed: StopFlag,
+}
+
+impl<L: Listener> Worker<L> {
     /// Runs connections on this thread, and `extra` beside them, until the inbox is closed.
     ///
     /// Its own end, also by a panic, ends the relay.
@@ -54,44 +68,43 @@ impl<T: Transport> Worker<T> {
         reactor.block_on(executor.run(self.serve(&executor, pool)));
     }
 
-    /// Makes each connection that comes in a task of the executor, until the inbox is closed.
+    /// Accepts connections, and makes each that comes a task of the executor, until the inbox is closed.
     pub(crate) async fn serve(self, executor: &impl Spawn, pool: Rc<Pool>) {
-        let Self { index, inbox, relay } = self;
+        let Self { index, listener, inbox, alive, relay } = self;
         let telemetry = Rc::new(relay.handshakes.telemetry.add_worker());
         let context = Rc::new(worker_context(&relay, pool, Rc::clone(&telemetry), executor.turn()));
         let admission_closed = StopFlag::default();
+        let reception = Rc::new(Reception { index, relay: Arc::clone(&relay), telemetry, admission_closed });
         // One task waits for the signals and sets flags for all other tasks: a listener each would cost memory, and each
         // handshake a lock that all workers share.
         let stop = async {
             relay.admission_closed.clone().wait().await;
-            admission_closed.set();
+            reception.admission_closed.set();
             executor.wake(0, 1);
             relay.stopped.clone().wait().await;
             context.stopping.set(true);
             executor.wake(0, 1);
             pending::<()>().await;
         };
+        // Each stage is a task of its own: a task is as large as its largest stage, and a handshake is large, but short.
+        let begin = {
+            let reception = Rc::clone(&reception);
+            move |socket, peer| executor.spawn(handshake(alive.clone(), socket, peer, Rc::clone(&reception)))
+        };
+        let accept = async {
+            accept(listener, &relay, &reception.telemetry, &reception.admission_closed, begin).await;
+            pending::<()>().await;
+        };
         let (came, comes) = async_channel::bounded(1);
-        let serve = async {
-            while let Ok(Job { alive, stage }) = inbox.recv().await {
-                relay.room.tell();
-                // Each stage is a task of its own: a task is as large as its largest stage, and a handshake is large, but
-                // short.
-                match stage {
-                    Stage::Handshake(socket, peer) => {
-                        let (telemetry, relay) = (Rc::clone(&telemetry), Arc::clone(&relay));
-                        let stop = admission_closed.clone();
-                        executor.spawn(handshake(alive, socket, peer, index, telemetry, relay, stop));
-                    }
-                    Stage::Connection(admitted) => {
-                        let Some(connection) = connection(admitted, alive, &relay, &context) else { continue };
-                        executor.spawn(connection);
-                        let _ = came.try_send(()); // full: the beat is awake already
-                    }
-                }
+        let receive = async {
+            while let Ok(Job { alive, admitted }) = inbox.recv().await {
+                let Some(connection) = connection(admitted, alive, &relay, &context) else { continue };
+                executor.spawn(connection);
+                let _ = came.try_send(()); // full: the beat is awake already
             }
         };
-        serve.or(stop).or(beat(&relay, &context, executor, &comes)).await;
+        // The stop comes first: the acceptor looks at its flag.
+        stop.or(accept).or(receive).or(beat(&relay, &context, executor, &comes)).await;
     }
 }
 
@@ -161,22 +174,15 @@ fn connection<T: Transport>(
 }
 
 /// The task of an opening handshake. It ends by sending the connection to the worker of its pair.
-async fn handshake<T: Transport>(
-    alive: StopOnDrop,
-    socket: T,
-    peer: IpAddr,
-    index: usize,
-    telemetry: Rc<Telemetry>,
-    relay: Arc<RelayContext<T>>,
-    admission_closed: StopFlag,
-) {
-    let admitted = opening::receive(socket, peer, &relay.handshakes, &telemetry, index, &admission_closed).await;
+async fn handshake<T: Transport>(alive: StopOnDrop, socket: T, peer: IpAddr, reception: Rc<Reception<T>>) {
+    let Reception { index, relay, telemetry, admission_closed } = &*reception;
+    let admitted = opening::receive(socket, peer, &relay.handshakes, telemetry, *index, admission_closed).await;
     if let Some(mut admitted) = admitted {
         let worker = admitted.claim.worker;
-        if worker != index {
+        if worker != *index {
             admitted.socket = admitted.socket.deregister();
         }
         // An error says that the relay has stopped meanwhile. The connection in it then departs.
-        let _ = relay.inboxes[worker].send(Job { alive, stage: Stage::Connection(admitted) }).await;
+        let _ = relay.inboxes[worker].send(Job { alive, admitted }).await;
     }
 }

@@ -13,7 +13,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use async_channel::{Receiver, Sender};
 use futures_lite::{AsyncRead, AsyncWrite};
 
 use super::executor::Random;
@@ -21,33 +20,87 @@ use super::trace::trace;
 use crate::runtime::stream;
 use crate::runtime::transport::{Listener, Transport};
 
-/// The relay's listener. Its sockets and errors come through a channel.
-pub(super) struct Arrivals(Receiver<io::Result<Socket>>);
+/// The queue of connections, and of errors, in front of the relay.
+#[derive(Default)]
+struct Queue {
+    arrivals: VecDeque<io::Result<Socket>>,
+    /// The number of arrivals so far.
+    arrived: usize,
+    /// The interest of each handle, in the order in which they were made.
+    handles: Vec<Interest>,
+    /// The number of handles that are open.
+    open: usize,
+}
 
-/// Creates a listener, and the channel to it.
-pub(super) fn listener() -> (Sender<io::Result<Socket>>, Arrivals) {
-    let (sender, receiver) = async_channel::unbounded();
-    (sender, Arrivals(receiver))
+/// The network's side of the queue.
+#[derive(Default)]
+pub(super) struct Door(Rc<RefCell<Queue>>);
+
+/// A worker's handle to the relay's listener.
+pub(super) struct Arrivals {
+    queue: Rc<RefCell<Queue>>,
+    handle: usize,
+}
+
+impl Door {
+    /// The first handle to the listener.
+    pub(super) fn listener(&self) -> Arrivals {
+        let Queue { handles, open, .. } = &mut *self.0.borrow_mut();
+        handles.push(Interest::default());
+        *open += 1;
+        Arrivals { queue: Rc::clone(&self.0), handle: handles.len() - 1 }
+    }
+
+    /// Adds a socket or an error to the queue. It is dropped if the listener is closed.
+    ///
+    /// Like Linux with `EPOLLEXCLUSIVE`: from some worker on, this tells each busy worker and the first idle one.
+    pub(super) fn deliver(&self, arrival: io::Result<Socket>) {
+        let Queue { arrivals, arrived, handles, open } = &mut *self.0.borrow_mut();
+        if *open == 0 {
+            return;
+        }
+        arrivals.push_back(arrival);
+        *arrived += 1;
+        for nth in 0..handles.len() {
+            let handle = (*arrived + nth) % handles.len();
+            let interest = &mut handles[handle];
+            let is_idle = interest.task.is_some();
+            interest.happen();
+            if is_idle {
+                break;
+            }
+        }
+    }
 }
 
 impl Drop for Arrivals {
     fn drop(&mut self) {
-        self.0.close();
-        while self.0.try_recv().is_ok() {} // remaining sockets are never accepted
+        let queue = &mut *self.queue.borrow_mut();
+        queue.open -= 1;
+        queue.handles[self.handle] = Interest::default();
+        // A kernel resets the connections that are in the queue of a closed listener.
+        let is_lost = queue.open == 0 && !queue.arrivals.is_empty();
+        assert!(!is_lost || std::thread::panicking(), "a stop resets connections in the queue");
     }
 }
 
 impl Listener for Arrivals {
     type Socket = Socket;
 
-    async fn accept(&self) -> io::Result<(Socket, IpAddr)> {
-        match self.0.recv().await {
-            Ok(arrival) => arrival.map(|socket| {
-                let peer = socket.address();
-                (socket, peer)
-            }),
-            Err(_closed) => std::future::pending().await,
-        }
+    fn share(&self) -> Self {
+        Door(Rc::clone(&self.queue)).listener()
+    }
+
+    fn poll_acceptable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.queue.borrow_mut().handles[self.handle].poll(cx, false)
+    }
+
+    fn accept(&self) -> io::Result<(Socket, IpAddr)> {
+        let arrival = self.queue.borrow_mut().arrivals.pop_front();
+        arrival.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into())).map(|socket| {
+            let peer = socket.address();
+            (socket, peer)
+        })
     }
 }
 

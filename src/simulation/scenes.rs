@@ -146,6 +146,7 @@ fn bytes_in_flight_extend_the_ping_timeout() {
         let mut stage = Stage::new(Random::new(0), Config::default());
         let mut silent = Actor::enter(&mut stage, 0, 4_000_000);
         let mut sender = Actor::enter(&mut stage, 1, 4_000_000);
+        stage.cables.iter().for_each(Cable::hold_steady); // a late answer would shorten the silence
         for _ in 0..count {
             sender.send(&message(&vec![7; length]));
             stage.settle();

@@ -6,11 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_channel::Sender;
-
 use super::executor::{Executor, Random, Tasks};
 use super::line::Line;
-use super::network::{Cable, Socket, connection, listener};
+use super::network::{Cable, Door, Socket, connection};
 use super::proxy::{Pace, Proxy};
 use super::time::{SimulatedClock, sleep};
 use crate::buffers::buffer;
@@ -29,7 +27,7 @@ const STEPS: usize = 2_000_000;
 
 /// The relay's tasks, without its threads.
 pub(super) struct Relay {
-    arrivals: Sender<io::Result<Socket>>,
+    door: Door,
     pub(super) seats: Arc<Seats>,
     client_limits: Arc<ClientLimits>,
     telemetry: Arc<RelayTelemetry>,
@@ -40,10 +38,11 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) fn start(config: &Config, executor: &Rc<Executor>, clock: Arc<dyn Clock>) -> Self {
-        let (arrivals, listener) = listener();
-        let Parts { request_stop, acceptor, workers, .. } = Parts::new(config, listener, clock, Resources::AMPLE);
-        let handshakes = Arc::clone(&acceptor.relay.handshakes);
-        executor.spawn(("acceptor", 0), acceptor.run());
+        let door = Door::default();
+        let Parts { request_stop, supervisor, workers, .. } =
+            Parts::new(config, &door.listener(), clock, Resources::AMPLE);
+        let handshakes = Arc::clone(&supervisor.relay.handshakes);
+        executor.spawn(("supervisor", 0), supervisor.run());
         let mut pools = Vec::new();
         for worker in workers {
             let tasks = Tasks { executor: Rc::clone(executor), worker: worker.index, spawned: RefCell::default() };
@@ -53,17 +52,17 @@ impl Relay {
         }
         let (seats, client_limits) = (Arc::clone(&handshakes.seats), Arc::clone(&handshakes.client_limits));
         let telemetry = Arc::clone(&handshakes.telemetry);
-        Self { arrivals, seats, client_limits, telemetry, pools, running: Some(request_stop) }
+        Self { door, seats, client_limits, telemetry, pools, running: Some(request_stop) }
     }
 
     /// Delivers a socket to the listener. The socket is closed if the listener is gone.
     fn accept(&self, socket: Socket) {
-        let _ = self.arrivals.try_send(Ok(socket));
+        self.door.deliver(Ok(socket));
     }
 
     /// Makes the next accept fail, like one without free file descriptors.
     pub(super) fn fail_accept(&self) {
-        let _ = self.arrivals.try_send(Err(io::Error::other("out of file descriptors")));
+        self.door.deliver(Err(io::Error::other("out of file descriptors")));
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -226,7 +225,7 @@ impl Stage {
         let counters = self.relay.counters();
         assert_eq!((counters.connections, counters.panics), (0, 0), "the counters count closed connections or panics");
         let mut tasks = self.executor.tasks();
-        tasks.retain(|(what, _)| !matches!(*what, "acceptor" | "worker"));
+        tasks.retain(|(what, _)| !matches!(*what, "supervisor" | "worker"));
         assert!(tasks.is_empty(), "tasks are left: {tasks:?}");
     }
 

@@ -1,9 +1,9 @@
 //! The listener on the system's sockets: a TCP port on all addresses of a host.
 
-use std::cell::Cell;
-use std::future::poll_fn;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,20 +11,36 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use socket2::Socket;
 
-use super::tcp::{Registered, Tcp, ack_timeout};
+use super::tcp::{Tcp, ack_timeout};
 use crate::runtime::addresses;
-use crate::runtime::reactor::Readiness;
+use crate::runtime::reactor::{Readiness, Registration};
 use crate::runtime::transport::Listener;
 
-/// A port that is listened on, on one or more addresses.
+/// A worker's handle to a port that is listened on, on one or more addresses.
+///
+/// All workers share one socket for each address, and each registers it with its own reactor.
 #[derive(Debug)]
 pub(crate) struct Port {
-    listeners: Vec<Registered<TcpListener>>,
+    listeners: Arc<[TcpListener]>,
+    /// The registration of each listener with the reactor of this worker, from the first wait on.
+    registrations: Box<[OnceCell<Registration>]>,
     /// The index of the listener that is asked next, so that no address keeps another one waiting.
     next: Cell<usize>,
 }
 
+impl From<Arc<[TcpListener]>> for Port {
+    fn from(listeners: Arc<[TcpListener]>) -> Self {
+        let registrations = listeners.iter().map(|_| OnceCell::new()).collect();
+        Self { listeners, registrations, next: Cell::new(0) }
+    }
+}
+
 impl Port {
+    /// A port with these listeners, which do not block.
+    pub(crate) fn new(listeners: Vec<TcpListener>) -> Self {
+        Self::from(Arc::<[_]>::from(listeners))
+    }
+
     /// Listens on all addresses of `host`.
     ///
     /// A client that acknowledges or accepts nothing for `write_timeout` is dead.
@@ -37,24 +53,18 @@ impl Port {
         addresses::listen(host, port, |socket| configure(socket, write_timeout)).map(Self::new)
     }
 
-    /// A port with these listeners, which do not block.
-    pub(crate) fn new(listeners: Vec<TcpListener>) -> Self {
-        Self { listeners: listeners.into_iter().map(Registered::from).collect(), next: Cell::new(0) }
-    }
-
     /// The addresses, with the port that the system chose if it was asked to.
     pub(crate) fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        self.listeners.iter().map(|listener| listener.socket.local_addr()).collect()
+        self.listeners.iter().map(TcpListener::local_addr).collect()
     }
+}
 
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut polled = Poll::Pending;
-        for listener in &self.listeners {
-            if listener.poll(Readiness::Read, cx)?.is_ready() {
-                polled = Poll::Ready(Ok(()));
-            }
+impl Drop for Port {
+    fn drop(&mut self) {
+        // The sockets stay open as long as another worker has a handle.
+        for (registration, listener) in self.registrations.iter_mut().zip(&*self.listeners) {
+            registration.take().into_iter().for_each(|registration| registration.end(listener));
         }
-        polled
     }
 }
 
@@ -67,21 +77,40 @@ fn configure(socket: &Socket, write_timeout: Duration) -> io::Result<()> {
 impl Listener for Port {
     type Socket = Tcp;
 
-    async fn accept(&self) -> io::Result<(Tcp, IpAddr)> {
-        loop {
-            for _ in &self.listeners {
-                let listener = &self.listeners[self.next.get()];
-                self.next.set((self.next.get() + 1) % self.listeners.len());
-                match rustix::net::acceptfrom_with(&listener.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                    Ok((socket, peer)) => {
-                        let peer = SocketAddr::try_from(peer.ok_or(Errno::AFNOSUPPORT)?)?;
-                        return Ok((Tcp::from(TcpStream::from(socket)), peer.ip()));
-                    }
-                    Err(Errno::WOULDBLOCK) => {}
-                    Err(error) => return Err(error.into()),
+    fn share(&self) -> Self {
+        Self::from(Arc::clone(&self.listeners))
+    }
+
+    fn poll_acceptable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut polled = Poll::Pending;
+        for (registered, listener) in self.registrations.iter().zip(&*self.listeners) {
+            let registration = match registered.get() {
+                Some(registration) => registration,
+                None => {
+                    let registration = Registration::shared(listener)?;
+                    registered.get_or_init(|| registration)
                 }
+            };
+            if registration.poll(Readiness::Read, cx).is_ready() {
+                polled = Poll::Ready(Ok(()));
             }
-            poll_fn(|cx| self.poll(cx)).await?;
         }
+        polled
+    }
+
+    fn accept(&self) -> io::Result<(Tcp, IpAddr)> {
+        for _ in &*self.listeners {
+            let listener = &self.listeners[self.next.get()];
+            self.next.set((self.next.get() + 1) % self.listeners.len());
+            match rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok((socket, peer)) => {
+                    let peer = SocketAddr::try_from(peer.ok_or(Errno::AFNOSUPPORT)?)?;
+                    return Ok((Tcp::from(TcpStream::from(socket)), peer.ip()));
+                }
+                Err(Errno::WOULDBLOCK) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
     }
 }

@@ -163,18 +163,23 @@ impl Reactor {
         }
     }
 
-    fn register(self: &Arc<Self>, socket: impl AsFd) -> io::Result<Registration> {
+    fn register(self: &Arc<Self>, socket: impl AsFd, events: EventFlags) -> io::Result<Registration> {
         let serial = self.issued.fetch_add(1, Relaxed);
         let index = lock(&self.sources).insert(Source::new(serial));
         let index = u32::try_from(index).expect("file descriptors are 31 bits wide");
         let registration = Registration { reactor: Arc::clone(self), id: SourceId { index, serial } };
-        epoll::add(&self.epoll, socket, registration.id.to_data(), ALL)?;
+        epoll::add(&self.epoll, socket, registration.id.to_data(), events)?;
         Ok(registration)
     }
 }
 
 /// All events of a socket, edge-triggered.
 const ALL: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
+
+/// The events of a socket that several reactors wait for.
+///
+/// The kernel queues an event for reactors that do not sleep, and wakes one that does.
+const SHARED: EventFlags = EventFlags::IN.union(EventFlags::ET).union(EventFlags::EXCLUSIVE);
 
 impl Registration {
     /// Registers a socket with the reactor of this thread.
@@ -185,7 +190,18 @@ impl Registration {
     ///
     /// If the kernel has no memory left for it.
     pub(crate) fn new(socket: impl AsFd) -> io::Result<Self> {
-        Reactor::current().register(socket)
+        Reactor::current().register(socket, ALL)
+    }
+
+    /// Registers a socket that other reactors wait for, too.
+    ///
+    /// It stays open when this registration ends. Only [`Readiness::Read`] is reported.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no memory left for it.
+    pub(crate) fn shared(socket: impl AsFd) -> io::Result<Self> {
+        Reactor::current().register(socket, SHARED)
     }
 
     /// Ready if the event has come since this was ready last. Otherwise the task is woken when it comes.
@@ -366,7 +382,7 @@ mod tests {
         let reactor = Reactor::new().unwrap();
         let register = |reactor: &Arc<Reactor>| {
             let (near, _far) = sockets();
-            let registration = reactor.register(&near).unwrap();
+            let registration = reactor.register(&near, ALL).unwrap();
             (registration.id, registration)
         };
         let (gone, registration) = register(&reactor);
@@ -400,7 +416,7 @@ mod tests {
     fn a_wake_up_by_an_event_does_not_prevent_the_next_sleep() {
         let reactor = Reactor::new().unwrap();
         let (near, mut far) = sockets();
-        let registration = reactor.register(&near).unwrap();
+        let registration = reactor.register(&near, ALL).unwrap();
         let waker = Waker::from(Arc::clone(&reactor.notifier));
         assert!(registration.poll(Readiness::Read, &mut Context::from_waker(&waker)).is_pending());
         far.write_all(b"message").unwrap();
@@ -476,7 +492,7 @@ mod tests {
         let waker =
             |number| Waker::from(Arc::new(Note { number, notes: Arc::clone(&notes), task: Waker::noop().clone() }));
         let mut pairs: Vec<_> = (0..10).map(|_| sockets()).collect();
-        let registrations: Vec<_> = pairs.iter().map(|(near, _)| reactor.register(near).unwrap()).collect();
+        let registrations: Vec<_> = pairs.iter().map(|(near, _)| reactor.register(near, ALL).unwrap()).collect();
         reactor.block_on(async {
             let mut timer = Timer::at(Instant::now());
             let mut poll = || Pin::new(&mut timer).poll(&mut Context::from_waker(&waker(0)));

@@ -22,8 +22,8 @@ pub(super) fn ack_timeout(timeout: Duration) -> Duration {
 }
 
 /// A socket. The first thread that waits for it registers it with its reactor.
-pub(super) struct Registered<S> {
-    pub(super) socket: S,
+struct Registered<S> {
+    socket: S,
     registration: OnceLock<Registration>,
 }
 
@@ -41,7 +41,7 @@ impl<S: AsFd> fmt::Debug for Registered<S> {
 }
 
 impl<S: AsFd> Registered<S> {
-    pub(super) fn poll(&self, readiness: Readiness, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll(&self, readiness: Readiness, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let registration = match self.registration.get() {
             Some(registration) => registration,
             None => {
@@ -60,6 +60,14 @@ pub(crate) struct Tcp(Arc<Registered<TcpStream>>);
 impl From<TcpStream> for Tcp {
     fn from(socket: TcpStream) -> Self {
         Self(Arc::new(socket.into()))
+    }
+}
+
+#[cfg(test)]
+impl Tcp {
+    /// The address of the other side.
+    pub(crate) fn peer(&self) -> std::net::SocketAddr {
+        self.0.socket.peer_addr().expect("it is connected")
     }
 }
 

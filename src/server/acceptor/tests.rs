@@ -1,23 +1,30 @@
-//! Accepts that fail, and workers that are busy.
+//! Accepts that fail, workers that are busy, and the queue at a stop.
 
-use std::cell::Cell;
-use std::future::Future;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::future::{Future, pending};
+use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
+use std::task::Context;
+use std::thread;
 use std::time::Instant;
 
 use rustix::io::Errno;
 
 use super::*;
-use crate::limits::capacity::INBOX;
 use crate::limits::resources::Resources;
 use crate::runtime::clock::{Clock, Sleep, SystemClock};
 use crate::runtime::port::Port;
 use crate::runtime::reactor::Reactor;
+use crate::runtime::stop::{StopOnDrop, stop};
 use crate::runtime::tcp::Tcp;
 use crate::server::config::Config;
 use crate::server::relay::Parts;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The system's clock, which counts the sleeps.
 #[derive(Debug, Default)]
@@ -44,11 +51,19 @@ struct Failing {
 impl Listener for Failing {
     type Socket = Tcp;
 
-    async fn accept(&self) -> io::Result<(Tcp, IpAddr)> {
+    fn share(&self) -> Self {
+        unreachable!("it is for one worker");
+    }
+
+    fn poll_acceptable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.port.poll_acceptable(cx)
+    }
+
+    fn accept(&self) -> io::Result<(Tcp, IpAddr)> {
         let nth = self.accepts.replace(self.accepts.get() + 1);
         match self.errors.get(nth) {
             Some(&error) => Err(error.into()),
-            None => self.port.accept().await,
+            None => self.port.accept(),
         }
     }
 }
@@ -59,63 +74,145 @@ fn port() -> (Port, SocketAddr) {
     (port, address)
 }
 
-fn parts<L: Listener>(listener: L, workers: usize, clock: Arc<dyn Clock>) -> Parts<L> {
-    let config = Config { workers: NonZeroUsize::new(workers).unwrap(), ..Config::default() };
-    Parts::new(&config, listener, clock, Resources::AMPLE)
+fn context(port: &Port, clock: Arc<dyn Clock>) -> Arc<RelayContext<Tcp>> {
+    let config = Config { workers: NonZeroUsize::new(4).unwrap(), ..Config::default() };
+    Parts::new(&config, port, clock, Resources::AMPLE).supervisor.relay
 }
 
-/// Runs an acceptor beside a future.
-fn run_beside<L: Listener>(acceptor: Acceptor<L>, future: impl Future<Output = ()>) {
-    let patience = SystemClock.sleep_until(Instant::now() + Duration::from_secs(60));
-    Reactor::new().unwrap().block_on(future.or(acceptor.run()).or(async {
-        patience.await;
+fn run(future: impl Future<Output = ()>) {
+    let overdue = async {
+        SystemClock.sleep_until(Instant::now() + PATIENCE).await;
         panic!("it hangs");
-    }));
+    };
+    Reactor::new().unwrap().block_on(future.or(overdue));
 }
 
-#[test]
-fn full_inbox_sends_connections_to_workers_with_room() {
-    const CONNECTIONS: usize = 4 * INBOX;
-    let (listener, address) = port();
-    let Parts { request_stop: _running, acceptor, workers, .. } = parts(listener, 3, Arc::new(SystemClock));
-    let _clients: Vec<_> = (0..CONNECTIONS).map(|_| TcpStream::connect(address).unwrap()).collect();
-    // Two workers take nothing.
-    run_beside(acceptor, async {
-        for _ in 0..CONNECTIONS - 2 * INBOX {
-            workers[1].inbox.recv().await.unwrap();
-            workers[1].relay.room.tell();
-        }
-    });
-    assert_eq!([0, 2].map(|idle: usize| workers[idle].inbox.len()), [INBOX; 2]);
+/// Accepts one connection behind these errors.
+///
+/// Returns the number of sleeps, and of errors that were counted.
+fn accept_behind(errors: &[Errno]) -> (usize, u64) {
+    let (port, address) = port();
+    let clock = Arc::new(CountingClock::default());
+    let relay = context(&port, Arc::<CountingClock>::clone(&clock));
+    let failing = Failing { port, errors: errors.to_vec(), accepts: Cell::new(0) };
+    let _client = TcpStream::connect(address).unwrap();
+    let (stop, accepted) = (StopFlag::default(), Cell::new(0));
+    run(accept(failing, &relay, &relay.handshakes.telemetry.add_worker(), &stop, |_, _| {
+        accepted.set(accepted.get() + 1);
+        stop.set();
+    }));
+    assert_eq!(accepted.get(), 1);
+    (clock.0.load(Relaxed), relay.handshakes.telemetry.counters(Default::default()).accept_errors)
 }
 
 #[test]
 fn error_of_one_connection_does_not_delay_the_next() {
     let errors = [Errno::CONNABORTED, Errno::PROTO, Errno::NETDOWN, Errno::HOSTUNREACH];
-    let (port, address) = port();
-    let clock = Arc::new(CountingClock::default());
-    let failing = Failing { port, errors: errors.repeat(100), accepts: Cell::new(0) };
-    let Parts { request_stop: _running, acceptor, workers, .. } =
-        parts(failing, 1, Arc::<CountingClock>::clone(&clock));
-    let _client = TcpStream::connect(address).unwrap();
-    run_beside(acceptor, async {
-        workers[0].inbox.recv().await.unwrap();
-    });
-    assert_eq!(clock.0.load(Relaxed), 0, "there was a pause");
-    assert_eq!(workers[0].relay.handshakes.telemetry.counters(Default::default()).accept_errors, 400);
+    assert_eq!(accept_behind(&errors.repeat(100)), (0, 400));
 }
 
 #[test]
 fn want_of_a_resource_or_an_unknown_error_is_followed_by_a_pause() {
     let errors = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::INVAL];
+    assert_eq!(accept_behind(&errors), (errors.len(), 5));
+}
+
+#[test]
+fn queue_is_empty_before_the_listener_is_closed() {
     let (port, address) = port();
-    let clock = Arc::new(CountingClock::default());
-    let failing = Failing { port, errors: errors.to_vec(), accepts: Cell::new(0) };
-    let Parts { request_stop: _running, acceptor, workers, .. } =
-        parts(failing, 1, Arc::<CountingClock>::clone(&clock));
-    let _client = TcpStream::connect(address).unwrap();
-    run_beside(acceptor, async {
-        workers[0].inbox.recv().await.unwrap();
+    let relay = context(&port, Arc::new(SystemClock));
+    let clients: Vec<_> = (0..3 * MOST_IN_A_TURN).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let (stop, accepted) = (StopFlag::default(), Cell::new(0));
+    stop.set();
+    run(accept(port, &relay, &relay.handshakes.telemetry.add_worker(), &stop, |_, _| accepted.set(accepted.get() + 1)));
+    assert_eq!(accepted.get(), clients.len());
+    assert!(TcpStream::connect(address).is_err(), "the listener is open");
+}
+
+#[test]
+fn other_tasks_run_between_many_connections() {
+    let (port, address) = port();
+    let relay = context(&port, Arc::new(SystemClock));
+    let _clients: Vec<_> = (0..3 * MOST_IN_A_TURN).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let (stop, accepted, turns) = (StopFlag::default(), Cell::new(0), RefCell::new(vec![]));
+    let others = async {
+        while accepted.get() < 3 * MOST_IN_A_TURN {
+            turns.borrow_mut().push(accepted.get());
+            yield_now().await;
+        }
+    };
+    run(others.or(accept(port, &relay, &relay.handshakes.telemetry.add_worker(), &stop, |_, _| {
+        accepted.set(accepted.get() + 1);
+    })));
+    assert_eq!(*turns.borrow(), [0, MOST_IN_A_TURN, 2 * MOST_IN_A_TURN]);
+}
+
+/// Accepts on threads, each with a reactor of its own. They end when the signal is dropped.
+///
+/// `begin` gets the number of the thread and the address of the client.
+fn accept_on_threads<F>(port: &Port, threads: usize, begin: F) -> (StopOnDrop, Vec<thread::JoinHandle<()>>)
+where
+    F: Fn(usize, SocketAddr) + Send + Clone + 'static,
+{
+    let (signal, stopped) = stop();
+    let relay = context(port, Arc::new(SystemClock));
+    let start = |number| {
+        let (port, relay, mut stopped, begin) = (port.share(), Arc::clone(&relay), stopped.clone(), begin.clone());
+        thread::spawn(move || {
+            let flag = Rc::new(StopFlag::default());
+            let stop = async {
+                stopped.wait().await;
+                flag.set();
+                pending::<()>().await;
+            };
+            // Only the loopback's ports tell the clients apart.
+            run(stop.or(accept(port, &relay, &relay.handshakes.telemetry.add_worker(), &flag, |socket, _| {
+                begin(number, socket.peer());
+            })));
+        })
+    };
+    (signal, (0..threads).map(start).collect())
+}
+
+#[test]
+fn crowd_is_accepted_by_four_workers_and_each_client_once() {
+    const CLIENTS: usize = 600;
+    let (port, address) = port();
+    let (begins, begun) = mpsc::channel();
+    let (signal, threads) = accept_on_threads(&port, 4, move |_, client| begins.send(client).unwrap());
+    let crowds = [(); 4].map(|()| {
+        thread::spawn(move || (0..CLIENTS / 4).map(|_| TcpStream::connect(address).unwrap()).collect::<Vec<_>>())
     });
-    assert_eq!(clock.0.load(Relaxed), errors.len());
+    let clients: Vec<_> = crowds.into_iter().flat_map(|crowd| crowd.join().unwrap()).collect();
+    let accepted: Vec<_> = clients.iter().map(|_| begun.recv_timeout(PATIENCE).unwrap()).collect();
+    let expected: BTreeSet<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+    assert_eq!(accepted.into_iter().collect::<BTreeSet<_>>(), expected);
+    drop((signal, port));
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(TcpStream::connect(address).is_err(), "the listener is open");
+    assert!(begun.try_recv().is_err(), "a client was accepted twice");
+}
+
+/// With a queue for each worker (`SO_REUSEPORT`), half of the clients would wait.
+#[test]
+fn busy_worker_strands_no_connection() {
+    let (port, address) = port();
+    let (begins, begun) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (is_first, released) = (Arc::new(AtomicBool::new(true)), Arc::new(std::sync::Mutex::new(released)));
+    let (signal, threads) = accept_on_threads(&port, 2, move |number, _| {
+        begins.send(number).unwrap();
+        if is_first.swap(false, Relaxed) {
+            // The worker of the first client does nothing else from here on.
+            let _ = released.lock().unwrap().recv();
+        }
+    });
+    let _first = TcpStream::connect(address).unwrap();
+    let busy = begun.recv_timeout(PATIENCE).unwrap();
+    let crowd: Vec<_> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for _ in &crowd {
+        assert_ne!(begun.recv_timeout(PATIENCE).expect("a client is stranded"), busy);
+    }
+    drop((release, signal));
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }

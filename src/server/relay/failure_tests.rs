@@ -6,6 +6,8 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::num::NonZeroUsize;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
@@ -30,16 +32,24 @@ impl Clock for Trap {
     }
 }
 
-/// A listener that panics instead of accepting a second connection.
-struct AcceptsOne(Port, std::cell::Cell<bool>);
+/// A listener that panics instead of accepting a second connection, on any worker.
+struct AcceptsOne(Port, Arc<AtomicBool>);
 
 impl Listener for AcceptsOne {
     type Socket = Tcp;
 
-    async fn accept(&self) -> io::Result<(Tcp, IpAddr)> {
-        let accepted = self.0.accept().await;
-        assert!(!self.1.replace(true), "a planted bug");
-        accepted
+    fn share(&self) -> Self {
+        Self(self.0.share(), Arc::clone(&self.1))
+    }
+
+    fn poll_acceptable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_acceptable(cx)
+    }
+
+    fn accept(&self) -> io::Result<(Tcp, IpAddr)> {
+        let accepted = self.0.accept()?;
+        assert!(!self.1.swap(true, Relaxed), "a planted bug");
+        Ok(accepted)
     }
 }
 
@@ -100,7 +110,7 @@ fn expect_failure(relay: RelayHandle, clients: Vec<TcpStream>) {
 fn panic_in_accept_ends_the_relay() {
     for workers in [1, 2] {
         let (port, addresses) = port();
-        let listener = AcceptsOne(port, std::cell::Cell::new(false));
+        let listener = AcceptsOne(port, Arc::default());
         let relay = start(config(workers), listener, addresses, Arc::new(SystemClock)).unwrap();
         let clients = vec![join(&relay, "x"), TcpStream::connect(relay.local_addr()).unwrap()];
         expect_failure(relay, clients);

@@ -30,8 +30,16 @@ struct Liar(Tcp);
 impl Listener for Liars {
     type Socket = Liar;
 
-    async fn accept(&self) -> io::Result<(Liar, IpAddr)> {
-        self.0.accept().await.map(|(socket, peer)| (Liar(socket), peer))
+    fn share(&self) -> Self {
+        Self(self.0.share())
+    }
+
+    fn poll_acceptable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_acceptable(cx)
+    }
+
+    fn accept(&self) -> io::Result<(Liar, IpAddr)> {
+        self.0.accept().map(|(socket, peer)| (Liar(socket), peer))
     }
 }
 

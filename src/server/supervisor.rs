@@ -1,0 +1,57 @@
+//! The supervisor: one task that expires waiting clients, and runs the stop of the relay.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::FutureExt;
+
+use super::context::{EndOnDrop, RelayContext};
+use crate::runtime::stop::{Stop, StopOnDrop};
+use crate::telemetry::events;
+
+/// How long connections may take to close: a round trip on a bad line.
+///
+/// A client that reads nothing is not waited for.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The task that ends the relay. It runs on the first worker.
+pub(crate) struct Supervisor<T> {
+    pub(crate) relay: Arc<RelayContext<T>>,
+    /// The signal to stop the relay.
+    pub(crate) stop_requested: Stop,
+    /// Its drop ends accepting and opening handshakes.
+    pub(crate) close_admission: StopOnDrop,
+    /// Its drop closes all connections.
+    pub(crate) stop_all: StopOnDrop,
+    /// The signals that all connections have ended that a worker has accepted, one for each worker.
+    pub(crate) all_ended: Vec<Stop>,
+    /// How long pairs may go on after the signal.
+    pub(crate) drain_timeout: Duration,
+}
+
+impl<T> Supervisor<T> {
+    /// Runs until the relay has stopped, and then ends its workers.
+    pub(crate) async fn run(self) {
+        let Self { relay, mut stop_requested, close_admission, stop_all, mut all_ended, drain_timeout } = self;
+        let _end = EndOnDrop(Arc::clone(&relay));
+        let expire = async { relay.handshakes.seats.expire().await };
+        expire.or(stop_requested.wait()).await;
+
+        events::stopping();
+        // From here on, requests to join are rejected. A waiting client hears that no peer will come.
+        relay.handshakes.seats.close().await;
+        // Each worker accepts what is in the queue, and closes its handle of the listener. Pairs may go on for a while.
+        drop(close_admission);
+        let after = |time| relay.clock().sleep_until(relay.clock().now() + time);
+        wait_for_all(&mut all_ended).or(after(drain_timeout)).await;
+        drop(stop_all);
+        wait_for_all(&mut all_ended).or(after(STOP_TIMEOUT)).await;
+    }
+}
+
+/// Waits for all signals.
+async fn wait_for_all(signals: &mut [Stop]) {
+    for signal in signals {
+        signal.wait().await;
+    }
+}
