@@ -1,16 +1,24 @@
 mod addresses;
 pub(crate) mod clock;
 pub(crate) mod io_error;
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 mod linux;
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
+mod portable;
 pub(crate) mod spawn;
 pub(crate) mod stop;
 pub(crate) mod stream;
 pub(crate) mod sync;
 pub(crate) mod transport;
 
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+use linux as system;
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
+use portable as system;
+
 #[cfg(test)]
-pub(crate) use linux::tcp;
-pub(crate) use linux::{executor, port, reactor, timer};
+pub(crate) use system::tcp;
+pub(crate) use system::{executor, port, reactor, timer};
 
 #[cfg(test)]
 mod tests;

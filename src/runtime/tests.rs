@@ -24,7 +24,7 @@ async fn next(port: &Port) -> IpAddr {
 #[test]
 fn all_addresses_have_the_same_port_and_all_accept() {
     let addresses = ["127.0.0.1:0", "127.0.0.2:0"].map(|address| address.parse::<SocketAddr>().unwrap());
-    let port = Port::new(addresses::listen_on_all(&addresses, addresses::configure).unwrap());
+    let port = Port::new(addresses::listen_on_all(&addresses, addresses::configure).unwrap()).unwrap();
     let local = port.local_addrs().unwrap();
     assert_eq!((local.len(), local[0].port()), (2, local[1].port()));
     Reactor::new().unwrap().block_on(async {

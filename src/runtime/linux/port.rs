@@ -37,8 +37,8 @@ impl From<Arc<[TcpListener]>> for Port {
 
 impl Port {
     /// A port with these listeners, which do not block.
-    pub(crate) fn new(listeners: Vec<TcpListener>) -> Self {
-        Self::from(Arc::<[_]>::from(listeners))
+    pub(crate) fn new(listeners: Vec<TcpListener>) -> io::Result<Self> {
+        Ok(Self::from(Arc::<[_]>::from(listeners)))
     }
 
     /// Listens on all addresses of `host`.
@@ -50,7 +50,7 @@ impl Port {
     /// If the host has no address, or one of them cannot be listened on for another reason than that this system does not
     /// have the address or its family. The error says which.
     pub(crate) fn listen(host: &str, port: u16, write_timeout: Duration) -> io::Result<Self> {
-        addresses::listen(host, port, |socket| configure(socket, write_timeout)).map(Self::new)
+        Self::new(addresses::listen(host, port, |socket| configure(socket, write_timeout))?)
     }
 
     /// The addresses, with the port that the system chose if it was asked to.

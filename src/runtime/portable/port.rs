@@ -1,0 +1,113 @@
+//! The listener on the system's sockets: a TCP port on all addresses of a host.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use smol::Async;
+use socket2::SockRef;
+
+use super::tcp::Tcp;
+use crate::runtime::addresses;
+use crate::runtime::transport::Listener;
+
+/// A socket that any number of workers wait for.
+type Shared = Arc<Async<TcpListener>>;
+
+/// A wait until a connection may have come.
+type Wait = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+/// A worker's handle to a port that is listened on, on one or more addresses.
+///
+/// A connection wakes all idle workers, and one of them accepts it.
+pub(crate) struct Port {
+    listeners: Arc<[Shared]>,
+    /// The wait of this worker for each listener, while there is one.
+    waits: RefCell<Vec<Option<Wait>>>,
+    /// The index of the listener that is asked next, so that no address keeps another one waiting.
+    next: Cell<usize>,
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Port").field("listeners", &self.listeners.len()).finish_non_exhaustive()
+    }
+}
+
+impl From<Arc<[Shared]>> for Port {
+    fn from(listeners: Arc<[Shared]>) -> Self {
+        let waits = listeners.iter().map(|_| None).collect();
+        Self { listeners, waits: RefCell::new(waits), next: Cell::new(0) }
+    }
+}
+
+impl Port {
+    /// Listens on all addresses of `host`.
+    ///
+    /// `write_timeout` is for systems that can end a silent connection by themselves.
+    ///
+    /// # Errors
+    ///
+    /// If the host has no address, or one of them cannot be listened on for another reason than that this system does not
+    /// have the address or its family. The error says which.
+    pub(crate) fn listen(host: &str, port: u16, _write_timeout: Duration) -> io::Result<Self> {
+        Self::new(addresses::listen(host, port, addresses::configure)?)
+    }
+
+    /// A port with these listeners, which do not block.
+    pub(crate) fn new(listeners: Vec<TcpListener>) -> io::Result<Self> {
+        let shared = |listener| Async::new_nonblocking(listener).map(Arc::new);
+        let listeners: Arc<[_]> = listeners.into_iter().map(shared).collect::<io::Result<_>>()?;
+        Ok(Self::from(listeners))
+    }
+
+    /// The addresses, with the port that the system chose if it was asked to.
+    pub(crate) fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        self.listeners.iter().map(|listener| listener.get_ref().local_addr()).collect()
+    }
+}
+
+impl Listener for Port {
+    type Socket = Tcp;
+
+    fn share(&self) -> Self {
+        Self::from(Arc::clone(&self.listeners))
+    }
+
+    fn poll_acceptable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut polled = Poll::Pending;
+        for (wait, listener) in self.waits.borrow_mut().iter_mut().zip(&*self.listeners) {
+            let begun = wait.get_or_insert_with(|| Box::pin(Arc::clone(listener).readable_owned()));
+            if let Poll::Ready(result) = begun.as_mut().poll(cx) {
+                *wait = None;
+                result?;
+                polled = Poll::Ready(Ok(()));
+            }
+        }
+        polled
+    }
+
+    fn accept(&self) -> io::Result<(Tcp, IpAddr)> {
+        for _ in &*self.listeners {
+            let listener = &self.listeners[self.next.get()];
+            self.next.set((self.next.get() + 1) % self.listeners.len());
+            match listener.get_ref().accept() {
+                Ok((stream, peer)) => {
+                    // Not every system has a connection inherit them. An error says that it is gone already, and so will
+                    // the first read.
+                    let _ = addresses::configure(&SockRef::from(&stream));
+                    return Ok((Async::new(stream)?.into(), peer.ip()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
