@@ -17,8 +17,12 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{AcqRel, Acquire, Release},
+};
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use async_task::{Builder, ScheduleInfo, WithInfo};
 use slab::Slab;
@@ -62,6 +66,36 @@ struct Classes {
     busy: VecDeque<Runnable>,
     /// The waker of the executor's thread, while no task is ready.
     sleeper: Option<Waker>,
+}
+
+/// The waker of the future that [`Executor::run`] runs beside the tasks.
+struct UntilWaker {
+    is_woken: AtomicBool,
+    thread: Waker,
+}
+
+impl UntilWaker {
+    /// A waker of a future that was never polled.
+    fn new(thread: &Waker) -> Arc<Self> {
+        Arc::new(Self { is_woken: AtomicBool::new(true), thread: thread.clone() })
+    }
+
+    /// Whether the future was woken since the last call.
+    fn take(&self) -> bool {
+        // A turn without a wake-up writes nothing.
+        self.is_woken.load(Acquire) && self.is_woken.swap(false, AcqRel)
+    }
+}
+
+impl Wake for UntilWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_woken.store(true, Release);
+        self.thread.wake_by_ref();
+    }
 }
 
 thread_local! {
@@ -117,10 +151,15 @@ impl Executor {
     ///
     /// Each turn runs the tasks that an event has woken, once each, and then a few busy ones. Then the reactor looks at
     /// the sockets again.
+    ///
+    /// The future is polled only when it was woken, and then first in a turn.
     pub(crate) async fn run(&self, until: impl Future<Output = ()>) {
         let mut until = pin!(until);
+        let mut until_waker = None;
         poll_fn(|cx| {
-            if until.as_mut().poll(cx).is_ready() {
+            let woken = until_waker.get_or_insert_with(|| UntilWaker::new(cx.waker()));
+            if woken.take() && until.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(woken)))).is_ready()
+            {
                 return Poll::Ready(());
             }
             self.turn.set(self.turn.get().wrapping_add(1));
@@ -205,8 +244,7 @@ impl Drop for Executor {
 mod tests {
     use super::*;
     use std::future::pending;
-    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-    use std::task::{Context, Wake};
+    use std::sync::atomic::Ordering::SeqCst;
 
     use async_channel::Sender;
     use futures_lite::future::{block_on, yield_now};
@@ -269,6 +307,29 @@ mod tests {
         other.try_send(()).unwrap();
         run(&executor, 2);
         assert_eq!(log.borrow()[..3], ["a", "other", "b"]);
+    }
+
+    #[test]
+    fn the_future_beside_the_tasks_is_polled_when_it_is_woken_and_not_in_each_turn() {
+        let (executor, polls) = (Executor::default(), Cell::new(0));
+        let (sender, receiver) = async_channel::bounded(1);
+        executor.spawn(async move {
+            for _ in 0..10 {
+                yield_now().await;
+            }
+            sender.try_send(()).unwrap();
+            pending::<()>().await;
+        });
+        block_on(executor.run(async {
+            let mut end = pin!(receiver.recv());
+            poll_fn(|cx| {
+                polls.set(polls.get() + 1);
+                end.as_mut().poll(cx)
+            })
+            .await
+            .unwrap();
+        }));
+        assert_eq!((polls.get(), executor.turn.get()), (2, 11));
     }
 
     #[test]
