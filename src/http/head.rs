@@ -80,7 +80,7 @@ pub(super) async fn read(
 }
 
 /// Reads the next bytes, at most [`PIECE`].
-async fn read_piece(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>) -> io::Result<()> {
+pub(super) async fn read_piece(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>) -> io::Result<()> {
     poll_fn(|cx| {
         // On the stack, and not in the future: a client that pauses within a head costs what it has sent.
         let mut piece = [0; PIECE];

@@ -7,7 +7,7 @@
 //!
 //! The client has two steps, each of which may take `--handshake-timeout`: to send the head, and to take the answer.
 
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -107,9 +107,10 @@ impl<'a, T: Transport> Handshake<'a, T> {
         // Without the PROXY protocol, a connection counts from its beginning.
         let client = (!self.context.proxy_protocol).then(|| HandshakeClient::new(self.context, peer));
         let read = async {
-            poll_fn(|cx| self.stream.poll_readable(cx)).await?;
-            self.stream.mark_readable();
-            Box::pin(self.read(peer, client)).await
+            // Not in the box: a silent connection is to cost next to nothing.
+            let mut first = Vec::new();
+            head::read_piece(&mut Stream(self.stream.clone()), &mut first).await?;
+            Box::pin(self.read(peer, client, first)).await
         };
         let stopped = async {
             stop.wait().await;
@@ -119,15 +120,18 @@ impl<'a, T: Transport> Handshake<'a, T> {
     }
 
     /// Reads the head, behind the header of the PROXY protocol unless the client is known without it.
+    ///
+    /// The `first` bytes were read already.
     async fn read(
         &self,
         peer: IpAddr,
         client: Option<HandshakeClient<'a>>,
+        first: Vec<u8>,
     ) -> Result<(Head, HandshakeClient<'a>), StepEnd> {
         let mut stream = Stream(self.stream.clone());
         let (client, read_ahead) = match client {
-            Some(client) => (client, Vec::new()),
-            None => read_proxy_header(&mut stream, peer, self.context).await?,
+            Some(client) => (client, first),
+            None => read_proxy_header(&mut stream, &first, peer, self.context).await?,
         };
         self.recorder.learn(client.peer);
         let head = head::read(&mut stream, read_ahead).await??;
@@ -223,21 +227,24 @@ impl<'a, T: Transport> Handshake<'a, T> {
     }
 }
 
-/// Reads the header of the PROXY protocol.
+/// Reads the header of the PROXY protocol, which begins with the `first` bytes.
 ///
 /// Returns the client that it names, and the bytes that were read behind it.
 async fn read_proxy_header<'a>(
     stream: &mut Stream<impl Transport>,
+    first: &[u8],
     peer: IpAddr,
     context: &'a HandshakeContext,
 ) -> Result<(HandshakeClient<'a>, Vec<u8>), StepEnd> {
     if !context.trusted_proxies.is_empty() && !is_trusted(peer, &context.trusted_proxies) {
-        // A client that has only looked whether the port is open has asked for nothing.
-        stream.read_exact(&mut [0]).await?;
         return Err(Rejected::from(Rejection::ProxyHeader).into());
     }
-    match proxy_protocol::read(stream).await {
-        Ok(Preamble { source, read_ahead }) => Ok((HandshakeClient::new(context, source.unwrap_or(peer)), read_ahead)),
+    let mut bytes = first.chain(stream);
+    match proxy_protocol::read(&mut bytes).await {
+        Ok(Preamble { source, mut read_ahead }) => {
+            read_ahead.extend_from_slice(bytes.get_ref().0); // what the header's reader has left of the first bytes
+            Ok((HandshakeClient::new(context, source.unwrap_or(peer)), read_ahead))
+        }
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Rejected::from(Rejection::ProxyHeader).into()),
         Err(error) => Err(error.into()),
     }

@@ -34,6 +34,8 @@ pub(crate) trait Listener: Sized {
 /// is short, or sends until a send is, before it waits again.
 pub(crate) trait Transport: Clone + Debug + Unpin + 'static {
     /// Ready when there may be bytes to [receive](Self::receive).
+    ///
+    /// A socket that was just accepted is ready once.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Ready when there may be room to [send](Self::send).

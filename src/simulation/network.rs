@@ -254,7 +254,8 @@ pub(super) fn connection(
     random: Random,
 ) -> (Socket, Socket, Cable) {
     let stream = || Stream { capacity, ..Stream::default() };
-    let streams = [stream(), stream()];
+    let mut streams = [stream(), stream()];
+    streams[0].reader.has_come = true; // an accepted socket is ready once
     let wire = Wire {
         client,
         between,

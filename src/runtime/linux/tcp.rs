@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,26 +22,26 @@ pub(super) fn ack_timeout(timeout: Duration) -> Duration {
     timeout.clamp(Duration::from_millis(1), Duration::from_millis(i32::MAX as u64))
 }
 
-/// A socket. The first thread that waits for it registers it with its reactor.
-struct Registered<S> {
-    socket: S,
+/// A TCP connection.
+#[derive(Clone)]
+pub(crate) struct Tcp(Arc<Inner>);
+
+/// A socket, and its registration with a reactor.
+///
+/// The first wait registers it with the reactor of its thread. A new socket is ready for reading without that: most clients
+/// have sent their head when they are accepted. So a connection is registered once, on the worker where it stays.
+struct Inner {
+    socket: TcpStream,
     registration: OnceLock<Registration>,
+    /// Whether there may be bytes to receive, as long as there is no registration that would know.
+    may_be_readable: AtomicBool,
 }
 
-impl<S> From<S> for Registered<S> {
-    fn from(socket: S) -> Self {
-        Self { socket, registration: OnceLock::new() }
+impl Inner {
+    fn new(socket: TcpStream, may_be_readable: bool) -> Self {
+        Self { socket, registration: OnceLock::new(), may_be_readable: AtomicBool::new(may_be_readable) }
     }
-}
 
-impl<S: AsFd> fmt::Debug for Registered<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The standard library's implementation has the addresses, too.
-        f.debug_tuple("Registered").field(&self.socket.as_fd()).finish()
-    }
-}
-
-impl<S: AsFd> Registered<S> {
     fn poll(&self, readiness: Readiness, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let registration = match self.registration.get() {
             Some(registration) => registration,
@@ -51,15 +52,28 @@ impl<S: AsFd> Registered<S> {
         };
         registration.poll(readiness, cx).map(Ok)
     }
-}
 
-/// A TCP connection.
-#[derive(Clone, Debug)]
-pub(crate) struct Tcp(Arc<Registered<TcpStream>>);
+    /// Whether a task should try to receive before it waits.
+    fn take_may_be_readable(&self) -> bool {
+        // One task polls at a time, so two steps are enough.
+        let may_be = self.registration.get().is_none() && self.may_be_readable.load(Relaxed);
+        if may_be {
+            self.may_be_readable.store(false, Relaxed);
+        }
+        may_be
+    }
+}
 
 impl From<TcpStream> for Tcp {
     fn from(socket: TcpStream) -> Self {
-        Self(Arc::new(socket.into()))
+        Self(Arc::new(Inner::new(socket, true)))
+    }
+}
+
+impl fmt::Debug for Tcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The standard library's implementation has the addresses, too.
+        f.debug_tuple("Tcp").field(&self.0.socket.as_fd()).finish()
     }
 }
 
@@ -73,6 +87,9 @@ impl Tcp {
 
 impl Transport for Tcp {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.take_may_be_readable() {
+            return Poll::Ready(Ok(()));
+        }
         self.0.poll(Readiness::Read, cx)
     }
 
@@ -85,8 +102,9 @@ impl Transport for Tcp {
     }
 
     fn mark_readable(&self) {
-        if let Some(registration) = self.0.registration.get() {
-            registration.set_ready(Readiness::Read);
+        match self.0.registration.get() {
+            Some(registration) => registration.set_ready(Readiness::Read),
+            None => self.0.may_be_readable.store(true, Relaxed),
         }
     }
 
@@ -133,15 +151,93 @@ impl Transport for Tcp {
     }
 
     fn deregister(self) -> Self {
+        if self.0.registration.get().is_none() {
+            return self;
+        }
         match Arc::try_unwrap(self.0) {
-            Ok(Registered { socket, registration }) => {
-                if let Some(registration) = registration.into_inner() {
-                    registration.end(&socket);
-                }
-                Self::from(socket)
+            Ok(Inner { socket, registration, .. }) => {
+                registration.into_inner().into_iter().for_each(|registration| registration.end(&socket));
+                // The next registration reports what has arrived.
+                Self(Arc::new(Inner::new(socket, false)))
             }
             // With two clones, two threads would consume its readiness, and one could miss it.
             Err(_) => unreachable!("the opening handshake has dropped its clones"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::reactor::Reactor;
+    use crate::runtime::timer::Timer;
+    use futures_lite::FutureExt;
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    /// A new connection, and the client's side.
+    fn accepted() -> (Tcp, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        (Tcp::from(socket), client)
+    }
+
+    fn is_registered(socket: &Tcp) -> bool {
+        socket.0.registration.get().is_some()
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let overdue = async {
+            Timer::at(Instant::now() + Duration::from_secs(60)).await;
+            panic!("it hangs");
+        };
+        Reactor::new().unwrap().block_on(future.or(overdue))
+    }
+
+    async fn readable(socket: &Tcp) {
+        poll_fn(|cx| socket.poll_readable(cx)).await.unwrap();
+    }
+
+    #[test]
+    fn new_socket_is_read_before_it_is_registered() {
+        block_on(async {
+            let (socket, mut client) = accepted();
+            client.write_all(b"head").unwrap();
+            readable(&socket).await;
+            assert_eq!(socket.receive(&mut [0; 8]).unwrap(), 4);
+            assert_eq!(socket.send(b"answer", false).unwrap(), 6);
+            // There is more than was read, and another task is to read it.
+            socket.mark_readable();
+            readable(&socket).await;
+            assert!(!is_registered(&socket));
+            // It may move to another thread as it is.
+            let socket = socket.deregister();
+            client.write_all(b"more").unwrap();
+            readable(&socket).await;
+            assert!(is_registered(&socket));
+        });
+    }
+
+    #[test]
+    fn silent_socket_is_registered_when_nothing_was_received() {
+        block_on(async {
+            let (socket, mut client) = accepted();
+            readable(&socket).await;
+            assert_eq!(socket.receive(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            let mut polled = poll_fn(|cx| Poll::Ready(socket.poll_readable(cx))).await;
+            assert!(polled.is_pending() && is_registered(&socket));
+            client.write_all(b"late").unwrap();
+            readable(&socket).await;
+            // After a move, bytes that are there are reported by the new registration.
+            let socket = socket.deregister();
+            polled = poll_fn(|cx| Poll::Ready(socket.poll_readable(cx))).await;
+            assert!(polled.is_pending() && is_registered(&socket));
+            readable(&socket).await;
+            assert_eq!(socket.receive(&mut [0; 8]).unwrap(), 4);
+        });
     }
 }
