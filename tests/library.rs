@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use support::raw::{expect, expect_end, frame, open, server_close, server_frame, upgrade};
 
 fn config() -> Config {
-    Config { host: "127.0.0.1".into(), port: 0, ..Config::default() }
+    Config { host: "127.0.0.1".into(), port: 0, workers: support::workers(), ..Config::default() }
 }
 
 fn connect(relay: &arc_relay::RelayHandle, target: &str) -> TcpStream {
@@ -31,7 +31,7 @@ fn connect(relay: &arc_relay::RelayHandle, target: &str) -> TcpStream {
 #[test]
 fn clients_on_different_workers_are_paired() {
     for workers in [1, 2, 3] {
-        let relay = Relay::start(Config { workers: NonZeroUsize::new(workers).unwrap(), ..config() }).unwrap();
+        let relay = Relay::start(Config { workers: NonZeroUsize::new(workers), ..config() }).unwrap();
         // The clients of a pair come to different workers, in all combinations.
         let firsts: Vec<_> = (0..10).map(|number| connect(&relay, &format!("/?pair={number}"))).collect();
         let seconds: Vec<_> = (0..10).rev().map(|number| connect(&relay, &format!("/?pair={number}"))).collect();
@@ -211,9 +211,8 @@ fn longest_pair_ttl_is_accepted() {
 /// The test below runs it in a process of its own, which can be stopped.
 #[test]
 #[ignore = "it runs until its standard input ends"]
-fn relay_with_four_workers() {
-    let workers = NonZeroUsize::new(4).unwrap();
-    let relay = Relay::start(Config { workers, probe_timeout: Duration::from_millis(300), ..config() }).unwrap();
+fn relay_with_short_probes() {
+    let relay = Relay::start(Config { probe_timeout: Duration::from_millis(300), ..config() }).unwrap();
     println!("\nport {}", relay.local_addr().port());
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
@@ -223,10 +222,19 @@ fn relay_with_four_workers() {
 /// So the probe's timer fires on the worker of the third client, maybe before the worker of the pair reads the pongs.
 #[test]
 fn probe_that_ends_while_the_relay_is_stopped_evicts_no_client() {
+    thread::scope(|scope| {
+        for workers in [2, 4] {
+            scope.spawn(move || stop_during_probes(workers));
+        }
+    });
+}
+
+fn stop_during_probes(workers: usize) {
     const PAIRS: usize = 8;
-    let arguments = ["--exact", "relay_with_four_workers", "--ignored", "--nocapture"];
+    let arguments = ["--exact", "relay_with_short_probes", "--ignored", "--nocapture"];
     let mut process = Command::new(std::env::current_exe().unwrap())
         .args(arguments)
+        .env("ARC_RELAY_WORKERS", workers.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

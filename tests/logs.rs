@@ -166,12 +166,12 @@ fn waiting_pairing_and_dropped_text_are_logged() {
 
 #[test]
 fn effective_limits_are_logged_and_lowered_ones_are_warned_of() {
-    let flags = ["--max-connections", "1000000000", "--max-waiting", "5", "--max-handshakes", "7"];
+    let flags = ["--max-connections", "1000000000", "--max-waiting", "5", "--max-handshakes", "7", "--workers", "3"];
     let logged = Logged::start("logs-limits", &[JSON, &flags, &["--max-buffer-memory", "1MiB"]].concat());
     let started = logged.await_events("started", 1).remove(0);
     let number = |name: &str| started[name].as_u64().unwrap();
     let limits = ["waiting", "handshakes", "buffer_memory", "workers"].map(number);
-    assert_eq!(limits, [5, 7, 1 << 20, 1]);
+    assert_eq!(limits, [5, 7, 1 << 20, 3]);
     let lowered = logged.await_events("limit_lowered", 1);
     assert_eq!(lowered.len(), 1, "{lowered:?}");
     assert_eq!((&lowered[0]["level"], &lowered[0]["limit"]), (&Value::from("warn"), &Value::from("max_connections")));

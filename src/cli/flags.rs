@@ -15,7 +15,7 @@ use super::environment::{Environment, PREFIX};
 use super::log_line::{FORMATS, Format, LEVELS};
 use super::values::{
     Parsed, boolean, duration, duration_or_none, duration_or_zero, from, host, list, memory, one_of, path, rate, size,
-    some, within,
+    some, within, workers,
 };
 
 /// What the command line and the environment ask for.
@@ -144,6 +144,11 @@ flags! {
         /// only from the trusted proxies, if there are any
         proxy_protocol => config.proxy_protocol = boolean;
     }
+    "Threads" {
+        /// threads that accept connections and forward messages, up to 256, or auto for as many as there are
+        /// processors for the process, up to 16; default 1
+        workers <number> => config.workers = workers;
+    }
     "Logging" {
         /// most detailed level logged to standard error: off, error, warn, info or debug; default info
         log_level <level> => log_level = one_of(LEVELS);
@@ -233,7 +238,7 @@ pub(super) fn help() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::num::NonZeroU64;
+    use std::num::{NonZeroU64, NonZeroUsize};
     use std::os::unix::ffi::OsStringExt;
     use std::time::Duration;
 
@@ -275,6 +280,7 @@ mod tests {
             ["--max-rate-per-pair", "1KiB"],
             ["--max-rate", "10MiB"],
             ["--max-buffer-memory", "64MiB"],
+            ["--workers", "3"],
         ];
         let flags = [flags.as_flattened(), &["--proxy-protocol", "true", "--log-addresses", "TRUE"]].concat();
         assert_eq!(flags.len() / 2 + 3, FLAGS.len(), "the other three have tests of their own");
@@ -302,6 +308,7 @@ mod tests {
             max_rate: NonZeroU64::new(10 << 20),
             max_buffer_memory: 64 << 20,
             log_addresses: true,
+            workers: NonZeroUsize::new(3),
             ..Config::default()
         };
         assert_eq!(config(&flags, &[]), Ok(expected));
@@ -312,7 +319,7 @@ mod tests {
         let help = help();
         let wide: Vec<_> = help.lines().filter(|line| line.len() > 100).collect();
         assert!(wide.is_empty(), "{wide:?}");
-        assert_eq!(FLAGS.chunk_by(|one, next| one.group == next.group).count(), 7, "groups are contiguous");
+        assert_eq!(FLAGS.chunk_by(|one, next| one.group == next.group).count(), 8, "groups are contiguous");
     }
 
     #[test]
@@ -352,6 +359,18 @@ mod tests {
                 assert_ne!(set, Settings::default(), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn workers_are_a_number_or_auto() {
+        let workers = |value| config(&["--workers", value], &[]).map(|config| config.workers);
+        assert_eq!(["1", "256"].map(workers), [1, 256].map(|number| Ok(NonZeroUsize::new(number))));
+        assert_eq!(["auto", "AUTO"].map(workers), [Ok(None), Ok(None)]);
+        for value in ["0", "257", "-1", "1.5", "all"] {
+            let expected = format!("--workers: invalid value {value:?}: auto or a number from 1 to 256 is needed");
+            assert_eq!(workers(value), Err(expected));
+        }
+        assert_eq!(config(&["--workers", "2"], &[("ARC_RELAY_WORKERS", "3")]).unwrap().workers, NonZeroUsize::new(2));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -89,6 +89,15 @@ pub(super) fn memory(value: &OsStr) -> Parsed<usize> {
 pub(super) fn rate(value: &OsStr) -> Parsed<NonZeroU64> {
     let rate = size(value).ok().filter(|rate| *rate >= Config::LEAST_RATE).and_then(NonZeroU64::new);
     rate.ok_or_else(|| format!("a size from {} is needed, such as 1MiB", ByteSize(Config::LEAST_RATE)))
+}
+
+/// A number of workers, or none for as many as there are processors.
+pub(super) fn workers(value: &OsStr) -> Parsed<Option<NonZeroUsize>> {
+    if value.eq_ignore_ascii_case("auto") {
+        return Ok(None);
+    }
+    let number = parsed(value).filter(|number: &NonZeroUsize| number.get() <= Config::MOST_WORKERS);
+    number.map(Some).ok_or_else(|| format!("auto or a number from 1 to {} is needed", Config::MOST_WORKERS))
 }
 
 /// A number with a minimum.

@@ -93,7 +93,7 @@ impl EffectiveLimits {
         Self { connections: 100, handshakes: 100, lingering: 100, buffer_memory: 256 << 20, codes: 100, waiting: 100 };
 
     /// What is possible with these resources.
-    pub(crate) fn new(requested: RequestedLimits, Resources { files, memory }: Resources) -> Self {
+    pub(crate) fn new(requested: RequestedLimits, Resources { files, memory, .. }: Resources) -> Self {
         let reserve =
             (RESERVE + FILES_OF_A_WORKER * requested.workers).min((files / 4).max(LEAST_RESERVE)).min(files / 2);
         let files = files.saturating_sub(reserve).max(4);
@@ -177,16 +177,16 @@ mod tests {
             workers in 1_usize..8,
         ) {
             let requested = RequestedLimits { handshakes, buffer_memory, workers, ..NOTHING };
-            let limits = EffectiveLimits::new(requested, Resources { files, memory });
+            let limits = EffectiveLimits::new(requested, Resources { files, memory, ..Resources::AMPLE });
             let is_least = limits.connections == 2;
             prop_assert!(worst(&limits, workers) <= memory / 4 * 3 || is_least, "{limits:?}");
             prop_assert!(limits.connections + limits.handshakes < files);
             prop_assert!(limits.handshakes <= handshakes && limits.buffer_memory <= buffer_memory);
-            let more = EffectiveLimits::new(requested, Resources { files, memory: memory * 2 });
+            let more = EffectiveLimits::new(requested, Resources { files, memory: memory * 2, ..Resources::AMPLE });
             prop_assert!(more.connections >= limits.connections || more.handshakes > limits.handshakes);
             // One more does not fit, unless files are what is short.
             let one_more = EffectiveLimits { connections: limits.connections + 1, ..limits };
-            let by_files = EffectiveLimits::new(RequestedLimits { connections: Some(usize::MAX), ..requested }, Resources { files, memory });
+            let by_files = EffectiveLimits::new(RequestedLimits { connections: Some(usize::MAX), ..requested }, Resources { files, memory, ..Resources::AMPLE });
             prop_assert!(
                 worst(&one_more, workers) > memory / 100 * 75 || by_files.connections == limits.connections,
                 "{limits:?}"
@@ -229,7 +229,7 @@ mod tests {
     fn a_pair_fits_whatever_the_limit_is() {
         for (files, memory) in [0, 3, 60, 70, usize::MAX].into_iter().zip([0, 1, MIB, 32 * MIB, usize::MAX]) {
             let EffectiveLimits { connections, handshakes, waiting, .. } =
-                EffectiveLimits::new(NOTHING, Resources { files, memory });
+                EffectiveLimits::new(NOTHING, Resources { files, memory, ..Resources::AMPLE });
             assert!(connections >= 2 && handshakes >= 1 && waiting >= 1, "{files} files, {memory} bytes");
         }
     }

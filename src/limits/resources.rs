@@ -1,7 +1,9 @@
-//! What the system has for this process: open files and memory.
+//! What the system has for this process: open files, memory and processors.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use rustix::process::{Resource, getrlimit};
 
@@ -18,12 +20,16 @@ pub(crate) struct Resources {
     pub(crate) files: usize,
     /// The memory in bytes: that of the system, or of the smallest control group around this process.
     pub(crate) memory: usize,
+    /// The processors that this process may use, by its affinity and by the quota of its control groups, rounded down.
+    ///
+    /// A thread more than the quota would be stopped in each period.
+    pub(crate) processors: usize,
 }
 
 impl Resources {
     /// As much as no test uses up.
     #[cfg(any(test, fuzzing))]
-    pub(crate) const AMPLE: Self = Self { files: 1 << 20, memory: 1 << 40 };
+    pub(crate) const AMPLE: Self = Self { files: 1 << 20, memory: 1 << 40, processors: 1 };
 
     /// The resources of this process now.
     pub(crate) fn of_system() -> Self {
@@ -31,7 +37,8 @@ impl Resources {
             .current
             .map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
         let memory = memory(|path| fs::read_to_string(path).ok()).unwrap_or(ASSUMED_MEMORY);
-        Self { files, memory }
+        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self { files, memory, processors }
     }
 }
 
@@ -125,8 +132,9 @@ mod tests {
     }
 
     #[test]
-    fn this_system_has_both() {
-        let Resources { files, memory } = Resources::of_system();
+    fn this_system_has_all_of_them() {
+        let Resources { files, memory, processors } = Resources::of_system();
+        assert!((1..1 << 20).contains(&processors), "{processors}");
         assert!(files > 0 && memory > MIB, "{files} files, {memory} bytes");
     }
 }

@@ -19,6 +19,11 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// 500 streams at full speed take it, or as many that have stalled.
 const BUFFER_MEMORY: usize = 256 << 20;
 
+/// The most workers that are started for as many processors.
+///
+/// One forwards gigabytes in a second, so more are no gain for a relay, and on large machines each takes memory.
+const MOST_AUTOMATIC_WORKERS: usize = 16;
+
 /// The configuration of a relay.
 ///
 /// Any value is accepted. A limit that the system has no room for is lowered when the relay starts, and a time of more than a
@@ -139,8 +144,11 @@ pub struct Config {
     pub max_buffer_memory: usize,
     /// Whether events have the address of the client. Default: no. (They never have its pair code.)
     pub log_addresses: bool,
-    /// The number of threads that forward messages. Default: 1.
-    pub workers: NonZeroUsize,
+    /// The number of threads that accept connections and forward messages. Default: 1.
+    ///
+    /// `None` is one for each processor that the process may use, at most 16. More than
+    /// [`MOST_WORKERS`](Self::MOST_WORKERS) count as that.
+    pub workers: Option<NonZeroUsize>,
 }
 
 impl Config {
@@ -151,6 +159,14 @@ impl Config {
     ///
     /// Less counts as this.
     pub const LEAST_RATE: u64 = LEAST_RATE;
+
+    /// The highest number of [`workers`](Self::workers).
+    pub const MOST_WORKERS: usize = 256;
+
+    /// The number of workers, if the process may use this many processors.
+    pub(super) fn workers_on(&self, processors: usize) -> usize {
+        self.workers.map_or(processors.clamp(1, MOST_AUTOMATIC_WORKERS), |wish| wish.get().min(Self::MOST_WORKERS))
+    }
 
     /// The same configuration with times that deadlines can be computed from.
     pub(super) fn with_bounded_times(mut self) -> Self {
@@ -198,7 +214,19 @@ impl Default for Config {
             max_rate: None,
             max_buffer_memory: BUFFER_MEMORY,
             log_addresses: false,
-            workers: NonZeroUsize::MIN,
+            workers: Some(NonZeroUsize::MIN),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_as_many_as_asked_for_or_as_processors() {
+        let workers = |wish, processors| Config { workers: wish, ..Config::default() }.workers_on(processors);
+        assert_eq!([0, 1, 2, 16, 17, 1000].map(|processors| workers(None, processors)), [1, 1, 2, 16, 16, 16]);
+        assert_eq!([1, 3, 256, 257].map(|wish| workers(NonZeroUsize::new(wish), 2)), [1, 3, 256, 256]);
     }
 }

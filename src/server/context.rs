@@ -68,13 +68,14 @@ impl<T> RelayContext<T> {
     /// A context, and the receiving end of each worker's inbox.
     pub(super) fn new(
         config: &Config,
+        workers: usize,
         capacity: EffectiveLimits,
         signals: Signals,
         clock: Arc<dyn Clock>,
     ) -> (Self, Vec<Receiver<Job<T>>>) {
-        let (inboxes, receivers) = (0..config.workers.get()).map(|_| async_channel::bounded(INBOX)).unzip();
+        let (inboxes, receivers) = (0..workers).map(|_| async_channel::bounded(INBOX)).unzip();
         let context = Self {
-            handshakes: Arc::new(handshakes(config, capacity, clock)),
+            handshakes: Arc::new(handshakes(config, workers, capacity, clock)),
             buffer_memory: Memory::new(capacity.buffer_memory),
             inboxes,
             admission_closed: signals.admission_closed,
@@ -94,12 +95,12 @@ impl<T> RelayContext<T> {
 }
 
 /// The context of opening handshakes.
-fn handshakes(config: &Config, capacity: EffectiveLimits, clock: Arc<dyn Clock>) -> HandshakeContext {
+fn handshakes(config: &Config, workers: usize, capacity: EffectiveLimits, clock: Arc<dyn Clock>) -> HandshakeContext {
     let rates = Rates::new(config.max_rate_per_pair, config.max_rate, clock.now());
     let client_limits =
         Limits { connections: config.max_connections_per_client, joins_per_minute: config.max_joins_per_minute };
     HandshakeContext {
-        slots: Arc::new(Slots::sharded(capacity.handshakes, config.workers.get())),
+        slots: Arc::new(Slots::sharded(capacity.handshakes, workers)),
         handshake_timeout: config.handshake_timeout,
         policy: Policy::new(config.allowed_origins.clone(), config.access_tokens.clone(), config.min_code_length),
         client_limits: Arc::new(ClientLimits::new(client_limits, Arc::clone(&clock))),

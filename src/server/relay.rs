@@ -121,13 +121,14 @@ impl<L: Listener> Parts<L> {
             pairs: config.max_pairs,
             handshakes: config.max_handshakes,
             buffer_memory: config.max_buffer_memory,
-            workers: config.workers.get(),
+            workers: config.workers_on(resources.processors),
         };
         let capacity = EffectiveLimits::new(wish, resources);
         let (request_stop, stop_requested) = stop();
         let (close_admission, admission_closed) = stop();
         let (stop_all, stopped) = stop();
-        let (relay, inboxes) = RelayContext::new(&config, capacity, Signals { admission_closed, stopped }, clock);
+        let (relay, inboxes) =
+            RelayContext::new(&config, wish.workers, capacity, Signals { admission_closed, stopped }, clock);
         let relay = Arc::new(relay);
         let (mut workers, mut all_ended) = (Vec::new(), Vec::new());
         for (index, inbox) in inboxes.into_iter().enumerate() {

@@ -54,7 +54,7 @@ impl World {
             drain_timeout: Duration::from_secs(random.below(2) as u64 * random.below(20) as u64),
             // No client reaches this limit. The checks at the end verify that no connection is still counted.
             max_connections_per_client: 100,
-            workers: NonZeroUsize::MIN.saturating_add(random.below(3)),
+            workers: NonZeroUsize::new(1 + random.below(3)),
             max_rate: if random.once_in(8) { NonZeroU64::new(1 << (20 + random.below(3))) } else { None },
             ..defaults
         };

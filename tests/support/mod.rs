@@ -7,6 +7,7 @@ pub mod raw;
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +25,12 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Flags for clients that answer no pings, as a test on a slow machine may outlast the ping interval.
 pub const NO_PINGS: &[&str] = &["--ping-interval", "0"];
+
+/// The number of workers that the tests are run with, by the variable that the relay reads, too.
+pub fn workers() -> Option<NonZeroUsize> {
+    let given = std::env::var("ARC_RELAY_WORKERS").ok();
+    NonZeroUsize::new(given.map_or(1, |number| number.parse().expect("a number of workers")))
+}
 
 /// The path of a scratch file that no other test run uses.
 pub fn scratch(name: &str) -> PathBuf {

@@ -75,7 +75,7 @@ fn port() -> (Port, SocketAddr) {
 }
 
 fn context(port: &Port, clock: Arc<dyn Clock>) -> Arc<RelayContext<Tcp>> {
-    let config = Config { workers: NonZeroUsize::new(4).unwrap(), ..Config::default() };
+    let config = Config { workers: NonZeroUsize::new(4), ..Config::default() };
     Parts::new(&config, port, clock, Resources::AMPLE).supervisor.relay
 }
 

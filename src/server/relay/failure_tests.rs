@@ -61,7 +61,7 @@ fn port() -> (Port, Vec<SocketAddr>) {
 
 fn config(workers: usize) -> Config {
     let pair_ttl = Duration::from_secs(5000);
-    Config { workers: NonZeroUsize::new(workers).unwrap(), pair_ttl, ..Config::default() }
+    Config { workers: NonZeroUsize::new(workers), pair_ttl, ..Config::default() }
 }
 
 /// A client that waits for its peer, if it gets that far.

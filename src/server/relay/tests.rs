@@ -145,7 +145,7 @@ fn panic_ends_its_connection_and_nothing_else() {
     for workers in [1, 2] {
         let port = Port::listen("127.0.0.1", 0, Duration::from_secs(30)).unwrap();
         let address = port.local_addrs().unwrap()[0];
-        let config = Config { workers: NonZeroUsize::new(workers).unwrap(), ..Config::default() };
+        let config = Config { workers: NonZeroUsize::new(workers), ..Config::default() };
         let relay = start(config, Liars(port), vec![address], Arc::new(SystemClock)).unwrap();
         let (a, b) = (connect(&relay, "others"), connect(&relay, "others"));
         for round in 0..10 {
