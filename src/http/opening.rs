@@ -50,13 +50,16 @@ pub(crate) struct Admitted<T> {
     pub(crate) client_guard: Option<Box<ClientGuard>>,
 }
 
-/// Carries out the opening handshake of a new connection from `peer`.
+/// Carries out the opening handshake of a new connection from `peer`, on this worker.
+///
+/// `place` decides where the pair runs if its first client comes with it.
 pub(crate) async fn receive<T: Transport>(
     stream: T,
     peer: IpAddr,
     context: &HandshakeContext,
     telemetry: &Telemetry,
     worker: usize,
+    place: impl Fn() -> usize,
     stop: &StopFlag,
 ) -> Option<Admitted<T>> {
     let recorder = RejectionRecorder::new(telemetry, context.log_addresses.then_some(peer));
@@ -65,7 +68,7 @@ pub(crate) async fn receive<T: Transport>(
     let opened = handshake.open(peer, stop).await;
     // In a box, only now: a silent connection is to cost next to nothing.
     match opened {
-        Ok((head, client)) => Box::pin(handshake.answer(head, client, worker, stop)).await,
+        Ok((head, client)) => Box::pin(handshake.answer(head, client, place(), stop)).await,
         Err(StepEnd::Rejected(rejected)) => {
             Box::pin(handshake.reject(rejected, None)).await;
             None

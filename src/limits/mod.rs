@@ -1,6 +1,7 @@
 pub(crate) mod capacity;
 pub(crate) mod clients;
 pub(crate) mod fair_rate;
+pub(crate) mod loads;
 pub(crate) mod pair_rate;
 pub(crate) mod permits;
 pub(crate) mod resources;

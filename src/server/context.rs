@@ -14,6 +14,7 @@ use crate::http::opening::Admitted;
 use crate::limits::capacity::{EffectiveLimits, INBOX};
 use crate::limits::clients::ClientLimits;
 use crate::limits::clients::Limits;
+use crate::limits::loads::Loads;
 use crate::limits::pair_rate::Rates;
 use crate::limits::slots::Slots;
 use crate::pairing::seats::Seats;
@@ -27,6 +28,7 @@ pub(crate) struct RelayContext<T> {
     pub(crate) buffer_memory: Arc<Memory>,
     /// The inbox of each worker.
     pub(crate) inboxes: Vec<Sender<Job<T>>>,
+    pub(super) loads: Loads,
     /// The signal to workers that no client is admitted any more.
     pub(crate) admission_closed: Stop,
     /// The signal to workers to close their connections.
@@ -78,6 +80,7 @@ impl<T> RelayContext<T> {
             handshakes: Arc::new(handshakes(config, workers, capacity, clock)),
             buffer_memory: Memory::new(capacity.buffer_memory),
             inboxes,
+            loads: Loads::new(workers),
             admission_closed: signals.admission_closed,
             stopped: signals.stopped,
             max_message: config.max_message,
@@ -107,7 +110,7 @@ fn handshakes(config: &Config, workers: usize, capacity: EffectiveLimits, clock:
         trusted_proxies: config.trusted_proxies.clone(),
         proxy_protocol: config.proxy_protocol,
         seats: Arc::new(Seats::new(
-            config.workers.get(),
+            workers,
             config.pair_ttl,
             capacity,
             config.probe_timeout,

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::future::{Future, pending};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use async_channel::Receiver;
@@ -52,6 +52,15 @@ struct Reception<T> {
     telemetry: Rc<Telemetry>,
     /// Whether no client is admitted any more. All tasks are woken when this changes.
     admission_closed: StopFlag,
+    /// All connections of the worker hold the context. So its count tells how many there are.
+    context: Weak<WorkerContext>,
+}
+
+impl<T> Reception<T> {
+    /// The worker for a client that comes first.
+    fn place(&self) -> usize {
+        self.relay.loads.place(self.index, self.context.strong_count().saturating_sub(1))
+    }
 }
 
 impl<L: Listener> Worker<L> {
@@ -73,8 +82,13 @@ impl<L: Listener> Worker<L> {
         let Self { index, listener, inbox, alive, relay } = self;
         let telemetry = Rc::new(relay.handshakes.telemetry.add_worker());
         let context = Rc::new(worker_context(&relay, pool, Rc::clone(&telemetry), executor.turn()));
-        let admission_closed = StopFlag::default();
-        let reception = Rc::new(Reception { index, relay: Arc::clone(&relay), telemetry, admission_closed });
+        let reception = Rc::new(Reception {
+            index,
+            relay: Arc::clone(&relay),
+            telemetry,
+            admission_closed: StopFlag::default(),
+            context: Rc::downgrade(&context),
+        });
         // One task waits for the signals and sets flags for all other tasks: a listener each would cost memory, and each
         // handshake a lock that all workers share.
         let stop = async {
@@ -100,11 +114,12 @@ impl<L: Listener> Worker<L> {
             while let Ok(Job { alive, admitted }) = inbox.recv().await {
                 let Some(connection) = connection(admitted, alive, &relay, &context) else { continue };
                 executor.spawn(connection);
+                relay.loads.tell(index, connections(&context));
                 let _ = came.try_send(()); // full: the beat is awake already
             }
         };
         // The stop comes first: the acceptor looks at its flag.
-        stop.or(accept).or(receive).or(beat(&relay, &context, executor, &comes)).await;
+        stop.or(accept).or(receive).or(beat(&relay, index, &context, executor, &comes)).await;
     }
 }
 
@@ -134,12 +149,14 @@ fn worker_context<T>(
 /// Without pings and takeover probes, too: the write timeout counts at beats, and so does the time for bytes in flight.
 async fn beat<T>(
     relay: &RelayContext<T>,
+    index: usize,
     context: &Rc<WorkerContext>,
     executor: &impl Spawn,
     connection_comes: &Receiver<()>,
 ) {
     loop {
-        if Rc::strong_count(context) == 1 {
+        relay.loads.tell(index, connections(context));
+        if connections(context) == 0 {
             // There are no connections, and the thread may sleep until there is one.
             let _ = connection_comes.recv().await;
         }
@@ -149,6 +166,11 @@ async fn beat<T>(
         context.beat.set(beat);
         executor.wake(beat as usize % SHARES, SHARES);
     }
+}
+
+/// The number of connections that hold this context.
+fn connections(context: &Rc<WorkerContext>) -> usize {
+    Rc::strong_count(context) - 1
 }
 
 /// The task of an admitted client's connection, unless its beginning panics.
@@ -175,9 +197,10 @@ fn connection<T: Transport>(
 
 /// The task of an opening handshake. It ends by sending the connection to the worker of its pair.
 async fn handshake<T: Transport>(alive: StopOnDrop, socket: T, peer: IpAddr, reception: Rc<Reception<T>>) {
-    let Reception { index, relay, telemetry, admission_closed } = &*reception;
-    let admitted = opening::receive(socket, peer, &relay.handshakes, telemetry, *index, admission_closed).await;
-    if let Some(mut admitted) = admitted {
+    let Reception { index, relay, telemetry, admission_closed, .. } = &*reception;
+    let place = || reception.place();
+    let opened = opening::receive(socket, peer, &relay.handshakes, telemetry, *index, place, admission_closed);
+    if let Some(mut admitted) = opened.await {
         let worker = admitted.claim.worker;
         if worker != *index {
             admitted.socket = admitted.socket.deregister();

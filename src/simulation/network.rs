@@ -30,6 +30,8 @@ struct Queue {
     handles: Vec<Interest>,
     /// The number of handles that are open.
     open: usize,
+    /// Whether arrivals are told to the same worker first, as long as it is idle.
+    has_favourite: bool,
 }
 
 /// The network's side of the queue.
@@ -51,16 +53,21 @@ impl Door {
         Arrivals { queue: Rc::clone(&self.0), handle: handles.len() - 1 }
     }
 
+    /// From now on, arrivals are told to the same worker first, as long as it is idle.
+    pub(super) fn have_a_favourite(&self) {
+        self.0.borrow_mut().has_favourite = true;
+    }
+
     /// Adds a socket or an error to the queue. It is dropped if the listener is closed.
     ///
-    /// Like Linux with `EPOLLEXCLUSIVE`: from some worker on, this tells each busy worker and the first idle one.
+    /// Like Linux with `EPOLLEXCLUSIVE`: from some worker on, it tells each busy worker and the first idle one.
     pub(super) fn deliver(&self, arrival: io::Result<Socket>) {
-        let Queue { arrivals, arrived, handles, open } = &mut *self.0.borrow_mut();
+        let Queue { arrivals, arrived, handles, open, has_favourite } = &mut *self.0.borrow_mut();
         if *open == 0 {
             return;
         }
         arrivals.push_back(arrival);
-        *arrived += 1;
+        *arrived += usize::from(!*has_favourite);
         for nth in 0..handles.len() {
             let handle = (*arrived + nth) % handles.len();
             let interest = &mut handles[handle];

@@ -3,7 +3,7 @@
 //! Some keep what seeds have found, because a seed means something else after a change. Others show what the clients'
 //! own checks cannot detect.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use super::actor::{Actor, JOIN, PING, PONG, message, take_frame};
@@ -691,4 +691,31 @@ fn bytes_in_flight_count_as_taken_without_pings_and_probes() {
         stage.stop();
         stage.check_empty();
     }
+}
+
+/// Pairs spread over the workers, though one worker accepts all clients, and both clients of a pair are on one worker.
+#[test]
+fn pairs_spread_over_the_workers() {
+    const PAIRS: usize = 30;
+    let mut stage = Stage::new(Random::new(0), Config { workers: NonZeroUsize::new(3), ..Config::default() });
+    stage.relay.door.have_a_favourite();
+    let on_workers = |stage: &Stage| {
+        let tasks = stage.executor.tasks();
+        [0, 1, 2].map(|worker| tasks.iter().filter(|task| **task == ("connection on worker", worker)).count())
+    };
+    let mut pairs = Vec::new();
+    for pair in 0..PAIRS {
+        let first = Actor::enter_as(&mut stage, 2 * pair, pair, 10_000);
+        let second = Actor::enter_as(&mut stage, 2 * pair + 1, pair, 10_000);
+        pairs.push((first, second));
+        let now = on_workers(&stage);
+        assert!(now.iter().all(|connections| connections % 2 == 0), "a pair is on two workers: {now:?}");
+        let is_quiet = pair < 2;
+        assert!(!is_quiet || now.iter().filter(|&&connections| connections > 0).count() == 1, "it moves: {now:?}");
+    }
+    let spread = on_workers(&stage);
+    assert!(spread.iter().all(|connections| (16..=26).contains(connections)), "{spread:?}");
+    drop(pairs);
+    stage.stop();
+    stage.check_empty();
 }

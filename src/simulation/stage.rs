@@ -27,7 +27,7 @@ const STEPS: usize = 2_000_000;
 
 /// The relay's tasks, without its threads.
 pub(super) struct Relay {
-    door: Door,
+    pub(super) door: Door,
     pub(super) seats: Arc<Seats>,
     client_limits: Arc<ClientLimits>,
     telemetry: Arc<RelayTelemetry>,
