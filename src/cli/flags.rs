@@ -145,8 +145,8 @@ flags! {
         proxy_protocol => config.proxy_protocol = boolean;
     }
     "Threads" {
-        /// threads that accept connections and forward messages, up to 256, or auto for as many as there are
-        /// processors for the process, up to 16; default 1
+        /// threads that accept connections and forward messages, up to 256, or auto for one on each
+        /// processor that the process may use, up to 16; default 1
         workers <number> => config.workers = workers;
     }
     "Logging" {
