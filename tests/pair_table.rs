@@ -2,8 +2,7 @@
 
 mod model;
 
-use arc_relay::internals::pair_table::TableLimits;
-use model::table::{Operation, run, run_all};
+use model::table::{Operation, TableLimits, run, run_all};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 

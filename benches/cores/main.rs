@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use arc_relay::internals::buffer::Buffer;
 use arc_relay::internals::pair_code::PairCode;
-use arc_relay::internals::pair_table::{Admission, ConnId, Departure, PairTable, TableLimits};
+use arc_relay::internals::pair_table::{Admission, ConnId, Departure, PairTable};
 use arc_relay::internals::reframer::{Event, Reframer};
 use frame::{MASK, frame};
 
@@ -118,10 +118,10 @@ fn rewrite(buffer: &mut Buffer) {
 
 /// A table with this many pair codes, each with one waiting client.
 fn table(codes: usize) -> Table {
-    let mut table = PairTable::new(Duration::from_secs(300), TableLimits { codes: usize::MAX, waiting: usize::MAX });
+    let mut table = PairTable::new(Duration::from_secs(300));
     let now = Instant::now();
     for nth in 0..codes {
-        let _waiting = table.connect(&code(nth), (), || (), now).expect("there is room");
+        let _waiting = table.connect(&code(nth), (), || Some(()), now).expect("there is room");
     }
     Table { table, now, next: codes }
 }
@@ -147,8 +147,8 @@ fn churn(Table { table, now, next }: &mut Table, times: usize) {
     for _ in 0..times {
         let code = code(*next);
         *next += 1;
-        let first = id(table.connect(&code, (), || (), *now).expect("there is room"));
-        let second = id(table.connect(&code, (), || (), *now).expect("there is a seat"));
+        let first = id(table.connect(&code, (), || Some(()), *now).expect("there is room"));
+        let second = id(table.connect(&code, (), || Some(()), *now).expect("there is a seat"));
         assert!(matches!(table.disconnect(&code, first), Departure::Paired { .. }));
         assert!(matches!(table.disconnect(&code, second), Departure::Absent));
     }

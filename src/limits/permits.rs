@@ -1,4 +1,4 @@
-//! Permits bound how many there are of something at a time: such as connections.
+//! Permits bound how many there are of something at a time: connections, pair codes, waiting sides, takeover probes.
 //!
 //! The limit is divided into shares, such as one for each worker. A taker takes from its own share, and from another one
 //! only when that is empty. So below the limit, takers of different shares write to no common cache line. The sum of the
@@ -45,6 +45,16 @@ impl Permits {
     /// Takes a permit, if one is left: from this share, or else from the next one that has one.
     pub(crate) fn take(&self, share: usize) -> Option<Permit> {
         self.take_from(share).map(|share| Permit(Arc::clone(share)))
+    }
+
+    /// Takes a permit for which the caller keeps count, and that it will [deposit](Self::deposit). Whether one was left.
+    pub(crate) fn withdraw(&self, share: usize) -> bool {
+        self.take_from(share).is_some()
+    }
+
+    /// Returns permits that were [withdrawn](Self::withdraw), to any share.
+    pub(crate) fn deposit(&self, share: usize, count: usize) {
+        self.0[share].put_back(count as u64);
     }
 
     fn take_from(&self, share: usize) -> Option<&Arc<Share>> {
@@ -136,24 +146,42 @@ mod tests {
         }
     }
 
+    #[test]
+    fn count_of_those_that_came_back_wraps_around() {
+        let permits = Permits(Box::new([Arc::new(Share(AtomicU64::new(!LEFT)))]));
+        permits.deposit(0, 1);
+        assert!(permits.withdraw(0));
+        assert!(!permits.withdraw(0));
+    }
+
     proptest! {
         #[test]
         fn permits_are_exactly_as_many_as_the_limit(
             (limit, shares) in (0..20_usize, 1..6_usize),
-            operations in prop::collection::vec((0..3, any::<prop::sample::Index>()), 0..200),
+            operations in prop::collection::vec((0..4, any::<prop::sample::Index>()), 0..200),
         ) {
             let permits = Permits::new(limit, shares);
-            let mut held = Vec::new();
+            let (mut held, mut withdrawn) = (Vec::new(), 0);
             for (operation, nth) in operations {
-                if operation > 0 {
-                    let (share, is_left) = (nth.index(shares), held.len() < limit);
-                    let permit = permits.take(share);
-                    prop_assert_eq!(permit.is_some(), is_left);
-                    held.extend(permit);
-                } else if !held.is_empty() {
-                    held.swap_remove(nth.index(held.len()));
+                let (share, is_left) = (nth.index(shares), held.len() + withdrawn < limit);
+                match operation {
+                    0 => {
+                        let permit = permits.take(share);
+                        prop_assert_eq!(permit.is_some(), is_left);
+                        held.extend(permit);
+                    }
+                    1 => {
+                        prop_assert_eq!(permits.withdraw(share), is_left);
+                        withdrawn += usize::from(is_left);
+                    }
+                    2 if !held.is_empty() => drop(held.swap_remove(nth.index(held.len()))),
+                    _ => {
+                        let count = nth.index(withdrawn + 1);
+                        permits.deposit(share, count);
+                        withdrawn -= count;
+                    }
                 }
-                prop_assert_eq!(permits.is_empty(), held.len() == limit);
+                prop_assert_eq!(permits.is_empty(), held.len() + withdrawn == limit);
             }
         }
     }

@@ -4,3 +4,4 @@ pub mod pair_code;
 pub mod pair_table;
 pub(crate) mod query;
 pub(crate) mod seats;
+mod shard;

@@ -5,13 +5,17 @@
 //!
 //! An occupant decides by itself when its client has been silent for too long, and departs. A probe takes no seat from it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{self, Relaxed},
+};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt;
 
+use crate::limits::permits::{Permit, Permits};
 use crate::pairing::pair_code::PairCode;
 use crate::runtime::clock::Sleep;
 use crate::runtime::stop::{Stop, StopOnDrop, stop};
@@ -111,39 +115,47 @@ impl Occupant {
     }
 }
 
-/// The takeover probes of a relay. The table's lock guards them.
-#[derive(Debug, Default)]
+/// The takeover probes of a relay.
+#[derive(Debug)]
 pub(crate) struct Probes {
-    /// One clone for each probe that has not ended.
-    running: Arc<()>,
-    begun: u64,
+    /// For the probes that may run at a time, divided among the shards.
+    permits: Permits,
+    begun: AtomicU64,
 }
 
 impl Probes {
+    /// No probes yet, of pairs in this many shards.
+    pub(crate) fn new(shards: usize) -> Self {
+        Self { permits: Permits::new(MOST_PROBES, shards), begun: AtomicU64::new(0) }
+    }
+
     /// Asks the sides of a pair that have not answered a moment ago.
     ///
     /// It returns the tasks that are to be woken for it. None if both have answered a moment ago, if they are being asked,
     /// or if too many other pairs are.
-    pub(crate) fn begin(&mut self, pair: [&Arc<Occupant>; 2], now: Instant) -> Option<(TakeoverProbe, Vec<Waker>)> {
+    ///
+    /// The caller has locked the pair's shard. So no other probe of the pair begins, and none of the sides has departed.
+    pub(crate) fn begin(
+        &self,
+        shard: usize,
+        pair: [&Arc<Occupant>; 2],
+        now: Instant,
+    ) -> Option<(TakeoverProbe, Vec<Waker>)> {
         let is_running = pair.iter().any(|occupant| occupant.is_asked());
         let silent: Vec<_> = pair.into_iter().filter(|occupant| !occupant.has_answered(now)).collect();
-        if is_running || silent.is_empty() || self.running() >= MOST_PROBES {
+        if is_running || silent.is_empty() {
             return None;
         }
-        self.begun += 1;
+        let permit = self.permits.take(shard)?;
+        let number = self.begun.fetch_add(1, Relaxed) + 1;
         let (told, answered) = stop();
-        let tasks = silent.iter().filter_map(|occupant| occupant.ask(self.begun, told.clone())).collect();
-        let (pair, running) = (pair.map(Arc::clone), Arc::clone(&self.running));
-        Some((TakeoverProbe { number: self.begun, pair, answered, _running: running }, tasks))
+        let tasks = silent.iter().filter_map(|occupant| occupant.ask(number, told.clone())).collect();
+        Some((TakeoverProbe { number, pair: pair.map(Arc::clone), answered, _permit: permit }, tasks))
     }
 
     /// The number of probes so far.
     pub(crate) fn begun(&self) -> u64 {
-        self.begun
-    }
-
-    fn running(&self) -> usize {
-        Arc::strong_count(&self.running) - 1
+        self.begun.load(Relaxed)
     }
 }
 
@@ -154,7 +166,7 @@ pub(crate) struct TakeoverProbe {
     number: u64,
     pair: [Arc<Occupant>; 2],
     answered: Stop,
-    _running: Arc<()>,
+    _permit: Permit,
 }
 
 impl TakeoverProbe {
@@ -183,8 +195,8 @@ mod tests {
         [(); 2].map(|()| Occupant::new(PairCode::from_target("/?pair=x").unwrap()))
     }
 
-    fn begin(probes: &mut Probes, pair: &Pair, now: Instant) -> Option<TakeoverProbe> {
-        probes.begin(pair.each_ref(), now).map(|(probe, _)| probe)
+    fn begin(probes: &Probes, pair: &Pair, now: Instant) -> Option<TakeoverProbe> {
+        probes.begin(0, pair.each_ref(), now).map(|(probe, _)| probe)
     }
 
     fn is_asked(pair: &Pair) -> [bool; 2] {
@@ -197,13 +209,13 @@ mod tests {
 
     #[test]
     fn probe_settles_when_both_sides_have_answered_or_departed() {
-        let (mut probes, pair, mut now) = (Probes::default(), pair(), Instant::now());
+        let (probes, pair, mut now) = (Probes::new(1), pair(), Instant::now());
         for departs in [false, true] {
             now += ANSWER_COUNTS;
             assert_eq!(is_asked(&pair), [false; 2]);
-            let mut probe = begin(&mut probes, &pair, now).unwrap();
+            let mut probe = begin(&probes, &pair, now).unwrap();
             assert_eq!(is_asked(&pair), [true; 2]);
-            assert!(begin(&mut probes, &pair, now).is_none(), "they are being asked");
+            assert!(begin(&probes, &pair, now).is_none(), "they are being asked");
             pair[0].answer(now);
             assert!(!is_settled(&mut probe));
             assert_eq!(is_asked(&pair), [false, true]);
@@ -219,55 +231,54 @@ mod tests {
 
     #[test]
     fn answer_counts_for_a_second() {
-        let (mut probes, pair, now) = (Probes::default(), pair(), Instant::now());
-        let probe = begin(&mut probes, &pair, now).unwrap();
+        let (probes, pair, now) = (Probes::new(1), pair(), Instant::now());
+        let probe = begin(&probes, &pair, now).unwrap();
         pair[0].answer(now);
         drop(probe);
         // The other side has not answered, and is asked alone.
         let soon = now + ANSWER_COUNTS - Duration::from_nanos(1);
-        let mut probe = begin(&mut probes, &pair, soon).unwrap();
+        let mut probe = begin(&probes, &pair, soon).unwrap();
         assert_eq!(is_asked(&pair), [false, true]);
         pair[1].answer(soon);
         assert!(is_settled(&mut probe));
         drop(probe);
-        assert!(begin(&mut probes, &pair, soon).is_none(), "both have just answered");
-        let _probe = begin(&mut probes, &pair, now + ANSWER_COUNTS).unwrap();
+        assert!(begin(&probes, &pair, soon).is_none(), "both have just answered");
+        let _probe = begin(&probes, &pair, now + ANSWER_COUNTS).unwrap();
         assert_eq!(is_asked(&pair), [true, false]);
     }
 
     #[test]
     fn end_of_a_probe_withdraws_its_own_questions_only() {
-        let (mut probes, pair, now) = (Probes::default(), pair(), Instant::now());
-        let first = begin(&mut probes, &pair, now).unwrap();
+        let (probes, pair, now) = (Probes::new(1), pair(), Instant::now());
+        let first = begin(&probes, &pair, now).unwrap();
         pair.iter().for_each(|occupant| occupant.answer(now));
-        let second = begin(&mut probes, &pair, now + ANSWER_COUNTS).unwrap();
+        let second = begin(&probes, &pair, now + ANSWER_COUNTS).unwrap();
         drop(first);
         assert_eq!(is_asked(&pair), [true; 2]);
         drop(second);
         assert_eq!(is_asked(&pair), [false; 2]);
         pair[0].answer(now + ANSWER_COUNTS);
-        let _probe = begin(&mut probes, &pair, now + ANSWER_COUNTS).unwrap();
+        let _probe = begin(&probes, &pair, now + ANSWER_COUNTS).unwrap();
         assert_eq!(is_asked(&pair), [true; 2], "an answer to no question does not count");
     }
 
     #[test]
     fn number_of_probes_at_a_time_is_limited() {
-        let (mut probes, now) = (Probes::default(), Instant::now());
+        let (probes, now) = (Probes::new(1), Instant::now());
         let pairs: Vec<Pair> = (0..=MOST_PROBES).map(|_| pair()).collect();
-        let mut running: Vec<_> =
-            pairs[..MOST_PROBES].iter().map(|pair| begin(&mut probes, pair, now).unwrap()).collect();
-        assert!(begin(&mut probes, &pairs[MOST_PROBES], now).is_none());
+        let mut running: Vec<_> = pairs[..MOST_PROBES].iter().map(|pair| begin(&probes, pair, now).unwrap()).collect();
+        assert!(begin(&probes, &pairs[MOST_PROBES], now).is_none());
         drop(running.pop());
-        running.extend(begin(&mut probes, &pairs[MOST_PROBES], now));
-        assert!(begin(&mut probes, &pairs[MOST_PROBES - 1], now).is_none());
+        running.extend(begin(&probes, &pairs[MOST_PROBES], now));
+        assert!(begin(&probes, &pairs[MOST_PROBES - 1], now).is_none());
         assert_eq!(running.len(), MOST_PROBES);
     }
 
     #[test]
     fn probe_returns_the_tasks_that_attend() {
-        let (mut probes, pair) = (Probes::default(), pair());
+        let (probes, pair) = (Probes::new(1), pair());
         pair[1].attend(Waker::noop().clone());
-        let (_probe, tasks) = probes.begin(pair.each_ref(), Instant::now()).unwrap();
+        let (_probe, tasks) = probes.begin(0, pair.each_ref(), Instant::now()).unwrap();
         assert_eq!(tasks.len(), 1);
         assert_eq!(is_asked(&pair), [true; 2], "a task that begins later looks by itself");
     }

@@ -16,10 +16,13 @@
 //! | paired        | paired; `Occupied`          | free; `Paired`               | paired                   | paired            |
 //! | free, no room | free; `Full`                |                              |                          |                   |
 //!
+//! Several tables share the limits of a relay, so the caller of `connect` says whether there is room for a first side: by
+//! the handle that it parks, or by none.
+//!
 //! When one side of a pair departs, its code is free. The table no longer knows the peer then, and the peer's own
 //! `disconnect` returns `Absent`.
 //!
-//! Memory: one entry for each code in use and one for each side that waits, bounded by [`TableLimits`].
+//! Memory: one entry for each code in use and one for each side that waits.
 
 use std::collections::hash_map;
 use std::collections::{BTreeMap, HashMap};
@@ -30,7 +33,8 @@ use crate::pairing::pair_code::PairCode;
 
 /// The identity of an admitted connection.
 ///
-/// A table issues them in increasing order and never reuses one.
+/// A table issues them in increasing order and never reuses one. Tables that are [numbered](PairTable::numbered) in turn
+/// never issue the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(u64);
 
@@ -68,9 +72,7 @@ pub enum Admission<H> {
 pub enum Refusal {
     /// Both seats of this code are taken.
     Occupied,
-    /// The table holds as many codes as its limit, or as many waiting sides.
-    ///
-    /// A second side is never refused so.
+    /// There is no room for a first side. A second side is never refused so.
     Full,
 }
 
@@ -112,15 +114,6 @@ enum Second<H, O> {
     Taken(Seated<O>),
 }
 
-/// The limits of a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableLimits {
-    /// Codes in use, those with one side waiting included.
-    pub codes: usize,
-    /// Codes with one side waiting.
-    pub waiting: usize,
-}
-
 /// The codes in use and the connections that use them.
 ///
 /// # Examples
@@ -128,14 +121,14 @@ pub struct TableLimits {
 /// ```
 /// use std::time::{Duration, Instant};
 /// use arc_relay::internals::pair_code::PairCode;
-/// use arc_relay::internals::pair_table::{Admission, Departure, PairTable, TableLimits};
+/// use arc_relay::internals::pair_table::{Admission, Departure, PairTable};
 ///
-/// let mut table = PairTable::new(Duration::from_secs(300), TableLimits { codes: 1000, waiting: 500 });
+/// let mut table = PairTable::new(Duration::from_secs(300));
 /// let code = PairCode::from_target("/?pair=abc").unwrap();
 /// let now = Instant::now();
 ///
-/// let Ok(Admission::Waiting { id: a }) = table.connect(&code, "A", || "far end of A", now) else { panic!() };
-/// let Ok(Admission::Paired { id: b, handle, .. }) = table.connect(&code, "B", || "not parked", now) else { panic!() };
+/// let Ok(Admission::Waiting { id: a }) = table.connect(&code, "A", || Some("far end of A"), now) else { panic!() };
+/// let Ok(Admission::Paired { id: b, handle, .. }) = table.connect(&code, "B", || None, now) else { panic!() };
 /// assert_eq!(handle, "far end of A");
 /// assert_eq!(table.pair(&code).unwrap().map(|side| side.id), [a, b]);
 ///
@@ -150,17 +143,29 @@ pub struct PairTable<H, O> {
     // Each side that waits, in the order in which they expire: effects must not depend on hash order.
     deadlines: BTreeMap<(Instant, ConnId), PairCode>,
     next_id: u64,
+    id_step: u64,
     ttl: Duration,
-    limits: TableLimits,
 }
 
 impl<H, O> PairTable<H, O> {
     /// An empty table, in which a side may wait alone for `ttl`.
-    pub fn new(ttl: Duration, limits: TableLimits) -> Self {
-        Self { slots: HashMap::new(), deadlines: BTreeMap::new(), next_id: 0, ttl, limits }
+    pub fn new(ttl: Duration) -> Self {
+        Self::numbered(ttl, 0, 1)
+    }
+
+    /// The `nth` of `count` tables that issue no identity twice.
+    ///
+    /// # Panics
+    ///
+    /// Unless `nth` is less than `count`.
+    pub fn numbered(ttl: Duration, nth: u64, count: u64) -> Self {
+        assert!(nth < count, "a table with the identities of another one");
+        Self { slots: HashMap::new(), deadlines: BTreeMap::new(), next_id: nth, id_step: count, ttl }
     }
 
     /// Seats a new connection at `code`. The first side parks a handle for the second.
+    ///
+    /// `park` is called for a first side only. None means that there is no room for it.
     ///
     /// A side past its deadline that was not yet [expired](Self::expire) is still joined: it is there.
     ///
@@ -175,17 +180,16 @@ impl<H, O> PairTable<H, O> {
         &mut self,
         code: &PairCode,
         occupant: O,
-        park: impl FnOnce() -> H,
+        park: impl FnOnce() -> Option<H>,
         now: Instant,
     ) -> Result<Admission<H>, Refusal> {
-        let is_full = self.slots.len() >= self.limits.codes || !self.has_room_to_wait();
         let id = ConnId(self.next_id);
         let side = Seated { id, occupant };
         let admission = match self.slots.entry(code.clone()) {
-            hash_map::Entry::Vacant(_) if is_full => return Err(Refusal::Full),
             hash_map::Entry::Vacant(free) => {
+                let Some(handle) = park() else { return Err(Refusal::Full) };
                 let deadline = now + self.ttl;
-                free.insert(Occupancy { first: side, second: Second::Free { deadline, handle: park() } });
+                free.insert(Occupancy { first: side, second: Second::Free { deadline, handle } });
                 self.deadlines.insert((deadline, id), code.clone());
                 Admission::Waiting { id }
             }
@@ -201,7 +205,7 @@ impl<H, O> PairTable<H, O> {
                 Admission::Paired { id, peer: first.id, handle }
             }
         };
-        self.next_id += 1;
+        self.next_id += self.id_step;
         Ok(admission)
     }
 
@@ -263,11 +267,6 @@ impl<H, O> PairTable<H, O> {
         }
     }
 
-    /// Whether one more side may wait for a second one.
-    pub fn has_room_to_wait(&self) -> bool {
-        self.deadlines.len() < self.limits.waiting
-    }
-
     /// The number of codes in use, those with one side waiting included.
     pub fn codes(&self) -> usize {
         self.slots.len()
@@ -304,18 +303,18 @@ mod tests {
     }
 
     fn table() -> (Table, Instant) {
-        (PairTable::new(TTL, TableLimits { codes: 2, waiting: 2 }), Instant::now())
+        (PairTable::new(TTL), Instant::now())
     }
 
     fn waiting(table: &mut Table, name: &str, now: Instant) -> ConnId {
-        match table.connect(&code(name), "first", || "parked", now) {
+        match table.connect(&code(name), "first", || Some("parked"), now) {
             Ok(Admission::Waiting { id }) => id,
             other => panic!("{other:?}"),
         }
     }
 
     fn join(table: &mut Table, name: &str, now: Instant) -> Result<Admission<&'static str>, Refusal> {
-        table.connect(&code(name), "second", || panic!("only a first side parks a handle"), now)
+        table.connect(&code(name), "second", || None, now)
     }
 
     fn paired(table: &mut Table, name: &str, now: Instant) -> (ConnId, ConnId) {
@@ -406,14 +405,23 @@ mod tests {
     }
 
     #[test]
-    fn limit_of_waiting_sides_refuses_first_sides_only() {
-        let mut table = PairTable::new(TTL, TableLimits { codes: 9, waiting: 1 });
-        let now = Instant::now();
+    fn first_side_without_room_is_refused_and_changes_nothing() {
+        let (mut table, now) = table();
         waiting(&mut table, "x", now);
-        assert!(!table.has_room_to_wait());
         assert_eq!(join(&mut table, "y", now), Err(Refusal::Full));
-        assert!(matches!(join(&mut table, "x", now), Ok(Admission::Paired { .. })));
-        waiting(&mut table, "y", now);
+        assert_eq!((table.codes(), table.waiting()), (1, 1));
+        assert!(matches!(join(&mut table, "x", now), Ok(Admission::Paired { .. })), "a second side needs no room");
+        assert_eq!(waiting(&mut table, "y", now), ConnId(2), "the refused client took no identity");
+    }
+
+    #[test]
+    fn tables_numbered_in_turn_issue_no_identity_twice() {
+        let now = Instant::now();
+        let ids = |nth| {
+            let mut table = Table::numbered(TTL, nth, 3);
+            ["x", "y", "z"].map(|code| waiting(&mut table, code, now).number())
+        };
+        assert_eq!([0, 1, 2].map(ids), [[0, 3, 6], [1, 4, 7], [2, 5, 8]]);
     }
 
     #[test]
@@ -447,16 +455,5 @@ mod tests {
         assert_eq!(table.expire(now + TTL * 100, 9), []);
         assert_eq!(table.drain(9), []);
         assert_eq!(pair(&table, "x"), Some([(a, "first"), (b, "second")]));
-    }
-
-    #[test]
-    fn limit_of_codes_refuses_first_sides_only() {
-        let (mut table, now) = table();
-        waiting(&mut table, "x", now);
-        let y = waiting(&mut table, "y", now);
-        assert_eq!(join(&mut table, "z", now), Err(Refusal::Full));
-        assert!(matches!(join(&mut table, "x", now), Ok(Admission::Paired { .. })));
-        let _ = table.disconnect(&code("y"), y);
-        waiting(&mut table, "z", now);
     }
 }

@@ -1,10 +1,14 @@
-//! The one [`PairTable`] that all connections share, and their seats in it.
+//! Seats of connections, in [shards](Shard) by pair code.
 //!
 //! A seat is claimed together with the decision to admit, never checked first and taken later. The drop of a [`Seat`]
-//! frees it, so no path out of a connection can forget that. The mutex is a plain one: it is held for a table operation
-//! on connect, on departure and on expiry, never for a message and never across an await.
+//! frees it, so no path out of a connection can forget that.
 
-use std::sync::{Arc, Mutex};
+#[cfg(test)]
+mod tests;
+
+use std::collections::hash_map::{DefaultHasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -19,12 +23,18 @@ use crate::limits::slots::Slots;
 use crate::pairing::link::{CloseCause, End, link};
 use crate::pairing::occupants::{Occupant, Probes};
 use crate::pairing::pair_code::PairCode;
-use crate::pairing::pair_table::{Admission, ConnId, PairTable, TableLimits};
+use crate::pairing::pair_table::{Admission, ConnId};
+use crate::pairing::shard::{CodeLimits, ParkedSide, Shard};
 use crate::runtime::clock::Clock;
-use crate::runtime::sync::{lock, with_lock};
 use crate::telemetry::counters::Counts;
 use crate::telemetry::records::{ConnectionRecord, Meeting};
 use crate::telemetry::rejection::Rejection;
+
+/// The number of shards for each worker.
+///
+/// With a single worker there is one shard, as no thread could wait for another. Otherwise a worker finds the lock that it
+/// needs taken at most once in four times, even if each other worker always holds one.
+const SHARDS_OF_A_WORKER: usize = 4;
 
 /// How long a client waits for the permit of a connection that is ending, between two tries.
 ///
@@ -42,39 +52,17 @@ const RETRANSMISSION: Duration = Duration::from_secs(1);
 /// Each wakes a connection, which takes some microseconds to write its close frame.
 const ENDS: usize = 256;
 
-/// What the first side leaves for the second.
-#[derive(Debug)]
-struct ParkedSide {
-    far: End<Box<Buffer>>,
-    /// The second side's record completes it.
-    meeting: Arc<Meeting>,
-    /// The worker of the first side.
-    ///
-    /// The second side runs there too, so that their batches stay in one cache.
-    worker: usize,
-    /// What the pair spends from.
-    allowance: Allowance,
-}
-
-// Handles are boxed, as a slot is as large as what it may hold, and most hold nothing.
-type Table = PairTable<Box<ParkedSide>, Arc<Occupant>>;
-
-/// What the mutex guards.
-#[derive(Debug)]
-struct SharedTable {
-    table: Table,
-    probes: Probes,
-    /// Whether clients are admitted.
-    is_open: bool,
-}
-
-/// The shared table.
+/// The seats of all connections.
 #[derive(Debug)]
 pub(crate) struct Seats {
-    shared: Mutex<SharedTable>,
-    /// Tells [`expire`](Self::expire) that a side waits where none did.
-    first_waits: (Sender<()>, Receiver<()>),
-    /// For connections. Each worker has a share.
+    shards: Box<[Arc<Shard>]>,
+    /// Decides on the shard of a code.
+    hasher: DefaultHasher,
+    /// Tells each worker's [`expire`](Self::expire) that a side waits where none did.
+    first_waits: Box<[(Sender<()>, Receiver<()>)]>,
+    code_limits: Arc<CodeLimits>,
+    probes: Probes,
+    /// For connections, divided among the workers.
     permits: Permits,
     /// Connections that linger in their closing handshake. They make room when there are no permits left.
     lingering: Arc<Slots>,
@@ -102,7 +90,7 @@ pub(crate) struct Claim {
 /// A connection's place in the table, for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    seats: Arc<Seats>,
+    shard: Arc<Shard>,
     id: ConnId,
     occupant: Arc<Occupant>,
 }
@@ -125,14 +113,14 @@ impl Seat {
 
     /// Answers a takeover probe: the client is there.
     pub(crate) fn answer(&self) {
-        self.occupant.answer(self.seats.clock.now());
+        self.occupant.answer(self.shard.now());
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         // The peer learns of it from the link, after everything that was sent before.
-        let _departure = with_lock(&self.seats.shared, |shared| shared.table.disconnect(self.occupant.code(), self.id));
+        let _departure = self.shard.disconnect(self.occupant.code(), self.id);
         self.occupant.depart();
     }
 }
@@ -146,10 +134,15 @@ impl Seats {
         rates: Rates,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let table = PairTable::new(pair_ttl, TableLimits { codes: limits.codes, waiting: limits.waiting });
+        let count = if workers == 1 { 1 } else { (SHARDS_OF_A_WORKER * workers).next_power_of_two() };
+        let code_limits = Arc::new(CodeLimits::new(limits, count));
+        let shard = |nth| Shard::new([nth, count], pair_ttl, Arc::clone(&code_limits), Arc::clone(&clock));
         Self {
-            shared: Mutex::new(SharedTable { table, probes: Probes::default(), is_open: true }),
-            first_waits: async_channel::bounded(1),
+            shards: (0..count).map(|nth| Arc::new(shard(nth))).collect(),
+            hasher: hasher(),
+            first_waits: (0..workers).map(|_| async_channel::bounded(1)).collect(),
+            code_limits,
+            probes: Probes::new(count),
             permits: Permits::new(limits.connections, workers),
             lingering: Arc::new(Slots::new(limits.lingering)),
             probe_timeout,
@@ -216,6 +209,7 @@ impl Seats {
 
     /// Takes a seat at `code` for a connection that is being admitted on `worker`.
     pub(crate) fn claim(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, Rejection> {
+        let shard = self.shard(&code);
         let permit = self.permits.take(worker);
         let (now, occupant) = (self.clock.now(), Occupant::new(code));
         let meeting = Meeting::new(now);
@@ -226,21 +220,14 @@ impl Seats {
             near = Some(end);
             Box::new(ParkedSide { far, meeting: Arc::clone(&meeting), worker, allowance: allowance.clone() })
         };
-        let mut shared = lock(&self.shared);
-        if !shared.is_open {
-            return Err(Rejection::Stopping);
-        }
-        let Some(permit) = permit else { return Err(no_seat(&shared.table, occupant.code())) };
-        let Ok(admission) = shared.table.connect(occupant.code(), Arc::clone(&occupant), park, now) else {
-            return Err(no_seat(&shared.table, occupant.code()));
-        };
-        let is_first_wait = shared.table.waiting() == 1;
-        drop(shared);
-        let seat = |id| Seat { seats: Arc::clone(self), id, occupant };
+        let (admission, waiting) = shard.connect(&occupant, permit.is_some(), park, now)?;
+        let permit = permit.expect("no connection is admitted without one");
+        let seat = |id| Seat { shard: Arc::clone(shard), id, occupant };
         match admission {
             Admission::Waiting { id } => {
-                if is_first_wait {
-                    let _ = self.first_waits.0.try_send(()); // full: it is told already
+                if waiting == 1 {
+                    let timer = &self.first_waits[shard.nth() % self.first_waits.len()].0;
+                    let _ = timer.try_send(()); // full: it is told already
                 }
                 let end = near.expect("a first side parks the far end of its link");
                 let record = ConnectionRecord::first(id.number(), meeting);
@@ -255,33 +242,51 @@ impl Seats {
         }
     }
 
+    /// The shard of a code.
+    fn shard(&self, code: &PairCode) -> &Arc<Shard> {
+        if let [only] = &*self.shards {
+            return only;
+        }
+        let mut hasher = self.hasher.clone();
+        code.hash(&mut hasher);
+        // The number of shards is a power of two.
+        &self.shards[hasher.finish() as usize & (self.shards.len() - 1)]
+    }
+
     /// The number of codes in use, those with one side waiting included.
     pub(crate) fn pairs(&self) -> usize {
-        lock(&self.shared).table.codes()
+        self.shards.iter().map(|shard| shard.codes_and_waiting()[0]).sum()
     }
 
     /// The numbers of codes with one side and with two, of takeover probes and lingering connections.
+    ///
+    /// The shards are looked at one after the other. What changes meanwhile may count or not.
     pub(crate) fn counts(&self) -> Counts {
-        let SharedTable { table, probes, .. } = &*lock(&self.shared);
-        let waiting = table.waiting();
-        Counts { waiting, paired: table.codes() - waiting, probes: probes.begun(), lingering: self.lingering.len() }
+        let sum = |[codes, waiting]: [usize; 2], shard: &Arc<Shard>| {
+            let [more_codes, more_waiting] = shard.codes_and_waiting();
+            [codes + more_codes, waiting + more_waiting]
+        };
+        let [codes, waiting] = self.shards.iter().fold([0, 0], sum);
+        let (probes, lingering) = (self.probes.begun(), self.lingering.len());
+        Counts { waiting, paired: codes - waiting, probes, lingering }
     }
 
-    /// Ends the wait of every side at its deadline, for as long as it runs.
+    /// Ends the wait of every side at its deadline, in the shards of this worker, for as long as it runs.
     ///
-    /// One timer serves all. The time to live is the same for all sides, so the earliest deadline only moves later, except
-    /// when no side waited.
-    pub(crate) async fn expire(&self) {
+    /// One timer serves all of them. The time to live is the same for all sides, so the earliest deadline only moves later,
+    /// except when no side waited.
+    pub(crate) async fn expire(&self, worker: usize) {
+        let shards = || self.shards.iter().skip(worker).step_by(self.first_waits.len());
         loop {
-            let next = lock(&self.shared).table.next_deadline();
-            match next {
+            match shards().filter_map(|shard| shard.next_deadline()).min() {
                 None => {
-                    let _ = self.first_waits.1.recv().await; // never closed: the sender is beside it
+                    let _ = self.first_waits[worker].1.recv().await; // never closed: the sender is beside it
                 }
                 Some(deadline) => {
                     self.clock.sleep_until(deadline).await;
                     let now = self.clock.now();
-                    end_waits(|most| lock(&self.shared).table.expire(now, most), CloseCause::Expired).await;
+                    end_waits(|most| take(shards(), most, |shard, most| shard.expire(now, most)), CloseCause::Expired)
+                        .await;
                 }
             }
         }
@@ -289,177 +294,59 @@ impl Seats {
 
     /// Admits no client any more, and tells the sides that wait that the relay stops.
     pub(crate) async fn close(&self) {
-        lock(&self.shared).is_open = false;
-        end_waits(|most| lock(&self.shared).table.drain(most), CloseCause::Stopping).await;
+        // All of them first, so that no side is told while another one is admitted.
+        self.shards.iter().for_each(|shard| shard.close());
+        end_waits(|most| take(self.shards.iter(), most, |shard, most| shard.drain(most)), CloseCause::Stopping).await;
     }
 
     /// Probes the pair at `code`, and waits for its answers. Whether its seats may be free then.
     async fn probe(&self, code: &PairCode) -> bool {
-        if self.probe_timeout.is_zero() {
-            return false;
+        if self.probe_timeout.is_zero() || !self.code_limits.have_room_to_wait() {
+            return false; // without room, the third client could not have the seat
         }
-        let (probe, tasks) = {
-            let now = self.clock.now();
-            let SharedTable { table, probes, .. } = &mut *lock(&self.shared);
-            if !table.has_room_to_wait() {
-                return false; // the third client could not have the seat
-            }
-            let Some(pair) = table.pair(code) else { return true };
-            let Some(begun) = probes.begin(pair.map(|side| &side.occupant), now) else { return false };
-            begun
-        };
+        let (shard, now) = (self.shard(code), self.clock.now());
+        let begun = shard.with_pair(code, |pair| pair.map(|pair| self.probes.begin(shard.nth(), pair, now)));
+        let Some(begun) = begun else { return true };
+        let Some((probe, tasks)) = begun else { return false };
         tasks.into_iter().for_each(Waker::wake);
         probe.settle(self.clock.sleep_until(self.clock.now() + self.longest_probe())).await;
         true
     }
 }
 
-/// Why no seat could be had at `code`. If a pair has it, a permit will be there when the pair has gone.
-fn no_seat(table: &Table, code: &PairCode) -> Rejection {
-    if table.pair(code).is_some() { Rejection::PairFull } else { Rejection::RelayFull }
+/// The hash that decides on the shard of a code.
+///
+/// Codes are chosen by strangers: without a key, these could have all of theirs in one shard. The simulation has a fixed
+/// key, so that a seed replays.
+fn hasher() -> DefaultHasher {
+    if cfg!(any(test, fuzzing)) { DefaultHasher::new() } else { RandomState::new().build_hasher() }
 }
 
-/// Ends the waits that `take` takes out of the table, in [portions](ENDS), and yields between them.
-async fn end_waits(take: impl Fn(usize) -> Vec<(ConnId, Box<ParkedSide>)>, close_cause: CloseCause) {
+/// Takes up to `most` sides that wait out of shards, the first shards first.
+fn take<'a>(
+    shards: impl Iterator<Item = &'a Arc<Shard>>,
+    most: usize,
+    take: impl Fn(&Shard, usize) -> Vec<Box<ParkedSide>>,
+) -> Vec<Box<ParkedSide>> {
+    shards.fold(Vec::new(), |mut taken, shard| {
+        if taken.len() < most {
+            taken.extend(take(shard, most - taken.len()));
+        }
+        taken
+    })
+}
+
+/// Ends the waits that `take` takes out of the shards, in [portions](ENDS), and yields between them.
+async fn end_waits(take: impl Fn(usize) -> Vec<Box<ParkedSide>>, close_cause: CloseCause) {
     loop {
         let taken = take(ENDS);
         let is_all = taken.len() < ENDS;
-        for (_, parked) in taken {
+        for parked in taken {
             parked.far.outgoing.finish(None, close_cause);
         }
         if is_all {
             return;
         }
         yield_now().await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pairing::link::Next;
-    use crate::runtime::clock::{Sleep, SystemClock};
-    use crate::runtime::reactor::Reactor;
-    use futures_lite::future::{block_on, poll_once, zip};
-    use std::future::Future;
-    use std::pin::pin;
-    use std::task::{Context, Poll};
-    use std::time::Instant;
-
-    /// Polls `future` again and again, and returns the number of waits that have ended after each poll.
-    async fn ended(future: impl Future, claims: &mut [Claim], close_cause: CloseCause) -> Vec<usize> {
-        let (mut future, mut cx) = (pin!(future), Context::from_waker(Waker::noop()));
-        let mut ended = vec![0];
-        while ended.last() != Some(&claims.len()) {
-            yield_now().await; // to the reactor, for a timer
-            let _ = future.as_mut().poll(&mut cx);
-            let mut has_ended = |claim: &mut Claim| match claim.end.incoming.poll_next(&mut cx) {
-                Poll::Ready(Next::End(told)) => told == close_cause,
-                _ => false,
-            };
-            ended.push(claims.iter_mut().filter_map(|claim| has_ended(claim).then_some(())).count());
-        }
-        ended.dedup();
-        ended
-    }
-
-    #[test]
-    fn waits_end_in_portions() {
-        const WAITS: usize = 2 * ENDS + 1;
-        for stops in [false, true] {
-            let ttl = if stops { Duration::from_secs(60) } else { Duration::ZERO };
-            let clock = Arc::new(SystemClock);
-            let limits = EffectiveLimits { connections: WAITS, codes: WAITS, waiting: WAITS, ..EffectiveLimits::ROOMY };
-            let seats = Arc::new(Seats::new(3, ttl, limits, Duration::ZERO, Rates::default(), clock));
-            let claim = |nth| seats.claim(PairCode::from_target(&format!("/?pair={nth}")).unwrap(), 0).unwrap();
-            let mut claims: Vec<_> = (0..WAITS).map(claim).collect();
-            let ended = Reactor::new().unwrap().block_on(async {
-                match stops {
-                    false => ended(seats.expire(), &mut claims, CloseCause::Expired).await,
-                    true => ended(seats.close(), &mut claims, CloseCause::Stopping).await,
-                }
-            });
-            assert_eq!(ended, [0, ENDS, 2 * ENDS, WAITS]);
-        }
-    }
-
-    /// Seats for `connections`, in which clients can be probed, and the two sides of a pair.
-    fn a_pair(connections: usize, clock: Arc<dyn Clock>) -> (Arc<Seats>, PairCode, [Claim; 2]) {
-        let limits = EffectiveLimits { connections, ..EffectiveLimits::ROOMY };
-        let ttl = Duration::from_secs(60);
-        let seats = Arc::new(Seats::new(3, ttl, limits, Duration::from_secs(2), Rates::default(), clock));
-        let code = PairCode::from_target("/?pair=x").unwrap();
-        let sides = [0, 1].map(|worker| seats.claim(code.clone(), worker).unwrap());
-        (seats, code, sides)
-    }
-
-    /// A clock with timers that fire at once, as after a long suspension (SIGSTOP).
-    #[derive(Debug)]
-    struct AfterSuspension;
-
-    impl Clock for AfterSuspension {
-        fn now(&self) -> Instant {
-            Instant::now()
-        }
-
-        fn sleep_until(&self, _: Instant) -> Sleep {
-            Box::pin(std::future::ready(()))
-        }
-    }
-
-    /// The prober's timer may fire on its worker before the pair's worker reads the answers.
-    #[test]
-    fn probe_that_is_over_takes_no_seat() {
-        let (seats, code, mut sides) = a_pair(100, Arc::new(AfterSuspension));
-        for _ in 0..2 {
-            assert_eq!(block_on(seats.join(code.clone(), 2)).unwrap_err(), Rejection::PairFull);
-            let mut cx = Context::from_waker(Waker::noop());
-            for side in &mut sides {
-                assert!(side.end.incoming.poll_next(&mut cx).is_pending(), "the link lives");
-                assert!(!side.seat.is_asked());
-            }
-        }
-        assert_eq!((seats.pairs(), seats.counts().probes), (1, 2));
-        let [first, second] = sides;
-        drop(first);
-        drop(second);
-        assert_eq!(seats.pairs(), 0);
-    }
-
-    /// A seat is free before the permit of its connection is.
-    #[test]
-    fn third_client_waits_for_the_permit_of_the_side_that_departs() {
-        let (seats, code, [departs, stays]) = a_pair(2, Arc::new(SystemClock));
-        let Claim { seat, permit, .. } = departs;
-        let joined = Reactor::new().unwrap().block_on(zip(seats.join(code, 2), async {
-            assert!(seat.is_asked() && stays.seat.is_asked());
-            drop(seat);
-            stays.seat.answer();
-            for _ in 0..3 {
-                yield_now().await;
-            }
-            drop(permit);
-        }));
-        assert!(joined.0.is_ok());
-    }
-
-    #[test]
-    fn third_client_is_refused_when_no_side_departs() {
-        let (seats, code, sides) = a_pair(2, Arc::new(SystemClock));
-        let joined = Reactor::new().unwrap().block_on(zip(seats.join(code, 2), async {
-            sides.iter().for_each(|side| side.seat.answer());
-        }));
-        assert_eq!(joined.0.unwrap_err(), Rejection::PairFull);
-    }
-
-    #[test]
-    fn probe_of_one_pair_leaves_other_pairs_alone() {
-        let (seats, code, sides) = a_pair(100, Arc::new(SystemClock));
-        let other = PairCode::from_target("/?pair=y").unwrap();
-        let others = [0, 1].map(|worker| seats.claim(other.clone(), worker).unwrap());
-        let mut joins = pin!(seats.join(code, 2));
-        assert!(Reactor::new().unwrap().block_on(poll_once(joins.as_mut())).is_none());
-        assert!(sides.iter().all(|side| side.seat.is_asked()));
-        assert!(others.iter().all(|side| !side.seat.is_asked()));
     }
 }

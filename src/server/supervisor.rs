@@ -1,4 +1,4 @@
-//! The supervisor: one task that expires waiting clients, and runs the stop of the relay.
+//! The supervisor: one task that runs the stop of the relay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +34,7 @@ impl<T> Supervisor<T> {
     pub(crate) async fn run(self) {
         let Self { relay, mut stop_requested, close_admission, stop_all, mut all_ended, drain_timeout } = self;
         let _end = EndOnDrop(Arc::clone(&relay));
-        let expire = async { relay.handshakes.seats.expire().await };
-        expire.or(stop_requested.wait()).await;
+        stop_requested.wait().await;
 
         events::stopping();
         // From here on, requests to join are rejected. A waiting client hears that no peer will come.

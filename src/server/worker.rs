@@ -118,8 +118,10 @@ impl<L: Listener> Worker<L> {
                 let _ = came.try_send(()); // full: the beat is awake already
             }
         };
+        let expire = relay.handshakes.seats.expire(index);
         // The stop comes first: the acceptor looks at its flag.
-        stop.or(accept).or(receive).or(beat(&relay, index, &context, executor, &comes)).await;
+        let serve = stop.or(accept).or(receive).or(expire);
+        serve.or(beat(&relay, index, &context, executor, &comes)).await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_relay::internals::link::{CloseCause, End, Next, link};
 use arc_relay::internals::pair_code::PairCode;
-use arc_relay::internals::pair_table::{Admission, ConnId, Departure, PairTable, Refusal, TableLimits};
+use arc_relay::internals::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
 
 /// The pair TTL, short enough for a few steps in time to reach it.
 const TTL: Duration = Duration::from_millis(100);
@@ -16,8 +16,17 @@ const TTL: Duration = Duration::from_millis(100);
 /// Few codes, so that many connections meet.
 const CODES: u8 = 5;
 
-/// Less room than there are codes, so that the table is full at times.
+/// Less room than there are codes, so that there is none at times.
 const LIMITS: TableLimits = TableLimits { codes: 4, waiting: 3 };
+
+/// The room for codes. The table has none of its own: its caller says whether there is room.
+#[derive(Clone, Copy, Debug)]
+pub struct TableLimits {
+    /// Codes in use, those with one side waiting included.
+    pub codes: usize,
+    /// Codes with one side waiting.
+    pub waiting: usize,
+}
 
 /// Something that happens to the relay.
 ///
@@ -74,7 +83,7 @@ pub fn run(operations: impl IntoIterator<Item = Operation>) {
 
 /// Runs every sequence of `length` operations in a small world, and returns their number.
 ///
-/// A small world has two codes, up to four connections, and a table with this limits. All processors share the work.
+/// A small world has two codes, up to four connections, and room within these limits. All processors share the work.
 /// Sequences that cannot make a difference are left out:
 ///
 /// - operations of departed connections, other than departing again;
@@ -182,7 +191,7 @@ fn context() -> Context<'static> {
 impl World {
     fn new(limits: TableLimits) -> Self {
         Self {
-            table: PairTable::new(TTL, limits),
+            table: PairTable::new(TTL),
             limits,
             now: Instant::now(),
             seats: Vec::new(),
@@ -252,10 +261,10 @@ impl World {
         let mut has_parked = false;
         let park = || {
             has_parked = true;
-            Handle { owner: new }
+            has_room.then_some(Handle { owner: new })
         };
         let result = self.table.connect(code(number), new, park, self.now);
-        assert_eq!(has_parked, matches!(result, Ok(Admission::Waiting { .. })), "a first side parks, and no other");
+        assert_eq!(has_parked, there.is_empty(), "a first side parks, and no other");
         let (id, peer) = match (result, &there[..]) {
             (Err(Refusal::Full), []) if !has_room => return,
             (Err(Refusal::Occupied), [_, _]) => return,
@@ -445,7 +454,6 @@ impl World {
         assert_eq!(self.table.codes(), waiting.len() + pairs);
         assert!(self.table.codes() <= self.limits.codes && self.table.waiting() <= self.limits.waiting);
         assert_eq!(self.table.next_deadline(), waiting.first().map(|seat| seat.deadline));
-        assert_eq!(self.table.has_room_to_wait(), waiting.len() < self.limits.waiting);
         for number in 0..CODES {
             let seated = self.seats.iter().filter(|seat| seat.code == number);
             let seated: Vec<_> = seated.map(|seat| (self.sides[seat.side].id, seat.side)).collect();
