@@ -101,7 +101,7 @@ impl<T: Transport> Connection<T> {
         Self {
             socket,
             inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, allowance, Rc::clone(&context)),
-            outbound: Outbound::new(end.incoming, Rc::clone(&context.pool), context.keepalive.has_pings()),
+            outbound: Outbound::new(end.incoming, Rc::clone(&context)),
             closing: None,
             shut_down: false,
             ended: false,

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::keepalive::KeepaliveConfig;
+use crate::buffers::buffer::Buffer;
 use crate::buffers::pool::Pool;
 use crate::limits::slots::Slots;
+use crate::pairing::link::SpareChannels;
 use crate::runtime::clock::Clock;
 use crate::telemetry::counters::Telemetry;
 
@@ -15,6 +17,8 @@ use crate::telemetry::counters::Telemetry;
 #[derive(Debug)]
 pub(crate) struct WorkerContext {
     pub(crate) pool: Rc<Pool>,
+    /// Channels for batches.
+    pub(crate) channels: SpareChannels<Box<Buffer>>,
     pub(crate) clock: Arc<dyn Clock>,
     /// The counters of the worker.
     pub(crate) telemetry: Rc<Telemetry>,

@@ -374,7 +374,7 @@ impl Inbound {
         }
         if let Some(batch) = self.reader.split_output(self.reframer.tally().forwarded, &self.context.pool) {
             self.reader.streams = batch.output().len() > LARGE_BATCH;
-            self.link.send(batch);
+            self.link.send(batch, &self.context.channels);
         }
     }
 }

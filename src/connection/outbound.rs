@@ -7,8 +7,9 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::context::WorkerContext;
 use crate::buffers::buffer::{Buffer, HEADROOM};
-use crate::buffers::pool::{Pool, SIZES};
+use crate::buffers::pool::SIZES;
 use crate::connection::in_flight::InFlight;
 use crate::connection::keepalive::KeepaliveConfig;
 use crate::pairing::link::{CloseCause, Incoming, Next};
@@ -48,7 +49,9 @@ pub(crate) struct Outbound {
     close_cause: Option<CloseCause>,
     /// The status code of the close frame.
     status_code: Option<u16>,
-    pool: Rc<Pool>,
+    /// Whether a batch is written and its credit not given back yet.
+    owes_credit: bool,
+    context: Rc<WorkerContext>,
 }
 
 /// What a write waits for.
@@ -69,21 +72,22 @@ enum Writing {
 }
 
 impl Outbound {
-    /// The direction to a client, with [marks](crate::connection::in_flight) in it or without.
-    pub(crate) fn new(incoming: Incoming<Box<Buffer>>, pool: Rc<Pool>, has_marks: bool) -> Self {
+    /// The direction to a client.
+    pub(crate) fn new(incoming: Incoming<Box<Buffer>>, context: Rc<WorkerContext>) -> Self {
         Self {
             incoming: Some(incoming),
             writing: Writing::Nothing,
             awaits: Awaits::Nothing,
             written: 0,
-            in_flight: InFlight::new(has_marks),
+            in_flight: InFlight::new(context.keepalive.has_pings()),
             messages: 0,
             control: None,
             ends: false,
             broken: None,
             close_cause: None,
             status_code: None,
-            pool,
+            owes_credit: false,
+            context,
         }
     }
 
@@ -264,6 +268,7 @@ impl Outbound {
                 return Ok(());
             }
             if let Some(control) = self.control.take() {
+                self.give_credit(); // control frames may wait for room
                 self.writing = Writing::Control(control);
                 continue;
             }
@@ -274,7 +279,12 @@ impl Outbound {
                 continue;
             }
             let Some(incoming) = &mut self.incoming else { return Ok(()) };
-            match incoming.poll_next(cx) {
+            let channels = &self.context.channels;
+            let next = match std::mem::take(&mut self.owes_credit) {
+                true => incoming.give_credit_and_poll_next(cx, channels),
+                false => incoming.poll_next(cx, channels),
+            };
+            match next {
                 Poll::Ready(Next::Batch(batch)) => {
                     self.in_flight.add(batch.output().len());
                     self.messages = self.messages.saturating_add(batch.messages);
@@ -286,6 +296,13 @@ impl Outbound {
                 }
                 Poll::Pending => return Ok(()),
             }
+        }
+    }
+
+    /// Gives the credit of a batch that is written back to the peer.
+    fn give_credit(&mut self) {
+        if let (true, Some(incoming)) = (std::mem::take(&mut self.owes_credit), &self.incoming) {
+            incoming.give_credit();
         }
     }
 
@@ -329,12 +346,10 @@ impl Outbound {
         }
         match std::mem::replace(&mut self.writing, Writing::Nothing) {
             Writing::Nothing => {}
-            Writing::Control(frames) => self.pool.put(frames),
+            Writing::Control(frames) => self.context.pool.put(frames),
             Writing::Batch(batch) => {
-                self.pool.put(batch);
-                if let Some(incoming) = &self.incoming {
-                    incoming.give_credit();
-                }
+                self.context.pool.put(batch);
+                self.owes_credit = true;
             }
         }
     }
@@ -343,7 +358,7 @@ impl Outbound {
     fn queue(&mut self, opcode: u8, payload: &[&[u8]]) {
         let length: usize = payload.iter().map(|part| part.len()).sum();
         debug_assert!(length <= CONTROL_PAYLOAD);
-        let control = self.control.get_or_insert_with(|| self.pool.take(0));
+        let control = self.control.get_or_insert_with(|| self.context.pool.take(0));
         control.append_output(&[FIN | opcode, length as u8]);
         payload.iter().for_each(|part| control.append_output(part));
     }

@@ -3,7 +3,7 @@
 use std::task::Context;
 
 use crate::buffers::buffer::Buffer;
-use crate::pairing::link::Outgoing;
+use crate::pairing::link::{Outgoing, SpareChannels};
 use crate::pairing::seats::Seat;
 use crate::runtime::transport::Transport;
 
@@ -45,9 +45,9 @@ impl PeerLink {
     }
 
     /// Sends a batch, for which there has to be a [credit](Self::has_credit).
-    pub(super) fn send(&mut self, batch: Box<Buffer>) {
+    pub(super) fn send(&mut self, batch: Box<Buffer>, channels: &SpareChannels<Box<Buffer>>) {
         if let Some(ends) = &mut self.0 {
-            ends.outgoing.send(batch);
+            ends.outgoing.send(batch, channels);
         }
     }
 

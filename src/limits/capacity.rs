@@ -7,7 +7,7 @@
 //! > connections × 624 KiB and MEMORY × 5/4 + connections × 64 KiB
 //!
 //! 24 KiB of each connection are the system's, for its socket. Buffers get a quarter of the memory at most, handshakes a
-//! sixteenth. An explicit number of connections is bounded by open files only: idle ones take 2 KiB.
+//! sixteenth. An explicit number of connections is bounded by open files only: idle ones take 1 KiB.
 
 use crate::limits::resources::Resources;
 

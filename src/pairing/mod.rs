@@ -1,3 +1,4 @@
+mod channels;
 pub mod link;
 pub(crate) mod occupants;
 pub mod pair_code;

@@ -19,6 +19,7 @@ use super::context::{EndOnDrop, Job, RelayContext};
 use crate::buffers::pool::Pool;
 use crate::connection::{Connection, WorkerContext};
 use crate::http::opening::{self, Admitted};
+use crate::pairing::link::SpareChannels;
 use crate::runtime::executor::Executor;
 use crate::runtime::reactor::Reactor;
 use crate::runtime::spawn::Spawn;
@@ -134,6 +135,7 @@ fn worker_context<T>(
 ) -> WorkerContext {
     WorkerContext {
         pool,
+        channels: SpareChannels::default(),
         clock: Arc::clone(&relay.handshakes.clock),
         telemetry,
         stopping: Cell::new(false),

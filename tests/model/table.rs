@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arc_relay::internals::link::{CloseCause, End, Next, link};
+use arc_relay::internals::link::{CloseCause, End, Next, SpareChannels, link};
 use arc_relay::internals::pair_code::PairCode;
 use arc_relay::internals::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
 
@@ -173,6 +173,7 @@ struct World {
     seats: Vec<Seat>,
     sides: Vec<Side>,
     messages: u32,
+    channels: SpareChannels<u32>,
     /// The number of connections so far, including refused ones.
     connects: usize,
 }
@@ -197,6 +198,7 @@ impl World {
             seats: Vec::new(),
             sides: Vec::new(),
             messages: 0,
+            channels: SpareChannels::default(),
             connects: 0,
         }
     }
@@ -308,7 +310,7 @@ impl World {
         if near.outgoing.poll_ready(&mut context()).is_ready() {
             assert!(near.outgoing.poll_ready(&mut context()).is_ready(), "the link stays ready until a batch is sent");
             self.messages += 1;
-            near.outgoing.send(self.messages);
+            near.outgoing.send(self.messages, &self.channels);
             side.sent.push(self.messages);
         }
     }
@@ -323,7 +325,7 @@ impl World {
         if side.owes_credit {
             return;
         }
-        match near.incoming.poll_next(&mut context()) {
+        match near.incoming.poll_next(&mut context(), &self.channels) {
             Poll::Pending => {
                 let peer = side.peer.map(|peer| &self.sides[peer]);
                 let side = &self.sides[at];

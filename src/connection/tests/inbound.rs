@@ -114,7 +114,7 @@ fn with_streams_both_ways_the_peers_batch_is_written_before_the_next_read() {
         batch.append_input(&small_messages(64));
         let _ = Reframer::new(None).advance(&mut batch);
         assert!(side.peer.outgoing.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
-        side.peer.outgoing.send(batch);
+        side.peer.outgoing.send(batch, &side.context.channels);
         side.context.turn.set(u32::MAX);
         let socket = side.socket.clone();
         let (mut connection, _peer) = side.connection();
@@ -331,7 +331,7 @@ fn a_stop_loses_no_bytes_that_were_read() {
         if socket.0.borrow().arrived.is_empty() && connection.inbound.yields() {
             context.stopping.set(true); // all bytes are read, and not all are reframed
         }
-        match peer.incoming.poll_next(&mut cx) {
+        match peer.incoming.poll_next(&mut cx, &SpareChannels::default()) {
             Poll::Ready(Next::Batch(batch)) => {
                 received += batch.output().len() / 4;
                 peer.incoming.give_credit();

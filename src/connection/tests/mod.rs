@@ -26,7 +26,7 @@ use crate::connection::keepalive::KeepaliveConfig;
 use crate::limits::pair_rate::Allowance;
 use crate::limits::permits::Permits;
 use crate::limits::slots::Slots;
-use crate::pairing::link::{End, Next};
+use crate::pairing::link::{End, Next, SpareChannels};
 use crate::pairing::pair_code::PairCode;
 use crate::pairing::seats::Seats;
 use crate::runtime::clock::SystemClock;
@@ -160,6 +160,7 @@ impl Side {
         let (ours, theirs) = (claim(), claim());
         let context = Rc::new(WorkerContext {
             pool: Rc::new(Pool::new(Arc::clone(&memory))),
+            channels: SpareChannels::default(),
             clock,
             telemetry: Rc::default(),
             stopping: Cell::default(),
@@ -179,7 +180,7 @@ impl Side {
                 Allowance::default(),
                 Rc::clone(&context),
             ),
-            outbound: Outbound::new(ours.end.incoming, Rc::clone(&context.pool), false),
+            outbound: Outbound::new(ours.end.incoming, Rc::clone(&context)),
             socket: FakeSocket::default(),
             peer: theirs.end,
             context,
@@ -261,7 +262,7 @@ impl Side {
 
     /// The same, and returns the batch itself.
     fn take_bytes(&mut self) -> Option<Vec<u8>> {
-        match self.peer.incoming.poll_next(&mut Context::from_waker(Waker::noop())) {
+        match self.peer.incoming.poll_next(&mut Context::from_waker(Waker::noop()), &self.context.channels) {
             Poll::Ready(Next::Batch(batch)) => Some(batch.output().to_vec()),
             Poll::Ready(Next::End(close_cause)) => panic!("the pair has ended: {close_cause:?}"),
             Poll::Pending => None,

@@ -166,7 +166,7 @@ fn answer_a_ping(error: Errno, write_timeout: Duration) -> (Poll<()>, Outcome, O
     let mut cx = Context::from_waker(Waker::noop());
     connection.context.turn.set(1);
     let polled = connection.step(&mut cx);
-    let cause = match peer.incoming.poll_next(&mut cx) {
+    let cause = match peer.incoming.poll_next(&mut cx, &SpareChannels::default()) {
         Poll::Ready(Next::End(close_cause)) => Some(close_cause),
         _ => None,
     };

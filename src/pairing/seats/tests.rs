@@ -9,7 +9,7 @@ use futures_lite::future::{block_on, poll_once, zip};
 use proptest::prelude::*;
 
 use super::*;
-use crate::pairing::link::Next;
+use crate::pairing::link::{Next, SpareChannels};
 use crate::runtime::clock::{Sleep, SystemClock};
 use crate::runtime::reactor::Reactor;
 
@@ -20,7 +20,7 @@ async fn ended(future: impl Future, claims: &mut [Claim], close_cause: CloseCaus
     while ended.last() != Some(&claims.len()) {
         yield_now().await; // to the reactor, for a timer
         let _ = future.as_mut().poll(&mut cx);
-        let mut has_ended = |claim: &mut Claim| match claim.end.incoming.poll_next(&mut cx) {
+        let mut has_ended = |claim: &mut Claim| match claim.end.incoming.poll_next(&mut cx, &SpareChannels::default()) {
             Poll::Ready(Next::End(told)) => told == close_cause,
             _ => false,
         };
@@ -83,7 +83,7 @@ fn probe_that_is_over_takes_no_seat() {
         assert_eq!(block_on(seats.join(code.clone(), 2)).unwrap_err(), Rejection::PairFull);
         let mut cx = Context::from_waker(Waker::noop());
         for side in &mut sides {
-            assert!(side.end.incoming.poll_next(&mut cx).is_pending(), "the link lives");
+            assert!(side.end.incoming.poll_next(&mut cx, &SpareChannels::default()).is_pending(), "the link lives");
             assert!(!side.seat.is_asked());
         }
     }
@@ -315,7 +315,7 @@ fn compare(operations: &[Operation], workers: usize, limits: EffectiveLimits) {
         let counts = seats.counts();
         assert_eq!([counts.waiting, counts.paired, seats.pairs()], [waiting, paired, waiting + paired]);
         for connection in model.connections.iter_mut().filter(|connection| connection.seat.is_some()) {
-            let told = match connection.end.incoming.poll_next(&mut cx) {
+            let told = match connection.end.incoming.poll_next(&mut cx, &SpareChannels::default()) {
                 Poll::Ready(Next::End(cause)) => Some(cause),
                 _ => None,
             };
