@@ -28,11 +28,19 @@ use async_task::{Builder, ScheduleInfo, WithInfo};
 use slab::Slab;
 
 use crate::runtime::spawn::Spawn;
-use crate::runtime::sync::{lock, with_lock};
+use crate::runtime::sync::with_lock;
 
-/// A task that is ready, with its key in the slab.
-type Runnable = async_task::Runnable<usize>;
-type Task = async_task::Task<(), usize>;
+/// A task that is ready.
+type Runnable = async_task::Runnable<Home>;
+type Task = async_task::Task<(), Home>;
+
+/// The executor that a task belongs to.
+#[derive(Debug)]
+struct Home {
+    remote: Arc<RemoteQueue>,
+    /// The task's key in the slab.
+    key: usize,
+}
 
 /// The most tasks that run through the LIFO slot behind one task from a queue.
 ///
@@ -48,24 +56,42 @@ const BUSY: usize = 8;
 /// The tasks of a thread. They end with the executor.
 #[derive(Debug, Default)]
 pub(crate) struct Executor {
-    queue: Arc<Queue>,
+    queue: Rc<Queue>,
     tasks: RefCell<Slab<(Task, Waker)>>,
     turn: Rc<Cell<u32>>,
 }
 
-/// The run queue. Any thread may wake a task.
+/// The run queue. It belongs to the executor's thread, so a message from one connection to another takes no lock.
 #[derive(Debug, Default)]
-struct Queue(Mutex<Classes>);
-
-/// The ready tasks of both scheduling classes.
-#[derive(Debug, Default)]
-struct Classes {
+struct Queue {
     /// Tasks woken by an event.
-    ready: VecDeque<Runnable>,
+    ready: RefCell<VecDeque<Runnable>>,
     /// Tasks that woke themselves.
-    busy: VecDeque<Runnable>,
-    /// The waker of the executor's thread, while no task is ready.
-    sleeper: Option<Waker>,
+    busy: RefCell<VecDeque<Runnable>>,
+    /// The LIFO slot: the task that runs next.
+    next: RefCell<Option<Runnable>>,
+    /// Whether a task runs, which may fill the LIFO slot.
+    runs: Cell<bool>,
+    /// Whether the executor will look at its queue anyway: it is at work, or was woken.
+    is_awake: Cell<bool>,
+    /// The waker of the executor's thread.
+    waker: RefCell<Option<Waker>>,
+    remote: Arc<RemoteQueue>,
+}
+
+/// The tasks that other threads have woken.
+#[derive(Debug, Default)]
+struct RemoteQueue {
+    /// Whether there are any. It changes under the mutex.
+    is_filled: AtomicBool,
+    woken: Mutex<Woken>,
+}
+
+#[derive(Debug, Default)]
+struct Woken {
+    tasks: Vec<(Runnable, ScheduleInfo)>,
+    /// The waker of the executor's thread.
+    waker: Option<Waker>,
 }
 
 /// The waker of the future that [`Executor::run`] runs beside the tasks.
@@ -99,50 +125,89 @@ impl Wake for UntilWaker {
 }
 
 thread_local! {
-    /// The queue of the running task, which may fill the LIFO slot.
-    static RUNNING: Cell<*const Queue> = const { Cell::new(std::ptr::null()) };
-    /// The LIFO slot: the task that runs next.
-    static NEXT: Cell<Option<Runnable>> = const { Cell::new(None) };
+    /// The queue of the executor that runs on this thread.
+    static LOCAL: RefCell<Option<Rc<Queue>>> = const { RefCell::new(None) };
+}
+
+/// Queues a task that was woken.
+///
+/// It captures nothing. Otherwise, async-task would count a reference for it whenever a task is woken.
+fn schedule(runnable: Runnable, info: ScheduleInfo) {
+    let mut runnable = Some(runnable);
+    let _ = LOCAL.try_with(|local| {
+        if let Some(queue) = &*local.borrow()
+            && let Some(runnable) = runnable.take_if(|it| Arc::ptr_eq(&queue.remote, &it.metadata().remote))
+        {
+            queue.push(runnable, info);
+        }
+    });
+    if let Some(runnable) = runnable {
+        let remote = Arc::clone(&runnable.metadata().remote);
+        remote.push(runnable, info);
+    }
 }
 
 impl Queue {
+    /// Queues a task that was woken on this thread.
     fn push(&self, runnable: Runnable, info: ScheduleInfo) {
-        let mut runnable = Some(runnable);
-        if !info.woken_while_running && RUNNING.get() == std::ptr::from_ref(self) {
-            NEXT.set(NEXT.take().or_else(|| runnable.take()));
+        if !info.woken_while_running && self.runs.get() && self.next.borrow().is_none() {
+            self.next.replace(Some(runnable));
+        } else {
+            self.class(info.woken_while_running).borrow_mut().push_back(runnable);
         }
-        if let Some(runnable) = runnable {
-            let sleeper = with_lock(&self.0, |classes| {
-                classes.class(info.woken_while_running).push_back(runnable);
-                classes.sleeper.take()
-            });
-            if let Some(sleeper) = sleeper {
-                sleeper.wake();
-            }
+        if !self.is_awake.replace(true)
+            && let Some(waker) = &*self.waker.borrow()
+        {
+            waker.wake_by_ref();
         }
     }
 
+    fn class(&self, busy: bool) -> &RefCell<VecDeque<Runnable>> {
+        if busy { &self.busy } else { &self.ready }
+    }
+
     /// The number of ready tasks of each class, busy ones last.
-    ///
-    /// If there are none, the waker is woken when there is one.
-    fn len(&self, waker: &Waker) -> [usize; 2] {
-        let (len, _previous) = with_lock(&self.0, |classes| {
-            let len = [classes.ready.len(), classes.busy.len()];
-            let is_empty = len == [0, 0];
-            (len, if is_empty { classes.sleeper.replace(waker.clone()) } else { None })
-        });
-        len
+    fn len(&self) -> [usize; 2] {
+        [false, true].map(|busy| self.class(busy).borrow().len())
     }
 
     /// The task of a class that has waited longest.
     fn pop(&self, busy: bool) -> Option<Runnable> {
-        lock(&self.0).class(busy).pop_front()
+        self.class(busy).borrow_mut().pop_front()
+    }
+
+    /// Takes the tasks that other threads have woken. From now on, they wake this waker.
+    fn take_remote(&self, waker: &Waker) {
+        if !self.waker.borrow().as_ref().is_some_and(|previous| previous.will_wake(waker)) {
+            let _previous = self.waker.replace(Some(waker.clone()));
+            let _previous = with_lock(&self.remote.woken, |woken| woken.waker.replace(waker.clone()));
+        }
+        if self.remote.is_filled.load(Acquire) {
+            for (runnable, info) in self.remote.take() {
+                self.class(info.woken_while_running).borrow_mut().push_back(runnable);
+            }
+        }
     }
 }
 
-impl Classes {
-    fn class(&mut self, busy: bool) -> &mut VecDeque<Runnable> {
-        if busy { &mut self.busy } else { &mut self.ready }
+impl RemoteQueue {
+    /// Queues a task that was woken on another thread, and wakes the executor's.
+    fn push(&self, runnable: Runnable, info: ScheduleInfo) {
+        let waker = with_lock(&self.woken, |woken| {
+            woken.tasks.push((runnable, info));
+            self.is_filled.store(true, Release);
+            woken.waker.clone()
+        });
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn take(&self) -> Vec<(Runnable, ScheduleInfo)> {
+        with_lock(&self.woken, |woken| {
+            self.is_filled.store(false, Release);
+            std::mem::take(&mut woken.tasks)
+        })
     }
 }
 
@@ -157,17 +222,22 @@ impl Executor {
         let mut until = pin!(until);
         let mut until_waker = None;
         poll_fn(|cx| {
+            self.enter();
+            self.queue.is_awake.set(true);
             let woken = until_waker.get_or_insert_with(|| UntilWaker::new(cx.waker()));
             if woken.take() && until.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(woken)))).is_ready()
             {
                 return Poll::Ready(());
             }
             self.turn.set(self.turn.get().wrapping_add(1));
+            self.queue.take_remote(cx.waker());
             // Tasks that are queued from here on wait for the next turn.
-            let [ready, busy] = self.queue.len(cx.waker());
+            let [ready, busy] = self.queue.len();
             self.run_class(false, ready);
             self.run_class(true, busy.min(BUSY));
-            if self.queue.len(cx.waker()) != [0, 0] {
+            let is_awake = self.queue.len() != [0, 0];
+            self.queue.is_awake.set(is_awake);
+            if is_awake {
                 cx.waker().wake_by_ref();
             }
             Poll::Pending
@@ -175,25 +245,33 @@ impl Executor {
         .await;
     }
 
+    /// Makes this the executor of the thread.
+    fn enter(&self) {
+        let is_local = LOCAL.with_borrow(|local| local.as_ref().is_some_and(|local| Rc::ptr_eq(local, &self.queue)));
+        if !is_local {
+            let _previous = LOCAL.replace(Some(Rc::clone(&self.queue)));
+        }
+    }
+
     /// Runs `count` tasks of a class, and behind each the tasks in the LIFO slot.
     fn run_class(&self, busy: bool, count: usize) {
         for _ in 0..count {
             let Some(first) = self.queue.pop(busy) else { break };
-            RUNNING.set(Arc::as_ptr(&self.queue));
+            self.queue.runs.set(true);
             self.run_task(first);
             for _ in 0..CHAIN {
-                let Some(next) = NEXT.take() else { break };
+                let Some(next) = self.queue.next.take() else { break };
                 self.run_task(next);
             }
-            RUNNING.set(std::ptr::null());
-            if let Some(next) = NEXT.take() {
-                lock(&self.queue.0).ready.push_back(next);
+            self.queue.runs.set(false);
+            if let Some(next) = self.queue.next.take() {
+                self.queue.ready.borrow_mut().push_back(next);
             }
         }
     }
 
     fn run_task(&self, runnable: Runnable) {
-        let key = *runnable.metadata();
+        let key = runnable.metadata().key;
         runnable.run();
         let mut tasks = self.tasks.borrow_mut();
         if tasks.get(key).is_some_and(|(task, _)| task.is_finished()) {
@@ -206,12 +284,11 @@ impl Spawn for Executor {
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
-        let queue = Arc::clone(&self.queue);
-        let schedule = WithInfo(move |runnable, info| queue.push(runnable, info));
+        let home = Home { remote: Arc::clone(&self.queue.remote), key: entry.key() };
         // A panic ends its task alone. It leaves nothing half done: tasks share links, free buffers, counters, the pair
         // table and the reactor's lists.
-        let builder = Builder::new().propagate_panic(true).metadata(entry.key());
-        let (runnable, task) = builder.spawn_local(|_| task, schedule);
+        let builder = Builder::new().propagate_panic(true).metadata(home);
+        let (runnable, task) = builder.spawn_local(|_| task, WithInfo(schedule));
         entry.insert((task, runnable.waker()));
         drop(tasks);
         runnable.schedule();
@@ -232,11 +309,16 @@ impl Drop for Executor {
         // This cancels all tasks. Sleeping ones are queued by it, and have to be dropped on this thread.
         let tasks = self.tasks.take();
         drop(tasks);
-        for busy in [false, true] {
-            while let Some(runnable) = self.queue.pop(busy) {
-                drop(runnable);
+        loop {
+            let woken = self.queue.remote.take();
+            let queued = [false, true].map(|busy| self.queue.class(busy).take());
+            if woken.is_empty() && queued.iter().all(VecDeque::is_empty) {
+                break; // dropping a task may wake others
             }
         }
+        let _ = LOCAL.try_with(|local| {
+            let _queue = local.borrow_mut().take_if(|local| Rc::ptr_eq(local, &self.queue));
+        });
     }
 }
 
