@@ -13,8 +13,7 @@ use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -22,12 +21,10 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventFlags};
 use rustix::io::Errno;
-use slab::Slab;
 
 use super::notifier::Notifier;
 use super::sources::{Source, SourceId};
-use super::timers::Timers;
-use crate::runtime::sync::{lock, with_lock};
+use super::timers;
 
 pub(crate) use super::sources::Readiness;
 
@@ -47,22 +44,16 @@ const ROUNDS: usize = 64;
 /// The id of the notifier, which no source ever has.
 const NOTIFIER: SourceId = SourceId { index: u32::MAX, serial: 0 };
 
-/// The event loop of a thread.
+/// The event loop of a thread. Its sockets and timers are in tables of the thread.
 #[derive(Debug)]
 pub(crate) struct Reactor {
     epoll: OwnedFd,
     notifier: Arc<Notifier>,
-    timers: Timers,
-    /// All registered sockets.
-    sources: Mutex<Slab<Source>>,
-    /// The serial number of the next source.
-    issued: AtomicU32,
 }
 
-/// A socket's registration with a reactor.
+/// A socket's registration with the reactor of a thread. Only that thread can wait for it.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    reactor: Arc<Reactor>,
     id: SourceId,
 }
 
@@ -81,13 +72,7 @@ impl Reactor {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let notifier = Arc::new(Notifier::new()?);
         epoll::add(&epoll, notifier.as_fd(), NOTIFIER.to_data(), EventFlags::IN | EventFlags::ET)?;
-        Ok(Arc::new(Self {
-            epoll,
-            notifier,
-            timers: Timers::default(),
-            sources: Mutex::default(),
-            issued: AtomicU32::new(0),
-        }))
+        Ok(Arc::new(Self { epoll, notifier }))
     }
 
     /// The reactor that runs on this thread.
@@ -95,13 +80,13 @@ impl Reactor {
     /// # Panics
     ///
     /// Outside of [`block_on`](Self::block_on).
-    pub(super) fn current() -> Arc<Self> {
-        CURRENT.with_borrow(|current| Arc::clone(current.as_ref().expect("sockets and timers run in `block_on`")))
+    fn with_current<R>(act: impl FnOnce(&Self) -> R) -> R {
+        CURRENT.with_borrow(|current| act(current.as_ref().expect("sockets and timers run in `block_on`")))
     }
 
-    /// The timers of this reactor.
-    pub(super) fn timers(&self) -> &Timers {
-        &self.timers
+    /// Asserts that a reactor runs on this thread.
+    pub(super) fn assert_running() {
+        Self::with_current(|_| ());
     }
 
     /// Runs a future on this thread, with the sockets and timers that it waits for.
@@ -132,7 +117,7 @@ impl Reactor {
     fn turn(&self, events: &mut Vec<Event>) {
         let now = Instant::now();
         let until = |deadline: Instant| deadline.saturating_duration_since(now).min(LONGEST_WAIT);
-        let mut wait = if self.notifier.try_sleep() { self.timers.next().map(until) } else { Some(Duration::ZERO) };
+        let mut wait = if self.notifier.try_sleep() { timers::next().map(until) } else { Some(Duration::ZERO) };
         for _ in 0..ROUNDS {
             let timeout =
                 wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() });
@@ -141,33 +126,19 @@ impl Reactor {
             debug_assert!(matches!(result, Ok(_) | Err(Errno::INTR)), "a wait cannot fail otherwise");
             let is_last = events.len() < events.capacity();
             for event in events.drain(..) {
-                self.report(event);
+                SourceId::from_data(event.data).report(event.flags);
             }
             if is_last {
                 break;
             }
             wait = Some(Duration::ZERO);
         }
-        self.timers.fire(now);
+        timers::fire(now);
         self.notifier.set_awake(); // all tasks that are woken so far run before the next wait
     }
 
-    fn report(&self, event: Event) {
-        let SourceId { index, serial } = SourceId::from_data(event.data);
-        let task = with_lock(&self.sources, |sources| {
-            let source = sources.get_mut(index as usize).filter(|source| source.serial == serial)?;
-            if source.update(event.flags) { source.task.clone() } else { None }
-        });
-        if let Some(task) = task {
-            task.wake();
-        }
-    }
-
-    fn register(self: &Arc<Self>, socket: impl AsFd, events: EventFlags) -> io::Result<Registration> {
-        let serial = self.issued.fetch_add(1, Relaxed);
-        let index = lock(&self.sources).insert(Source::new(serial));
-        let index = u32::try_from(index).expect("file descriptors are 31 bits wide");
-        let registration = Registration { reactor: Arc::clone(self), id: SourceId { index, serial } };
+    fn register(&self, socket: impl AsFd, events: EventFlags) -> io::Result<Registration> {
+        let registration = Registration { id: SourceId::insert() };
         epoll::add(&self.epoll, socket, registration.id.to_data(), events)?;
         Ok(registration)
     }
@@ -190,7 +161,7 @@ impl Registration {
     ///
     /// If the kernel has no memory left for it.
     pub(crate) fn new(socket: impl AsFd) -> io::Result<Self> {
-        Reactor::current().register(socket, ALL)
+        Reactor::with_current(|reactor| reactor.register(socket, ALL))
     }
 
     /// Registers a socket that other reactors wait for, too.
@@ -201,7 +172,7 @@ impl Registration {
     ///
     /// If the kernel has no memory left for it.
     pub(crate) fn shared(socket: impl AsFd) -> io::Result<Self> {
-        Reactor::current().register(socket, SHARED)
+        Reactor::with_current(|reactor| reactor.register(socket, SHARED))
     }
 
     /// Ready if the event has come since this was ready last. Otherwise the task is woken when it comes.
@@ -209,48 +180,54 @@ impl Registration {
     /// A broken socket is always ready for everything. After the end of its stream, a socket is always ready for
     /// reading.
     pub(crate) fn poll(&self, readiness: Readiness, cx: &mut Context<'_>) -> Poll<()> {
-        let waits = with_lock(&self.reactor.sources, |sources| {
-            let source = &mut sources[self.id.index as usize];
-            (!source.take_ready(readiness)).then(|| source.wait_for(readiness, cx.waker()))
-        });
+        let waits = self.look(|source| (!source.take_ready(readiness)).then(|| source.wait_for(readiness, cx.waker())));
         if waits.is_some() { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Notes that the socket is still ready: the last read or write was not short.
     pub(crate) fn set_ready(&self, readiness: Readiness) {
-        lock(&self.reactor.sources)[self.id.index as usize].set_ready(readiness);
+        self.look(|source| source.set_ready(readiness));
     }
 
     /// Notes that the socket is not ready, whatever was reported before.
     pub(crate) fn set_pending(&self, readiness: Readiness) {
-        lock(&self.reactor.sources)[self.id.index as usize].set_pending(readiness);
+        self.look(|source| source.set_pending(readiness));
     }
 
     /// Has the kernel report the socket's state anew, because its definition of ready has changed.
     pub(crate) fn look_again(&self, socket: impl AsFd) -> io::Result<()> {
-        Ok(epoll::modify(&self.reactor.epoll, socket, self.id.to_data(), ALL)?)
+        Reactor::with_current(|reactor| Ok(epoll::modify(&reactor.epoll, socket, self.id.to_data(), ALL)?))
     }
 
     /// Ends the registration of a socket that stays open.
     pub(crate) fn end(self, socket: impl AsFd) {
-        let _ = epoll::delete(&self.reactor.epoll, socket);
+        Reactor::with_current(|reactor| {
+            let _ = epoll::delete(&reactor.epoll, socket);
+        });
+    }
+
+    fn look<R>(&self, look: impl FnOnce(&mut Source) -> R) -> R {
+        self.id.look(look).expect("a socket is used on the thread that has registered it")
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        with_lock(&self.reactor.sources, |sources| sources.remove(self.id.index as usize));
+        self.id.remove();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::linux::sources::Ending;
+    use crate::runtime::sync::lock;
     use crate::runtime::timer::Timer;
     use std::future::poll_fn;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::pin::Pin;
+    use std::sync::Mutex;
     use std::task::Wake;
     use std::thread;
 
@@ -389,10 +366,10 @@ mod tests {
         drop(registration);
         let (new, _registration) = register(&reactor);
         assert_eq!(gone.index, new.index);
-        reactor.report(Event { flags: EventFlags::HUP, data: gone.to_data() });
-        assert!(lock(&reactor.sources)[new.index as usize].forever.is_empty());
-        reactor.report(Event { flags: EventFlags::HUP, data: new.to_data() });
-        assert!(!lock(&reactor.sources)[new.index as usize].forever.is_empty());
+        gone.report(EventFlags::HUP);
+        assert_eq!(new.look(|source| source.ending), Some(Ending::None));
+        new.report(EventFlags::HUP);
+        assert_eq!(new.look(|source| source.ending), Some(Ending::Broken));
     }
 
     #[test]
@@ -474,12 +451,12 @@ mod tests {
             .await;
             let mut gone = Box::pin(Timer::at(Instant::now() + LONGEST_WAIT));
             assert!(poll_fn(|cx| Poll::Ready(gone.as_mut().poll(cx))).await.is_pending());
-            assert!(reactor.timers.next().is_some());
+            assert!(timers::next().is_some());
         });
         let notes = lock(&notes);
         assert_eq!(notes.iter().map(|&(number, _)| number).collect::<Vec<_>>(), [1, 2, 3]);
         assert!(notes.iter().all(|&(number, at)| at >= start + number * MOMENT), "early");
-        assert_eq!(reactor.timers.next(), None, "a dropped timer is not waited for");
+        assert_eq!(timers::next(), None, "a dropped timer is not waited for");
     }
 
     /// As after a stop of the process.

@@ -1,7 +1,7 @@
 //! Connections on the system's sockets. The listener is in [`port`](super::port).
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 
 use crate::runtime::reactor::{Readiness, Registration};
@@ -109,7 +109,8 @@ impl Transport for Tcp {
     }
 
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&self.0.socket).read(buffer)
+        // Not by libc's `recv`, which is a cancellation point and so has two locked instructions.
+        Ok(rustix::net::recv(&self.0.socket, buffer, RecvFlags::empty())?.0)
     }
 
     fn send(&self, bytes: &[u8], ends: bool) -> io::Result<usize> {

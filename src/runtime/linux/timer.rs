@@ -2,11 +2,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::reactor::Reactor;
+use super::timers;
 
 /// Ready at a deadline, on the thread that polled it first.
 ///
@@ -14,13 +14,13 @@ use super::reactor::Reactor;
 #[derive(Debug)]
 pub(crate) struct Timer {
     deadline: Instant,
-    /// The reactor that will fire it, and its number there.
-    registered: Option<(Arc<Reactor>, u64)>,
+    /// Its number among the timers of the thread, once it has one.
+    number: Option<u64>,
 }
 
 impl Timer {
     pub(crate) fn at(deadline: Instant) -> Self {
-        Self { deadline, registered: None }
+        Self { deadline, number: None }
     }
 }
 
@@ -29,20 +29,19 @@ impl Future for Timer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline;
-        let Some((reactor, number)) = &self.registered else {
-            let reactor = Reactor::current();
-            let number = reactor.timers().insert(deadline, cx.waker().clone());
-            self.registered = Some((reactor, number));
+        let Some(number) = self.number else {
+            Reactor::assert_running();
+            self.number = Some(timers::insert(deadline, cx.waker().clone()));
             return Poll::Pending;
         };
-        if reactor.timers().replace(deadline, *number, cx.waker()) { Poll::Pending } else { Poll::Ready(()) }
+        if timers::replace(deadline, number, cx.waker()) { Poll::Pending } else { Poll::Ready(()) }
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        if let Some((reactor, number)) = &self.registered {
-            reactor.timers().remove(self.deadline, *number);
+        if let Some(number) = self.number {
+            timers::remove(self.deadline, number);
         }
     }
 }
