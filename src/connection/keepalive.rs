@@ -16,6 +16,7 @@
 //! Time is counted in beats, from one timer per worker, so no connection needs a timer of its own. A process that was
 //! stopped for a minute has missed one beat and not a minute.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// The bytes that the slowest client takes in a second: a mobile line at the edge of its cell.
@@ -114,8 +115,8 @@ pub(crate) struct Keepalive {
     received: u32,
     /// The beat at which its program is idle again, if each message takes it a second.
     busy_until: u32,
-    /// The beat at which the client is given up, once it is pinged.
-    deadline: Option<u32>,
+    /// The beat at which the client is given up, once it is pinged. Beat 0 counts as beat 1.
+    deadline: Option<NonZeroU32>,
 }
 
 impl Keepalive {
@@ -138,10 +139,10 @@ impl Keepalive {
             self.deadline = None;
         }
         match (self.deadline, rules.interval) {
-            (Some(deadline), _) if !is_before(now, deadline) => Verdict::Lost,
+            (Some(deadline), _) if !is_before(now, deadline.get()) => Verdict::Lost,
             (None, Some(interval)) if now.wrapping_sub(self.received) >= interval => {
                 let work = remaining(now, self.busy_until);
-                self.deadline = Some(patience(now, observation.to_next_answer, rules).wrapping_add(work));
+                self.deadline = at(patience(now, observation.to_next_answer, rules).wrapping_add(work));
                 Verdict::Ping
             }
             _ => Verdict::Wait,
@@ -153,11 +154,11 @@ impl Keepalive {
         let deadline = patience(now, observation.to_next_answer, rules);
         let is_pinged = self.deadline.is_some_and(|pinged| {
             // A probe cancels the time for messages.
-            self.deadline = Some(if is_before(deadline, pinged) { deadline } else { pinged });
+            self.deadline = at(if is_before(deadline, pinged.get()) { deadline } else { pinged.get() });
             true
         });
         if !is_pinged {
-            self.deadline = Some(deadline);
+            self.deadline = at(deadline);
         }
         !is_pinged
     }
@@ -178,6 +179,11 @@ impl Keepalive {
 /// The beat until which a client that is pinged now may be silent, without the time for messages.
 fn patience(now: u32, to_next_answer: u32, rules: &KeepaliveConfig) -> u32 {
     now.wrapping_add(rules.timeout).wrapping_add(to_next_answer / rules.bytes_per_beat)
+}
+
+/// A deadline at this beat.
+fn at(beat: u32) -> Option<NonZeroU32> {
+    NonZeroU32::new(beat).or(Some(NonZeroU32::MIN))
 }
 
 /// Whether a beat comes before another one, also when the count has wrapped around between them.

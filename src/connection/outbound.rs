@@ -38,7 +38,8 @@ pub(crate) struct Outbound {
     /// The peer's bytes that the client may not have taken.
     in_flight: InFlight,
     /// Messages that the client was sent since the last call of [`take_messages`](Self::take_messages).
-    messages: u32,
+    /// A hundred are the most that matter.
+    messages: u16,
     /// Control frames that are written next, if there are any: pongs, pings, and at last a close frame.
     control: Option<Box<Buffer>>,
     /// Whether the stream ends with the close frame: the client has nothing more to say.
@@ -168,7 +169,7 @@ impl Outbound {
 
     /// Messages that the client was sent since the last call.
     pub(crate) fn take_messages(&mut self) -> u32 {
-        std::mem::take(&mut self.messages)
+        std::mem::take(&mut self.messages).into()
     }
 
     /// Queues a close frame, the last frame that this client gets. Idempotent: the first code stands.
@@ -287,7 +288,7 @@ impl Outbound {
             match next {
                 Poll::Ready(Next::Batch(batch)) => {
                     self.in_flight.add(batch.output().len());
-                    self.messages = self.messages.saturating_add(batch.messages);
+                    self.messages = self.messages.saturating_add(batch.messages.try_into().unwrap_or(u16::MAX));
                     self.writing = Writing::Batch(batch);
                 }
                 Poll::Ready(Next::End(close_cause)) => {

@@ -14,17 +14,17 @@ pub(crate) struct InvalidUtf8;
 pub(crate) struct Utf8 {
     /// The beginning of a character that is incomplete: `cut[..length]`, at most three bytes between calls.
     cut: [u8; 4],
-    length: usize,
+    length: u8,
 }
 
 impl Utf8 {
     /// Validates the next piece. Fails as soon as the text can no longer become valid.
     pub(crate) fn push(&mut self, mut piece: &[u8]) -> Result<(), InvalidUtf8> {
-        while let (1.., Some((&byte, rest))) = (self.length, piece.split_first()) {
-            self.cut[self.length] = byte;
+        while let (length @ 1.., Some((&byte, rest))) = (usize::from(self.length), piece.split_first()) {
+            self.cut[length] = byte;
             self.length += 1;
             piece = rest;
-            match from_utf8(&self.cut[..self.length]) {
+            match from_utf8(&self.cut[..=length]) {
                 Ok(_) => self.length = 0,
                 Err(error) if error.error_len().is_some() => return Err(InvalidUtf8),
                 Err(_) => {} // still incomplete; four bytes never are
@@ -36,7 +36,7 @@ impl Utf8 {
         }
         let cut = &piece[error.valid_up_to()..];
         self.cut[..cut.len()].copy_from_slice(cut);
-        self.length = cut.len();
+        self.length = cut.len() as u8; // three at most
         Ok(())
     }
 

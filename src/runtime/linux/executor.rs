@@ -61,7 +61,7 @@ pub(crate) struct Executor {
     turn: Rc<Cell<u32>>,
 }
 
-/// The run queue. It belongs to the executor's thread, so a message from one connection to another takes no lock.
+/// The run queue of the executor's thread, without a lock.
 #[derive(Debug, Default)]
 struct Queue {
     /// Tasks woken by an event.
