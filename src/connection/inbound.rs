@@ -81,6 +81,14 @@ enum Plan {
     BreakOff(io::Error),
 }
 
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        if let Some(buffer) = self.reader.buffer.take() {
+            self.context.pool.put(buffer);
+        }
+    }
+}
+
 impl Inbound {
     pub(crate) fn new(
         read_ahead: &[u8],

@@ -65,6 +65,17 @@ fn a_connection_has_at_most_368_bytes() {
 }
 
 #[test]
+fn a_buffer_of_a_connection_that_ends_goes_to_the_pool() {
+    let mut side = Side::with_memory(0);
+    // The beginning of a message stays in the connection's own buffer.
+    side.arrive(&Frames(vec![1000]).bytes()[..100]);
+    side.read();
+    assert_eq!((side.in_use(), side.context.pool.held()), (SMALLEST, 0));
+    drop(side.inbound);
+    assert_eq!(side.context.pool.held(), SMALLEST);
+}
+
+#[test]
 fn reads_made_small_by_a_lack_of_memory_are_counted() {
     let squeezed = |memory| {
         let mut side = Side::with_memory(memory);
