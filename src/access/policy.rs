@@ -1,13 +1,11 @@
 //! The operator's policy: the clients that may join. By default these are all clients with a pair code.
 
+use std::str;
 use std::sync::atomic::{
     AtomicBool,
     Ordering::{Acquire, Release},
 };
 use std::sync::{PoisonError, RwLock};
-
-use http::HeaderMap;
-use http::header::{self, HeaderValue};
 
 use crate::access::access_tokens::AccessTokens;
 use crate::access::origin::Origin;
@@ -41,11 +39,19 @@ impl Policy {
     }
 
     /// The pair code that a request asks for, if its client may join.
-    pub(crate) fn admit(&self, target: &str, headers: &HeaderMap) -> Result<PairCode, Rejection> {
-        if !self.allows_origin(headers) {
+    ///
+    /// `origins` and `credentials` are the values of `Origin`, and of a single `Authorization`. Two of these count as none
+    /// (RFC 9110, section 5.3): to compare many would be needless work.
+    pub(crate) fn admit<'a>(
+        &self,
+        target: &str,
+        origins: impl Iterator<Item = &'a [u8]>,
+        credentials: Option<&[u8]>,
+    ) -> Result<PairCode, Rejection> {
+        if !self.allows_origin(origins) {
             return Err(Rejection::Origin);
         }
-        if !self.allows_access(target, headers) {
+        if !self.allows_access(target, credentials) {
             return Err(Rejection::Token);
         }
         let code = PairCode::from_target(target).map_err(|_| Rejection::PairCode)?;
@@ -65,26 +71,22 @@ impl Policy {
     ///
     /// Browsers send an origin with every WebSocket, and a script cannot choose it. So a client that sends none is no
     /// browser, and no site's script.
-    fn allows_origin(&self, headers: &HeaderMap) -> bool {
+    fn allows_origin<'a>(&self, mut origins: impl Iterator<Item = &'a [u8]>) -> bool {
         let is_allowed = |origin: Option<Origin>| origin.is_some_and(|origin| self.allowed_origins.contains(&origin));
-        let mut origins = headers.get_all(header::ORIGIN).iter();
-        self.allowed_origins.is_empty()
-            || origins.all(|origin| is_allowed(origin.to_str().ok().and_then(|origin| origin.parse().ok())))
+        let parse = |origin: &[u8]| str::from_utf8(origin).ok().filter(|origin| origin.is_ascii())?.parse().ok();
+        self.allowed_origins.is_empty() || origins.all(|origin| is_allowed(parse(origin)))
     }
 
     /// Whether the request has a token.
     ///
     /// It is in `Authorization`, or in the query: browsers cannot set a header for a WebSocket.
-    fn allows_access(&self, target: &str, headers: &HeaderMap) -> bool {
+    fn allows_access(&self, target: &str, credentials: Option<&[u8]>) -> bool {
         if !self.needs_token.load(Acquire) {
             return true;
         }
         let tokens = self.access_tokens.read().unwrap_or_else(PoisonError::into_inner);
         let Some(tokens) = &*tokens else { return true };
-        // Two fields count as none (RFC 9110, section 5.3): to compare many would be needless work.
-        let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
-        let single = credentials.next().filter(|_| credentials.next().is_none());
-        single.and_then(bearer).is_some_and(|token| tokens.contains(token))
+        credentials.and_then(bearer).is_some_and(|token| tokens.contains(token))
             || query::first(target, "token").is_some_and(|token| tokens.contains(&token))
     }
 }
@@ -92,7 +94,7 @@ impl Policy {
 /// The token of an `Authorization` (RFC 6750, section 2.1).
 ///
 /// The scheme's case does not matter (RFC 9110, section 11.1).
-fn bearer(credentials: &HeaderValue) -> Option<&[u8]> {
-    let (scheme, token) = credentials.as_bytes().split_at_checked("Bearer ".len())?;
+fn bearer(credentials: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = credentials.split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }

@@ -2,49 +2,77 @@
 
 use std::time::SystemTime;
 
-use http::header::{self, HeaderName};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{StatusCode, Version};
 
 /// An answer to a request. It is the last on its connection: behind it come frames, or the end.
-pub(super) type Answer = Response<String>;
-
-/// An answer with a body. It is not to be cached, as a 404 may be by default (RFC 9110, section 15.1).
-pub(super) fn with_body(status: StatusCode, content_type: &'static str, body: String) -> Answer {
-    let mut answer = empty(status);
-    let mut set = |name, value| answer.headers_mut().insert(name, HeaderValue::from_static(value));
-    set(header::CONTENT_TYPE, content_type);
-    set(header::CACHE_CONTROL, "no-store");
-    *answer.body_mut() = body;
-    answer
+#[derive(Debug)]
+pub(super) struct Answer {
+    status: StatusCode,
+    /// The lines of its own fields.
+    fields: Vec<u8>,
+    body: String,
 }
 
-/// An answer without a body.
-pub(super) fn empty(status: StatusCode) -> Answer {
-    let mut answer = Answer::default();
-    *answer.status_mut() = status;
-    answer
+/// What the form of an answer takes from the request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    pub(super) version: Version,
+    /// Whether the body is left out, as `HEAD` wants it.
+    pub(super) is_bare: bool,
 }
 
-/// The bytes of an answer to this request. None: the request could not be understood.
-pub(super) fn encode(answer: &Answer, request: Option<&Request<()>>) -> Vec<u8> {
-    let version = request.map_or(Version::HTTP_11, Request::version);
-    let mut bytes = format!("{version:?} {}\r\n", answer.status()).into_bytes();
-    let mut put = |name: &HeaderName, value: &[u8]| {
-        bytes.extend([name.as_str().as_bytes(), b": ", value, b"\r\n"].concat());
-    };
-    for (name, value) in answer.headers() {
-        put(name, value.as_bytes());
+impl Form {
+    /// The form of an answer to a request that could not be understood.
+    pub(super) const UNKNOWN: Self = Self { version: Version::HTTP_11, is_bare: false };
+}
+
+impl Answer {
+    /// An answer without a body.
+    pub(super) fn empty(status: StatusCode) -> Self {
+        Self { status, fields: Vec::new(), body: String::new() }
     }
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        put(&header::CONTENT_LENGTH, answer.body().len().to_string().as_bytes());
-        put(&header::CONNECTION, b"close");
+
+    /// An answer with a body. It is not to be cached, as a 404 may be by default (RFC 9110, section 15.1).
+    pub(super) fn with_body(status: StatusCode, content_type: &str, body: String) -> Self {
+        let answer = Self { body, ..Self::empty(status) };
+        answer.with_field("content-type", content_type.as_bytes()).with_field("cache-control", b"no-store")
     }
-    put(&header::DATE, date().as_bytes());
-    bytes.extend(b"\r\n");
-    if request.is_none_or(|request| request.method() != Method::HEAD) {
-        bytes.extend(answer.body().as_bytes());
+
+    /// The answer with one more field. The value must have no end of a line.
+    pub(super) fn with_field(mut self, name: &str, value: &[u8]) -> Self {
+        put(&mut self.fields, name, value);
+        self
     }
-    bytes
+
+    /// The bytes of the answer in this form.
+    pub(super) fn encode(&self, form: Form) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256 + self.fields.len() + self.body.len());
+        let status = self.status;
+        let version = if form.version == Version::HTTP_10 { "1.0" } else { "1.1" };
+        let reason = status.canonical_reason().unwrap_or_default();
+        for part in ["HTTP/", version, " ", status.as_str(), " ", reason, "\r\n"] {
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        bytes.extend_from_slice(&self.fields);
+        // An answer of the class 1xx needs no date (RFC 9110, section 6.6.1), and the rest is for the others.
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            put(&mut bytes, "content-length", self.body.len().to_string().as_bytes());
+            put(&mut bytes, "connection", b"close");
+            put(&mut bytes, "date", date().as_bytes());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        if !form.is_bare {
+            bytes.extend_from_slice(self.body.as_bytes());
+        }
+        bytes
+    }
+}
+
+/// Appends the line of a field.
+fn put(bytes: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        bytes.extend_from_slice(part);
+    }
 }
 
 /// The date, for caches and people (RFC 9110, section 6.6.1). Nothing is decided by it.

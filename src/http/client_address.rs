@@ -2,16 +2,14 @@
 
 use std::net::IpAddr;
 
-use http::HeaderMap;
-use http::header::HeaderName;
-
 use super::context::HandshakeContext;
+use super::fields::Fields;
 use super::network::{behind_proxies, is_trusted};
 use crate::limits::clients::ClientGuard;
 use crate::limits::clients::{Client, Excess};
 
 /// Each proxy appends the address that its request came from.
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The client of a connection in the opening handshake.
 #[derive(Debug)]
@@ -37,14 +35,13 @@ impl<'a> HandshakeClient<'a> {
     }
 
     /// The address of the client that has sent these fields.
-    pub(super) fn address(&self, headers: &HeaderMap) -> IpAddr {
-        let forwarded = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.as_bytes());
-        behind_proxies(self.peer, forwarded, &self.context.trusted_proxies)
+    pub(super) fn address(&self, fields: Fields<'_>) -> IpAddr {
+        behind_proxies(self.peer, fields.all(X_FORWARDED_FOR), &self.context.trusted_proxies)
     }
 
     /// Counts a request to join with these fields, and its connection.
-    pub(super) fn ask(&mut self, headers: &HeaderMap) -> Result<(), Excess> {
-        let client = Client::from(self.address(headers));
+    pub(super) fn ask(&mut self, fields: Fields<'_>) -> Result<(), Excess> {
+        let client = Client::from(self.address(fields));
         self.context.client_limits.ask(client)?;
         if self.guard.is_none() {
             // It was a proxy's, or others may have gone since.

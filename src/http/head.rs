@@ -7,16 +7,18 @@
 //! There is one request on a connection. What is behind its head are frames, a body, or another request, and never
 //! looked at here.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::pin::Pin;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
 use futures_lite::AsyncRead;
-use http::{HeaderMap, Request, Version, header};
-use httparse::{EMPTY_HEADER, Error, Status};
+use http::{Uri, Version};
+use httparse::{Error, Header, Status};
 
+use super::fields::Fields;
 use super::rejection::Rejected;
 use crate::buffers::buffer::HEADROOM;
 use crate::buffers::pool::SMALLEST;
@@ -36,11 +38,40 @@ const PIECE: usize = SMALLEST - HEADROOM;
 /// The head that HTTP/2 begins with (RFC 9113, section 3.4). Its client could read no answer.
 const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
-/// A request, and what was read behind its head.
+thread_local! {
+    /// Room for a read, which is zeroed only once. No client's bytes stay here beyond a read.
+    static ROOM: RefCell<[u8; PIECE]> = const { RefCell::new([0; PIECE]) };
+}
+
+/// The bytes of a head, and those that were read behind it.
 #[derive(Debug)]
 pub(super) struct Head {
-    pub(super) request: Request<()>,
+    bytes: Vec<u8>,
     pub(super) read_ahead: Vec<u8>,
+}
+
+/// Room for the fields of a head.
+pub(super) type FieldRoom<'a> = [MaybeUninit<Header<'a>>; HEAD_FIELDS];
+
+/// Room for the fields of a head, which costs nothing to make.
+pub(super) fn field_room<'a>() -> FieldRoom<'a> {
+    [const { MaybeUninit::uninit() }; HEAD_FIELDS]
+}
+
+/// A request, in the bytes of its head.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    pub(super) method: &'a str,
+    pub(super) uri: Uri,
+    pub(super) version: Version,
+    pub(super) fields: Fields<'a>,
+}
+
+impl Head {
+    /// Parses the head.
+    pub(super) fn parse<'a>(&'a self, room: &'a mut FieldRoom<'a>) -> Result<Request<'a>, Rejected> {
+        parse(&self.bytes, room)?.ok_or_else(|| Rejection::Malformed.into())
+    }
 }
 
 /// Reads a head, which begins with the bytes that were `read` already.
@@ -57,11 +88,8 @@ pub(super) async fn read(
     loop {
         match scanner.scan(&read) {
             Scan::End(length) if length <= HEAD_SIZE => {
-                return Ok(match parse(&read[..length]) {
-                    Ok(Some(request)) => Ok(Head { request, read_ahead: read.split_off(length) }),
-                    Ok(None) => Err(Rejection::Malformed.into()),
-                    Err(rejected) => Err(rejected),
-                });
+                let read_ahead = read.split_off(length);
+                return Ok(Ok(Head { bytes: read, read_ahead }));
             }
             Scan::BareLineFeed => return Ok(Err(Rejection::Malformed.into())),
             Scan::Partial if read.len() < HEAD_SIZE => {}
@@ -71,7 +99,7 @@ pub(super) async fn read(
         // head: to parse after each byte would be quadratic.
         if !read.is_empty()
             && !mem::replace(&mut is_parsed, true)
-            && let Err(rejected) = parse(&read)
+            && let Err(rejected) = parse(&read, &mut field_room())
         {
             return Ok(Err(rejected));
         }
@@ -81,18 +109,13 @@ pub(super) async fn read(
 
 /// Reads the next bytes, at most [`PIECE`].
 pub(super) async fn read_piece(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>) -> io::Result<()> {
-    poll_fn(|cx| {
-        // On the stack, and not in the future: a client that pauses within a head costs what it has sent.
-        let mut piece = [0; PIECE];
-        match ready!(Pin::new(&mut *stream).poll_read(cx, &mut piece))? {
-            0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-            count => {
-                read.extend_from_slice(&piece[..count]);
-                Poll::Ready(Ok(()))
-            }
-        }
-    })
-    .await
+    // Not in the future: a client that pauses within a head costs what it has sent.
+    let mut poll_read = |cx: &mut Context<'_>, room: &mut [u8]| {
+        let count = ready!(Pin::new(&mut *stream).poll_read(cx, room))?;
+        read.extend_from_slice(&room[..count]);
+        Poll::Ready(if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) })
+    };
+    poll_fn(|cx| ROOM.with_borrow_mut(|room| poll_read(cx, room))).await
 }
 
 /// Finds the end of a head, in bytes that become more.
@@ -140,10 +163,9 @@ impl Scanner {
 }
 
 /// Parses a head, or its beginning, for which there is no request yet.
-fn parse(bytes: &[u8]) -> Result<Option<Request<()>>, Rejected> {
-    let mut fields = [EMPTY_HEADER; HEAD_FIELDS];
-    let mut head = httparse::Request::new(&mut fields);
-    match head.parse(bytes) {
+fn parse<'a>(bytes: &'a [u8], room: &'a mut FieldRoom<'a>) -> Result<Option<Request<'a>>, Rejected> {
+    let mut head = httparse::Request::new(&mut []);
+    match head.parse_with_uninit_headers(bytes, room) {
         Ok(Status::Complete(_)) => {}
         Ok(Status::Partial) => return Ok(None),
         Err(Error::Version) if bytes.starts_with(HTTP_2) => return Err(Rejected::unanswered(Rejection::Malformed)),
@@ -151,25 +173,20 @@ fn parse(bytes: &[u8]) -> Result<Option<Request<()>>, Rejected> {
         Err(_) => return Err(Rejection::Malformed.into()),
     }
     let version = if head.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    let mut request =
-        Request::builder().method(head.method.unwrap_or_default()).uri(head.path.unwrap_or_default()).version(version);
-    for field in head.headers {
-        request = request.header(field.name, field.value);
-    }
-    let request = request.body(()).map_err(|_| Rejection::Malformed)?;
-    if has_definite_length(version, request.headers()) { Ok(Some(request)) } else { Err(Rejection::Malformed.into()) }
+    let uri = Uri::try_from(head.path.unwrap_or_default()).map_err(|_| Rejection::Malformed)?;
+    let request = Request { method: head.method.unwrap_or_default(), uri, version, fields: Fields(head.headers) };
+    if has_definite_length(&request) { Ok(Some(request)) } else { Err(Rejection::Malformed.into()) }
 }
 
 /// Whether the length of the body is certain (RFC 9112, section 6.3).
 ///
 /// A proxy in front could otherwise find another length.
-fn has_definite_length(version: Version, headers: &HeaderMap) -> bool {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter().map(|length| length.as_bytes());
-    let codings = headers.get_all(header::TRANSFER_ENCODING);
-    if let Some(last) = codings.iter().next_back() {
-        let last = last.as_bytes().rsplit(|&byte| byte == b',').next().unwrap_or_default();
+fn has_definite_length(request: &Request<'_>) -> bool {
+    let mut lengths = request.fields.all("content-length");
+    if let Some(last) = request.fields.all("transfer-encoding").next_back() {
+        let last = last.rsplit(|&byte| byte == b',').next().unwrap_or_default();
         let is_chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
-        return version == Version::HTTP_11 && is_chunked && lengths.next().is_none();
+        return request.version == Version::HTTP_11 && is_chunked && lengths.next().is_none();
     }
     let Some(first) = lengths.next() else { return true };
     !first.is_empty() && first.iter().all(u8::is_ascii_digit) && lengths.all(|length| length == first)
@@ -181,7 +198,6 @@ mod tests {
     use futures_lite::io::Cursor;
     use http::StatusCode;
     use proptest::prelude::*;
-    use std::task::Context;
 
     use super::*;
 
@@ -195,10 +211,13 @@ mod tests {
         }
     }
 
-    /// Reads the head of the bytes `before` and of those `sent` in pieces. Also returns the unread bytes.
+    /// Reads and parses the head of the bytes `before` and of those `sent` in pieces.
+    ///
+    /// Also returns the unread bytes.
     fn read_head(before: &[u8], sent: &[u8], size: usize) -> (io::Result<Result<Head, Rejected>>, Vec<u8>) {
         let mut pieces = Pieces(Cursor::new(sent.to_vec()), size);
         let head = block_on(read(&mut pieces, before.to_vec()));
+        let head = head.map(|head| head.and_then(|head| head.parse(&mut field_room()).map(drop).map(|()| head)));
         let at = usize::try_from(pieces.0.position()).unwrap();
         (head, sent[at..].to_vec())
     }

@@ -1,6 +1,7 @@
 pub(crate) mod answer;
 pub(crate) mod client_address;
 pub(crate) mod context;
+pub(crate) mod fields;
 pub(crate) mod head;
 pub(crate) mod network;
 pub(crate) mod opening;

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use futures_lite::future::yield_now;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
-use http::{Request, StatusCode};
+use http::StatusCode;
 
-use super::answer::{self, Answer};
+use super::answer::{Answer, Form};
 use super::client_address::HandshakeClient;
 use super::context::HandshakeContext;
-use super::head::{self, Head};
+use super::head::{self, Head, Request, field_room};
 use super::network::is_trusted;
 use super::proxy_protocol::{self, Preamble};
 use super::rejection::Rejected;
@@ -70,7 +70,7 @@ pub(crate) async fn receive<T: Transport>(
     match opened {
         Ok((head, client)) => Box::pin(handshake.answer(head, client, place(), stop)).await,
         Err(StepEnd::Rejected(rejected)) => {
-            Box::pin(handshake.reject(rejected, None)).await;
+            Box::pin(handshake.reject(rejected, Form::UNKNOWN)).await;
             None
         }
         Err(StepEnd::Gone) => None,
@@ -149,25 +149,25 @@ impl<'a, T: Transport> Handshake<'a, T> {
         worker: usize,
         stop: &StopFlag,
     ) -> Option<Admitted<T>> {
-        let Head { request, read_ahead } = head;
-        self.recorder.learn(client.address(request.headers()));
+        let (form, route) = self.understand(&head, &mut client);
         // At a stop, a takeover probe is not waited for any more.
         let stopping = async {
             stop.wait().await;
             Err(Rejection::Stopping.into())
         };
         // The time that this takes is not the client's, and its slot is not revoked meanwhile.
-        let (answer, claim) = match decide(&request, &mut client, self.context, worker).or(stopping).await {
+        let (answer, claim) = match decide(route, self.context, worker).or(stopping).await {
             Ok(decision) => decision,
             Err(rejected) => {
-                self.reject(rejected, Some(&request)).await;
+                self.reject(rejected, form).await;
                 return None;
             }
         };
-        let is_written = self.write(&answer, Some(&request), claim.is_none()).await;
+        let is_written = self.write(&answer, form, claim.is_none()).await;
         match (is_written, claim) {
             (true, Some(mut claim)) => {
                 claim.record.address = self.recorder.address().map(Box::new);
+                let Head { read_ahead, .. } = head;
                 Some(Admitted { socket: self.stream, read_ahead, claim, client_guard: client.guard })
             }
             (true, None) => {
@@ -178,20 +178,32 @@ impl<'a, T: Transport> Handshake<'a, T> {
         }
     }
 
+    /// What the client asks for, and the form of the answer.
+    fn understand(&self, head: &Head, client: &mut HandshakeClient<'_>) -> (Form, Result<Route, Rejected>) {
+        let mut room = field_room();
+        let request = match head.parse(&mut room) {
+            Ok(request) => request,
+            Err(rejected) => return (Form::UNKNOWN, Err(rejected)),
+        };
+        self.recorder.learn(client.address(request.fields));
+        let form = Form { version: request.version, is_bare: request.method == "HEAD" };
+        (form, judge(&request, client, self.context))
+    }
+
     /// Records a rejection and writes its answer, if it has one.
-    async fn reject(&self, rejected: Rejected, request: Option<&Request<()>>) {
+    async fn reject(&self, rejected: Rejected, form: Form) {
         self.recorder.rejected(rejected.reason, rejected.status.map(|status| status.as_u16()));
         if let Some(answer) = rejected.into_answer()
-            && self.write(&answer, request, true).await
+            && self.write(&answer, form, true).await
         {
             self.linger().await;
         }
     }
 
     /// Writes an answer. Says whether all of it was written.
-    async fn write(&self, answer: &Answer, request: Option<&Request<()>>, is_revocable: bool) -> bool {
+    async fn write(&self, answer: &Answer, form: Form, is_revocable: bool) -> bool {
         let mut stream = Stream(self.stream.clone());
-        let bytes = answer::encode(answer, request);
+        let bytes = answer.encode(form);
         let written = async { Ok(stream.write_all(&bytes).await?) };
         match self.in_time(written, is_revocable).await {
             Ok(()) => true,
@@ -253,25 +265,33 @@ async fn read_proxy_header<'a>(
     }
 }
 
-/// Makes the answer to a request, and takes the seat that goes with it.
-async fn decide(
-    request: &Request<()>,
+/// Finds what a request asks for, if its client may ask.
+fn judge(
+    request: &Request<'_>,
     client: &mut HandshakeClient<'_>,
+    context: &HandshakeContext,
+) -> Result<Route, Rejected> {
+    if asks_for_websocket(request.fields) {
+        // Before anything else: a client that tries codes or tokens is rejected most of the time.
+        client.ask(request.fields)?;
+    }
+    route(request, &context.policy)
+}
+
+/// Makes the answer, and takes the seat that goes with it.
+async fn decide(
+    route: Result<Route, Rejected>,
     context: &HandshakeContext,
     worker: usize,
 ) -> Result<(Answer, Option<Claim>), Rejected> {
-    if asks_for_websocket(request.headers()) {
-        // Before anything else: a client that tries codes or tokens is rejected most of the time.
-        client.ask(request.headers())?;
-    }
-    match route(request, &context.policy)? {
+    match route? {
         Route::Join(code, answer) => {
             let claim = context.seats.join(code, worker).await?;
             Ok((answer, Some(claim)))
         }
         Route::Health => {
             let health = format!("{{\"ok\":true,\"pairs\":{}}}", context.seats.pairs());
-            Ok((answer::with_body(StatusCode::OK, "application/json", health), None))
+            Ok((Answer::with_body(StatusCode::OK, "application/json", health), None))
         }
     }
 }
@@ -304,20 +324,15 @@ mod tests {
     use crate::pairing::seats::Seats;
     use crate::runtime::clock::SystemClock;
     use futures_lite::future::block_on;
-    use http::header;
     use std::net::Ipv4Addr;
     use std::sync::Arc;
     use std::task::{Context, Poll};
 
-    fn upgrade(target: &str) -> Request<()> {
-        Request::get(target)
-            .header("Host", "x")
-            .header("Connection", "keep-alive, Upgrade")
-            .header("Upgrade", "WebSocket")
-            .header("Sec-WebSocket-Version", "13")
-            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
-            .body(())
-            .unwrap()
+    fn upgrade(target: &str) -> String {
+        format!(
+            "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
     }
 
     fn context(seats: &Arc<Seats>) -> HandshakeContext {
@@ -339,7 +354,7 @@ mod tests {
 
     fn status(seats: &Arc<Seats>, target: &str) -> (u16, bool) {
         match ask(seats, target) {
-            Ok((answer, claim)) => (answer.status().as_u16(), claim.is_some()),
+            Ok((answer, claim)) => (status_of(&answer), claim.is_some()),
             Err(rejected) => (rejected.status.unwrap().as_u16(), false),
         }
     }
@@ -347,7 +362,17 @@ mod tests {
     fn ask(seats: &Arc<Seats>, target: &str) -> Result<(Answer, Option<Claim>), Rejected> {
         let context = context(seats);
         let mut client = HandshakeClient::new(&context, Ipv4Addr::LOCALHOST.into());
-        block_on(decide(&upgrade(target), &mut client, &context, 0))
+        let head = block_on(head::read(&mut upgrade(target).as_bytes(), Vec::new())).unwrap().unwrap();
+        let mut room = field_room();
+        block_on(decide(judge(&head.parse(&mut room).unwrap(), &mut client, &context), &context, 0))
+    }
+
+    fn text(answer: &Answer) -> String {
+        String::from_utf8(answer.encode(Form::UNKNOWN)).unwrap()
+    }
+
+    fn status_of(answer: &Answer) -> u16 {
+        text(answer).split(' ').nth(1).unwrap().parse().unwrap()
     }
 
     /// A client that sends faster than the relay can read.
@@ -419,7 +444,7 @@ mod tests {
         let rejected = ask(&seats, "/?pair=x").unwrap_err();
         assert_eq!(rejected.reason, Rejection::Stopping);
         let answer = rejected.into_answer().unwrap();
-        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert!(answer.headers().contains_key(header::RETRY_AFTER));
+        assert_eq!(status_of(&answer), 503);
+        assert!(text(&answer).contains("\r\nretry-after: "));
     }
 }

@@ -1,11 +1,11 @@
 //! The answers to requests that are rejected.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::{self, HeaderName, HeaderValue};
 
-use super::answer::{self, Answer};
+use super::answer::Answer;
 use crate::limits::clients::Excess;
 use crate::telemetry::rejection::Rejection;
 
@@ -21,7 +21,7 @@ pub(super) struct Rejected {
     /// One line, or nothing.
     body: &'static str,
     /// A field that only this answer has.
-    field: Option<(HeaderName, HeaderValue)>,
+    field: Option<(&'static str, Cow<'static, str>)>,
 }
 
 impl From<Rejection> for Rejected {
@@ -45,14 +45,12 @@ impl From<Rejection> for Rejected {
             Rejection::ProxyHeader | Rejection::Timeout | Rejection::Crowded => return Self::unanswered(reason),
         };
         let field = match reason {
-            Rejection::Version => Some((header::SEC_WEBSOCKET_VERSION, "13")),
-            Rejection::Token => Some((header::WWW_AUTHENTICATE, "Bearer")),
-            Rejection::Connections | Rejection::RelayFull | Rejection::Stopping => {
-                Some((header::RETRY_AFTER, RETRY_AFTER))
-            }
+            Rejection::Version => Some(("sec-websocket-version", "13")),
+            Rejection::Token => Some(("www-authenticate", "Bearer")),
+            Rejection::Connections | Rejection::RelayFull | Rejection::Stopping => Some(("retry-after", RETRY_AFTER)),
             _ => None,
         };
-        let field = field.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        let field = field.map(|(name, value)| (name, value.into()));
         Self { reason, status: Some(status), body, field }
     }
 }
@@ -62,7 +60,7 @@ impl From<Excess> for Rejected {
         match excess {
             Excess::Connections => Rejection::Connections.into(),
             Excess::Joins { wait } => {
-                let field = Some((header::RETRY_AFTER, whole_seconds(wait).into()));
+                let field = Some(("retry-after", whole_seconds(wait).to_string().into()));
                 Self { field, ..Rejection::Requests.into() }
             }
         }
@@ -72,7 +70,7 @@ impl From<Excess> for Rejected {
 impl Rejected {
     /// A rejection of the request's method.
     pub(super) fn method(allow: &'static str) -> Self {
-        let field = Some((header::ALLOW, HeaderValue::from_static(allow)));
+        let field = Some(("allow", allow.into()));
         Self { field, ..Rejection::Method.into() }
     }
 
@@ -93,12 +91,14 @@ impl Rejected {
 
     /// The answer, if there is one.
     pub(super) fn into_answer(self) -> Option<Answer> {
-        let mut answer = match self.body {
-            "" => answer::empty(self.status?),
-            line => answer::with_body(self.status?, "text/plain; charset=utf-8", format!("{line}\n")),
+        let answer = match self.body {
+            "" => Answer::empty(self.status?),
+            line => Answer::with_body(self.status?, "text/plain; charset=utf-8", format!("{line}\n")),
         };
-        answer.headers_mut().extend(self.field);
-        Some(answer)
+        Some(match self.field {
+            Some((name, value)) => answer.with_field(name, value.as_bytes()),
+            None => answer,
+        })
     }
 }
 

@@ -46,7 +46,7 @@ impl PairCode {
     /// [URL Standard, section 5.1]: https://url.spec.whatwg.org/#urlencoded-parsing
     pub fn from_target(target: &str) -> Result<Self, InvalidPairCode> {
         let code = query::first(target, "pair").ok_or(InvalidPairCode)?;
-        let code = String::from_utf8(code).map_err(|_| InvalidPairCode)?;
+        let code = str::from_utf8(&code).map_err(|_| InvalidPairCode)?;
         match code.chars().take(MAX_CHARACTERS + 1).count() {
             1..=MAX_CHARACTERS => Ok(Self(code.into())),
             _ => Err(InvalidPairCode),

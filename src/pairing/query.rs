@@ -1,5 +1,7 @@
 //! The query of a request target.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode;
 
 /// The value of the first field of this name in the query of a request target.
@@ -9,18 +11,21 @@ use percent_encoding::percent_decode;
 /// in that standard, bytes that are not UTF-8 are not replaced.
 ///
 /// [URL Standard, section 5.1]: https://url.spec.whatwg.org/#urlencoded-parsing
-pub(crate) fn first(target: &str, name: &str) -> Option<Vec<u8>> {
+pub(crate) fn first<'a>(target: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
     let (_, query) = target.split_once('?')?;
     // A fragment is not part of a request target, but nothing stops a client from sending one.
     let query = query.split_once('#').map_or(query, |(query, _)| query);
     query
         .split('&')
         .map(|field| field.split_once('=').unwrap_or((field, "")))
-        .find_map(|(found, value)| (form_decode(found) == name.as_bytes()).then(|| form_decode(value)))
+        .find_map(|(found, value)| (*form_decode(found) == *name.as_bytes()).then(|| form_decode(value)))
 }
 
-/// Decodes one name or value. `+` goes first, so that `%2B` remains a plus sign.
-fn form_decode(field: &str) -> Vec<u8> {
-    let spaced = field.replace('+', " ");
-    percent_decode(spaced.as_bytes()).collect()
+/// Decodes one name or value, and borrows it if there is nothing to decode.
+fn form_decode(field: &str) -> Cow<'_, [u8]> {
+    if !field.contains('+') {
+        return percent_decode(field.as_bytes()).into();
+    }
+    // `+` goes first, so that `%2B` remains a plus sign.
+    percent_decode(field.replace('+', " ").as_bytes()).collect()
 }
