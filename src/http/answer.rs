@@ -26,10 +26,13 @@ impl Form {
     pub(super) const UNKNOWN: Self = Self { version: Version::HTTP_11, is_bare: false };
 }
 
+/// Room for the fields of most answers, in bytes.
+const FIELDS: usize = 160;
+
 impl Answer {
     /// An answer without a body.
     pub(super) fn empty(status: StatusCode) -> Self {
-        Self { status, fields: Vec::new(), body: String::new() }
+        Self { status, fields: Vec::with_capacity(FIELDS), body: String::new() }
     }
 
     /// An answer with a body. It is not to be cached, as a 404 may be by default (RFC 9110, section 15.1).
@@ -46,7 +49,7 @@ impl Answer {
 
     /// The bytes of the answer in this form.
     pub(super) fn encode(&self, form: Form) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(256 + self.fields.len() + self.body.len());
+        let mut bytes = Vec::with_capacity(2 * FIELDS + self.fields.len() + self.body.len());
         let status = self.status;
         let version = if form.version == Version::HTTP_10 { "1.0" } else { "1.1" };
         let reason = status.canonical_reason().unwrap_or_default();
