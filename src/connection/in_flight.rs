@@ -136,6 +136,11 @@ impl InFlight {
         self.was_answered = true;
     }
 
+    /// Whether no mark is unanswered, and fewer bytes are in flight than are worth one.
+    pub(crate) fn is_little(&self) -> bool {
+        self.marked == 0 && self.unmarked < LEAST_MARKED && self.marks.as_ref().is_none_or(|marks| marks.is_empty())
+    }
+
     /// Bytes in flight, at most.
     pub(crate) fn bytes(&self) -> u32 {
         self.marked.saturating_add(self.unmarked).min(MOST_BYTES)

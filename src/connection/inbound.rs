@@ -58,6 +58,8 @@ pub(crate) struct Inbound {
     stalled: bool,
     /// Whether the client has closed or violated the protocol. Bytes that follow mean nothing.
     closed: bool,
+    /// Whether its close frame was the last that was read.
+    has_finished: bool,
     /// How the client departed, once it has.
     close_cause: Option<CloseCause>,
     /// The link to the peer, until the client departs.
@@ -106,6 +108,7 @@ impl Inbound {
             held: false,
             stalled: false,
             closed: false,
+            has_finished: false,
             close_cause: None,
             link: PeerLink::new(seat, outgoing),
             throttle: Throttle::new(allowance, read_ahead.len()),
@@ -116,6 +119,11 @@ impl Inbound {
     /// Whether the client has closed or violated the protocol, and so has nothing more to say.
     pub(crate) fn has_closed(&self) -> bool {
         self.closed
+    }
+
+    /// Whether the client has closed, and nothing behind its close frame has arrived.
+    pub(crate) fn has_finished(&self) -> bool {
+        self.has_finished && self.reader.is_drained
     }
 
     /// How the client departed, once it has.
@@ -325,7 +333,7 @@ impl Inbound {
         let Some(mut buffer) = self.reader.buffer.take() else { return };
         self.reframer.save_memory(self.context.pool.is_short());
         let (before, text_before) = (self.reframer.tally(), self.reframer.text_bytes());
-        self.yields = false;
+        (self.yields, self.has_finished) = (false, false);
         let end = loop {
             match self.reframer.advance(&mut buffer) {
                 Ok(Event::Starved { frame }) => {
@@ -360,6 +368,7 @@ impl Inbound {
         }
         if let Some(close_cause) = end {
             self.closed = true;
+            self.has_finished = close_cause == CloseCause::Left && !self.reader.has_input();
             self.reader.frame = 0;
             self.close_link(close_cause);
         }

@@ -120,6 +120,11 @@ pub(crate) struct Keepalive {
 }
 
 impl Keepalive {
+    /// Whether a ping awaits its answer.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.deadline.is_some()
+    }
+
     /// The state of a client that joins at this beat.
     pub(crate) fn new(now: u32) -> Self {
         Self { looked: now, received: now, busy_until: now, deadline: None }

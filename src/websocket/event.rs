@@ -18,7 +18,7 @@ pub enum Event<'b> {
     Yield,
     /// A ping, to be answered with its application data (section 5.5.2).
     Ping(&'b [u8]),
-    /// The client closes (section 5.5.1). Input behind it is discarded.
+    /// The client closes (section 5.5.1). Input behind it is left, and the next call discards it.
     Close {
         /// The status code, if there is one. It is valid on the wire (section 7.4).
         code: Option<u16>,

@@ -160,7 +160,6 @@ impl Reframer {
                 RawEvent::Ping(payload) => Event::Ping(&buffer.bytes[payload]),
                 RawEvent::Close(payload) => {
                     self.end();
-                    buffer.clear_input();
                     let (code, reason) = close::parse(&buffer.bytes[payload])?;
                     Event::Close { code, reason }
                 }

@@ -137,6 +137,44 @@ fn the_stream_is_not_ended_before_the_client_has_closed() {
     });
 }
 
+#[test]
+fn a_connection_ends_with_the_answer_to_the_relays_close_frame_unless_more_may_come() {
+    let close = [0x88, 0x82, 0, 0, 0, 0, 3, 0xE8];
+    type Change = fn(&mut Connection<FakeSocket>, &mut End<Box<Buffer>>);
+    let is_over = |client: &[u8], change: Change| {
+        let side = Side::new();
+        side.let_write(LARGEST);
+        let socket = side.socket.clone();
+        let (mut connection, mut peer) = side.connection();
+        change(&mut connection, &mut peer);
+        peer.outgoing.finish(None, CloseCause::Left);
+        let mut step = || {
+            connection.context.turn.set(connection.context.turn.get() + 1);
+            connection.step(&mut Context::from_waker(Waker::noop())).is_ready()
+        };
+        assert!(!step(), "the client has not answered yet");
+        socket.0.borrow_mut().arrived.extend(client);
+        step()
+    };
+    in_reactor(|| {
+        assert!(is_over(&close, |_, _| {}));
+        assert!(!is_over(&[&close[..], b"!"].concat(), |_, _| {}), "bytes behind the close frame");
+        assert!(!is_over(&[0x81, 0x80, 0, 0, 0, 0, 0x83, 0x80, 0, 0, 0, 0], |_, _| {}), "a violation");
+        let pinged: Change = |connection, _| {
+            let pings = KeepaliveConfig::new(Some(Duration::from_secs(20)), Duration::from_secs(20));
+            connection.keepalive.probe(0, Observation::default(), &pings);
+        };
+        assert!(!is_over(&close, pinged), "a pong is to come");
+        let fed: Change = |_, peer| {
+            let mut batch = Box::new(Buffer::new(LARGEST));
+            batch.append_output(&[0; LARGEST / 2]);
+            assert!(peer.outgoing.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+            peer.outgoing.send(batch);
+        };
+        assert!(!is_over(&close, fed), "the client may not have everything");
+    });
+}
+
 /// The kernel need not report room after such an error: the socket was not full.
 #[test]
 fn a_send_without_kernel_memory_is_retried_once_a_step() {
