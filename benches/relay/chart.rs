@@ -31,7 +31,10 @@ pub(crate) fn svg(records: &[Record]) -> String {
         let bars = BARS.map(|(target, colour, _)| (colour, ratios(records, workload, target, "cpu us")));
         bars.into_iter().filter(|(_, ratios)| !ratios.is_empty()).collect::<Vec<_>>()
     };
-    let is_drawn = |workload: &Workload| !matches!(workload, Workload::Scale { .. } | Workload::Fairness { .. });
+    let is_drawn = |workload: &Workload| {
+        use Workload::{BehindBulk, Fairness, Scale, Workers};
+        !matches!(workload, Scale { .. } | Fairness { .. } | BehindBulk | Workers(_))
+    };
     let groups: Vec<_> =
         Workload::all().into_iter().filter(is_drawn).map(|workload| (workload, bars(workload))).collect();
     let highest = groups.iter().flat_map(|(_, bars)| bars).flat_map(|(_, ratios)| ratios).copied().fold(10.0, f64::max);

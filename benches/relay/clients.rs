@@ -252,6 +252,39 @@ pub(crate) fn whisper(sides: &mut [Side], interval: Duration, window: &mut Windo
     Ok(messages)
 }
 
+/// 64 messages of 16 KiB with one of 64 B behind them, again and again.
+///
+/// The latency is from the write of the first byte to the arrival of the small message.
+pub(crate) fn behind_bulk(sides: &[Side], target: Target, window: &mut Window<'_>) -> io::Result<u64> {
+    let [sender, receiver] = sides else { return Err(io::Error::other("it takes a pair")) };
+    let mut sent = frame(&[7; 16 << 10], Some(MASK)).repeat(64);
+    sent.extend(frame(&[7; 64], Some(MASK)));
+    // Without their masks, if the relay takes them off.
+    let arrives = if target.knows_frames() { sent.len() - 65 * MASK.len() } else { sent.len() };
+    // While nothing can be written, there is something to come.
+    let poll = Poll::new(sides, |_| false)?;
+    let (mut events, mut buffer) = (Vec::with_capacity(2), vec![0; BUFFER]);
+    let mut messages = 0;
+    while !window.is_over(messages)? {
+        let begun = Instant::now();
+        let (mut written, mut arrived) = (0, 0);
+        while arrived < arrives {
+            if written < sent.len() {
+                written += unless_blocked((&sender.socket).write(&sent[written..]))?.unwrap_or(0);
+            }
+            match unless_blocked((&receiver.socket).read(&mut buffer))? {
+                Some(0) => return Err(io::Error::other("the relay closed the connection")),
+                Some(count) => arrived += count,
+                None => poll.wait(&mut events)?,
+            }
+            events.clear();
+        }
+        window.latency(begun.elapsed());
+        messages += 1;
+    }
+    Ok(messages)
+}
+
 /// The first client sends to a second client that does not read.
 ///
 /// Ends when no byte was accepted for a while, or after `most` bytes. Returns the number of accepted bytes.

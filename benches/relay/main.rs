@@ -1,7 +1,7 @@
 //! Compares the cost per message of this relay with other relays.
 //!
 //! The yardstick is a raw TCP relay that knows no frames. The others are a straightforward relay that assembles
-//! messages, one on uWebSockets, and one on Node's `ws`.
+//! messages, one on uWebSockets, one on Node's `ws`, and one that does the least for opening and closing a pair.
 //!
 //! `cargo bench --bench relay` starts each relay as a separate process on the first core, and loads it over loopback
 //! from the second core. Each round runs all relays in turn with each workload. Figures are medians. Each ratio is to
@@ -13,6 +13,7 @@
 mod assembling_relay;
 mod chart;
 mod clients;
+mod floor_relay;
 #[path = "../support/frame.rs"]
 mod frame;
 mod messages;
@@ -25,6 +26,7 @@ mod workload;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 use std::{fs, io};
 
 use argh::{EarlyExit, FromArgs};
@@ -32,7 +34,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use report::Record;
-use servers::{Server, Target};
+use servers::{Builds, Cores, Server, Target};
 use workload::Workload;
 
 /// Measures this relay beside others.
@@ -44,7 +46,14 @@ struct Options {
     /// path of another build of this relay, to measure beside it
     #[argh(option)]
     before: Option<PathBuf>,
-    /// relays to measure, separated by commas: arc, before, raw, assembling, uws, ws
+    /// path of a build with the portable runtime, to measure beside it
+    #[argh(option)]
+    portable: Option<PathBuf>,
+    /// minutes after which no round is begun that would not end in time; default 10
+    #[argh(option, default = "10.0")]
+    minutes: f64,
+    /// relays to measure, separated by commas: arc, before, portable, workers-1, workers-2, workers-4, raw, floor,
+    /// assembling, uws, ws
     #[argh(option)]
     only: Option<String>,
     /// file for all figures of all rounds
@@ -62,6 +71,9 @@ struct Options {
     /// run as the raw relay
     #[argh(switch, hidden_help)]
     raw_relay: bool,
+    /// run as the floor relay
+    #[argh(switch, hidden_help)]
+    floor_relay: bool,
     /// run as the assembling relay
     #[argh(switch, hidden_help)]
     assembling_relay: bool,
@@ -80,6 +92,7 @@ fn main() -> ExitCode {
     };
     let result = match &options {
         Options { raw_relay: true, .. } => raw_relay::run(),
+        Options { floor_relay: true, .. } => floor_relay::run(),
         Options { assembling_relay: true, .. } => assembling_relay::run(),
         options => measure(options),
     };
@@ -94,8 +107,9 @@ fn main() -> ExitCode {
 
 fn measure(options: &Options) -> io::Result<()> {
     let files = raise_file_limit()?;
-    let core = pin_to_second_core()?;
-    let targets = targets(options)?;
+    let cores = pin_to_second_core()?;
+    let builds = Builds { before: options.before.clone(), portable: options.portable.clone() };
+    let targets = targets(options, &builds)?;
     let mut workloads = Workload::all();
     workloads.retain(|workload| {
         let name = workload.to_string();
@@ -111,11 +125,17 @@ fn measure(options: &Options) -> io::Result<()> {
     }
     let mut records = Vec::new();
     let rounds = if options.check { 1 } else { options.rounds };
+    let begin = Instant::now();
     for round in 1..=rounds {
+        let each = begin.elapsed().as_secs_f64() / (round - 1).max(1) as f64;
+        if round > 1 && each * round as f64 > options.minutes * 60.0 {
+            eprintln!("no round {round}: it would end after {} minutes", options.minutes);
+            break;
+        }
         for &workload in &workloads {
             eprintln!("round {round} of {rounds}: {workload}");
             for &target in targets.iter().filter(|&&target| workload.suits(target)) {
-                let figures = Server::start(target, options.before.as_deref(), core)
+                let figures = Server::start(target, &builds, cores.as_ref())
                     .and_then(|server| workload.run(&server, options.check));
                 let figures =
                     figures.map_err(|error| io::Error::other(format!("{workload}, {}: {error}", target.name())))?;
@@ -136,8 +156,8 @@ fn measure(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// The selected targets that can run. A check leaves out the raw relay, which knows no frames.
-fn targets(options: &Options) -> io::Result<Vec<Target>> {
+/// The selected targets that can run. A check leaves out those that know no frames.
+fn targets(options: &Options, builds: &Builds) -> io::Result<Vec<Target>> {
     let mut targets = Target::ALL.to_vec();
     if let Some(only) = &options.only {
         let find = |name| Target::ALL.into_iter().find(|target| target.name() == name);
@@ -145,8 +165,10 @@ fn targets(options: &Options) -> io::Result<Vec<Target>> {
             only.split(',').map(|name| find(name).ok_or_else(|| io::Error::other(format!("unknown relay {name:?}"))));
         targets = wanted.collect::<io::Result<_>>()?;
     }
-    targets.retain(|&target| !options.check || target != Target::Raw);
-    targets.retain(|&target| options.before.is_some() || target != Target::Before);
+    targets.retain(|&target| !options.check || target.knows_frames());
+    targets.retain(|&target| builds.path(target).is_some());
+    let has_workers = servers::has_workers();
+    targets.retain(|&target| has_workers || !matches!(target, Target::Workers(_)));
     targets.retain(|&target| {
         let installed = match target {
             Target::Uws => peers::install_uws(),
@@ -165,15 +187,16 @@ fn raise_file_limit() -> io::Result<usize> {
     Ok(maximum.map_or(usize::MAX, |maximum| maximum as usize))
 }
 
-/// Pins this process and its later threads to the second core. Returns the core for the servers.
+/// Pins this process and its later threads to the second core. Returns the cores for the servers.
 ///
 /// Returns `None` on a machine with one core.
-fn pin_to_second_core() -> io::Result<Option<usize>> {
+fn pin_to_second_core() -> io::Result<Option<Cores>> {
     let allowed = sched_getaffinity(None)?;
-    let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
-    let (Some(first), Some(second)) = (cores.next(), cores.next()) else { return Ok(None) };
-    let mut cores = CpuSet::new();
-    cores.set(second);
-    sched_setaffinity(None, &cores)?;
-    Ok(Some(first))
+    let cores: Vec<_> = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect();
+    let [first, second, ..] = cores[..] else { return Ok(None) };
+    let mut set = CpuSet::new();
+    set.set(second);
+    sched_setaffinity(None, &set)?;
+    let all = cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    Ok(Some(Cores { one: first.to_string(), all }))
 }

@@ -70,7 +70,7 @@ impl Traffic {
         let sent = Arc::new(messages.block(0, in_block, Some(MASK)));
         let arrives = match target {
             _ if checked => None,
-            Target::Raw => Some(sent.clone()),
+            _ if !target.knows_frames() => Some(sent.clone()),
             _ if size > FRAGMENTS => None,
             _ => Some(Arc::new(messages.block(0, in_block, None))),
         };

@@ -16,51 +16,70 @@ pub(crate) struct Record {
     pub(crate) figures: Figures,
 }
 
-/// A table: its workloads, its figures for each target, and whether it has ratios to the raw relay.
+/// A table: its workloads, its figures for each target, and ratios to the yardstick.
 struct Table {
     title: &'static str,
     rows: fn(&Workload) -> bool,
     figures: &'static [&'static str],
-    ratio: bool,
+    /// The number of figures that have ratios, the first ones.
+    ratios: usize,
 }
 
-const TABLES: [Table; 6] = [
+const TABLES: [Table; 8] = [
     Table {
         title: "CPU time of the server in us, per message or per pair opened and closed",
-        rows: |workload| !matches!(workload, Workload::Scale { .. } | Workload::Fairness { .. }),
+        rows: |workload| {
+            !matches!(
+                workload,
+                Workload::Scale { .. } | Workload::Fairness { .. } | Workload::BehindBulk | Workload::Workers(_)
+            )
+        },
         figures: &["cpu us"],
-        ratio: true,
+        ratios: 1,
     },
     Table {
         title: "Round trips: latency, and messages per second",
         rows: |workload| matches!(workload, Workload::RoundTrips { .. }),
         figures: &["p50 us", "p99 us", "per second"],
-        ratio: false,
+        ratios: 0,
     },
     Table {
         title: "Received payload per second",
         rows: |workload| matches!(workload, Workload::Bulk { .. } | Workload::Duplex { .. }),
         figures: &["MB/s"],
-        ratio: true,
+        ratios: 1,
     },
     Table {
         title: "Resident memory: per idle connection, and growth for a stalled reader",
         rows: |workload| matches!(workload, Workload::Idle | Workload::StoppedReader),
         figures: &["KiB"],
-        ratio: false,
+        ratios: 0,
     },
     Table {
         title: "Round trips, 100 messages in flight, by number of connections: CPU time per message, and resident memory \
                 per idle connection",
         rows: |workload| matches!(workload, Workload::Scale { .. }),
         figures: &["cpu us", "KiB"],
-        ratio: true,
+        ratios: 1,
     },
     Table {
         title: "One-way latency of 100 quiet pairs beside pairs that stream 16 KiB messages, and the throughput of these",
         rows: |workload| matches!(workload, Workload::Fairness { .. }),
         figures: &["p50 us", "p99 us", "MB/s"],
-        ratio: false,
+        ratios: 0,
+    },
+    Table {
+        title: "Latency of a small message behind a bulk of 64 messages of 16 KiB on the same pair",
+        rows: |workload| matches!(workload, Workload::BehindBulk),
+        figures: &["p99 us", "p50 us"],
+        ratios: 1,
+    },
+    Table {
+        title: "Several workers on all cores, which they share with the clients: operations per second, and CPU time of the \
+                server in us for each; ratios are to one worker",
+        rows: |workload| matches!(workload, Workload::Workers(_)),
+        figures: &["per second", "cpu us"],
+        ratios: 2,
     },
 ];
 
@@ -100,8 +119,12 @@ impl Table {
                     bound.to_owned() + &spread(values(records, workload, target, figure))
                 });
             }
-            if self.ratio && target != Target::Raw && targets.contains(&Target::Raw) {
-                column("ratio".to_owned(), &|workload| spread(ratios(records, workload, target, self.figures[0])));
+            let yardstick = workloads[0].yardstick();
+            for figure in self.figures.iter().take(self.ratios).filter(|_| target != yardstick) {
+                if targets.contains(&yardstick) {
+                    let unit = if self.ratios == 1 { String::new() } else { format!(" of {figure}") };
+                    column(format!("ratio{unit}"), &|workload| spread(ratios(records, workload, target, figure)));
+                }
             }
         }
         Some(format!("\n{}\n\n{head}\n{rule}\n{}\n", self.title, rows.join("\n")))
@@ -114,10 +137,10 @@ fn values(records: &[Record], workload: Workload, target: Target, figure: &str) 
     records.filter_map(|record| find(&record.figures, figure)).collect()
 }
 
-/// The ratios of one figure to the raw relay's, in all rounds.
+/// The ratios of one figure to the yardstick's, in all rounds.
 pub(crate) fn ratios(records: &[Record], workload: Workload, target: Target, figure: &str) -> Vec<f64> {
-    let [values, raw] = [target, Target::Raw].map(|target| values(records, workload, target, figure));
-    values.iter().zip(raw).map(|(value, raw)| value / raw).collect()
+    let [values, others] = [target, workload.yardstick()].map(|target| values(records, workload, target, figure));
+    values.iter().zip(others).map(|(value, other)| value / other).collect()
 }
 
 fn find(figures: &Figures, name: &str) -> Option<f64> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::{env, fs};
 
@@ -14,6 +14,12 @@ pub(crate) enum Target {
     Arc,
     /// Another build of this relay, to compare two commits.
     Before,
+    /// This relay on the runtime of other systems, to compare two builds.
+    Portable,
+    /// This relay with so many workers, on all cores.
+    Workers(usize),
+    /// `floor_relay.rs`: sends the segments of a WebSocket relay, and does nothing else.
+    Floor,
     /// `raw_relay.rs`: forwards bytes unchanged, without any handshake.
     Raw,
     /// `assembling_relay.rs`: the straightforward relay in Rust.
@@ -25,13 +31,30 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    pub(crate) const ALL: [Self; 6] = [Self::Arc, Self::Before, Self::Raw, Self::Assembling, Self::Uws, Self::Ws];
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Arc,
+        Self::Before,
+        Self::Portable,
+        Self::Workers(1),
+        Self::Workers(2),
+        Self::Workers(4),
+        Self::Raw,
+        Self::Floor,
+        Self::Assembling,
+        Self::Uws,
+        Self::Ws,
+    ];
 
     /// The target's name in tables.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Arc => "arc-relay",
             Self::Before => "before",
+            Self::Portable => "portable runtime",
+            Self::Workers(1) => "1 worker",
+            Self::Workers(2) => "2 workers",
+            Self::Workers(_) => "4 workers",
+            Self::Floor => "floor",
             Self::Raw => "raw TCP relay",
             Self::Assembling => "assembling",
             Self::Uws => "uWebSockets",
@@ -44,12 +67,55 @@ impl Target {
         match self {
             Self::Arc => "arc",
             Self::Before => "before",
+            Self::Portable => "portable",
+            Self::Workers(1) => "workers-1",
+            Self::Workers(2) => "workers-2",
+            Self::Workers(_) => "workers-4",
+            Self::Floor => "floor",
             Self::Raw => "raw",
             Self::Assembling => "assembling",
             Self::Uws => "uws",
             Self::Ws => "ws",
         }
     }
+
+    /// Whether it knows frames, and so unmasks messages and takes a check of each.
+    pub(crate) fn knows_frames(self) -> bool {
+        !matches!(self, Self::Raw | Self::Floor)
+    }
+}
+
+/// Paths of other builds of this relay.
+#[derive(Debug, Default)]
+pub(crate) struct Builds {
+    pub(crate) before: Option<PathBuf>,
+    pub(crate) portable: Option<PathBuf>,
+}
+
+impl Builds {
+    /// The path of the build that a target runs, if there is one.
+    pub(crate) fn path(&self, target: Target) -> Option<&Path> {
+        match target {
+            Target::Before => self.before.as_deref(),
+            Target::Portable => self.portable.as_deref(),
+            _ => Some(Path::new(env!("CARGO_BIN_EXE_arc-relay"))),
+        }
+    }
+}
+
+/// The cores of the servers, in the form of `taskset -c`.
+#[derive(Debug)]
+pub(crate) struct Cores {
+    /// The one of most servers. The clients have another one.
+    pub(crate) one: String,
+    /// Those of a server with several workers, which shares them with the clients.
+    pub(crate) all: String,
+}
+
+/// Whether this build can have several workers.
+pub(crate) fn has_workers() -> bool {
+    let help = Command::new(env!("CARGO_BIN_EXE_arc-relay")).args(["start", "--help"]).output();
+    help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--workers"))
 }
 
 /// A running server, which is killed when this value is dropped.
@@ -60,24 +126,29 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server on this core, if it has a core of its own. `before` is the path of the other build.
-    pub(crate) fn start(target: Target, before: Option<&Path>, core: Option<usize>) -> io::Result<Self> {
+    /// Starts a server, on these cores if the clients have one of their own.
+    pub(crate) fn start(target: Target, builds: &Builds, cores: Option<&Cores>) -> io::Result<Self> {
         let this = env::current_exe()?;
-        let mut command = Command::new(if core.is_some() { "taskset" } else { "env" });
-        if let Some(core) = core {
-            command.args(["-c", &core.to_string()]);
+        let mut command = Command::new(if cores.is_some() { "taskset" } else { "env" });
+        if let Some(Cores { one, all }) = cores {
+            command.args(["-c", if matches!(target, Target::Workers(_)) { all } else { one }]);
         }
         match target {
-            Target::Arc | Target::Before => {
-                let other = before.filter(|_| target == Target::Before);
-                let path = other.unwrap_or(Path::new(env!("CARGO_BIN_EXE_arc-relay")));
+            Target::Arc | Target::Before | Target::Portable | Target::Workers(_) => {
                 // The clients answer no pings.
                 command.env("ARC_RELAY_PING_INTERVAL", "0");
                 // Log lines about thousands of connections would hide the figures.
                 command.env("ARC_RELAY_LOG_LEVEL", "warn");
-                command.arg(path).args(["start", "--host", "127.0.0.1", "--port", "0"])
+                let path = builds.path(target).ok_or_else(|| io::Error::other("the path of a build is missing"))?;
+                command.arg(path).args(["start", "--host", "127.0.0.1", "--port", "0"]);
+                if has_workers() {
+                    let workers = if let Target::Workers(workers) = target { workers } else { 1 };
+                    command.arg("--workers").arg(workers.to_string());
+                }
+                &mut command
             }
             Target::Raw => command.arg(this).arg("--raw-relay"),
+            Target::Floor => command.arg(this).arg("--floor-relay"),
             Target::Assembling => command.arg(this).arg("--assembling-relay"),
             Target::Uws => command.arg(peers::uws_relay()),
             Target::Ws => command.arg("node").arg(peers::ws_relay()),

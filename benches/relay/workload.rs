@@ -13,14 +13,51 @@ use crate::window::{Figures, Window};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Workload {
-    RoundTrips { pairs: usize },
-    Bulk { size: usize, pairs: usize },
-    Duplex { pairs: usize },
-    Opening { messages: usize },
+    RoundTrips {
+        pairs: usize,
+    },
+    Bulk {
+        size: usize,
+        pairs: usize,
+    },
+    Duplex {
+        pairs: usize,
+    },
+    Opening {
+        messages: usize,
+    },
     Idle,
     StoppedReader,
-    Scale { connections: usize },
-    Fairness { busy: usize },
+    Scale {
+        connections: usize,
+    },
+    Fairness {
+        busy: usize,
+    },
+    BehindBulk,
+    /// One of the others, by a relay with several workers.
+    Workers(Load),
+}
+
+/// A workload for several workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    Opening,
+    Bulk,
+    RoundTrips,
+}
+
+impl Load {
+    const ALL: [Self; 3] = [Self::Opening, Self::Bulk, Self::RoundTrips];
+
+    /// The workload.
+    fn workload(self) -> Workload {
+        match self {
+            Self::Opening => Workload::Opening { messages: 1 },
+            Self::Bulk => Workload::Bulk { size: MEDIUM, pairs: 50 },
+            Self::RoundTrips => Workload::RoundTrips { pairs: 100 },
+        }
+    }
 }
 
 const KIB: usize = 1 << 10;
@@ -67,18 +104,33 @@ impl Workload {
         all.extend([Self::Idle, Self::StoppedReader]);
         all.extend([10, 100, 1000, 9000].map(|connections| Self::Scale { connections }));
         all.extend([0, 1, 10, 50].map(|busy| Self::Fairness { busy }));
+        all.push(Self::BehindBulk);
+        all.extend(Load::ALL.map(Self::Workers));
         all
     }
 
     /// Whether the workload applies to this target. Some are only for a comparison with the raw relay.
     pub(crate) fn suits(self, target: Target) -> bool {
-        let only_limit = matches!(self, Self::Scale { .. } | Self::Fairness { .. });
-        !only_limit || matches!(target, Target::Arc | Target::Before | Target::Raw)
+        match target {
+            Target::Arc | Target::Before | Target::Raw => !matches!(self, Self::Workers(_)),
+            Target::Workers(_) => matches!(self, Self::Workers(_)),
+            Target::Floor => matches!(self, Self::Opening { .. }),
+            Target::Portable | Target::Assembling | Target::Uws | Target::Ws => {
+                !matches!(self, Self::Scale { .. } | Self::Fairness { .. } | Self::Workers(_))
+            }
+        }
+    }
+
+    /// The target that the others are compared with.
+    pub(crate) fn yardstick(self) -> Target {
+        if matches!(self, Self::Workers(_)) { Target::Workers(1) } else { Target::Raw }
     }
 
     /// The number of open files that each process needs.
     pub(crate) fn files(self) -> usize {
         64 + match self {
+            Self::Workers(load) => load.workload().files(),
+            Self::BehindBulk => 2,
             Self::RoundTrips { pairs } | Self::Bulk { pairs, .. } | Self::Duplex { pairs } => 2 * pairs,
             Self::Opening { .. } | Self::StoppedReader => 2 * OPENED_AT_ONCE,
             Self::Idle => IDLE + 2 * WARM,
@@ -91,6 +143,7 @@ impl Workload {
         match self {
             Self::Bulk { size, .. } => size,
             Self::Duplex { .. } | Self::StoppedReader => MEDIUM,
+            Self::Workers(load) => load.workload().size(),
             _ => SMALL,
         }
     }
@@ -141,6 +194,12 @@ impl Workload {
                 let _idle = open_and_exchange(0, IDLE / 2)?;
                 Ok(vec![("KiB", (server.memory()? - before) / IDLE as f64)])
             }
+            Self::BehindBulk => {
+                let (sides, mut window) = (open(0, 1)?, window());
+                let messages = clients::behind_bulk(&sides, server.target, &mut window)?;
+                window.figures(messages)
+            }
+            Self::Workers(load) => load.workload().run(server, check),
             Self::StoppedReader => stop_reading(server, &mut open_and_exchange(0, 1)?, check),
             Self::Fairness { busy } => {
                 let medium = Traffic::new(server.target, MEDIUM, check);
@@ -216,6 +275,8 @@ impl fmt::Display for Workload {
             Self::StoppedReader => write!(f, "a reader that stops, {size}"),
             Self::Scale { connections } => write!(f, "scale, {size}, {connections} connections"),
             Self::Fairness { busy } => write!(f, "fairness, {size} beside {}", several(*busy)),
+            Self::BehindBulk => write!(f, "{size} behind 1 MiB on the same pair"),
+            Self::Workers(load) => write!(f, "workers: {}", load.workload()),
         }
     }
 }
