@@ -16,7 +16,7 @@ use socket2::SockRef;
 
 const LISTENER: u64 = u64::MAX;
 
-/// The response to the clients' request, whose key is always the same.
+/// The response to the clients' request. Its key is always the same.
 const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
     sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 

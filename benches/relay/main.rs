@@ -52,8 +52,8 @@ struct Options {
     /// minutes after which no round is begun that would not end in time; default 10
     #[argh(option, default = "10.0")]
     minutes: f64,
-    /// relays to measure, separated by commas: arc, before, portable, workers-1, workers-2, workers-4, raw, floor,
-    /// assembling, uws, ws
+    /// relays to measure, separated by commas: arc, before, portable, workers-1, workers-2,
+    /// workers-4, raw, floor, assembling, uws, ws
     #[argh(option)]
     only: Option<String>,
     /// file for all figures of all rounds

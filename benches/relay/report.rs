@@ -16,18 +16,20 @@ pub(crate) struct Record {
     pub(crate) figures: Figures,
 }
 
-/// A table: its workloads, its figures for each target, and ratios to the yardstick.
+/// A table of `docs/performance.md`.
 struct Table {
     title: &'static str,
     rows: fn(&Workload) -> bool,
     figures: &'static [&'static str],
-    /// The number of figures that have ratios, the first ones.
-    ratios: usize,
+    /// Whether the table has the figures of this target, and not only their ratios.
+    has_figures: fn(Target) -> bool,
+    /// The figures that have ratios to the yardstick.
+    ratios: &'static [&'static str],
 }
 
 const TABLES: [Table; 8] = [
     Table {
-        title: "CPU time of the server in us, per message or per pair opened and closed",
+        title: "Beside other relays: CPU time of the server in us, per message or per pair opened and closed",
         rows: |workload| {
             !matches!(
                 workload,
@@ -35,57 +37,64 @@ const TABLES: [Table; 8] = [
             )
         },
         figures: &["cpu us"],
-        ratios: 1,
-    },
-    Table {
-        title: "Round trips: latency, and messages per second",
-        rows: |workload| matches!(workload, Workload::RoundTrips { .. }),
-        figures: &["p50 us", "p99 us", "per second"],
-        ratios: 0,
+        has_figures: |target| matches!(target, Target::Arc | Target::Before | Target::Raw),
+        ratios: &["cpu us"],
     },
     Table {
         title: "Received payload per second",
         rows: |workload| matches!(workload, Workload::Bulk { .. } | Workload::Duplex { .. }),
         figures: &["MB/s"],
-        ratios: 1,
+        has_figures: |_| true,
+        ratios: &[],
     },
     Table {
-        title: "Resident memory: per idle connection, and growth for a stalled reader",
+        title: "Round trips: messages per second, and latency",
+        rows: |workload| matches!(workload, Workload::RoundTrips { .. }),
+        figures: &["per second", "p50 us", "p99 us"],
+        has_figures: |_| true,
+        ratios: &[],
+    },
+    Table {
+        title: "Memory: of an idle connection, and growth for a reader that stops",
         rows: |workload| matches!(workload, Workload::Idle | Workload::StoppedReader),
         figures: &["KiB"],
-        ratios: 0,
+        has_figures: |_| true,
+        ratios: &[],
     },
     Table {
-        title: "Round trips, 100 messages in flight, by number of connections: CPU time per message, and resident memory \
-                per idle connection",
+        title: "Scale: CPU time per message of round trips, and memory of an idle connection",
         rows: |workload| matches!(workload, Workload::Scale { .. }),
         figures: &["cpu us", "KiB"],
-        ratios: 1,
+        has_figures: |_| true,
+        ratios: &["cpu us"],
     },
     Table {
-        title: "One-way latency of 100 quiet pairs beside pairs that stream 16 KiB messages, and the throughput of these",
+        title: "Fairness: one-way latency of 100 quiet pairs beside pairs that stream, and the throughput of these",
         rows: |workload| matches!(workload, Workload::Fairness { .. }),
         figures: &["p50 us", "p99 us", "MB/s"],
-        ratios: 0,
+        has_figures: |_| true,
+        ratios: &["p99 us"],
     },
     Table {
-        title: "Latency of a small message behind a bulk of 64 messages of 16 KiB on the same pair",
+        title: "A small message behind 64 messages of 16 KiB on the same pair: time until it has arrived",
         rows: |workload| matches!(workload, Workload::BehindBulk),
-        figures: &["p99 us", "p50 us"],
-        ratios: 1,
+        figures: &["p50 us", "p99 us"],
+        has_figures: |target| matches!(target, Target::Arc | Target::Before | Target::Portable | Target::Raw),
+        ratios: &["p99 us"],
     },
     Table {
-        title: "Several workers on all cores, which they share with the clients: operations per second, and CPU time of the \
-                server in us for each; ratios are to one worker",
+        title: "Workers, on all cores: operations per second, and CPU time of the server in us for each",
         rows: |workload| matches!(workload, Workload::Workers(_)),
         figures: &["per second", "cpu us"],
-        ratios: 2,
+        has_figures: |_| true,
+        ratios: &["per second", "cpu us"],
     },
 ];
 
 pub(crate) fn markdown(records: &[Record]) -> String {
     let tables = TABLES.iter().filter_map(|table| table.markdown(records));
-    let legend = "Medians of all rounds (lowest to highest); ratios are to the raw relay in the same round.";
+    let legend = "Medians of all rounds (lowest to highest). Ratios are to the raw relay in the same round, those of several \
+                  workers to one worker.";
     format!("{legend}\n{}", tables.collect::<String>())
 }
 
@@ -111,20 +120,21 @@ impl Table {
                 _ = write!(row, " {} |", cell(workload));
             }
         };
-        for &target in &targets {
-            for figure in self.figures {
-                let title = target.title();
-                column(format!("{title}, {figure}"), &|workload| {
+        let yardstick = workloads[0].yardstick();
+        for figure in self.figures {
+            for &target in targets.iter().filter(|&&target| (self.has_figures)(target)) {
+                column(format!("{}, {figure}", target.title()), &|workload| {
                     let bound = if is_unbounded(records, workload, target) { ">= " } else { "" };
-                    bound.to_owned() + &spread(values(records, workload, target, figure))
+                    let mut values = values(records, workload, target, figure);
+                    if values.is_empty() { String::new() } else { bound.to_owned() + &short(median(&mut values)) }
                 });
             }
-            let yardstick = workloads[0].yardstick();
-            for figure in self.figures.iter().take(self.ratios).filter(|_| target != yardstick) {
-                if targets.contains(&yardstick) {
-                    let unit = if self.ratios == 1 { String::new() } else { format!(" of {figure}") };
-                    column(format!("ratio{unit}"), &|workload| spread(ratios(records, workload, target, figure)));
-                }
+            let is_compared = self.ratios.contains(figure) && targets.contains(&yardstick);
+            for &target in targets.iter().filter(|&&target| is_compared && target != yardstick) {
+                let unit = if self.ratios.len() > 1 { format!(" of {figure}") } else { String::new() };
+                column(format!("{}, ratio{unit}", target.title()), &|workload| {
+                    spread(ratios(records, workload, target, figure))
+                });
             }
         }
         Some(format!("\n{}\n\n{head}\n{rule}\n{}\n", self.title, rows.join("\n")))
