@@ -710,8 +710,6 @@ fn pairs_spread_over_the_workers() {
         pairs.push((first, second));
         let now = on_workers(&stage);
         assert!(now.iter().all(|connections| connections % 2 == 0), "a pair is on two workers: {now:?}");
-        let is_quiet = pair < 2;
-        assert!(!is_quiet || now.iter().filter(|&&connections| connections > 0).count() == 1, "it moves: {now:?}");
     }
     let spread = on_workers(&stage);
     assert!(spread.iter().all(|connections| (16..=26).contains(connections)), "{spread:?}");

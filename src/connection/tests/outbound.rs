@@ -165,11 +165,11 @@ fn a_connection_ends_with_the_answer_to_the_relays_close_frame_unless_more_may_c
             connection.keepalive.probe(0, Observation::default(), &pings);
         };
         assert!(!is_over(&close, pinged), "a pong is to come");
-        let fed: Change = |_, peer| {
+        let fed: Change = |connection, peer| {
             let mut batch = Box::new(Buffer::new(LARGEST));
             batch.append_output(&[0; LARGEST / 2]);
             assert!(peer.outgoing.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
-            peer.outgoing.send(batch);
+            peer.outgoing.send(batch, &connection.context.channels);
         };
         assert!(!is_over(&close, fed), "the client may not have everything");
     });
