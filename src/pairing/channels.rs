@@ -48,7 +48,7 @@ impl<T> SpareChannels<T> {
 
     /// Takes the batch from a channel, and keeps the channel, unless there are enough spare ones.
     pub(super) fn unload(&self, channel: Box<Channel<T>>) -> T {
-        let batch = channel.receiver.try_recv().ok().expect("a channel under way has one batch");
+        let batch = channel.receiver.try_recv().expect("a channel under way has one batch");
         let mut spare = self.0.borrow_mut();
         if spare.len() < KEPT {
             spare.push(channel);
