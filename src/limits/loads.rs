@@ -77,8 +77,8 @@ mod tests {
         fn pairs_spread_over_the_workers(workers in 1..9_usize, pairs in 1..500_usize, told_every in 1..5_usize) {
             let (loads, mut connections) = (Loads::new(workers), vec![0; workers]);
             for pair in 0..pairs {
-                let chosen = loads.place(0, connections[0]);
-                connections[chosen] += 2;
+                let worker = loads.place(0, connections[0]);
+                connections[worker] += 2;
                 if pair % told_every == 0 {
                     connections.iter().enumerate().for_each(|(worker, &number)| loads.tell(worker, number));
                 }

@@ -699,6 +699,7 @@ fn pairs_spread_over_the_workers() {
     const PAIRS: usize = 30;
     let mut stage = Stage::new(Random::new(0), Config { workers: NonZeroUsize::new(3), ..Config::default() });
     stage.relay.door.have_a_favourite();
+    stage.settle(); // all workers are idle
     let on_workers = |stage: &Stage| {
         let tasks = stage.executor.tasks();
         [0, 1, 2].map(|worker| tasks.iter().filter(|task| **task == ("connection on worker", worker)).count())
