@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::num::NonZeroUsize;
 use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::aftermath::{ALLOWANCE, Bounds, round_trip, unharmed};
 use crate::frames::pair;
 use crate::support::raw::{frame, open, upgrade};
-use crate::support::{Relay, eventually, raise_file_limit};
+use crate::support::{Relay, eventually, raise_file_limit, workers};
 
 /// The size of a crowd, if the limit of open files allows it.
 const CROWD: usize = 5000;
@@ -52,8 +53,9 @@ fn crowd() -> usize {
     RAISED.call_once(|| _ = raise_file_limit());
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let limit = usize::try_from(limit).unwrap();
-    // A relay has a quarter of its files for handshakes, apart from a reserve.
-    let size = CROWD.min(limit.saturating_sub(1000) / 3).min(limit.saturating_sub(100) / 4);
+    // A relay has a quarter of its files for handshakes, apart from a reserve of 34 for each worker and 64 besides.
+    let reserve = 70 + 34 * workers().map_or(1, NonZeroUsize::get);
+    let size = CROWD.min(limit.saturating_sub(1000) / 3).min(limit.saturating_sub(reserve) / 4);
     assert!(size >= SMALLEST_CROWD, "a limit of {limit} open files is too low for this test");
     size
 }
