@@ -697,7 +697,8 @@ fn bytes_in_flight_count_as_taken_without_pings_and_probes() {
 #[test]
 fn pairs_spread_over_the_workers() {
     const PAIRS: usize = 30;
-    let mut stage = Stage::new(Random::new(0), Config { workers: NonZeroUsize::new(3), ..Config::default() });
+    let mut stage =
+        Stage::new(Random::new(0), Config { workers: NonZeroUsize::new(3), ping_interval: None, ..Config::default() });
     stage.relay.door.have_a_favourite();
     stage.settle(); // all workers are idle
     let on_workers = |stage: &Stage| {
