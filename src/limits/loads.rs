@@ -35,9 +35,9 @@ impl Loads {
         }
     }
 
-    /// The worker for the first client of a pair, which `worker` has accepted beside so many connections of its own.
+    /// The worker for the first client of a pair.
     ///
-    /// It is the same one unless another has clearly fewer.
+    /// `worker` has accepted it, and has so many connections. It is the same one unless another has clearly fewer.
     pub(crate) fn place(&self, worker: usize, connections: usize) -> usize {
         let Some(fewer) = connections.checked_sub(SLACK + connections / SHARE) else { return worker };
         let loads = self.0.iter().map(|Load(load)| load.load(Relaxed)).zip(0..);

@@ -20,9 +20,9 @@ pub(crate) struct Resources {
     pub(crate) files: usize,
     /// The memory in bytes: that of the system, or of the smallest control group around this process.
     pub(crate) memory: usize,
-    /// The processors that this process may use, by its affinity and by the quota of its control groups, rounded down.
+    /// The processors that this process may use.
     ///
-    /// A thread more than the quota would be stopped in each period.
+    /// By its affinity, and by the quota of its control groups, rounded down. A thread more than the quota would be stopped in each period.
     pub(crate) processors: usize,
 }
 

@@ -693,7 +693,9 @@ fn bytes_in_flight_count_as_taken_without_pings_and_probes() {
     }
 }
 
-/// Pairs spread over the workers, though one worker accepts all clients, and both clients of a pair are on one worker.
+/// Pairs spread over the workers, though one worker accepts all clients.
+///
+/// Both clients of a pair are on one worker.
 #[test]
 fn pairs_spread_over_the_workers() {
     const PAIRS: usize = 30;
