@@ -25,7 +25,7 @@ use super::proxy_protocol::{self, Preamble};
 use super::rejection::Rejected;
 use super::request::{Route, asks_for_websocket, route};
 use crate::limits::clients::ClientGuard;
-use crate::limits::slots::Slot;
+use crate::limits::slots::{Slot, Slots};
 use crate::pairing::seats::Claim;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::StopFlag;
@@ -63,7 +63,7 @@ pub(crate) async fn receive<T: Transport>(
     stop: &StopFlag,
 ) -> Option<Admitted<T>> {
     let recorder = RejectionRecorder::new(telemetry, context.log_addresses.then_some(peer));
-    let slot = context.slots.take(worker, context.clock.now());
+    let slot = context.slots.borrow(worker, context.clock.now());
     let handshake = Handshake { stream, context, recorder, slot };
     let opened = handshake.open(peer, stop).await;
     // In a box, only now: a silent connection is to cost next to nothing.
@@ -101,7 +101,7 @@ struct Handshake<'a, T> {
     stream: T,
     context: &'a HandshakeContext,
     recorder: RejectionRecorder<'a>,
-    slot: Slot,
+    slot: Slot<&'a Slots>,
 }
 
 impl<'a, T: Transport> Handshake<'a, T> {
@@ -320,7 +320,6 @@ mod tests {
     use crate::access::policy::Policy;
     use crate::limits::clients::ClientLimits;
     use crate::limits::clients::Limits;
-    use crate::limits::slots::Slots;
     use crate::pairing::seats::Seats;
     use crate::runtime::clock::SystemClock;
     use futures_lite::future::block_on;

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -60,9 +61,11 @@ struct TakenSlots {
 }
 
 /// A slot, until it is dropped.
+///
+/// An opening handshake borrows its slots: to count references would be a write that all workers share.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    slots: Arc<Slots>,
+pub(crate) struct Slot<S: Deref<Target = Slots> = Arc<Slots>> {
+    slots: S,
     shard: usize,
     age: Age,
 }
@@ -85,17 +88,25 @@ impl Slots {
 
     /// Takes a slot of a shard. If all are taken, in any shard, the oldest is revoked.
     pub(crate) fn take(self: &Arc<Self>, shard: usize, now: Instant) -> Slot {
+        Slot { slots: Arc::clone(self), shard, age: self.take_age(shard, now) }
+    }
+
+    /// The same for as long as the slots are borrowed.
+    pub(crate) fn borrow(&self, shard: usize, now: Instant) -> Slot<&Self> {
+        Slot { slots: self, shard, age: self.take_age(shard, now) }
+    }
+
+    fn take_age(&self, shard: usize, now: Instant) -> Age {
         let age = with_lock(self.shard(shard), |taken| {
             if taken.free == 0 {
                 taken.free = self.take_common(self.block);
             }
             taken.take_free().then(|| taken.issue(now))
         });
-        let age = age.unwrap_or_else(|| {
+        age.unwrap_or_else(|| {
             self.take_from_others();
             with_lock(self.shard(shard), |taken| taken.issue(now))
-        });
-        Slot { slots: Arc::clone(self), shard, age }
+        })
     }
 
     /// Revokes the oldest quarter, for want of another resource, unless few are taken. Whether it did.
@@ -181,7 +192,7 @@ impl TakenSlots {
     }
 }
 
-impl Slot {
+impl<S: Deref<Target = Slots>> Slot<S> {
     fn shard(&self) -> &Mutex<TakenSlots> {
         self.slots.shard(self.shard)
     }
@@ -215,7 +226,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl<S: Deref<Target = Slots>> Drop for Slot<S> {
     fn drop(&mut self) {
         let (_waker, surplus) = with_lock(self.shard(), |taken| {
             let waker = taken.by_age.remove(&self.age);
