@@ -322,12 +322,12 @@ fn hasher() -> DefaultHasher {
     if cfg!(any(test, fuzzing)) { DefaultHasher::new() } else { RandomState::new().build_hasher() }
 }
 
-/// Takes up to `most` sides that wait out of shards, the first shards first.
+/// Takes up to `most` sides that wait out of shards, and returns the far ends of their links.
 fn take<'a>(
     shards: impl Iterator<Item = &'a Arc<Shard>>,
     most: usize,
-    take: impl Fn(&Shard, usize) -> Vec<Box<ParkedSide>>,
-) -> Vec<Box<ParkedSide>> {
+    take: impl Fn(&Shard, usize) -> Vec<End<Box<Buffer>>>,
+) -> Vec<End<Box<Buffer>>> {
     shards.fold(Vec::new(), |mut taken, shard| {
         if taken.len() < most {
             taken.extend(take(shard, most - taken.len()));
@@ -337,12 +337,12 @@ fn take<'a>(
 }
 
 /// Ends the waits that `take` takes out of the shards, in [portions](ENDS), and yields between them.
-async fn end_waits(take: impl Fn(usize) -> Vec<Box<ParkedSide>>, close_cause: CloseCause) {
+async fn end_waits(take: impl Fn(usize) -> Vec<End<Box<Buffer>>>, close_cause: CloseCause) {
     loop {
         let taken = take(ENDS);
         let is_all = taken.len() < ENDS;
-        for parked in taken {
-            parked.far.outgoing.finish(None, close_cause);
+        for end in taken {
+            end.outgoing.finish(None, close_cause);
         }
         if is_all {
             return;

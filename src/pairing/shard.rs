@@ -5,7 +5,7 @@
 //!
 //! The shards of a relay share its limits of codes and of waiting sides, as [`Permits`].
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::buffers::buffer::Buffer;
@@ -17,7 +17,7 @@ use crate::pairing::occupants::Occupant;
 use crate::pairing::pair_code::PairCode;
 use crate::pairing::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
 use crate::runtime::clock::Clock;
-use crate::runtime::sync::with_lock;
+use crate::runtime::sync::{Mutex, with_lock};
 use crate::telemetry::records::Meeting;
 use crate::telemetry::rejection::Rejection;
 
@@ -70,7 +70,9 @@ impl CodeLimits {
     }
 }
 
-/// A shard. No two are in a cache line (of 128 bytes, as the processor may fetch two lines of 64 together).
+/// A shard.
+///
+/// No two are in a cache line (of 128 bytes, as the processor may fetch two lines of 64 together).
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Shard {
@@ -138,13 +140,17 @@ impl Shard {
     }
 
     /// Takes out the sides that have waited until `now` or longer, `most` at a time.
-    pub(super) fn expire(&self, now: Instant, most: usize) -> Vec<Box<ParkedSide>> {
-        self.change(|guarded| guarded.table.expire(now, most)).into_iter().map(|(_, parked)| parked).collect()
+    ///
+    /// Returns the far ends of their links.
+    pub(super) fn expire(&self, now: Instant, most: usize) -> Vec<End<Box<Buffer>>> {
+        self.change(|guarded| guarded.table.expire(now, most)).into_iter().map(|(_, parked)| parked.far).collect()
     }
 
     /// Takes out sides that wait, `most` at a time.
-    pub(super) fn drain(&self, most: usize) -> Vec<Box<ParkedSide>> {
-        self.change(|guarded| guarded.table.drain(most)).into_iter().map(|(_, parked)| parked).collect()
+    ///
+    /// Returns the far ends of their links.
+    pub(super) fn drain(&self, most: usize) -> Vec<End<Box<Buffer>>> {
+        self.change(|guarded| guarded.table.drain(most)).into_iter().map(|(_, parked)| parked.far).collect()
     }
 
     /// Admits no client any more.
