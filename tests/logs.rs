@@ -196,6 +196,9 @@ fn takeover_and_write_timeout_are_told_apart() {
     // The takeover replaces one client. Its peer is replaced too, or has lost its peer.
     let outcomes = outcomes(&logged.await_events("closed", 2));
     assert!(outcomes.iter().any(|outcome| outcome == "replaced"), "{outcomes:?}");
+    if cfg!(feature = "portable") {
+        return; // its write timeout also counts what the system holds, which takes minutes: tests/liveness.rs
+    }
     let (mut sender, _reader) = (enter("y"), enter("y"));
     sender.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
     let message = frame(0x82, &[7; 60_000]);

@@ -97,7 +97,7 @@ fn listen_on(address: SocketAddr, configure: impl Fn(&Socket) -> io::Result<()>)
     Ok(socket.into())
 }
 
-/// Sets the options of a connection, or of a listener whose connections inherit them.
+/// Sets the options of a connection, or of a listener for its connections to inherit.
 pub(super) fn configure(socket: &Socket) -> io::Result<()> {
     // Batches are written whole, so nothing is gained by waiting for more.
     socket.set_tcp_nodelay(true)?;

@@ -326,7 +326,6 @@ impl Drop for Executor {
 mod tests {
     use super::*;
     use std::future::pending;
-    use std::sync::atomic::Ordering::SeqCst;
 
     use async_channel::Sender;
     use futures_lite::future::{block_on, yield_now};
@@ -476,26 +475,6 @@ mod tests {
     }
 
     #[test]
-    fn all_tasks_of_a_share_are_woken_once() {
-        let (executor, log) = (Executor::default(), Log::default());
-        for name in ["a", "b"] {
-            let log = Rc::clone(&log);
-            executor.spawn(poll_fn(move |_| {
-                note(&log, name);
-                Poll::Pending
-            }));
-        }
-        run(&executor, 1);
-        executor.wake(0, 1);
-        executor.wake(0, 1);
-        run(&executor, 2);
-        assert_eq!(log.borrow()[..], ["a", "b", "a", "b"]);
-        executor.wake(1, 2);
-        run(&executor, 2);
-        assert_eq!(log.borrow()[4..], ["b"]);
-    }
-
-    #[test]
     fn a_panic_ends_only_its_task() {
         let (executor, log) = (Executor::default(), Log::default());
         executor.spawn(async { panic!("a bug") });
@@ -504,60 +483,5 @@ mod tests {
         run(&executor, 2);
         assert_eq!(log.borrow()[..], ["other", "again"]);
         assert!(executor.tasks.borrow().is_empty(), "tasks that have ended are removed");
-    }
-
-    /// Notes that the thread of an executor was woken.
-    #[derive(Default)]
-    struct WakeFlag(AtomicBool);
-
-    impl Wake for WakeFlag {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, SeqCst);
-        }
-    }
-
-    #[test]
-    fn another_thread_can_wake_a_task_and_the_executor_with_it() {
-        let (executor, log, flag) = (Executor::default(), Log::default(), Arc::new(WakeFlag::default()));
-        let task = spawn(&executor, &log, "woken", None);
-        let waker = Waker::from(Arc::clone(&flag));
-        let mut running = pin!(executor.run(pending()));
-        let mut poll = || assert!(running.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        poll();
-        assert!(!flag.0.load(SeqCst), "no task is ready");
-        std::thread::spawn(move || task.try_send(()).unwrap()).join().unwrap();
-        assert!(flag.0.load(SeqCst), "the executor was not woken");
-        poll();
-        poll();
-        assert_eq!(log.borrow()[..], ["woken", "again"]);
-    }
-
-    #[test]
-    fn tasks_are_dropped_with_the_executor() {
-        let executor = Executor::default();
-        let held = Rc::new(());
-        for waits in [true, false] {
-            let held = Rc::clone(&held);
-            executor.spawn(async move {
-                if waits {
-                    pending::<()>().await;
-                }
-                yield_now().await;
-                drop(held);
-            });
-            run(&executor, 0);
-        }
-        // This one is ready, and its waker is also in a channel.
-        let (sender, receiver) = async_channel::bounded::<()>(1);
-        let also = Rc::clone(&held);
-        executor.spawn(async move {
-            let _ = receiver.recv().await;
-            drop(also);
-        });
-        run(&executor, 1);
-        sender.try_send(()).unwrap();
-        drop(executor);
-        assert_eq!(Rc::strong_count(&held), 1);
-        let _ = sender.try_send(());
     }
 }

@@ -2,16 +2,9 @@
 //!
 //! Its counterpart is `linux/reactor.rs`, of which each worker has its own.
 
-use std::cell::Cell;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
-
-thread_local! {
-    /// The number of looks at events on this thread.
-    static LOOKS: Cell<u32> = const { Cell::new(0) };
-}
 
 /// The event loop of a thread.
 #[derive(Debug)]
@@ -29,15 +22,6 @@ impl Reactor {
 
     /// Runs a future on this thread, with the sockets and timers that it waits for.
     pub(crate) fn block_on<T>(self: &Arc<Self>, future: impl Future<Output = T>) -> T {
-        let mut future = pin!(future);
-        smol::block_on(poll_fn(|cx| {
-            LOOKS.set(LOOKS.get().wrapping_add(1));
-            future.as_mut().poll(cx)
-        }))
+        smol::block_on(future)
     }
-}
-
-/// The number of looks at events on this thread. Tasks that an event has woken run before the next look.
-pub(super) fn looks() -> u32 {
-    LOOKS.get()
 }

@@ -62,6 +62,17 @@ impl Tcp {
     }
 }
 
+impl Tcp {
+    /// Keeps an error that the system reports only once.
+    ///
+    /// [`receive`](Transport::receive) fails with it, behind the bytes that came before.
+    fn keep_error(&self, error: &io::Error) -> Poll<io::Result<()>> {
+        self.0.error.store(error.raw_os_error().unwrap_or_default(), Relaxed);
+        self.mark_readable();
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl Transport for Tcp {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.0.may_receive.swap(false, Relaxed) { Poll::Ready(Ok(())) } else { self.0.stream.poll_readable(cx) }
@@ -75,7 +86,9 @@ impl Transport for Tcp {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready only when no bytes hide the end: no call of every system tells it earlier.
+    /// Behind unread bytes this sees no end, as no call of every system tells it.
+    ///
+    /// It sees a reset there, whenever it is asked: at the next beat, as no event tells it.
     fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Bytes that were seen are there until they are received, and waiting for others would not wait.
         while !self.0.has_bytes.load(Relaxed) {
@@ -84,15 +97,13 @@ impl Transport for Tcp {
                 Ok(_) => self.0.has_bytes.store(true, Relaxed),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.0.stream.poll_readable(cx))?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    // The system reports a reset once. `receive` passes it on.
-                    self.0.error.store(error.raw_os_error().unwrap_or_default(), Relaxed);
-                    self.mark_readable();
-                    return Poll::Ready(Ok(()));
-                }
+                Err(error) => return self.keep_error(&error),
             }
         }
-        Poll::Pending
+        match self.0.stream.get_ref().take_error() {
+            Ok(Some(error)) => self.keep_error(&error),
+            _ => Poll::Pending,
+        }
     }
 
     fn mark_readable(&self) {
@@ -101,9 +112,13 @@ impl Transport for Tcp {
 
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.has_bytes.store(false, Relaxed);
-        match self.0.error.swap(0, Relaxed) {
-            0 => self.0.stream.get_ref().read(buffer),
-            error => Err(io::Error::from_raw_os_error(error)),
+        let result = self.0.stream.get_ref().read(buffer);
+        match result {
+            Ok(0) if !buffer.is_empty() => match self.0.error.swap(0, Relaxed) {
+                0 => result,
+                error => Err(io::Error::from_raw_os_error(error)),
+            },
+            _ => result,
         }
     }
 
