@@ -397,10 +397,18 @@ fn dependencies_are_those_in_the_table() {
 
 /// The crates that a manifest depends on: as written, or in the tables that `cargo package` writes.
 fn dependencies(manifest: &str) -> BTreeSet<&str> {
-    let tables = manifest.lines().filter_map(|line| line.strip_prefix("[dependencies.")?.strip_suffix(']'));
-    let lines = manifest.lines().skip_while(|line| *line != "[dependencies]").skip(1);
-    let lines = lines.take_while(|line| !line.starts_with('[')).filter_map(|line| Some(line.split_once(" = ")?.0));
-    tables.chain(lines).collect()
+    let (mut found, mut lists_names) = (BTreeSet::new(), false);
+    for line in manifest.lines() {
+        if let Some(table) = line.strip_prefix('[') {
+            // Those of a system only are in a table for the system: `[target.'cfg(unix)'.dependencies]`.
+            let table = table.trim_end_matches(']').rsplit("'.").next().unwrap();
+            lists_names = table == "dependencies";
+            found.extend(table.strip_prefix("dependencies."));
+        } else if lists_names {
+            found.extend(line.split_once(" = ").map(|(name, _)| name));
+        }
+    }
+    found
 }
 
 /// Every link in the documents leads to a file, and to a heading in it if it names one.

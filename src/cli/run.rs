@@ -7,12 +7,19 @@ use arc_relay::Relay;
 use async_signal::{Signal, Signals};
 use futures_lite::future::pending;
 use futures_lite::{FutureExt, StreamExt};
-use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::environment::Environment;
 use super::flags::{self, Settings};
 use super::logging;
 use super::token_file::{self, TokenFile};
+
+/// The signals that the relay acts on.
+#[cfg(unix)]
+const SIGNALS: &[Signal] = &[Signal::Term, Signal::Int, Signal::Hup];
+
+/// Windows has only Ctrl-C.
+#[cfg(not(unix))]
+const SIGNALS: &[Signal] = &[Signal::Int];
 
 /// Runs the relay until SIGTERM or SIGINT.
 ///
@@ -28,7 +35,7 @@ pub(crate) fn run(settings: Settings, environment: &Environment) -> Result<ExitC
         config.access_tokens = Some(token_file::read(path)?);
     }
     // No signal may be lost once the relay runs.
-    let signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup]);
+    let signals = Signals::new(SIGNALS);
     let mut signals = signals.map_err(|error| format!("cannot receive signals: {error}"))?;
     logging::begin(log_level, log_format).map_err(|error| format!("cannot start the log: {error}"))?;
     environment.warn(&flags::variables());
@@ -54,13 +61,27 @@ pub(crate) fn run(settings: Settings, environment: &Environment) -> Result<ExitC
 }
 
 /// Raises the limit of open files to the hard limit: it bounds the number of connections.
+#[cfg(unix)]
 fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    /// macOS accepts no more, whatever its hard limit says (`OPEN_MAX`).
+    const MOST_ON_MACOS: u64 = 10_240;
+
     let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
+    let before = std::mem::replace(&mut limit.current, limit.maximum);
+    if cfg!(target_os = "macos") {
+        let most = limit.maximum.unwrap_or(MOST_ON_MACOS).min(MOST_ON_MACOS);
+        limit.current = before.map(|before| before.max(most));
+    }
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         log::warn!(error:%; "file_limit_kept");
     }
 }
+
+/// Windows has no such limit.
+#[cfg(not(unix))]
+fn raise_file_limit() {}
 
 /// Waits for SIGTERM or SIGINT, and returns its number. SIGHUP reloads the access tokens.
 async fn stop_requested(signals: &mut Signals, mut tokens: Option<&mut TokenFile<'_>>) -> u8 {

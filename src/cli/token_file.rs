@@ -3,12 +3,10 @@
 use std::fs::{self, File};
 use std::io;
 use std::mem;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use arc_relay::{AccessTokens, RelayHandle};
 use futures_lite::future::pending;
-use rustix::fs::OFlags;
 use smol::{Task, unblock};
 
 /// Reads the tokens at the start.
@@ -29,10 +27,18 @@ fn read_again(path: &Path) -> Result<AccessTokens, String> {
     parse(path, open_regular(path).and_then(io::read_to_string))
 }
 
-/// Opens a regular file. Without `O_NONBLOCK`, opening a pipe waits for a writer.
+/// Opens a regular file.
 fn open_regular(path: &Path) -> io::Result<File> {
-    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+
+        // Otherwise, opening a pipe waits for a writer.
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    let file = options.open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
 

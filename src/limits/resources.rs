@@ -5,9 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use rustix::process::{Resource, getrlimit};
-
-/// The memory in bytes if the system does not tell it.
+/// The memory in bytes if the system does not tell it: only Linux does, in files.
 const ASSUMED_MEMORY: usize = 1 << 30;
 
 /// Where control groups are mounted.
@@ -33,13 +31,24 @@ impl Resources {
 
     /// The resources of this process now.
     pub(crate) fn of_system() -> Self {
-        let files = getrlimit(Resource::Nofile)
-            .current
-            .map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
         let memory = memory(|path| fs::read_to_string(path).ok()).unwrap_or(ASSUMED_MEMORY);
         let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self { files, memory, processors }
+        Self { files: files(), memory, processors }
     }
+}
+
+/// The limit of open files.
+#[cfg(unix)]
+fn files() -> usize {
+    use rustix::process::{Resource, getrlimit};
+
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
+}
+
+/// Windows has no limit below its memory for them.
+#[cfg(not(unix))]
+fn files() -> usize {
+    1 << 16
 }
 
 /// The memory in bytes of the system or of the smallest control group, by the files that `read` reads.
