@@ -138,11 +138,7 @@ impl Keepalive {
     /// Looks at a client at this beat.
     pub(crate) fn look(&mut self, now: u32, observation: Observation, rules: &KeepaliveConfig) -> Verdict {
         self.looked = now;
-        self.add_work(now, observation.messages, rules);
-        if observation.received {
-            self.received = now;
-            self.deadline = None;
-        }
+        self.note(now, observation, rules);
         match (self.deadline, rules.interval) {
             (Some(deadline), _) if !is_before(now, deadline.get()) => Verdict::Lost,
             (None, Some(interval)) if now.wrapping_sub(self.received) >= interval => {
@@ -156,6 +152,8 @@ impl Keepalive {
 
     /// Begins a takeover probe. True if the client has to be pinged for it; not if a ping is outstanding.
     pub(crate) fn probe(&mut self, now: u32, observation: Observation, rules: &KeepaliveConfig) -> bool {
+        // An answer that has come since the last look answers the ping before it, and not the probe.
+        self.note(now, observation, rules);
         let deadline = patience(now, observation.to_next_answer, rules);
         let is_pinged = self.deadline.is_some_and(|pinged| {
             // A probe cancels the time for messages.
@@ -166,6 +164,15 @@ impl Keepalive {
             self.deadline = at(deadline);
         }
         !is_pinged
+    }
+
+    /// Notes what the client has done, and what it was given to do.
+    fn note(&mut self, now: u32, observation: Observation, rules: &KeepaliveConfig) {
+        self.add_work(now, observation.messages, rules);
+        if observation.received {
+            self.received = now;
+            self.deadline = None;
+        }
     }
 
     fn add_work(&mut self, now: u32, messages: u32, rules: &KeepaliveConfig) {
@@ -270,6 +277,30 @@ mod tests {
         assert_eq!(end(&mut keepalive), 52);
     }
 
+    /// The pong may arrive between the last look and the probe.
+    #[test]
+    fn a_probe_keeps_an_answer_to_the_ping_before_it() {
+        let rules = rules();
+        let mut keepalive = Keepalive::new(0);
+        assert_eq!(keepalive.look(32, NOTHING, &rules), Verdict::Ping);
+        assert!(
+            keepalive.probe(33, Observation { received: true, ..NOTHING }, &rules),
+            "the answer is not to this ping"
+        );
+        assert_eq!(keepalive.look(52, NOTHING, &rules), Verdict::Wait);
+        assert_eq!(keepalive.look(53, NOTHING, &rules), Verdict::Lost);
+    }
+
+    #[test]
+    fn a_probe_keeps_the_time_for_messages_of_later_pings() {
+        let (rules, mut keepalive) = (rules(), Keepalive::new(0));
+        keepalive.probe(1, Observation { messages: 90, ..NOTHING }, &rules);
+        assert_eq!(keepalive.look(2, Observation { received: true, ..NOTHING }, &rules), Verdict::Wait);
+        assert_eq!(keepalive.look(34, NOTHING, &rules), Verdict::Ping);
+        assert_eq!(keepalive.look(110, NOTHING, &rules), Verdict::Wait);
+        assert_eq!(keepalive.look(111, NOTHING, &rules), Verdict::Lost);
+    }
+
     #[test]
     fn without_a_ping_interval_only_a_probe_gives_a_client_up() {
         let rules = KeepaliveConfig::new(None, SECOND);
@@ -299,7 +330,7 @@ mod tests {
         fn only_silent_clients_are_given_up(
             begin in prop_oneof![Just(0), Just(u32::MAX - 50), any::<u32>()],
             looks in prop::collection::vec(
-                (1..6_u32, prop::bool::weighted(0.1), prop::bool::weighted(0.05), 0..20_u32, 0..500_000_u32),
+                (1..6_u32, prop::bool::weighted(0.1), prop::option::weighted(0.05, any::<bool>()), 0..20_u32, 0..500_000_u32),
                 1..200,
             ),
         ) {
@@ -326,7 +357,11 @@ mod tests {
                         break;
                     }
                 }
-                if probes {
+                if let Some(answers) = probes {
+                    if answers {
+                        (received, pinged) = (time, None);
+                    }
+                    let observation = Observation { received: answers, ..observation };
                     let pings = keepalive.probe(begin.wrapping_add(time), observation, &rules);
                     prop_assert_eq!(pings, pinged.is_none());
                     pinged.get_or_insert(time);
