@@ -282,9 +282,13 @@ fn play(row: &Row) -> Option<Seen> {
     });
     seen.log = std::fs::read_to_string(&log).unwrap();
     let _ = std::fs::remove_file(&log);
-    // The near client is the first connection, the far one the second.
-    let line = seen.log.lines().find(|line| line.contains(" closed ") && line.contains(" conn=1 ")).unwrap();
-    seen.outcome = line.split_once("outcome=").unwrap().1.split(' ').next().unwrap().to_owned();
+    // The near client is the first of the pair, and the far one completes it.
+    let line = |event: &str, field: &str| seen.log.lines().find(|line| line.contains(event) && line.contains(field));
+    let field = |line: &str, name: &str| {
+        line.split_once(name).expect("the event has this field").1.split(' ').next().unwrap_or_default().to_owned()
+    };
+    let far = field(line(" paired ", " conn=").expect("it is paired"), " conn=");
+    seen.outcome = field(line(" closed ", &format!(" conn={far} ")).expect("it has ended"), " outcome=");
     Some(seen)
 }
 
