@@ -2,6 +2,7 @@ pub(crate) mod executor;
 mod notifier;
 pub(crate) mod port;
 pub(crate) mod reactor;
+mod serials;
 mod sources;
 pub(crate) mod tcp;
 pub(crate) mod timer;

@@ -3,12 +3,12 @@
 //! Each thread has a table of its own, so it takes no lock. A [`SourceId`] means nothing on another thread.
 
 use std::cell::RefCell;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 
 use rustix::event::epoll::{EventData, EventFlags};
 use slab::Slab;
+
+use super::serials;
 
 /// An event that a task can wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,9 +145,6 @@ impl Source {
     }
 }
 
-/// The serial number of the next source of any thread.
-static ISSUED: AtomicU32 = AtomicU32::new(0);
-
 thread_local! {
     /// The sources of this thread.
     static SOURCES: RefCell<Slab<Source>> = const { RefCell::new(Slab::new()) };
@@ -166,7 +163,7 @@ pub(super) struct SourceId {
 impl SourceId {
     /// Adds a source to this thread's table. Nothing has happened to it yet.
     pub(super) fn insert() -> Self {
-        let serial = ISSUED.fetch_add(1, Relaxed);
+        let serial = serials::next() as u32; // wraps: the source of 2^32 numbers ago has no event under way
         let index = SOURCES.with_borrow_mut(|sources| sources.insert(Source { serial, ..Source::default() }));
         Self { index: u32::try_from(index).expect("file descriptors are 31 bits wide"), serial }
     }

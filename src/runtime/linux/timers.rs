@@ -4,15 +4,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::Instant;
 
-/// Wakers, ordered by deadline. A number tells wakers with the same deadline apart.
-type Waiting = BTreeMap<(Instant, u64), Waker>;
+use super::serials;
 
-/// The number of the next timer of any thread.
-static ISSUED: AtomicU64 = AtomicU64::new(0);
+/// Wakers, ordered by deadline. A serial number tells wakers with the same deadline apart.
+type Waiting = BTreeMap<(Instant, u64), Waker>;
 
 thread_local! {
     static WAITING: RefCell<Waiting> = const { RefCell::new(BTreeMap::new()) };
@@ -37,7 +35,7 @@ pub(super) fn fire(now: Instant) {
 
 /// Adds a waker, and returns the number that tells it from others with the same deadline.
 pub(super) fn insert(deadline: Instant, waker: Waker) -> u64 {
-    let number = ISSUED.fetch_add(1, Relaxed);
+    let number = serials::next();
     WAITING.with_borrow_mut(|waiting| waiting.insert((deadline, number), waker));
     number
 }
