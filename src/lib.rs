@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `cli` | command line and log of the binary |
 //! | `simulation` | the whole relay on an in-memory network (tests and fuzzing) |
+//! | `checks` | model checks of what workers share (tests) |
 //! | `server` | [`Relay`], [`Config`], supervisor and workers |
 //! | `http` | the opening handshake: from an accepted socket to 101 or a rejection |
 //! | `access` | origins, access tokens, length of pair codes |
@@ -32,6 +33,8 @@ mod server;
 mod telemetry;
 mod websocket;
 
+#[cfg(all(test, shuttle))]
+mod checks;
 #[cfg(test)]
 mod simulation;
 

@@ -1,16 +1,17 @@
 //! The operator's policy: the clients that may join. By default these are all clients with a pair code.
 
 use std::str;
-use std::sync::atomic::{
-    AtomicBool,
-    Ordering::{Acquire, Release},
-};
-use std::sync::{PoisonError, RwLock};
+use std::sync::PoisonError;
 
 use crate::access::access_tokens::AccessTokens;
 use crate::access::origin::Origin;
 use crate::pairing::pair_code::PairCode;
 use crate::pairing::query;
+use crate::runtime::sync::RwLock;
+use crate::runtime::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
 use crate::telemetry::rejection::Rejection;
 
 /// The requirements for a request to join.

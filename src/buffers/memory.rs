@@ -7,7 +7,8 @@
 //! again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::runtime::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A memory budget, shared by all workers.
 #[derive(Debug)]

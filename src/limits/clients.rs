@@ -10,12 +10,12 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::limits::token_bucket::TokenBucket;
 use crate::runtime::clock::Clock;
-use crate::runtime::sync::lock;
+use crate::runtime::sync::{Mutex, lock};
 
 /// The time in which a client may make as many requests to join as its limit says.
 const MINUTE: Duration = Duration::from_secs(60);

@@ -19,14 +19,14 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
 use crate::limits::token_bucket::{BURST, ByteRate, TokenBucket};
-use crate::runtime::sync::{lock, with_lock};
+use crate::runtime::sync::{Mutex, lock, with_lock};
 
 /// The most that a read takes, as time of the rate.
 ///

@@ -3,7 +3,7 @@
 //! The system's queue wakes some workers more often than others. So the worker that accepts a client may have many more
 //! connections than another one. The first client of a pair then goes to the worker with the fewest, and the second follows.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::runtime::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// The difference up to which a client stays, in connections: two pairs.
 ///

@@ -1,11 +1,12 @@
 //! The rates that limit a pair: its own, and its share of the rate of all clients.
 
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::limits::fair_rate::{FairRate, Flow};
 use crate::limits::token_bucket::{BURST, ByteRate, TokenBucket};
+use crate::runtime::sync::Mutex;
 
 /// The part of a pair's rate that passes at once.
 ///

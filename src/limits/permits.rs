@@ -1,11 +1,14 @@
-//! Permits bound how many there are of something at a time: connections, pair codes, waiting sides, takeover probes.
+//! Permits bound how many there are of something at a time.
+//!
+//! They are for connections, pair codes, waiting sides and takeover probes.
 //!
 //! The limit is divided into shares, such as one for each worker. A taker takes from its own share, and from another one
 //! only when that is empty. So below the limit, takers of different shares write to no common cache line. The sum of the
 //! shares is exact: no more permits than the limit are taken, and none is refused while one is left.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use crate::runtime::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// The lower 40 bits of a [`Share`] count its remaining permits, the upper 24 bits how many came back.
 const LEFT: u64 = (1 << 40) - 1;
@@ -47,7 +50,9 @@ impl Permits {
         self.take_from(share).map(|share| Permit(Arc::clone(share)))
     }
 
-    /// Takes a permit for which the caller keeps count, and that it will [deposit](Self::deposit). Whether one was left.
+    /// Takes a permit for which the caller keeps count. Whether one was left.
+    ///
+    /// The caller will [deposit](Self::deposit) it.
     pub(crate) fn withdraw(&self, share: usize) -> bool {
         self.take_from(share).is_some()
     }

@@ -14,13 +14,12 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::thread;
 use std::time::Instant;
 
-use crate::runtime::sync::{lock, with_lock};
+use crate::runtime::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::runtime::sync::{Mutex, lock, thread, with_lock};
 
 /// The number of slots up to which [`Slots::make_room`] does nothing: most of them are about to end.
 const FEW: usize = 16;
@@ -128,6 +127,12 @@ impl Slots {
     /// The number of slots that are taken.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|Shard(taken)| lock(taken).by_age.len()).sum()
+    }
+
+    /// The number of free slots, in common and in the shards.
+    #[cfg(test)]
+    pub(crate) fn free(&self) -> usize {
+        self.free.load(Relaxed) + self.shards.iter().map(|Shard(taken)| lock(taken).free).sum::<usize>()
     }
 
     fn shard(&self, shard: usize) -> &Mutex<TakenSlots> {
@@ -329,13 +334,6 @@ mod tests {
         assert_eq!(revoked(&taken), [1]);
         taken[1].renew(Instant::now());
         assert_eq!((revoked(&taken), slots.len()), (vec![1], 2), "a revoked slot stays revoked");
-    }
-
-    impl Slots {
-        /// The number of free slots, in common and in the shards.
-        fn free(&self) -> usize {
-            self.free.load(Relaxed) + self.shards.iter().map(|Shard(taken)| lock(taken).free).sum::<usize>()
-        }
     }
 
     proptest! {

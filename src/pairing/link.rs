@@ -35,13 +35,15 @@
 //!   the next batch.
 //! - A side that is gone stays gone.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::channels::Channel;
-use crate::runtime::sync::with_lock;
+use crate::runtime::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
+use crate::runtime::sync::{Mutex, with_lock};
 
 pub use super::channels::SpareChannels;
 

@@ -5,11 +5,7 @@
 //!
 //! An occupant decides by itself when its client has been silent for too long, and departs. A probe takes no seat from it.
 
-use std::sync::atomic::{
-    AtomicBool, AtomicU64,
-    Ordering::{self, Relaxed},
-};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -19,7 +15,11 @@ use crate::limits::permits::{Permit, Permits};
 use crate::pairing::pair_code::PairCode;
 use crate::runtime::clock::Sleep;
 use crate::runtime::stop::{Stop, StopOnDrop, stop};
-use crate::runtime::sync::{lock, with_lock};
+use crate::runtime::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{self, Relaxed},
+};
+use crate::runtime::sync::{Mutex, lock, with_lock};
 
 /// The most pairs that are probed at a time. Further third clients are refused without a probe.
 const MOST_PROBES: usize = 256;

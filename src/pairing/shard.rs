@@ -5,7 +5,7 @@
 //!
 //! The shards of a relay share its limits of codes and of waiting sides, as [`Permits`].
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::buffers::buffer::Buffer;
@@ -17,7 +17,7 @@ use crate::pairing::occupants::Occupant;
 use crate::pairing::pair_code::PairCode;
 use crate::pairing::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
 use crate::runtime::clock::Clock;
-use crate::runtime::sync::with_lock;
+use crate::runtime::sync::{Mutex, with_lock};
 use crate::telemetry::records::Meeting;
 use crate::telemetry::rejection::Rejection;
 

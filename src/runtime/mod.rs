@@ -16,6 +16,8 @@ use linux as system;
 #[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 use portable as system;
 
+#[cfg(all(test, shuttle))]
+pub(crate) use system::notifier;
 #[cfg(test)]
 pub(crate) use system::tcp;
 pub(crate) use system::{executor, port, reactor, timer};

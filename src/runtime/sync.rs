@@ -1,10 +1,24 @@
-//! Mutexes. Two rules hold for all of them:
+//! Mutexes and atomics that threads share.
+//!
+//! `src/checks/` takes them from shuttle, which decides which thread goes on.
+//!
+//! Two rules hold for all mutexes:
 //!
 //! 1. **Poisoning is ignored.** Every change under a lock is whole even if its thread panics afterwards.
 //! 2. **No waker is woken or dropped under a lock.** A waker's code is not ours and may do anything, such as taking the
 //!    same lock. So a change [returns](with_lock) the wakers that it removes, and the caller wakes or drops them.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+#[cfg(all(test, shuttle))]
+pub(crate) use shuttle::{
+    sync::{Mutex, MutexGuard, RwLock, atomic},
+    thread, thread_local,
+};
+use std::sync::PoisonError;
+#[cfg(not(all(test, shuttle)))]
+pub(crate) use std::{
+    sync::{Mutex, MutexGuard, RwLock, atomic},
+    thread, thread_local,
+};
 
 /// Locks a mutex, poisoned or not.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -19,7 +33,7 @@ pub(crate) fn with_lock<T: ?Sized, R>(mutex: &Mutex<T>, change: impl FnOnce(&mut
     change(&mut lock(mutex))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use std::sync::Arc;
@@ -29,7 +43,7 @@ mod tests {
     fn a_panic_under_the_lock_does_not_keep_others_from_it() {
         let mutex = Arc::new(Mutex::new(7));
         let other = Arc::clone(&mutex);
-        let _ = std::thread::spawn(move || with_lock(&other, |_| panic!("a bug"))).join();
+        let _ = thread::spawn(move || with_lock(&other, |_| panic!("a bug"))).join();
         assert!(mutex.is_poisoned());
         assert_eq!(*lock(&mutex), 7);
         assert_eq!(with_lock(&mutex, |value| *value), 7);

@@ -5,13 +5,13 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::sync::atomic::{
+use std::sync::Arc;
+
+use crate::runtime::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
-use std::sync::{Arc, Mutex};
-
-use crate::runtime::sync::lock;
+use crate::runtime::sync::{Mutex, lock};
 use crate::telemetry::events::Outcome;
 use crate::telemetry::rejection::Rejection;
 use crate::websocket::reframer::Tally;

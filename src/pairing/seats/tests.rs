@@ -242,7 +242,7 @@ impl Modelled {
     }
 }
 
-/// Runs operations on seats for this many workers, and compares them with the model after each operation.
+/// Runs operations on seats for this many workers, and compares with the model after each.
 fn compare(operations: &[Operation], workers: usize, limits: EffectiveLimits) {
     let now = Arc::new(Mutex::new(Instant::now()));
     let clock = Arc::new(ManualClock(Arc::clone(&now)));

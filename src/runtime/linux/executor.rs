@@ -17,18 +17,18 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{
-    AtomicBool,
-    Ordering::{AcqRel, Acquire, Release},
-};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use async_task::{Builder, ScheduleInfo, WithInfo};
 use slab::Slab;
 
 use crate::runtime::spawn::Spawn;
-use crate::runtime::sync::with_lock;
+use crate::runtime::sync::atomic::{
+    AtomicBool,
+    Ordering::{AcqRel, Acquire, Release},
+};
+use crate::runtime::sync::{Mutex, thread_local, with_lock};
 
 /// A task that is ready.
 type Runnable = async_task::Runnable<Home>;
@@ -247,9 +247,9 @@ impl Executor {
 
     /// Makes this the executor of the thread.
     fn enter(&self) {
-        let is_local = LOCAL.with_borrow(|local| local.as_ref().is_some_and(|local| Rc::ptr_eq(local, &self.queue)));
+        let is_local = LOCAL.with(|local| local.borrow().as_ref().is_some_and(|local| Rc::ptr_eq(local, &self.queue)));
         if !is_local {
-            let _previous = LOCAL.replace(Some(Rc::clone(&self.queue)));
+            let _previous = LOCAL.with(|local| local.replace(Some(Rc::clone(&self.queue))));
         }
     }
 

@@ -1,5 +1,5 @@
 pub(crate) mod executor;
-mod notifier;
+pub(crate) mod notifier;
 pub(crate) mod port;
 pub(crate) mod reactor;
 mod serials;

@@ -5,10 +5,11 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::task::Wake;
 
 use rustix::event::{EventfdFlags, eventfd};
+
+use crate::runtime::sync::atomic::{AtomicU8, Ordering::SeqCst};
 
 /// The thread runs tasks, and looks at all of them before it sleeps.
 const AWAKE: u8 = 0;
@@ -19,27 +20,27 @@ const ASLEEP: u8 = 2;
 
 /// A waker that also ends the reactor's wait for events.
 #[derive(Debug)]
-pub(super) struct Notifier {
+pub(crate) struct Notifier {
     state: AtomicU8,
     /// An eventfd that is written and never read: with edge-triggered epoll, each write is an event.
     event: OwnedFd,
 }
 
 impl Notifier {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { state: AtomicU8::new(AWAKE), event })
     }
 
     /// Notes that the thread is about to sleep. False if it must not, because it was notified.
-    pub(super) fn try_sleep(&self) -> bool {
+    pub(crate) fn try_sleep(&self) -> bool {
         self.state.compare_exchange(AWAKE, ASLEEP, SeqCst, SeqCst).is_ok()
     }
 
     /// Notes that the thread is awake and looks at all tasks from here on.
     ///
     /// (A swap acquires what notifying threads wrote before.)
-    pub(super) fn set_awake(&self) {
+    pub(crate) fn set_awake(&self) {
         self.state.swap(AWAKE, SeqCst);
     }
 }

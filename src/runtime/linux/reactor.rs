@@ -221,13 +221,12 @@ impl Drop for Registration {
 mod tests {
     use super::*;
     use crate::runtime::linux::sources::Ending;
-    use crate::runtime::sync::lock;
+    use crate::runtime::sync::{Mutex, lock};
     use crate::runtime::timer::Timer;
     use std::future::poll_fn;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::pin::Pin;
-    use std::sync::Mutex;
     use std::task::Wake;
     use std::thread;
 
