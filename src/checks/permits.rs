@@ -31,11 +31,14 @@ fn no_permit_is_refused_while_one_is_left() {
 fn permits_are_not_found_empty_while_one_is_left() {
     check(|| {
         let permits = Arc::new(Permits::new(2, 2));
+        // Both are in one share, and then in the other one.
+        assert!(permits.withdraw(0));
+        permits.deposit(1, 1);
         let moved = Arc::clone(&permits);
         let taker = thread::spawn(move || {
-            for share in [0, 1, 0] {
-                assert!(moved.withdraw(share));
-                moved.deposit(1 - share, 1);
+            for _ in 0..2 {
+                assert!(moved.withdraw(1));
+                moved.deposit(0, 1);
             }
         });
         assert!(!permits.is_empty());
