@@ -1,4 +1,4 @@
-//! The executor of a worker, whose tasks other threads wake.
+//! The executor of a worker. Other threads wake its tasks.
 
 use std::cell::Cell;
 use std::future::poll_fn;

@@ -10,7 +10,9 @@ use super::check;
 use crate::runtime::notifier::Notifier;
 use crate::runtime::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-/// The thread of a reactor looks for work and sleeps, as `Reactor::block_on` does. Others bring work and wake it.
+/// The thread of a reactor looks for work and sleeps, as `Reactor::block_on` does.
+///
+/// Others bring work and wake it.
 #[test]
 fn no_wake_up_is_lost() {
     check(|| {

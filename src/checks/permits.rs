@@ -8,7 +8,7 @@ use shuttle::thread;
 use super::check;
 use crate::limits::permits::Permits;
 
-/// Permits move between shares while each share is looked at. One more than the takers hold is always left.
+/// Permits move between shares while each share is looked at.
 #[test]
 fn no_permit_is_refused_while_one_is_left() {
     check(|| {

@@ -114,7 +114,9 @@ fn every_client_is_told_of_its_end() {
     });
 }
 
-/// As many clients are admitted as a limit says, of clients with codes in several shards, and again when these have left.
+/// As many clients are admitted as a limit says, and again when these have left.
+///
+/// Their codes are in several shards.
 fn admits(limits: EffectiveLimits, codes: &[&'static str], expected: usize) {
     let seats = seats(Duration::from_secs(60), limits);
     for _ in 0..2 {
