@@ -28,7 +28,7 @@ use crate::runtime::sync::atomic::{
     AtomicBool,
     Ordering::{AcqRel, Acquire, Release},
 };
-use crate::runtime::sync::{Mutex, thread_local, with_lock};
+use crate::runtime::sync::{Mutex, thread, thread_local, with_lock};
 
 /// A task that is ready.
 type Runnable = async_task::Runnable<Home>;
@@ -270,6 +270,14 @@ impl Executor {
         }
     }
 
+    /// Drops the tasks that are queued, and returns their number.
+    fn drop_queued(&self) -> usize {
+        let woken = self.queue.remote.take();
+        let next = self.queue.next.take();
+        let queued = [false, true].map(|busy| self.queue.class(busy).take());
+        woken.len() + usize::from(next.is_some()) + queued.iter().map(VecDeque::len).sum::<usize>()
+    }
+
     fn run_task(&self, runnable: Runnable) {
         let key = runnable.metadata().key;
         runnable.run();
@@ -306,14 +314,16 @@ impl Spawn for Executor {
 
 impl Drop for Executor {
     fn drop(&mut self) {
-        // This cancels all tasks. Sleeping ones are queued by it, and have to be dropped on this thread.
+        // This cancels all tasks, and queues those that no wake-up has queued. They have to be dropped on this thread.
         let tasks = self.tasks.take();
+        let mut left = tasks.len();
         drop(tasks);
-        loop {
-            let woken = self.queue.remote.take();
-            let queued = [false, true].map(|busy| self.queue.class(busy).take());
-            if woken.is_empty() && queued.iter().all(VecDeque::is_empty) {
-                break; // dropping a task may wake others
+        while left > 0 {
+            let dropped = self.drop_queued();
+            left = left.saturating_sub(dropped);
+            if dropped == 0 {
+                // Another thread is waking the rest, and has not queued them yet.
+                thread::yield_now();
             }
         }
         let _ = LOCAL.try_with(|local| {
