@@ -14,6 +14,8 @@
 //!
 //! A failure prints its schedule. `ARC_RELAY_SCHEDULE=THAT tests/schedules NAME` replays it.
 
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 mod counters;
 mod executor;
 mod link;
@@ -22,6 +24,8 @@ mod permits;
 mod probes;
 mod seats;
 mod slots;
+mod stage;
+mod stop;
 
 use std::env;
 use std::future::Future;

@@ -1,33 +1,19 @@
 //! Takeover probes: third clients, and a pair that answers or departs, on other threads.
 
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_lite::future::poll_once;
 use shuttle::thread::{self, JoinHandle};
 
+use super::stage::Still;
 use super::{Signal, block_on, check};
 use crate::limits::capacity::EffectiveLimits;
 use crate::limits::pair_rate::Rates;
 use crate::pairing::pair_code::PairCode;
 use crate::pairing::seats::{Claim, Seats};
-use crate::runtime::clock::{Clock, Sleep};
 use crate::telemetry::rejection::Rejection;
-
-/// A clock that stands still: no probe is over because of it.
-#[derive(Debug)]
-struct Still(Instant);
-
-impl Clock for Still {
-    fn now(&self) -> Instant {
-        self.0
-    }
-
-    fn sleep_until(&self, _: Instant) -> Sleep {
-        Box::pin(pending())
-    }
-}
 
 fn code() -> PairCode {
     PairCode::from_target("/?pair=x").unwrap()

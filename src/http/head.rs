@@ -22,6 +22,7 @@ use super::fields::Fields;
 use super::rejection::Rejected;
 use crate::buffers::buffer::HEADROOM;
 use crate::buffers::pool::SMALLEST;
+use crate::runtime::sync::thread_local;
 use crate::telemetry::rejection::Rejection;
 
 /// How large the head of a request may be, in bytes. Browsers with many cookies send half of it.
@@ -115,7 +116,7 @@ pub(super) async fn read_piece(stream: &mut (impl AsyncRead + Unpin), read: &mut
         read.extend_from_slice(&room[..count]);
         Poll::Ready(if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) })
     };
-    poll_fn(|cx| ROOM.with_borrow_mut(|room| poll_read(cx, room))).await
+    poll_fn(|cx| ROOM.with(|room| poll_read(cx, &mut *room.borrow_mut()))).await
 }
 
 /// Finds the end of a head, in bytes that become more.
