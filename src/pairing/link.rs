@@ -34,6 +34,18 @@
 //! - There is one credit, so its two writers take turns: the receiver gives it for a batch, and the sender takes it before
 //!   the next batch.
 //! - A side that is gone stays gone.
+//!
+//! # Which writes a look sees
+//!
+//! What a flag stands for is read under the mutex, which orders it. A look without the mutex may see an older value:
+//!
+//! - **`credit`, `abandoned`.** The look is repeated under the mutex. Both are set under it, and so is the flag of the sender that
+//!   waits. So either the sender sees them, or the other side sees that it waits.
+//! - **`sender_waits`, `receiver_waits`.** Only the task itself sets them. An older value says that it still waits, so a wake-up
+//!   is on its way. The wake-up happens before the task's next step, as the executor orders the two: by async-task's state,
+//!   and for another thread by its queue. That step sees the flag cleared, and everything before that.
+//! - **`credit` has two writers.** The sender clears it before it sends, and the receiver sets it behind the batch. Both take the
+//!   mutex between the two. So neither overwrites what the other has written later.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};

@@ -119,7 +119,8 @@ impl Wake for UntilWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.is_woken.store(true, Release);
+        // Not a store: the poll behind it sees what was written before each of several wake-ups.
+        self.is_woken.swap(true, AcqRel);
         self.thread.wake_by_ref();
     }
 }
