@@ -38,7 +38,9 @@ fn no_wake_up_of_a_task_is_lost() {
     });
 }
 
-/// The future beside the tasks is polled only when it is woken. Another thread does so, while a task is busy or none is.
+/// The future beside the tasks is polled only when it is woken.
+///
+/// Other threads do so, while a task is busy or none is.
 #[test]
 fn no_wake_up_of_the_future_beside_the_tasks_is_lost() {
     check(|| {

@@ -153,7 +153,9 @@ fn everything_arrives_in_order_and_then_the_end() {
     });
 }
 
-/// Sides of any kind: they stream or only wait, leave at once, or receive no more while the other one sends.
+/// Sides of any kind.
+///
+/// They stream or only wait, leave at once, or receive no more while the other one sends.
 #[test]
 fn each_side_is_told_of_the_end_of_the_other() {
     check(|| {
@@ -165,7 +167,9 @@ fn each_side_is_told_of_the_end_of_the_other() {
     });
 }
 
-/// The first side waits, while a second one claims the far end, which then moves to another thread or is dropped.
+/// The first side waits while a second one claims the far end.
+///
+/// That then moves to another thread, or is dropped as the handshake fails.
 #[test]
 fn claimed_end_moves_to_another_thread() {
     check(|| {

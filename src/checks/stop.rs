@@ -109,7 +109,9 @@ fn stop_tells_every_client_that_was_accepted_and_ends_behind_the_last() {
     });
 }
 
-/// The relay ends by a failure, which closes the inboxes, while clients are on their way to another worker.
+/// The relay fails while clients are on their way to another worker.
+///
+/// A failure closes the inboxes, and so ends the workers.
 #[test]
 fn nothing_is_left_of_a_client_that_moves_to_a_worker_that_ends() {
     check(|| {
