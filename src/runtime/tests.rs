@@ -447,3 +447,24 @@ fn tasks_are_dropped_with_the_executor() {
     assert_eq!(Rc::strong_count(&held), 1);
     let _ = sender.try_send(());
 }
+
+/// Such as by a connection to accept.
+#[test]
+fn an_executor_whose_own_future_was_woken_becomes_idle_again() {
+    let (executor, count) = (Executor::default(), Arc::new(WakeCount::default()));
+    let waker = Waker::from(Arc::clone(&count));
+    let mut running = pin!(executor.run(pending()));
+    let mut poll = || assert!(running.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    poll();
+    waker.wake_by_ref();
+    let mut polls = 0;
+    loop {
+        let seen = count.0.load(SeqCst);
+        poll();
+        polls += 1;
+        if count.0.load(SeqCst) == seen {
+            break;
+        }
+        assert!(polls < 10, "it spins");
+    }
+}

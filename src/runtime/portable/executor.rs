@@ -42,11 +42,12 @@ impl Executor {
             if until.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
+            // A tick that sleeps would be woken by each task of this turn, and the thread with it.
+            first.set(self.tasks.tick());
             self.run_turn();
             // If a task was woken meanwhile, the first one begins the next turn.
             self.turn.set(self.turn.get().wrapping_add(1));
             if first.as_mut().poll(cx).is_ready() {
-                first.set(self.tasks.tick());
                 cx.waker().wake_by_ref();
             }
             Poll::Pending
