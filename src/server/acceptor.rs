@@ -29,6 +29,9 @@ const MOST_IN_A_TURN: usize = 16;
 /// The most connections that a worker accepts at a stop: as many as the queue holds.
 const MOST_AT_A_STOP: usize = 4096;
 
+/// The most failed accepts at a stop, with a turn of all tasks behind each.
+const MOST_FAILED_AT_A_STOP: usize = 64;
+
 /// The pause after an accept that failed for want of file descriptors or memory.
 ///
 /// A retry at once would spin.
@@ -47,8 +50,8 @@ pub(super) async fn accept<L: Listener>(
     stop: &StopFlag,
     mut begin: impl FnMut(L::Socket, IpAddr),
 ) {
-    let (mut in_turn, mut at_stop) = (0, 0);
-    while at_stop < MOST_AT_A_STOP {
+    let (mut in_turn, mut at_stop, mut failed_at_stop) = (0, 0, 0);
+    while at_stop < MOST_AT_A_STOP && failed_at_stop < MOST_FAILED_AT_A_STOP {
         at_stop += usize::from(stop.is_set());
         let failed = match listener.accept() {
             Ok((socket, peer)) => {
@@ -70,7 +73,13 @@ pub(super) async fn accept<L: Listener>(
         };
         if let Err(error) = failed {
             records::accept_failed(telemetry, &error);
-            recover(&error, relay).or(stop.wait()).await;
+            failed_at_stop += usize::from(stop.is_set());
+            // At a stop there is no pause, but other tasks have a turn: they may give back what is short.
+            let stopped = async {
+                stop.wait().await;
+                yield_now().await;
+            };
+            recover(&error, relay).or(stopped).await;
         }
     }
 }

@@ -130,6 +130,26 @@ fn queue_is_empty_before_the_listener_is_closed() {
 }
 
 #[test]
+fn want_of_files_at_a_stop_ends_the_accepting() {
+    let (port, address) = port();
+    let relay = context(&port, Arc::new(SystemClock));
+    let failing = Failing { port, errors: vec![Errno::MFILE; 10_000], accepts: Cell::new(0) };
+    let _client = TcpStream::connect(address).unwrap();
+    let (stop, turns) = (StopFlag::default(), Cell::new(0));
+    stop.set();
+    let telemetry = relay.handshakes.telemetry.add_worker();
+    let others = async {
+        loop {
+            turns.set(turns.get() + 1);
+            yield_now().await;
+        }
+    };
+    run(others.or(accept(failing, &relay, &telemetry, &stop, |_, _| {})));
+    let errors = relay.handshakes.telemetry.counters(Default::default()).accept_errors;
+    assert_eq!((errors, turns.get()), (64, 64 + 1), "other tasks have a turn behind each");
+}
+
+#[test]
 fn other_tasks_run_between_many_connections() {
     let (port, address) = port();
     let relay = context(&port, Arc::new(SystemClock));
