@@ -114,6 +114,7 @@ pub(super) async fn read_piece(stream: &mut (impl AsyncRead + Unpin), read: &mut
     let mut poll_read = |cx: &mut Context<'_>, room: &mut [u8]| {
         let count = ready!(Pin::new(&mut *stream).poll_read(cx, room))?;
         read.extend_from_slice(&room[..count]);
+        room[..count].fill(0);
         Poll::Ready(if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) })
     };
     poll_fn(|cx| ROOM.with(|room| poll_read(cx, &mut *room.borrow_mut()))).await
