@@ -99,6 +99,7 @@ impl<T: Transport> Connection<T> {
     ) -> Self {
         let Claim { seat, end, record, permit, allowance, .. } = claim;
         record.begin(&context.telemetry);
+        context.connections.set(context.connections.get() + 1);
         Self {
             socket,
             inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, allowance, Rc::clone(&context)),
@@ -150,7 +151,8 @@ impl<T> Connection<T> {
 
 impl<T> Drop for Connection<T> {
     fn drop(&mut self) {
-        let WorkerContext { telemetry, clock, .. } = &*self.context;
+        let WorkerContext { telemetry, clock, connections, .. } = &*self.context;
+        connections.set(connections.get() - 1);
         let (status_code, messages) = (self.outbound.status_code(), self.inbound.tally());
         self.record.end(telemetry, self.outcome(), status_code, messages, clock.now());
     }

@@ -33,6 +33,8 @@ pub(crate) struct WorkerContext {
     pub(crate) write_timeout: Duration,
     /// How long a client's kernel may acknowledge nothing in a takeover probe.
     pub(crate) probe_timeout: Duration,
+    /// The number of connections.
+    pub(crate) connections: Cell<usize>,
     /// The slots of lingering closes.
     pub(crate) lingering: Arc<Slots>,
     pub(crate) keepalive: KeepaliveConfig,

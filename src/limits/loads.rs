@@ -45,9 +45,14 @@ impl Loads {
         if least >= fewer {
             return worker;
         }
-        // Others that are placed before it tells its load do not all follow. The next `tell` is right in any case.
-        self.0[other].0.fetch_add(1, Relaxed);
         other
+    }
+
+    /// Notes a connection on its way to a worker, which will [tell](Self::tell) its load.
+    ///
+    /// So others that are placed before that do not all follow.
+    pub(crate) fn expect(&self, worker: usize) {
+        self.0[worker].0.fetch_add(1, Relaxed);
     }
 }
 
@@ -78,6 +83,9 @@ mod tests {
             let (loads, mut connections) = (Loads::new(workers), vec![0; workers]);
             for pair in 0..pairs {
                 let worker = loads.place(0, connections[0]);
+                if worker != 0 {
+                    loads.expect(worker);
+                }
                 connections[worker] += 2;
                 if pair % told_every == 0 {
                     connections.iter().enumerate().for_each(|(worker, &number)| loads.tell(worker, number));

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::future::{Future, pending};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use async_channel::Receiver;
@@ -53,14 +53,13 @@ struct Reception<T> {
     telemetry: Rc<Telemetry>,
     /// Whether no client is admitted any more. All tasks are woken when this changes.
     admission_closed: StopFlag,
-    /// All connections of the worker hold the context. So its count tells how many there are.
-    context: Weak<WorkerContext>,
+    context: Rc<WorkerContext>,
 }
 
 impl<T> Reception<T> {
     /// The worker for a client that comes first.
     fn place(&self) -> usize {
-        self.relay.loads.place(self.index, self.context.strong_count().saturating_sub(1))
+        self.relay.loads.place(self.index, self.context.connections.get())
     }
 }
 
@@ -88,7 +87,7 @@ impl<L: Listener> Worker<L> {
             relay: Arc::clone(&relay),
             telemetry,
             admission_closed: StopFlag::default(),
-            context: Rc::downgrade(&context),
+            context: Rc::clone(&context),
         });
         // One task waits for the signals and sets flags for all other tasks: a listener each would cost memory, and each
         // handshake a lock that all workers share.
@@ -115,7 +114,7 @@ impl<L: Listener> Worker<L> {
             while let Ok(Job { alive, admitted }) = inbox.recv().await {
                 let Some(connection) = connection(admitted, alive, &relay, &context) else { continue };
                 executor.spawn(connection);
-                relay.loads.tell(index, connections(&context));
+                relay.loads.tell(index, context.connections.get());
                 let _ = came.try_send(()); // full: the beat is awake already
             }
         };
@@ -141,6 +140,7 @@ fn worker_context<T>(
         stopping: Cell::new(false),
         turn,
         beat: Cell::new(0),
+        connections: Cell::new(0),
         keepalive: relay.keepalive,
         write_timeout: relay.write_timeout,
         probe_timeout: relay.probe_timeout,
@@ -159,8 +159,8 @@ async fn beat<T>(
     connection_comes: &Receiver<()>,
 ) {
     loop {
-        relay.loads.tell(index, connections(context));
-        if connections(context) == 0 {
+        relay.loads.tell(index, context.connections.get());
+        if context.connections.get() == 0 {
             // There are no connections, and the thread may sleep until there is one.
             let _ = connection_comes.recv().await;
         }
@@ -170,11 +170,6 @@ async fn beat<T>(
         context.beat.set(beat);
         executor.wake(beat as usize % SHARES, SHARES);
     }
-}
-
-/// The number of connections that hold this context.
-fn connections(context: &Rc<WorkerContext>) -> usize {
-    Rc::strong_count(context) - 1
 }
 
 /// The task of an admitted client's connection, unless its beginning panics.
@@ -207,6 +202,7 @@ async fn handshake<T: Transport>(alive: StopOnDrop, socket: T, peer: IpAddr, rec
     if let Some(mut admitted) = opened.await {
         let worker = admitted.claim.worker;
         if worker != *index {
+            relay.loads.expect(worker);
             admitted.socket = admitted.socket.deregister();
         }
         // An error says that the relay has stopped meanwhile. The connection in it then departs.

@@ -169,6 +169,7 @@ impl Side {
             keepalive: KeepaliveConfig::new(None, Duration::MAX),
             write_timeout,
             probe_timeout: Duration::ZERO,
+            connections: Cell::new(0),
             lingering: Arc::new(Slots::new(1)),
         });
         Self {
@@ -192,6 +193,7 @@ impl Side {
     fn connection(self) -> (Connection<FakeSocket>, End<Box<Buffer>>) {
         let Self { inbound, outbound, socket, peer, context, .. } = self;
         let ((alive, _), permits) = (stop(), Permits::new(1, 1));
+        context.connections.set(context.connections.get() + 1);
         let connection = Connection {
             socket,
             inbound,
