@@ -26,7 +26,7 @@
 //!
 //! # Flags that are read without the mutex
 //!
-//! Most looks at a link find nothing new, and should cost no locked instruction. So [`Flags`] are read without the mutex.
+//! Most looks at a link find nothing new, and should cost no locked instruction. So `Flags` are read without the mutex.
 //! They change under it, except that a sender takes its credit without it.
 //!
 //! - A side that waits sets a flag. The other side clears it under the mutex, and then wakes the task. As long as the flag is

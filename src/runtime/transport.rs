@@ -1,6 +1,6 @@
 //! Traits for sockets.
 //!
-//! By them, the same code runs on TCP ([`tcp`](crate::runtime::tcp)) and in the simulation.
+//! By them, the same code runs on TCP (`tcp`) and in the simulation.
 
 use std::fmt::Debug;
 use std::io;
