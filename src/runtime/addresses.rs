@@ -1,5 +1,6 @@
 //! The addresses that a relay listens on: all those of a host.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::time::Duration;
@@ -105,6 +106,25 @@ pub(super) fn configure(socket: &Socket) -> io::Result<()> {
     // or do not take what is sent to them.
     let probes = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
     socket.set_tcp_keepalive(&probes)
+}
+
+/// Accepts from the first listener that has a connection, beginning behind the one that was asked last.
+///
+/// So a crowd on one address keeps no other address waiting. With [`io::ErrorKind::WouldBlock`], no listener has one.
+pub(super) fn accept_in_turn<L, T>(
+    listeners: &[L],
+    next: &Cell<usize>,
+    accept: impl Fn(&L) -> io::Result<T>,
+) -> io::Result<T> {
+    for _ in listeners {
+        let listener = &listeners[next.get()];
+        next.set((next.get() + 1) % listeners.len());
+        match accept(listener) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            accepted => return accepted,
+        }
+    }
+    Err(io::ErrorKind::WouldBlock.into())
 }
 
 #[cfg(test)]

@@ -54,10 +54,14 @@ async fn wait(socket: &Tcp, event: Event) {
     poll_fn(|cx| event(socket, cx)).await.unwrap();
 }
 
-/// Whether a wait that begins now outlasts some turns of the reactor.
 async fn is_pending(socket: &Tcp, event: Event) -> bool {
+    outlasts_a_moment(wait(socket, event)).await
+}
+
+/// Whether a wait that begins now outlasts some turns of the reactor.
+pub(super) async fn outlasts_a_moment(wait: impl Future<Output = ()>) -> bool {
     let waits = async {
-        wait(socket, event).await;
+        wait.await;
         false
     };
     waits

@@ -99,18 +99,10 @@ impl Listener for Port {
     }
 
     fn accept(&self) -> io::Result<(Tcp, IpAddr)> {
-        for _ in &*self.listeners {
-            let listener = &self.listeners[self.next.get()];
-            self.next.set((self.next.get() + 1) % self.listeners.len());
-            match rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok((socket, peer)) => {
-                    let peer = SocketAddr::try_from(peer.ok_or(Errno::AFNOSUPPORT)?)?;
-                    return Ok((Tcp::from(TcpStream::from(socket)), peer.ip()));
-                }
-                Err(Errno::WOULDBLOCK) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(io::ErrorKind::WouldBlock.into())
+        addresses::accept_in_turn(&self.listeners, &self.next, |listener| {
+            let (socket, peer) = rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+            let peer = SocketAddr::try_from(peer.ok_or(Errno::AFNOSUPPORT)?)?;
+            Ok((Tcp::from(TcpStream::from(socket)), peer.ip()))
+        })
     }
 }

@@ -222,6 +222,7 @@ mod tests {
     use super::*;
     use crate::runtime::linux::sources::Ending;
     use crate::runtime::sync::{Mutex, lock};
+    use crate::runtime::tests::outlasts_a_moment;
     use crate::runtime::timer::Timer;
     use std::future::poll_fn;
     use std::io::{Read, Write};
@@ -255,18 +256,8 @@ mod tests {
         poll_fn(|cx| registration.poll(readiness, cx)).await;
     }
 
-    /// Whether a wait that begins now outlasts one turn of the reactor.
     async fn is_pending(registration: &Registration, readiness: Readiness) -> bool {
-        let waits = async {
-            wait(registration, readiness).await;
-            false
-        };
-        waits
-            .or(async {
-                Timer::at(Instant::now() + MOMENT).await;
-                true
-            })
-            .await
+        outlasts_a_moment(wait(registration, readiness)).await
     }
 
     #[test]

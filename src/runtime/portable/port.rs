@@ -94,20 +94,12 @@ impl Listener for Port {
     }
 
     fn accept(&self) -> io::Result<(Tcp, IpAddr)> {
-        for _ in &*self.listeners {
-            let listener = &self.listeners[self.next.get()];
-            self.next.set((self.next.get() + 1) % self.listeners.len());
-            match listener.get_ref().accept() {
-                Ok((stream, peer)) => {
-                    // Not every system has a connection inherit them. An error says that it is gone already, and so will
-                    // the first read.
-                    let _ = addresses::configure(&SockRef::from(&stream));
-                    return Ok((Async::new(stream)?.into(), peer.ip()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(io::ErrorKind::WouldBlock.into())
+        addresses::accept_in_turn(&self.listeners, &self.next, |listener| {
+            let (stream, peer) = listener.get_ref().accept()?;
+            // Not every system has a connection inherit them. An error says that it is gone already, and so will the first
+            // read.
+            let _ = addresses::configure(&SockRef::from(&stream));
+            Ok((Async::new(stream)?.into(), peer.ip()))
+        })
     }
 }
