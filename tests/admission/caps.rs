@@ -56,7 +56,11 @@ fn connection_counts_until_its_closing_handshake_has_ended() {
     drop(a);
     expect(&mut b, &server_close(1000, "peer disconnected"));
     assert_eq!(relay.pairs(), 0);
-    let _alone = enter(&relay, "y"); // with the permit that A has returned
+    let mut alone = relay.socket();
+    eventually("A has returned its permit", || {
+        alone = relay.socket();
+        status(&mut alone, "y") == "101"
+    });
     assert_full(&relay, "y");
     b.write_all(&frame(0x88, b"")).unwrap();
     expect_end(&mut b);

@@ -82,13 +82,19 @@ fn client_that_reads_no_answer_is_closed_after_the_handshake_timeout() {
 fn oldest_silent_connection_is_closed_to_admit_a_new_one() {
     let relay = Relay::start(&["--max-handshakes", "3", "--handshake-timeout", "1h"]);
     let before = relay.files();
-    let mut silent: Vec<_> = (0..3).map(|_| relay.socket()).collect();
+    let mut silent = Vec::new();
+    for nth in 1..=3 {
+        silent.push(relay.socket());
+        // Another worker may accept the next one, and must not be the first to do so.
+        eventually("the connection is accepted", || relay.files() >= before + nth);
+    }
     for nth in 0..3 {
         assert_eq!(relay.pairs(), 0, "a health request is answered");
         eventually("the oldest connection is closed", || has_ended(&mut silent[nth]));
         assert!(silent[nth + 1..].iter_mut().all(|socket| !has_ended(socket)), "only the oldest is closed");
         eventually("the health request's connection is closed", || relay.files() <= before + 2);
         silent.push(relay.socket());
+        eventually("the connection is accepted", || relay.files() >= before + 3);
     }
 }
 
