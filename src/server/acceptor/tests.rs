@@ -221,8 +221,10 @@ fn busy_worker_strands_no_connection() {
     let (release, released) = mpsc::channel::<()>();
     let (is_first, released) = (Arc::new(AtomicBool::new(true)), Arc::new(std::sync::Mutex::new(released)));
     let (signal, threads) = accept_on_threads(&port, 2, move |number, _| {
+        // Before the send, because the test connects others behind it, and the other worker may be faster.
+        let is_first = is_first.swap(false, Relaxed);
         begins.send(number).unwrap();
-        if is_first.swap(false, Relaxed) {
+        if is_first {
             // The worker of the first client does nothing else from here on.
             let _ = released.lock().unwrap().recv();
         }
