@@ -11,10 +11,10 @@ use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Relay, run, scratch};
+use support::{Relay, arc_relay, run, scratch};
 
 fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    let mut command = arc_relay();
     for (variable, _) in std::env::vars_os() {
         let name = variable.to_string_lossy();
         if name.starts_with("ARC_RELAY_") || name.starts_with("RELAY_") {

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use arc_relay::internals::link::CloseCause;
 use arc_relay::internals::reframer::Violation;
@@ -38,7 +38,7 @@ fn table(document: &str, heading: &str) -> Vec<Vec<String>> {
 
 /// Runs the binary in an environment of these variables only.
 fn arc_relay(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    let mut command = support::arc_relay();
     command.env_clear().envs(environment.iter().copied()).args(arguments);
     let Output { status, stdout, stderr } = command.output().unwrap();
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())

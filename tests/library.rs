@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::num::NonZeroUsize;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
@@ -232,7 +232,7 @@ fn probe_that_ends_while_the_relay_is_stopped_evicts_no_client() {
 fn stop_during_probes(workers: usize) {
     const PAIRS: usize = 8;
     let arguments = ["--exact", "relay_with_short_probes", "--ignored", "--nocapture"];
-    let mut process = Command::new(std::env::current_exe().unwrap())
+    let mut process = support::runner::command(std::env::current_exe().unwrap())
         .args(arguments)
         .env("ARC_RELAY_WORKERS", workers.to_string())
         .stdin(Stdio::piped())

@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use support::raw::{expect, expect_end, frame, open, server_close, upgrade};
-use support::{Relay, eventually, scratch};
+use support::{Relay, arc_relay, eventually, scratch};
 
 const LOGS: &str = include_str!("../docs/logs.md");
 
@@ -73,7 +73,7 @@ impl Logged {
 }
 
 fn start(flags: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    let mut command = arc_relay();
     command.args(["start", "--host", "127.0.0.1", "--port", "0"]).args(flags);
     // Variables for the tests, such as `ARC_RELAY_SEEDS`, are unknown to the relay: it would log them.
     for (variable, _) in env::vars_os().filter(|(variable, _)| variable.to_string_lossy().starts_with("ARC_RELAY_")) {

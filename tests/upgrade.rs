@@ -2,14 +2,12 @@
 
 mod support;
 
-use std::process::Command;
-
 use rustix::process::Signal;
-use support::{Relay, run};
+use support::{Relay, arc_relay, run};
 
 /// A relay at the address of the other one.
 fn start_next(previous: &Relay) -> Relay {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    let mut command = arc_relay();
     let port = previous.address.port().to_string();
     command.args(["start", "--host", "127.0.0.1", "--port", &port]);
     Relay::spawn(command)

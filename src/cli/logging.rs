@@ -137,6 +137,10 @@ fn wall_clock() -> SystemTime {
 }
 
 #[cfg(test)]
+#[path = "../../tests/support/runner.rs"]
+mod runner;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use log::Level;
@@ -185,7 +189,7 @@ mod tests {
     #[test]
     fn panic_is_logged_with_its_place_and_without_its_message() {
         let arguments = ["--exact", "cli::logging::tests::a_thread_panics", "--ignored", "--nocapture"];
-        let output = std::process::Command::new(std::env::current_exe().unwrap()).args(arguments).output().unwrap();
+        let output = runner::command(std::env::current_exe().unwrap()).args(arguments).output().unwrap();
         let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(output.status.success(), "{printed}");
         assert!(printed.contains(" error panicked at=src/cli/logging.rs:"), "{printed}");

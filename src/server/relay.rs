@@ -3,6 +3,9 @@
 #[cfg(test)]
 mod failure_tests;
 #[cfg(test)]
+#[path = "../../tests/support/runner.rs"]
+mod runner;
+#[cfg(test)]
 mod tests;
 
 use std::io;

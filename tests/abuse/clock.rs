@@ -8,13 +8,12 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::aftermath::{A_PAIR, round_trip, unharmed};
 use crate::frames::{Frames, pair};
 use crate::support::raw::{expect, open};
-use crate::support::{Relay, scratch};
+use crate::support::{Relay, arc_relay, scratch};
 
 const TTL: Duration = Duration::from_secs(3);
 
@@ -39,7 +38,7 @@ fn jumps_of_the_wall_clock_are_harmless() {
     };
     let (time, log) = (scratch("time"), scratch("time-log"));
     fs::write(&time, "+0").unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    let mut command = arc_relay();
     command
         .args(["start", "--host", "127.0.0.1", "--port", "0", "--pair-ttl", "3s", "--log-level", "info"])
         .env("LD_PRELOAD", library)

@@ -20,7 +20,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::aftermath::{A_PAIR, Bounds, round_trip, unharmed};
 use crate::frames::Frames;
 use crate::support::raw::{expect, frame, open};
-use crate::support::{PATIENCE, Relay, pattern};
+use crate::support::{PATIENCE, Relay, arc_relay, pattern};
 
 const LINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/abuse/line.py");
 
@@ -137,7 +137,7 @@ fn network() -> Option<Network> {
 
 /// The command of a relay that other hosts can reach.
 fn relay() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    let mut command = arc_relay();
     command.args(["start", "--host", "0.0.0.0", "--port", "0"]);
     command
 }

@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::aftermath::{A_PAIR, round_trip, unharmed};
 use crate::frames::{Frames, pair};
 use crate::support::raw::{expect, frame, open, server_frame, upgrade};
-use crate::support::{PATIENCE, Relay, eventually, pattern};
+use crate::support::runner::words;
+use crate::support::{PATIENCE, Relay, arc_relay, eventually, pattern};
 
 /// The longest graceful stop on a slow machine.
 ///
@@ -36,7 +37,8 @@ fn start_on(address: SocketAddr) -> [String; 5] {
 fn start_redirected(redirection: &str) -> (Child, SocketAddr) {
     let address = free_port();
     let relay = Command::new("sh")
-        .args(["-c", &format!("exec \"$0\" \"$@\" {redirection}"), env!("CARGO_BIN_EXE_arc-relay")])
+        .args(["-c", &format!("exec \"$@\" {redirection}"), "sh"])
+        .args(words(env!("CARGO_BIN_EXE_arc-relay")))
         .args(start_on(address))
         .stdout(Stdio::null())
         .spawn()
@@ -71,7 +73,7 @@ fn closed_or_full_outputs_are_harmless() {
 #[test]
 fn outputs_into_broken_pipes_are_harmless() {
     let address = free_port();
-    let mut relay = Command::new(env!("CARGO_BIN_EXE_arc-relay"))
+    let mut relay = arc_relay()
         .args(start_on(address))
         .stdout(std::io::pipe().unwrap().1)
         .stderr(std::io::pipe().unwrap().1)
@@ -171,7 +173,7 @@ fn answers_that_arrive_while_the_relay_is_stopped_are_in_time() {
 fn restarted_relay_gets_its_port_at_once() {
     let address = free_port();
     let start = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+        let mut command = arc_relay();
         command.args(start_on(address));
         Relay::spawn(command)
     };

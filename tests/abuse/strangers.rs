@@ -2,13 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::Command;
 use std::thread;
 
 use crate::aftermath::{A_PAIR, ALLOWANCE, Bounds, round_trip, unharmed};
 use crate::frames::{Frames, pair, parse_close};
 use crate::support::raw::{expect, frame, head, open, server_frame, upgrade};
-use crate::support::{Relay, eventually, scratch};
+use crate::support::{Relay, arc_relay, eventually, scratch};
 
 /// The number of repetitions.
 const TIMES: usize = 500;
@@ -156,7 +155,7 @@ fn wrong_tokens_and_origins_are_refused_with_401_and_403() {
 
 #[test]
 fn invalid_proxy_protocol_header_is_closed_at_once() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    let mut command = arc_relay();
     command.args(["start", "--host", "127.0.0.1", "--port", "0", "--proxy-protocol", "--handshake-timeout", "1h"]);
     let relay = Relay::spawn_behind(command, "PROXY UNKNOWN\r\n");
     let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11";
@@ -179,7 +178,7 @@ fn invalid_proxy_protocol_header_is_closed_at_once() {
 #[test]
 fn client_input_does_not_reach_the_log() {
     let log = scratch("abuse-log");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    let mut command = arc_relay();
     command.args(["start", "--host", "127.0.0.1", "--port", "0", "--log-addresses", "--trusted-proxies", "127.0.0.1"]);
     command.env("ARC_RELAY_LOG_LEVEL", "debug").stderr(std::fs::File::create(&log).unwrap());
     let relay = Relay::spawn(command);

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 
 use crate::support::raw::{expect, expect_end, frame, open, server_close, server_frame, upgrade};
+use crate::support::runner::words;
 use crate::support::{Relay, eventually};
 
 fn enter(relay: &Relay, code: &str) -> TcpStream {
@@ -82,11 +83,9 @@ fn clients_over_max_waiting_are_refused_with_503_but_their_peers_admitted() {
 #[test]
 fn soft_file_limit_is_raised_and_connections_are_refused_below_it() {
     let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        "ulimit -Sn 50 && ulimit -Hn 100 && exec \"$0\" start --host 127.0.0.1 --port 0 --max-waiting 1000",
-        env!("CARGO_BIN_EXE_arc-relay"),
-    ]);
+    command.args(["-c", "ulimit -Sn 50 && ulimit -Hn 100 && exec \"$@\"", "sh"]);
+    command.args(words(env!("CARGO_BIN_EXE_arc-relay")));
+    command.args(["start", "--host", "127.0.0.1", "--port", "0", "--max-waiting", "1000"]);
     let relay = Relay::spawn(command);
     let mut admitted = Vec::new();
     loop {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use async_tungstenite::tungstenite::Error;
 use socket2::{Domain, Socket, Type};
 
+use crate::support::runner::words;
 use crate::support::{Client, PATIENCE, Relay, eventually, raise_file_limit, run};
 
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: t\r\n\r\n";
@@ -164,9 +165,9 @@ fn clients_are_admitted_among_thousands_of_silent_connections() {
 #[test]
 fn clients_are_admitted_while_silent_connections_use_up_all_files() {
     raise_file_limit();
-    let relay = env!("CARGO_BIN_EXE_arc-relay");
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 200; exec \"$0\" start --host 127.0.0.1 --port 0 --handshake-timeout 1h", relay]);
+    command.args(["-c", "ulimit -n 200; exec \"$@\"", "sh"]).args(words(env!("CARGO_BIN_EXE_arc-relay")));
+    command.args(["start", "--host", "127.0.0.1", "--port", "0", "--handshake-timeout", "1h"]);
     let relay = Relay::spawn(command);
     let silent = connect_pairs_in_a_flood(&relay, 1000);
     drop(silent);

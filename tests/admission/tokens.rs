@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::policy::{ADMITTED, join, refused};
 use crate::support::raw::upgrade;
-use crate::support::{Relay, eventually, run, scratch};
+use crate::support::{Relay, arc_relay, eventually, run, scratch};
 
 const TOKEN: &str = "access token required\n";
 
@@ -25,7 +25,7 @@ fn start(tokens: &Path) -> Relay {
 
 /// Starts a relay that logs its errors to a file.
 fn start_logging(tokens: &Path, errors: &Path) -> Relay {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    let mut command = arc_relay();
     command.args(["start", "--host", "127.0.0.1", "--port", "0", "--access-token-file", tokens.to_str().unwrap()]);
     command.stderr(File::create(errors).unwrap());
     Relay::spawn(command)

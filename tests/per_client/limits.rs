@@ -6,7 +6,7 @@ use std::{fs, thread};
 
 use crate::client::{Answer, ask, connect, join};
 use crate::support::raw::{expect, frame, server_frame, upgrade};
-use crate::support::{PATIENCE, Relay, eventually};
+use crate::support::{PATIENCE, Relay, arc_relay, eventually};
 
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
 
@@ -147,7 +147,7 @@ fn ipv4_clients_on_a_dual_stack_port_are_told_apart() {
     if fs::read_to_string("/proc/net/if_inet6").unwrap_or_default().is_empty() {
         return; // a container without IPv6
     }
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    let mut command = arc_relay();
     command.args(["start", "--host", "::", "--port", "0", "--max-joins-per-minute", "1"]);
     let mut relay = Relay::spawn(command);
     relay.address = ([127, 0, 0, 1], relay.address.port()).into();

@@ -1,15 +1,14 @@
 //! The client's address behind a proxy that sends a header of the PROXY protocol.
 
 use std::io::Write;
-use std::process::Command;
 
 use crate::client::{Answer, ask, connect};
-use crate::support::Relay;
 use crate::support::raw::{expect, expect_end, frame, server_frame, upgrade};
+use crate::support::{Relay, arc_relay};
 
 /// Starts a relay that allows each client one upgrade request.
 fn start(flags: &[&str]) -> Relay {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+    let mut command = arc_relay();
     command.args(["start", "--host", "127.0.0.1", "--port", "0", "--proxy-protocol", "--max-joins-per-minute", "1"]);
     command.args(flags);
     Relay::spawn_behind(command, "PROXY UNKNOWN\r\n")

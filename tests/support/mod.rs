@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 pub mod raw;
+pub mod runner;
 
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -56,6 +57,11 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// A command that runs the binary, without arguments yet.
+pub fn arc_relay() -> Command {
+    runner::command(env!("CARGO_BIN_EXE_arc-relay"))
+}
+
 /// A running `arc-relay` process.
 ///
 /// Dropping it asserts that no pair is left, that no more files are open than at its start, and that SIGTERM stops it
@@ -73,7 +79,7 @@ pub struct Relay {
 
 impl Relay {
     pub fn start(flags: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_arc-relay"));
+        let mut command = arc_relay();
         command.args(["start", "--host", "127.0.0.1", "--port", "0"]).args(flags);
         Self::spawn(command)
     }

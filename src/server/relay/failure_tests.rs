@@ -5,7 +5,6 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::num::NonZeroUsize;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -162,7 +161,7 @@ fn panic_at_the_beginning_of_a_connection_ends_that_connection_alone() {
     const VARIABLE: &str = "ARC_RELAY_TEST_PANICS";
     if std::env::var_os(VARIABLE).is_none() {
         let name = "server::relay::failure_tests::panic_at_the_beginning_of_a_connection_ends_that_connection_alone";
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = runner::command(std::env::current_exe().unwrap());
         let output = command.args(["--exact", name]).env(VARIABLE, "1").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         return;

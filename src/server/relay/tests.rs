@@ -5,7 +5,6 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::num::NonZeroUsize;
-use std::process::Command;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -192,8 +191,8 @@ fn panic_ends_its_connection_and_nothing_else() {
 #[test]
 fn panic_prints_nothing_that_a_client_said() {
     let test = "server::relay::tests::panic_ends_its_connection_and_nothing_else";
-    let output =
-        Command::new(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]).output().unwrap();
+    let this = std::env::current_exe().unwrap();
+    let output = runner::command(this).args(["--exact", test, "--nocapture"]).output().unwrap();
     let printed = [output.stdout, output.stderr].concat();
     let panics = String::from_utf8_lossy(&printed).matches("panicked at").count();
     assert!(output.status.success());
