@@ -164,7 +164,9 @@ fn answers_that_arrive_while_the_relay_is_stopped_are_in_time() {
             thirds.iter_mut().for_each(|third| expect(third, b"HTTP/1.1 409 "));
             late.iter_mut().for_each(|socket| expect(socket, b"HTTP/1.1 101 "));
             pairs.iter_mut().for_each(|(a, b)| round_trip(a, b));
-            drop((thirds, late));
+            drop((pairs, thirds, late));
+            // A client that has just sent something keeps its seat from the next one for a moment.
+            eventually("all have left", || relay.pairs() == 0);
         }
     });
 }
