@@ -9,7 +9,6 @@ mod support;
 use std::alloc::System;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arc_relay::{Config, Relay, RelayHandle};
@@ -40,14 +39,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 fn start() -> RelayHandle {
     // Pings would come at their own time.
-    Relay::start(Config {
-        host: "127.0.0.1".into(),
-        port: 0,
-        ping_interval: None,
-        workers: NonZeroUsize::new(1),
-        ..Config::default()
-    })
-    .unwrap()
+    Relay::start(Config { host: "127.0.0.1".into(), port: 0, ping_interval: None, ..Config::default() }).unwrap()
 }
 
 /// The bytes that are allocated now.

@@ -146,7 +146,7 @@ flags! {
     }
     "Threads" {
         /// threads that accept connections and forward messages, up to 256, or auto for one on each
-        /// processor that the process may use, up to 16; default auto
+        /// processor that the process may use, up to 16; default 1
         workers <number> => config.workers = workers;
     }
     "Logging" {
@@ -342,7 +342,7 @@ mod tests {
     fn each_flag_has_a_variable() {
         let value_of = |flag: &Flag| match flag.value {
             "<duration>" => "7s",
-            "<number>" | "<port>" => "107", // within the bounds of each
+            "<number>" | "<port>" => "7",
             "<size>" => "7MiB",
             "<networks>" => "10.0.0.0/8",
             "<level>" => "warn",

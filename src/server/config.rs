@@ -144,7 +144,7 @@ pub struct Config {
     pub max_buffer_memory: usize,
     /// Whether events have the address of the client. Default: no. (They never have its pair code.)
     pub log_addresses: bool,
-    /// The number of threads that accept connections and forward messages. Default: `None`.
+    /// The number of threads that accept connections and forward messages. Default: 1.
     ///
     /// `None` is one for each processor that the process may use, at most 16. More than
     /// [`MOST_WORKERS`](Self::MOST_WORKERS) count as that.
@@ -214,7 +214,7 @@ impl Default for Config {
             max_rate: None,
             max_buffer_memory: BUFFER_MEMORY,
             log_addresses: false,
-            workers: None,
+            workers: Some(NonZeroUsize::MIN),
         }
     }
 }

@@ -94,7 +94,6 @@ impl Relay {
         if command.get_envs().all(|(variable, _)| variable != "ARC_RELAY_LOG_LEVEL") {
             command.env("ARC_RELAY_LOG_LEVEL", "error");
         }
-        command.env("ARC_RELAY_WORKERS", workers().map_or("auto".into(), |number| number.to_string()));
         let mut child = command.stdout(Stdio::piped()).spawn().expect("arc-relay starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it prints its address");
