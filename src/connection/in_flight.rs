@@ -183,17 +183,6 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn client_that_answers_none_gets_no_more_marks_than_ws_takes() {
-        let mut in_flight = InFlight::new(true);
-        let marks = (0..1000).filter(|_| {
-            in_flight.add(1 << 20);
-            in_flight.refill(1, 0);
-            in_flight.mark_in_burst().is_some()
-        });
-        assert!((30..60).contains(&marks.count()));
-    }
-
-    #[test]
     fn a_pong_settles_all_marks_before_it() {
         let mut in_flight = InFlight::new(true);
         let numbers: Vec<_> = (0..3)
@@ -246,7 +235,9 @@ mod tests {
             in_flight.add(LEAST_MARKED as usize);
             in_flight.mark_at_rest().is_some()
         });
-        assert_eq!(marks.count(), MOST_MARKS);
+        let count = marks.count();
+        assert_eq!(count, MOST_MARKS);
+        assert!(count < 60, "Node's `ws` would end the connection");
         in_flight.add(usize::MAX);
         assert_eq!(in_flight.bytes(), MOST_BYTES);
     }
