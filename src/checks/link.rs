@@ -108,9 +108,9 @@ impl Receiver {
             && let Some(incoming) = &mut self.incoming
         {
             let next = match std::mem::take(&mut self.owes) {
-                true if thread_rng().gen_bool(0.5) => incoming.give_credit_and_poll_next(cx, channels),
+                true if thread_rng().gen_bool(0.5) => incoming.give_credit_and_poll_next(true, cx, channels),
                 true => {
-                    incoming.give_credit();
+                    incoming.give_credit(true);
                     incoming.poll_next(cx, channels)
                 }
                 false => incoming.poll_next(cx, channels),

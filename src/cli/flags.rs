@@ -14,8 +14,8 @@ use log::LevelFilter;
 use super::environment::{Environment, PREFIX};
 use super::log_line::{FORMATS, Format, LEVELS};
 use super::values::{
-    Parsed, boolean, duration, duration_or_none, duration_or_zero, from, host, list, memory, one_of, path, rate, size,
-    some, within, workers,
+    Parsed, boolean, duration, duration_or_none, duration_or_zero, from, host, list, memory, one_of, path, rate,
+    segment, size, some, within, workers,
 };
 
 /// What the command line and the environment ask for.
@@ -109,6 +109,9 @@ flags! {
         ping_timeout <duration> => config.ping_timeout = duration;
         /// how long a client may accept nothing of what is sent to it; default 30s
         write_timeout <duration> => config.write_timeout = duration;
+        /// longest TCP segment, in bytes, 0 for that of the system; default 0
+        /// (a client on the same host queues 20 to 30 segments for a slow peer)
+        max_segment <number> => config.max_segment = segment;
         /// how long the system of a client may acknowledge nothing when a third client asks for its seat,
         /// 0 to refuse third clients at once; default 2s
         probe_timeout <duration> => config.probe_timeout = duration_or_zero;
@@ -265,6 +268,7 @@ mod tests {
             ["--ping-interval", "7s"],
             ["--ping-timeout", "8s"],
             ["--write-timeout", "9s"],
+            ["--max-segment", "9000"],
             ["--probe-timeout", "10ms"],
             ["--drain-timeout", "1h"],
             ["--handshake-timeout", "3s"],
@@ -291,6 +295,7 @@ mod tests {
             ping_interval: Some(Duration::from_secs(7)),
             ping_timeout: Duration::from_secs(8),
             write_timeout: Duration::from_secs(9),
+            max_segment: 9000,
             probe_timeout: Duration::from_millis(10),
             drain_timeout: Duration::from_secs(3600),
             handshake_timeout: Duration::from_secs(3),
@@ -462,6 +467,8 @@ mod tests {
             ("--ping-interval", "x"),
             ("--ping-timeout", "0"),
             ("--write-timeout", "0s"),
+            ("--max-segment", "87"),
+            ("--max-segment", "32768"),
             ("--probe-timeout", "2"),
             ("--drain-timeout", "x"),
             ("--max-connections", "0"),

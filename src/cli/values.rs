@@ -100,6 +100,13 @@ pub(super) fn workers(value: &OsStr) -> Parsed<Option<NonZeroUsize>> {
     number.map(Some).ok_or_else(|| format!("auto or a number from 1 to {} is needed", Config::MOST_WORKERS))
 }
 
+/// The size of a TCP segment, or 0.
+pub(super) fn segment(value: &OsStr) -> Parsed<u16> {
+    let (least, most) = (Config::LEAST_SEGMENT, Config::MOST_SEGMENT);
+    let size = parsed(value).filter(|size| *size == 0 || (least..=most).contains(size));
+    size.ok_or_else(|| format!("0 or a number from {least} to {most} is needed"))
+}
+
 /// A number with a minimum.
 pub(super) fn from<T: FromStr + PartialOrd + fmt::Display>(least: T) -> impl FnOnce(&OsStr) -> Parsed<T> {
     move |value| {

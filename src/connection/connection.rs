@@ -44,6 +44,7 @@ use crate::websocket::reframer::Reframer;
 
 use super::closing::Closing;
 use super::context::WorkerContext;
+use super::in_flight::Heard;
 use super::inbound::{Ended, Inbound};
 use super::outbound::Outbound;
 use super::takeover::Takeover;
@@ -168,8 +169,9 @@ impl<T: Transport> Connection<T> {
         self.received |= received;
         let beat = self.context.beat.get();
         let beats = self.keepalive.beats_since_look(beat);
+        let mut may_write = false;
         if beats > 0 {
-            self.outbound.mark(beats, &self.context.keepalive);
+            may_write = self.outbound.mark(beats, self.heard());
             let has_answered = self.outbound.take_answered();
             if self.write_timeout.advance(&self.socket, &self.outbound, has_answered, &self.context) {
                 self.given_up = Some(Outcome::Stalled);
@@ -183,7 +185,7 @@ impl<T: Transport> Connection<T> {
             }
         }
         self.take_over(cx, received);
-        if self.outbound.has_control() {
+        if may_write || self.outbound.has_control() {
             self.outbound.poll(cx, &self.socket);
         }
         if self.takeover.is_probed() {
@@ -223,6 +225,15 @@ impl<T: Transport> Connection<T> {
             received: std::mem::take(&mut self.received) || self.is_excused(),
             messages: self.outbound.take_messages(),
             to_next_answer: self.outbound.in_flight().to_next_answer(),
+        }
+    }
+
+    /// What came from the client since the last look.
+    fn heard(&self) -> Heard {
+        match self.received {
+            false => Heard::Nothing,
+            true if self.inbound.is_within_message() => Heard::Part,
+            true => Heard::Frames,
         }
     }
 
@@ -302,6 +313,7 @@ impl<T: Transport> Connection<T> {
             self.ended = true;
             self.outbound.finish();
         }
+        self.outbound.set_unheard(self.inbound.is_held());
         self.outbound.poll(cx, &self.socket);
         if self.outbound.is_closing() && !self.outbound.is_broken() && self.inbound.is_joined() {
             // The link has ended. The client's further bytes are discarded, but read for its answer. That is for other

@@ -10,6 +10,7 @@
 //!
 //! - The buffer is full.
 //! - The batch in flight is [large](LARGE_BATCH) and more bytes have arrived.
+//! - The peer is [slow](PeerLink::is_slow), and [some bytes](MOST_FOR_A_SLOW_PEER) wait for it.
 //! - A rate limit is [used up](Throttle).
 //!
 //! When the memory for buffers is used up, an existing buffer or one of the smallest size has to do.
@@ -34,6 +35,9 @@ use crate::websocket::reframer::{Event, Reframer, Tally};
 /// The most bytes of a read while bytes are discarded: there is no gain in a fast one.
 pub(super) const MOST_DISCARDED: usize = 64 << 10;
 
+/// The most bytes that are read ahead for a [slow](PeerLink::is_slow) peer: a second at 32 KiB/s.
+pub(super) const MOST_FOR_A_SLOW_PEER: usize = 32 << 10;
+
 /// How a client's stream has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -56,6 +60,8 @@ pub(crate) struct Inbound {
     held: bool,
     /// Whether the client's kernel has acknowledged or accepted nothing for too long.
     stalled: bool,
+    /// Whether the system receives only little ahead, as the peer is not known to be fast.
+    is_bounded: bool,
     /// Whether the client has closed or violated the protocol. Bytes that follow mean nothing.
     closed: bool,
     /// Whether its close frame was the last that was read.
@@ -107,6 +113,7 @@ impl Inbound {
             discards: false,
             held: false,
             stalled: false,
+            is_bounded: false,
             closed: false,
             has_finished: false,
             close_cause: None,
@@ -154,6 +161,11 @@ impl Inbound {
     /// Whether the client is not read from, whatever it sends: its silence means nothing.
     pub(crate) fn is_held(&self) -> bool {
         self.held
+    }
+
+    /// Whether the last bytes that were read end within a message.
+    pub(crate) fn is_within_message(&self) -> bool {
+        self.reframer.is_mid_message() || self.reader.has_input()
     }
 
     /// Whether anything of the client was read since the last call.
@@ -231,11 +243,14 @@ impl Inbound {
             match self.read(capacity, socket) {
                 None => return self.hold(cx, socket, outbound),
                 Some(Ok(0)) => {
-                    let is_lost = outbound.was_reset() || self.reframer.is_mid_message() || self.reader.has_input();
+                    let is_lost = outbound.was_reset() || self.is_within_message();
                     self.close_link(if is_lost { CloseCause::Lost } else { CloseCause::Left });
                     return Poll::Ready(Ended::InOrder);
                 }
-                Some(Ok(_)) => self.reframe(outbound),
+                Some(Ok(_)) => {
+                    self.adapt_receive_buffer(socket);
+                    self.reframe(outbound);
+                }
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => self.reader.is_drained = true,
                 Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Some(Err(error)) => {
@@ -254,6 +269,9 @@ impl Inbound {
         }
         self.hand_over(cx);
         let Some(capacity) = self.reader.capacity(&self.context.pool) else { return Plan::Hold };
+        if self.is_bounded && self.reader.output_length() >= self.most_ahead() && !self.link.has_credit(cx) {
+            return Plan::Hold;
+        }
         let turn = self.context.turn.get();
         if !self.reader.is_drained {
             if self.reader.streams && !self.link.has_credit(cx) {
@@ -284,6 +302,26 @@ impl Inbound {
         }
         self.reader.turn = turn;
         Plan::Read(capacity)
+    }
+
+    /// Lets the system receive ahead from a client that streams, if its peer is known to be fast.
+    ///
+    /// Linux sizes a receive buffer, and a sender's queue, by the first bytes, which a peer's library takes at once. Later the
+    /// sender's pings wait behind all of that.
+    fn adapt_receive_buffer(&mut self, socket: &impl Transport) {
+        if self.reader.is_drained && !self.is_bounded {
+            return;
+        }
+        let is_bounded = self.context.keepalive.has_pings() && !self.discards && !self.link.is_fast();
+        if is_bounded != self.is_bounded {
+            self.is_bounded = is_bounded;
+            socket.bound_receive_buffer(is_bounded);
+        }
+    }
+
+    /// The most bytes of a read, and of what waits for the peer.
+    fn most_ahead(&self) -> usize {
+        if self.is_bounded && self.link.is_slow() { MOST_FOR_A_SLOW_PEER } else { usize::MAX }
     }
 
     /// Leaves the client's bytes in the socket, and watches for the end of its stream.
@@ -319,7 +357,7 @@ impl Inbound {
 
     /// Reads once, and pays for it.
     fn read(&mut self, capacity: usize, socket: &impl Transport) -> Option<io::Result<usize>> {
-        let most = if self.discards { MOST_DISCARDED } else { usize::MAX };
+        let most = if self.discards { MOST_DISCARDED } else { self.most_ahead() };
         let most = self.throttle().map_or(most, Throttle::portion);
         let result = self.reader.read(capacity, most, socket, &self.context)?;
         if let Some(throttle) = &mut self.throttle {

@@ -20,7 +20,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// The bytes that the slowest client takes in a second: a mobile line at the edge of its cell.
-const SLOWEST: u32 = 16 * 1024;
+pub(super) const SLOWEST: u32 = 16 * 1024;
 
 /// The longest time that messages can add: a second each for a hundred of them.
 const MOST_WORK: Duration = Duration::from_secs(100);
@@ -71,6 +71,11 @@ impl KeepaliveConfig {
     /// That is 4 KiB a second, a quarter of [`SLOWEST`]: bytes that count as taken too early are lost at the end.
     pub(crate) fn bytes_in(&self, beats: u32) -> u32 {
         self.bytes_per_beat.saturating_mul(beats) / 4
+    }
+
+    /// The time for a sign of life after a ping.
+    pub(crate) fn patience(&self) -> Duration {
+        self.beat * self.timeout
     }
 
     /// The time in which the slowest client takes these bytes.

@@ -11,6 +11,7 @@ mod read_size;
 mod reader;
 mod takeover;
 mod throttle;
+mod window;
 mod write_timeout;
 
 pub(crate) use connection::Connection;

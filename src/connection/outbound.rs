@@ -1,5 +1,8 @@
 //! From the peer to the client: take a batch from the link, write it, give its credit back.
 //!
+//! While the client has to take bytes first, by its [window](super::window), the credit stays here. So everything that the
+//! relay has read is written, and the peer's further bytes stay in its own system.
+//!
 //! The relay's own control frames go between batches. A batch consists of whole frames, so no control frame gets into
 //! the middle of another frame.
 
@@ -10,8 +13,7 @@ use std::task::{Context, Poll};
 use super::context::WorkerContext;
 use crate::buffers::buffer::{Buffer, HEADROOM};
 use crate::buffers::pool::SIZES;
-use crate::connection::in_flight::InFlight;
-use crate::connection::keepalive::KeepaliveConfig;
+use crate::connection::in_flight::{Heard, InFlight};
 use crate::pairing::link::{CloseCause, Incoming, Next};
 use crate::runtime::io_error::is_out_of_memory;
 use crate::runtime::transport::{Transport, ends_stream};
@@ -44,6 +46,10 @@ pub(crate) struct Outbound {
     control: Option<Box<Buffer>>,
     /// Whether the stream ends with the close frame: the client has nothing more to say.
     ends: bool,
+    /// Whether the client's answers wait unread.
+    ///
+    /// Then its window is no bound, or two clients that stream would wait for each other.
+    is_unheard: bool,
     /// Why nothing can be written any more, once that is the case.
     broken: Option<io::ErrorKind>,
     /// How the link has ended, if nothing else ended this direction before.
@@ -84,6 +90,7 @@ impl Outbound {
             messages: 0,
             control: None,
             ends: false,
+            is_unheard: false,
             broken: None,
             close_cause: None,
             status_code: None,
@@ -151,20 +158,33 @@ impl Outbound {
 
     /// Notes that the client has answered the mark with this number.
     pub(crate) fn answered(&mut self, number: u8) {
-        self.in_flight.answered(number);
+        self.in_flight.answered(number, self.context.clock.now());
+    }
+
+    /// Notes whether the client is read from: if not, its answers wait unread.
+    pub(crate) fn set_unheard(&mut self, is_unheard: bool) {
+        self.is_unheard = is_unheard;
+        if is_unheard {
+            self.in_flight.excuse_answers();
+        }
     }
 
     /// Marks the bytes behind the last mark, if they are worth a ping.
     ///
-    /// `beats` have passed since the last call.
-    pub(crate) fn mark(&mut self, beats: u32, rules: &KeepaliveConfig) {
-        self.in_flight.refill(beats, rules.bytes_in(beats));
+    /// `beats` have passed since the last call, and so much was `heard` from the client.
+    ///
+    /// True if the window was [lifted](InFlight::refill).
+    pub(crate) fn mark(&mut self, beats: u32, heard: Heard) -> bool {
+        let now = self.context.clock.now();
+        let rules = &self.context.keepalive;
+        let is_lifted = self.in_flight.refill(beats, rules.bytes_in(beats), heard, rules.patience(), now);
         if !self.is_closing()
             && self.has_room(1)
-            && let Some(number) = self.in_flight.mark_at_rest()
+            && let Some(number) = self.in_flight.mark_at_rest(now)
         {
             self.queue(PING, &[&[number]]);
         }
+        is_lifted
     }
 
     /// Messages that the client was sent since the last call.
@@ -178,7 +198,7 @@ impl Outbound {
     /// the peer that are not being written yet are dropped.
     pub(crate) fn close(&mut self, code: Option<u16>, reason: &str) {
         if self.incoming.take().is_some() {
-            if let Some(number) = self.in_flight.mark_at_rest() {
+            if let Some(number) = self.in_flight.mark_at_rest(self.context.clock.now()) {
                 self.queue(PING, &[&[number]]);
             }
             self.status_code = code;
@@ -274,15 +294,17 @@ impl Outbound {
                 continue;
             }
             if !self.is_closing()
-                && let Some(number) = self.in_flight.mark_in_burst()
+                && self.in_flight.is_mark_due()
+                && let Some(number) = self.in_flight.mark_in_burst(self.context.clock.now())
             {
                 self.queue(PING, &[&[number]]);
                 continue;
             }
+            let gives_credit = self.takes_credit();
             let Some(incoming) = &mut self.incoming else { return Ok(()) };
             let channels = &self.context.channels;
-            let next = match std::mem::take(&mut self.owes_credit) {
-                true => incoming.give_credit_and_poll_next(cx, channels),
+            let next = match gives_credit {
+                true => incoming.give_credit_and_poll_next(self.in_flight.is_fast(), cx, channels),
                 false => incoming.poll_next(cx, channels),
             };
             match next {
@@ -300,10 +322,28 @@ impl Outbound {
         }
     }
 
-    /// Gives the credit of a batch that is written back to the peer.
+    /// Takes the credit of a written batch, to give it back, if the client's window allows.
+    ///
+    /// If not, an answer of the client wakes the task.
+    fn takes_credit(&mut self) -> bool {
+        if !self.owes_credit {
+            return false;
+        }
+        let has_window = self.is_unheard || self.in_flight.has_room();
+        if has_window {
+            self.owes_credit = false;
+        } else {
+            self.in_flight.shut();
+        }
+        has_window
+    }
+
+    /// Gives the credit of a batch that is written back to the peer, if the client's window allows.
     fn give_credit(&mut self) {
-        if let (true, Some(incoming)) = (std::mem::take(&mut self.owes_credit), &self.incoming) {
-            incoming.give_credit();
+        if self.takes_credit()
+            && let Some(incoming) = &self.incoming
+        {
+            incoming.give_credit(self.in_flight.is_fast());
         }
     }
 

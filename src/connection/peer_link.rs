@@ -44,6 +44,16 @@ impl PeerLink {
         self.0.as_mut().is_none_or(|ends| ends.outgoing.poll_ready(cx).is_ready())
     }
 
+    /// Whether the peer is known to take batches as fast as they come.
+    pub(super) fn is_fast(&self) -> bool {
+        self.0.as_ref().is_none_or(|ends| ends.outgoing.is_fast())
+    }
+
+    /// Whether the peer takes batches, but is not known to take them as fast as they come.
+    pub(super) fn is_slow(&self) -> bool {
+        self.0.as_ref().is_some_and(|ends| ends.outgoing.is_slow())
+    }
+
     /// Sends a batch, for which there has to be a [credit](Self::has_credit).
     pub(super) fn send(&mut self, batch: Box<Buffer>, channels: &SpareChannels<Box<Buffer>>) {
         if let Some(ends) = &mut self.0 {

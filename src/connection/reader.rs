@@ -63,7 +63,12 @@ impl Reader {
 
     /// Whether a batch waits to be handed over.
     pub(super) fn has_output(&self) -> bool {
-        self.buffer.as_ref().is_some_and(|buffer| !buffer.output().is_empty())
+        self.output_length() > 0
+    }
+
+    /// The bytes that wait to be handed over.
+    pub(super) fn output_length(&self) -> usize {
+        self.buffer.as_ref().map_or(0, |buffer| buffer.output().len())
     }
 
     /// Whether there is a part of a frame.

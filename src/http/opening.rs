@@ -395,6 +395,7 @@ mod tests {
         fn report_when_sent(&self) {}
         fn report_room(&self) {}
         fn set_ack_timeout(&self, _: Duration) {}
+        fn bound_receive_buffer(&self, _: bool) {}
         fn shut_down(&self) -> io::Result<()> {
             Ok(())
         }

@@ -145,6 +145,10 @@ struct Link<T> {
 struct Flags {
     /// Whether the credit has come back and waits to be taken.
     credit: AtomicBool,
+    /// Whether the receiver's client is fast, as of the last credit that came back.
+    is_fast: AtomicBool,
+    /// Whether it is slow, as of the last credit that came back.
+    is_slow: AtomicBool,
     /// Whether the receiver is gone. Then there is always a credit.
     abandoned: AtomicBool,
     /// Whether the sender waits for a credit.
@@ -310,6 +314,20 @@ impl<T> Outgoing<T> {
         self.flags().abandoned.load(Acquire)
     }
 
+    /// Whether the other client is known to take batches as fast as they come.
+    ///
+    /// False as long as it has taken none.
+    pub fn is_fast(&self) -> bool {
+        self.flags().is_fast.load(Acquire)
+    }
+
+    /// Whether the other client takes batches, but is not known to take them as fast as they come.
+    ///
+    /// False as long as it has taken none.
+    pub fn is_slow(&self) -> bool {
+        self.flags().is_slow.load(Acquire)
+    }
+
     /// Ends this direction: the other side gets the batch under way, then `last`, then `close_cause`.
     pub fn finish(self, last: Option<T>, close_cause: CloseCause) {
         let (_unread, receiver) =
@@ -359,17 +377,26 @@ impl<T> Incoming<T> {
     }
 
     /// [Gives the credit](Self::give_credit) and [polls](Self::poll_next), in one step.
-    pub fn give_credit_and_poll_next(&mut self, cx: &mut Context<'_>, channels: &SpareChannels<T>) -> Poll<Next<T>> {
-        self.look(cx, channels, |state| self.credit(state))
+    pub fn give_credit_and_poll_next(
+        &mut self,
+        is_fast: bool,
+        cx: &mut Context<'_>,
+        channels: &SpareChannels<T>,
+    ) -> Poll<Next<T>> {
+        self.look(cx, channels, |state| self.credit(state, is_fast))
     }
 
     /// Lets the other side send another batch: the one before is written.
-    pub fn give_credit(&self) {
-        wake(with_lock(&self.link.state, |state| self.credit(state)));
+    ///
+    /// `is_fast` says whether the client takes batches as fast as they come.
+    pub fn give_credit(&self, is_fast: bool) {
+        wake(with_lock(&self.link.state, |state| self.credit(state, is_fast)));
     }
 
     /// Gives the credit, and returns the task that waits for it.
-    fn credit(&self, state: &State<T>) -> Option<Waker> {
+    fn credit(&self, state: &State<T>, is_fast: bool) -> Option<Waker> {
+        self.flags().is_fast.store(is_fast, Release);
+        self.flags().is_slow.store(!is_fast, Release);
         self.flags().credit.store(true, Release);
         state.end_wait(self.side.other(), &self.flags().sender_waits)
     }
@@ -448,7 +475,7 @@ mod tests {
         assert!(!ready(&mut near));
         assert_eq!(next(&mut far), Poll::Ready(Next::Batch(1)));
         assert!(!ready(&mut near), "it is taken, but not written");
-        far.incoming.give_credit();
+        far.incoming.give_credit(true);
         assert!(ready(&mut near));
         assert!(ready(&mut far), "the other direction has a credit of its own");
     }
@@ -461,7 +488,7 @@ mod tests {
             send(&mut near.outgoing, 1);
             block_on(zip(poll_fn(|cx| near.outgoing.poll_ready(cx)), async { give(far) }));
         };
-        awaited(|far| far.incoming.give_credit());
+        awaited(|far| far.incoming.give_credit(true));
         awaited(drop);
     }
 
@@ -509,6 +536,20 @@ mod tests {
     }
 
     #[test]
+    fn credit_tells_whether_the_other_client_is_fast() {
+        let (mut near, mut far) = link();
+        let pace = |near: &End<u8>| (near.outgoing.is_fast(), near.outgoing.is_slow());
+        assert_eq!(pace(&near), (false, false), "it has taken nothing");
+        for is_fast in [false, true, false] {
+            assert!(ready(&mut near));
+            send(&mut near.outgoing, 1);
+            assert_eq!(next(&mut far), Poll::Ready(Next::Batch(1)));
+            far.incoming.give_credit(is_fast);
+            assert_eq!(pace(&near), (is_fast, !is_fast));
+        }
+    }
+
+    #[test]
     fn credit_and_the_next_look_are_one_step() {
         let (mut near, mut far) = link();
         assert!(ready(&mut near));
@@ -516,10 +557,10 @@ mod tests {
         assert!(!ready(&mut near));
         assert_eq!(next(&mut far), Poll::Ready(Next::Batch(1)));
         let (mut cx, channels) = (Context::from_waker(Waker::noop()), SpareChannels::default());
-        assert_eq!(far.incoming.give_credit_and_poll_next(&mut cx, &channels), Poll::Pending);
+        assert_eq!(far.incoming.give_credit_and_poll_next(true, &mut cx, &channels), Poll::Pending);
         assert!(ready(&mut near));
         near.outgoing.finish(Some(2), CloseCause::Left);
-        assert_eq!(far.incoming.give_credit_and_poll_next(&mut cx, &channels), Poll::Ready(Next::Batch(2)));
+        assert_eq!(far.incoming.give_credit_and_poll_next(true, &mut cx, &channels), Poll::Ready(Next::Batch(2)));
     }
 
     /// Counts how often it is woken.
@@ -555,9 +596,9 @@ mod tests {
     #[test]
     fn each_wait_of_an_end_is_woken_once() {
         let (mut near, count, mut far) = waits_for_both();
-        far.incoming.give_credit();
+        far.incoming.give_credit(true);
         assert_eq!(count.take(), 1);
-        far.incoming.give_credit();
+        far.incoming.give_credit(true);
         assert_eq!(count.take(), 0);
         assert!(ready(&mut near));
         send(&mut far.outgoing, 1);
@@ -583,7 +624,7 @@ mod tests {
         let (near, count, far) = waits_for_both();
         let End { outgoing, incoming } = near;
         drop(outgoing);
-        far.incoming.give_credit();
+        far.incoming.give_credit(true);
         assert_eq!((count.take(), Arc::strong_count(&count)), (0, 2), "the other half still waits");
         drop(incoming);
         assert_eq!(Arc::strong_count(&count), 1);
@@ -624,7 +665,7 @@ mod tests {
             while let Poll::Ready(Next::Batch(batch)) = next {
                 assert_eq!(batch, received);
                 received += 1;
-                next = incoming.give_credit_and_poll_next(cx, &channels);
+                next = incoming.give_credit_and_poll_next(true, cx, &channels);
             }
             if outgoing.is_some() { Poll::Pending } else { next }
         }));
@@ -648,7 +689,7 @@ mod tests {
         for batch in 1..3 {
             assert!(ready(&mut near));
             send(&mut near.outgoing, batch);
-            far.incoming.give_credit();
+            far.incoming.give_credit(true);
         }
     }
 

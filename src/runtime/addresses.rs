@@ -19,6 +19,21 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 /// The number of ports to try if the system chooses one: it may be taken on the host's second address.
 const PORT_TRIES: usize = 16;
 
+/// The options of all sockets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SocketConfig {
+    /// How long a client may acknowledge or accept nothing.
+    #[cfg_attr(
+        not(all(target_os = "linux", not(feature = "portable"))),
+        expect(dead_code, reason = "the portable runtime asks no kernel to end a connection")
+    )]
+    pub(crate) write_timeout: Duration,
+    /// The most bytes of a segment, or 0 for the system's choice. Windows has no such option.
+    ///
+    /// A client on the same host queues 20 to 30 segments of 64 KiB each.
+    pub(crate) max_segment: u16,
+}
+
 /// Listens on all addresses of `host`, with sockets that do not block.
 ///
 /// `configure` sees each socket before it listens.
@@ -98,6 +113,17 @@ fn listen_on(address: SocketAddr, configure: impl Fn(&Socket) -> io::Result<()>)
     Ok(socket.into())
 }
 
+/// Bounds the segments of a listener's connections, if the operator asks for that.
+///
+/// The opening handshake of TCP tells the bound to the client.
+pub(super) fn bound_segments(socket: &Socket, config: SocketConfig) -> io::Result<()> {
+    #[cfg(unix)]
+    if config.max_segment > 0 {
+        socket.set_tcp_mss(config.max_segment.into())?;
+    }
+    Ok(())
+}
+
 /// Sets the options of a connection, or of a listener for its connections to inherit.
 pub(super) fn configure(socket: &Socket) -> io::Result<()> {
     // Batches are written whole, so nothing is gained by waiting for more.
@@ -152,6 +178,19 @@ mod tests {
         let error = listen_on_all(&addresses, configure).unwrap_err();
         assert!(error.to_string().starts_with(&format!("cannot listen on {}: ", addresses[1])), "{error}");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn segments_are_bounded_only_if_that_is_asked_for() {
+        let segment = |max_segment| {
+            let config = SocketConfig { write_timeout: Duration::MAX, max_segment };
+            let bound = |socket: &Socket| bound_segments(socket, config);
+            let listeners = listen_on_all(&addresses(&["127.0.0.1:0"]), bound).unwrap();
+            socket2::SockRef::from(&listeners[0]).tcp_mss().unwrap()
+        };
+        assert_eq!(segment(1200), 1200);
+        assert_ne!(segment(0), 1200);
     }
 
     #[test]

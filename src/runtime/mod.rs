@@ -1,4 +1,4 @@
-mod addresses;
+pub(crate) mod addresses;
 pub(crate) mod clock;
 pub(crate) mod io_error;
 #[cfg(all(target_os = "linux", not(feature = "portable")))]

@@ -69,6 +69,11 @@ pub(crate) trait Transport: Clone + Debug + Unpin + 'static {
     /// Then the connection ends with [`io::ErrorKind::TimedOut`]. A system without such a timeout ignores it.
     fn set_ack_timeout(&self, timeout: Duration);
 
+    /// Bounds how much the system receives ahead from the other side, or lets it decide again.
+    ///
+    /// The bound is a few ten KiB, which is less than a fast sender needs. A system without such a bound ignores it.
+    fn bound_receive_buffer(&self, is_bounded: bool);
+
     /// Ends this side's stream. The other side's goes on.
     fn shut_down(&self) -> io::Result<()>;
 

@@ -8,6 +8,7 @@ use crate::access::origin::Origin;
 use crate::http::network::Network;
 use crate::limits::clients::MOST_JOINS;
 use crate::limits::token_bucket::LEAST_RATE;
+use crate::runtime::addresses::SocketConfig;
 
 /// The longest time of a [`Config`]: a hundred years.
 ///
@@ -76,6 +77,11 @@ pub struct Config {
     ///
     /// Then the client is lost, and its peer gets 1011.
     pub write_timeout: Duration,
+    /// The most bytes of a TCP segment. Default: 0, which leaves it to the systems.
+    ///
+    /// It matters for clients on the relay's host, such as proxies. They have segments of 64 KiB, and their system queues some
+    /// megabytes of them. A client's pings wait behind that if its peer is slow.
+    pub max_segment: u16,
     /// How long a probed client's system may acknowledge nothing. Default: 2 s.
     ///
     /// Then a third client gets its seat. A silent program has [`ping_timeout`](Self::ping_timeout). With zero there are no
@@ -168,6 +174,20 @@ impl Config {
         self.workers.map_or(processors.clamp(1, MOST_AUTOMATIC_WORKERS), |wish| wish.get().min(Self::MOST_WORKERS))
     }
 
+    /// The least [`max_segment`](Self::max_segment) that Linux takes. Less counts as this.
+    pub const LEAST_SEGMENT: u16 = 88;
+    /// The most [`max_segment`](Self::max_segment) that Linux takes. More counts as this.
+    pub const MOST_SEGMENT: u16 = 32767;
+
+    /// The options of all sockets.
+    pub(super) fn sockets(&self) -> SocketConfig {
+        let segment = self.max_segment;
+        SocketConfig {
+            write_timeout: self.write_timeout,
+            max_segment: if segment == 0 { 0 } else { segment.clamp(Self::LEAST_SEGMENT, Self::MOST_SEGMENT) },
+        }
+    }
+
     /// The same configuration with times that deadlines can be computed from.
     pub(super) fn with_bounded_times(mut self) -> Self {
         for time in [
@@ -199,6 +219,7 @@ impl Default for Config {
             ping_interval: Some(Duration::from_secs(20)),
             ping_timeout: Duration::from_secs(20),
             write_timeout: Duration::from_secs(30),
+            max_segment: 0,
             probe_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1024,

@@ -55,7 +55,7 @@ impl Relay {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn start(config: Config) -> io::Result<RelayHandle> {
-        let port = Port::listen(&config.host, config.port, config.write_timeout)?;
+        let port = Port::listen(&config.host, config.port, config.sockets())?;
         let local_addrs = port.local_addrs()?;
         start(config, port, local_addrs, Arc::new(SystemClock))
     }

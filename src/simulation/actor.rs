@@ -29,6 +29,11 @@ pub(super) fn message(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// The pong to a ping with this payload.
+pub(super) fn pong(payload: &[u8]) -> Vec<u8> {
+    [&[0x8A, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+}
+
 /// Takes the first frame of the relay's output, if it is complete: its first byte and its payload.
 pub(super) fn take_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     let (header, length) = match *bytes.get(1)? {

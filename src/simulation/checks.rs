@@ -89,7 +89,7 @@ impl World {
                 peer_is && peer.code == client.code && peer.ending == Ending::Vanish && peer.end.is_none()
             };
             let has_ended = matches!(client.ending, Ending::End | Ending::CutOff) && client.departed_at.is_some();
-            let is_read = handle.line.is_read();
+            let is_read = handle.line.is_read() && handle.line.end_is_read();
             let lingers = has_ended && !is_read && self.clients.iter().enumerate().any(takes_none);
             if client.is_there() && client.ending != Ending::Vanish && !lingers {
                 let told = !is_after(drain) || client.pausing || handle.line.is_late();

@@ -46,6 +46,11 @@ impl Line {
         self.hop.as_ref().map(|hop| hop.pace.rate())
     }
 
+    /// The bytes for the client that the proxy holds.
+    pub(super) fn held_for_client(&self) -> usize {
+        self.hop.as_ref().map_or(0, |hop| hop.down.held())
+    }
+
     /// Disables all further stalls.
     pub(super) fn hold_steady(&self) {
         self.cables().for_each(Cable::hold_steady);
@@ -59,6 +64,11 @@ impl Line {
     /// Whether the relay has read everything that the client sent.
     pub(super) fn is_read(&self) -> bool {
         self.cables().all(Cable::is_read) && self.hop.as_ref().is_none_or(|hop| hop.up.is_empty())
+    }
+
+    /// Whether the relay has read the end of the client's stream.
+    pub(super) fn end_is_read(&self) -> bool {
+        self.cables().all(Cable::end_is_read)
     }
 
     /// Whether sent bytes are held up by a stall of the network or a pause of the proxy.

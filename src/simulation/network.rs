@@ -123,6 +123,7 @@ struct Stream {
     /// The sender has ended the stream.
     ended: bool,
     end_arrived: bool,
+    end_is_read: bool,
     /// Whether "writable" means that all bytes have arrived.
     until_sent: bool,
     /// The receiver has closed its socket.
@@ -351,6 +352,11 @@ impl Cable {
         self.0.borrow().streams[0].bytes.is_empty()
     }
 
+    /// Whether the relay has read the end of the client's stream.
+    pub(super) fn end_is_read(&self) -> bool {
+        self.0.borrow().streams[0].end_is_read
+    }
+
     /// Disables all further stalls.
     pub(super) fn hold_steady(&self) {
         self.0.borrow_mut().stalls = MOST_STALLS;
@@ -521,7 +527,10 @@ impl Transport for Socket {
         }
         match error[self.side].take() {
             Some(kind) => Err(kind.into()),
-            None if stream.end_arrived => Ok(0),
+            None if stream.end_arrived => {
+                stream.end_is_read = true;
+                Ok(0)
+            }
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -565,6 +574,8 @@ impl Transport for Socket {
     fn set_ack_timeout(&self, timeout: Duration) {
         self.wire.borrow_mut().ack_timeout = Some(timeout);
     }
+
+    fn bound_receive_buffer(&self, _: bool) {}
 
     fn shut_down(&self) -> io::Result<()> {
         self.wire.borrow_mut().streams[self.side].ended = true;

@@ -67,6 +67,11 @@ pub(super) struct Load {
 }
 
 impl Load {
+    /// The number of bytes that the proxy holds.
+    pub(super) fn held(&self) -> usize {
+        self.held.get()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.held.get() == 0
     }

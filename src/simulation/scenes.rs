@@ -6,7 +6,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
-use super::actor::{Actor, JOIN, PING, PONG, message, take_frame};
+use super::actor::{Actor, JOIN, PING, PONG, message, pong, take_frame};
 use super::executor::Random;
 use super::network::Cable;
 use super::proxy::Pace;
@@ -228,11 +228,11 @@ fn a_failed_accept_is_followed_by_a_pause() {
 
 /// A stalled reader costs two buffers, however much it is sent.
 ///
-/// One is being written, and the other is being filled meanwhile.
+/// One is being written, and the other is being filled meanwhile. (With pings, a slow reader costs less.)
 #[test]
 fn a_stalled_reader_costs_two_buffers() {
     for seed in 0..20 {
-        let mut stage = Stage::new(Random::new(seed), Config::default());
+        let mut stage = Stage::new(Random::new(seed), Config { ping_interval: None, ..Config::default() });
         let reader = Actor::enter(&mut stage, 0, 10_000);
         let mut sender = Actor::enter(&mut stage, 1, 4_000_000);
         let mut most = 0;
@@ -392,7 +392,7 @@ fn a_throttled_pair_loses_nothing() {
 fn pairs_share_a_rate_evenly() {
     const RATE: usize = 100_000;
     for seed in 0..20 {
-        let config = Config { max_rate: NonZeroU64::new(RATE as u64), ..Config::default() };
+        let config = Config { ping_interval: None, max_rate: NonZeroU64::new(RATE as u64), ..Config::default() };
         let mut stage = Stage::new(Random::new(seed), config);
         let mut pairs: Vec<_> = (0..5)
             .map(|pair| [2 * pair, 2 * pair + 1].map(|number| Actor::enter_as(&mut stage, number, pair, 1_000_000)))
@@ -568,7 +568,7 @@ fn depart_later_with_bytes_in_a_proxy(config: &Config, later: Duration, expected
             bytes.extend(receiver.receive());
             while let Some((first, payload)) = take_frame(&mut bytes) {
                 let answer = match first {
-                    0x89 => [&[0x8A, 0x80 | payload.len() as u8, 0, 0, 0, 0], &payload[..]].concat(),
+                    0x89 => pong(&payload),
                     0x88 => {
                         code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
                         CLOSE.to_vec()
@@ -585,6 +585,87 @@ fn depart_later_with_bytes_in_a_proxy(config: &Config, later: Duration, expected
         drop(receiver);
         stage.pass(Duration::from_secs(1));
         assert!(stage.cables.iter().all(Cable::is_closed_by_relay), "seed {seed}: a socket is kept");
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
+/// A proxy takes everything at once, but the relay sends no more than the client takes in some seconds.
+///
+/// At first it sends a window of 64 KiB, and the batch that was read before it was known that the client takes any.
+#[test]
+fn a_slow_client_behind_a_proxy_has_few_bytes_in_flight() {
+    const MESSAGES: usize = 60;
+    for seed in 0..20 {
+        let mut stage = Stage::new(Random::new(seed), Config::default());
+        let up = Pace { bytes: usize::MAX, pause: Duration::from_millis(10) };
+        let down = Pace { bytes: 1000, pause: Duration::from_millis(100) };
+        let (mut receiver, line) = Actor::enter_behind_proxy(&mut stage, 0, 1_000_000, [up, down]);
+        let mut sender = Actor::enter(&mut stage, 1, 1_000_000);
+        line.hold_steady();
+        stage.cables.iter().for_each(Cable::hold_steady);
+        (0..MESSAGES).for_each(|_| sender.send(&message(&[7; 10_000])));
+        let (mut bytes, mut messages) = (Vec::new(), 0);
+        for second in 0..80 {
+            stage.pass(Duration::from_secs(1));
+            let most = if second < 30 { (64 + 256) << 10 } else { 5 * down.rate() + (64 << 10) };
+            assert!(line.held_for_client() <= most, "seed {seed}: {} bytes after {second} s", line.held_for_client());
+            bytes.extend(receiver.receive());
+            while let Some((first, payload)) = take_frame(&mut bytes) {
+                match first {
+                    0x89 => receiver.send(&pong(&payload)),
+                    _ => messages += 1,
+                }
+            }
+        }
+        assert_eq!(messages, MESSAGES, "seed {seed}");
+        drop((receiver, sender));
+        stage.stop();
+        stage.check_empty();
+    }
+}
+
+/// A client that uploads one long message cannot answer meanwhile.
+///
+/// Its window must not stay closed.
+#[test]
+fn a_client_within_a_long_message_gets_messages() {
+    const MESSAGES: usize = 60;
+    for seed in 0..20 {
+        let mut stage = Stage::new(Random::new(seed), Config::default());
+        let up = Pace { bytes: 2000, pause: Duration::from_millis(100) };
+        let down = Pace { bytes: usize::MAX, pause: Duration::from_millis(10) };
+        let (mut uploader, line) = Actor::enter_behind_proxy(&mut stage, 0, 4_000_000, [up, down]);
+        let mut peer = Actor::enter(&mut stage, 1, 4_000_000);
+        line.hold_steady();
+        stage.cables.iter().for_each(Cable::hold_steady);
+        let (mut bytes, mut peers, mut messages, mut uploaded) = (Vec::new(), Vec::new(), 0, 0);
+        for second in 0..180 {
+            if second == 0 || second == 10 {
+                (0..MESSAGES / 2).for_each(|_| peer.send(&message(&[7; 10_000])));
+            }
+            if second == 9 {
+                uploader.send(&message(&vec![8; 2_000_000]));
+            }
+            stage.pass(Duration::from_secs(1));
+            bytes.extend(uploader.receive());
+            while let Some((first, payload)) = take_frame(&mut bytes) {
+                match first {
+                    0x89 => uploader.send(&pong(&payload)),
+                    _ => messages += 1,
+                }
+            }
+            peers.extend(peer.receive());
+            while let Some((first, payload)) = take_frame(&mut peers) {
+                match first {
+                    0x89 => peer.send(&pong(&payload)),
+                    _ => uploaded += payload.len(),
+                }
+            }
+            assert!(second < 45 || messages == MESSAGES, "seed {seed}: {messages} messages after {second} s");
+        }
+        assert_eq!(uploaded, 2_000_000, "seed {seed}");
+        drop((uploader, peer));
         stage.stop();
         stage.check_empty();
     }

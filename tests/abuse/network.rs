@@ -4,6 +4,7 @@
 //! Python 3 and a kernel with network namespaces and TUN. If one of them is missing, the tests say so and pass, unless
 //! `ARC_RELAY_NETNS` is `required`, as in `.ci/run`.
 
+mod slow;
 mod takeover;
 
 use std::fs::File;

@@ -320,7 +320,7 @@ impl World {
         let Some(near) = &mut side.near else { return };
         if side.owes_credit && reads {
             side.owes_credit = false;
-            near.incoming.give_credit();
+            near.incoming.give_credit(true);
         }
         if side.owes_credit {
             return;
@@ -335,7 +335,7 @@ impl World {
             Poll::Ready(Next::Batch(message)) => {
                 side.received.push(message);
                 if reads {
-                    near.incoming.give_credit();
+                    near.incoming.give_credit(true);
                 } else {
                     side.owes_credit = true;
                 }

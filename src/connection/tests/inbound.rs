@@ -5,7 +5,7 @@ use proptest::test_runner::FileFailurePersistence;
 
 use super::*;
 use crate::buffers::pool::{SIZES, size_for};
-use crate::connection::inbound::MOST_DISCARDED;
+use crate::connection::inbound::{MOST_DISCARDED, MOST_FOR_A_SLOW_PEER};
 use crate::connection::read_size::{LEAST_READ, SPARSE};
 use crate::connection::reader::{LARGE_BATCH, Reader};
 use crate::runtime::reactor::Reactor;
@@ -17,7 +17,7 @@ fn reads_grow_with_a_stream_and_shrink_after_it() {
     for size in [0, 1, 2, 3, 3, 3] {
         assert_eq!(side.read(), [SIZES[size] - HEADROOM]);
         assert!(side.take().is_some());
-        side.peer.incoming.give_credit();
+        side.peer.incoming.give_credit(true);
     }
     side.socket.0.borrow_mut().arrived.clear();
     let sparse = |size: usize| SIZES[size] / SPARSE;
@@ -26,7 +26,7 @@ fn reads_grow_with_a_stream_and_shrink_after_it() {
         side.arrive(&small_messages(bytes));
         assert_eq!(side.read(), [SIZES[size] - HEADROOM]);
         assert!(side.take().is_some());
-        side.peer.incoming.give_credit();
+        side.peer.incoming.give_credit(true);
         assert_eq!(side.in_use(), 0, "an empty buffer is given back");
     }
 }
@@ -40,7 +40,7 @@ fn streaming() -> Side {
     for _ in SIZES {
         assert_eq!(side.read().len(), 1);
         assert!(side.take().is_some());
-        side.peer.incoming.give_credit();
+        side.peer.incoming.give_credit(true);
     }
     assert!(side.inbound.streams());
     side
@@ -52,7 +52,7 @@ fn a_stream_is_read_once_in_a_turn() {
     assert!(side.read_again().is_empty(), "this turn has had its read");
     assert_eq!(side.read().len(), 1);
     assert!(side.take().is_some());
-    side.peer.incoming.give_credit();
+    side.peer.incoming.give_credit(true);
     assert!(side.read_again().is_empty());
     assert_eq!(side.read().len(), 1);
 }
@@ -99,7 +99,7 @@ fn a_client_is_held_only_while_its_peer_takes_nothing() {
     assert!(side.inbound.is_held());
     side.socket.0.borrow_mut().arrived.clear();
     assert!(side.take().is_some());
-    side.peer.incoming.give_credit();
+    side.peer.incoming.give_credit(true);
     side.read(); // no bytes, and there may never be more
     assert!(!side.inbound.is_held(), "its silence counts");
 }
@@ -281,7 +281,7 @@ proptest! {
                 // There is one credit, which comes back when a batch is written.
                 Step::Credit if model.has_credit => {}
                 Step::Credit => {
-                    side.peer.incoming.give_credit();
+                    side.peer.incoming.give_credit(true);
                     model.has_credit = true;
                 }
                 Step::Read => {
@@ -334,11 +334,54 @@ fn a_stop_loses_no_bytes_that_were_read() {
         match peer.incoming.poll_next(&mut cx, &SpareChannels::default()) {
             Poll::Ready(Next::Batch(batch)) => {
                 received += batch.output().len() / 4;
-                peer.incoming.give_credit();
+                peer.incoming.give_credit(true);
             }
             Poll::Ready(Next::End(close_cause)) => break close_cause,
             Poll::Pending => {}
         }
     };
     assert_eq!((received, close_cause), (messages, CloseCause::Stopping));
+}
+
+#[test]
+fn system_receives_little_ahead_from_a_stream_until_the_peer_is_known_to_be_fast() {
+    let mut side = Side::with_pings();
+    let is_bounded = |side: &Side| side.socket.0.borrow().is_bounded;
+    side.arrive(&small_messages(1000));
+    side.read();
+    assert!(!is_bounded(&side), "no stream");
+    side.take();
+    side.peer.incoming.give_credit(false);
+    side.arrive(&small_messages(1 << 20));
+    side.read();
+    assert!(is_bounded(&side));
+    for is_fast in [false, true, false] {
+        side.take();
+        side.peer.incoming.give_credit(is_fast);
+        side.read();
+        assert_eq!(is_bounded(&side), !is_fast);
+    }
+}
+
+#[test]
+fn little_is_read_ahead_for_a_slow_peer() {
+    let mut side = Side::with_pings();
+    side.arrive(&small_messages(1 << 20));
+    side.read();
+    side.take();
+    for _ in 0..5 {
+        side.peer.incoming.give_credit(false);
+        let read: usize = (0..10).flat_map(|_| side.read()).sum();
+        assert!((MOST_FOR_A_SLOW_PEER..3 * MOST_FOR_A_SLOW_PEER).contains(&read), "{read} bytes");
+        assert!(side.inbound.is_held());
+        side.take();
+    }
+}
+
+#[test]
+fn receive_buffer_is_the_systems_without_pings() {
+    let mut side = Side::new();
+    side.arrive(&small_messages(1 << 20));
+    side.read();
+    assert!(!side.socket.0.borrow().is_bounded);
 }

@@ -59,6 +59,8 @@ struct FakeState {
     with_end: Vec<u8>,
     /// Whether the stream has ended.
     ended: bool,
+    /// Whether its receive buffer is bounded.
+    is_bounded: bool,
     /// The last system call.
     last: &'static str,
 }
@@ -117,6 +119,10 @@ impl Transport for FakeSocket {
 
     fn set_ack_timeout(&self, _: Duration) {}
 
+    fn bound_receive_buffer(&self, is_bounded: bool) {
+        self.0.borrow_mut().is_bounded = is_bounded;
+    }
+
     fn shut_down(&self) -> io::Result<()> {
         self.0.borrow_mut().ended = true;
         Ok(())
@@ -151,8 +157,17 @@ impl Side {
         Self::with_limits(bytes, Duration::MAX)
     }
 
+    /// With pings, and so with marks and a window.
+    fn with_pings() -> Self {
+        Self::with(usize::MAX, Duration::MAX, Some(Duration::from_secs(20)))
+    }
+
     /// With a memory budget for buffers and a write timeout.
     fn with_limits(bytes: usize, write_timeout: Duration) -> Self {
+        Self::with(bytes, write_timeout, None)
+    }
+
+    fn with(bytes: usize, write_timeout: Duration, ping_interval: Option<Duration>) -> Self {
         let memory = Memory::new(bytes);
         let clock = Arc::new(SystemClock);
         let seats = Seats::roomy(clock.clone());
@@ -166,7 +181,7 @@ impl Side {
             stopping: Cell::default(),
             turn: Rc::default(),
             beat: Cell::default(),
-            keepalive: KeepaliveConfig::new(None, Duration::MAX),
+            keepalive: KeepaliveConfig::new(ping_interval, Duration::from_secs(20)),
             write_timeout,
             probe_timeout: Duration::ZERO,
             connections: Cell::new(0),

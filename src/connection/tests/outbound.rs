@@ -235,3 +235,95 @@ fn an_unknown_send_error_ends_the_connection_and_tells_the_peer() {
         }
     });
 }
+
+/// A batch of whole server frames, each with a payload of `length` bytes.
+fn batch(frames: usize, length: u16) -> Box<Buffer> {
+    let frame = [&[0x82, 126][..], &length.to_be_bytes(), &vec![7; length.into()]].concat();
+    let mut batch = Box::new(Buffer::new(HEADROOM + frames * frame.len()));
+    batch.append_output(&frame.repeat(frames));
+    batch
+}
+
+/// Whether the peer may send.
+fn has_credit(side: &mut Side) -> bool {
+    side.peer.outgoing.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+/// Sends batches of 20 KiB until there is no credit, and returns the bytes that the client was sent.
+fn fill_window(side: &mut Side) -> Vec<u8> {
+    side.let_write(usize::MAX);
+    let mut written = Vec::new();
+    while has_credit(side) {
+        assert!(written.len() < 1 << 20, "the window is no bound");
+        side.peer.outgoing.send(batch(5, 4000), &side.context.channels);
+        written.extend(side.write().concat());
+    }
+    written
+}
+
+/// The numbers of the marks among frames.
+fn marks(bytes: &[u8]) -> Vec<u8> {
+    let (mut numbers, mut rest) = (Vec::new(), bytes);
+    while let [first, short, behind @ ..] = rest {
+        let (length, behind) = match short {
+            126 => (usize::from(u16::from_be_bytes([behind[0], behind[1]])), &behind[2..]),
+            short => (usize::from(*short), behind),
+        };
+        if *first == 0x89 {
+            numbers.push(behind[0]);
+        }
+        rest = &behind[length..];
+    }
+    numbers
+}
+
+#[test]
+fn peer_has_no_credit_until_the_client_answers_a_mark_in_a_full_window() {
+    let mut side = Side::with_pings();
+    let written = fill_window(&mut side);
+    assert!((64 << 10..(64 + 21) << 10).contains(&written.len()), "{} bytes", written.len());
+    assert!(side.outbound.is_flushed(), "everything that was sent is written");
+    side.outbound.pong(b"at once");
+    assert_eq!(side.write().concat(), b"\x8A\x07at once", "a pong does not wait for the window");
+    assert!(!has_credit(&mut side));
+    side.outbound.answered(*marks(&written).last().unwrap());
+    side.write();
+    assert!(has_credit(&mut side));
+}
+
+#[test]
+fn close_of_the_peer_does_not_wait_for_the_window() {
+    let mut side = Side::with_pings();
+    fill_window(&mut side);
+    let Side { peer: End { outgoing, .. }, outbound, socket, .. } = &mut side;
+    let (end, _) = crate::pairing::link::link();
+    std::mem::replace(outgoing, end.outgoing).finish(Some(batch(1, 1000)), CloseCause::Left);
+    outbound.poll(&mut Context::from_waker(Waker::noop()), socket);
+    let written = std::mem::take(&mut socket.0.borrow_mut().writes).concat();
+    assert_eq!(written[..4], [0x82, 126, 3, 232]);
+    assert!(outbound.is_closing() && outbound.is_flushed());
+}
+
+/// Both clients stream, and neither is read from.
+///
+/// Each answer waits behind a stream that waits for the other answer.
+#[test]
+fn window_is_no_bound_while_answers_wait_unread() {
+    let mut side = Side::with_pings();
+    fill_window(&mut side);
+    side.outbound.set_unheard(true);
+    side.write();
+    assert!(has_credit(&mut side));
+}
+
+#[test]
+fn there_is_no_window_without_pings() {
+    let mut side = Side::new();
+    side.let_write(usize::MAX);
+    for _ in 0..100 {
+        assert!(has_credit(&mut side));
+        side.peer.outgoing.send(batch(5, 4000), &side.context.channels);
+        side.write();
+    }
+    assert!(side.peer.outgoing.is_fast());
+}

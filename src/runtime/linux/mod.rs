@@ -2,6 +2,7 @@ pub(crate) mod executor;
 pub(crate) mod notifier;
 pub(crate) mod port;
 pub(crate) mod reactor;
+mod receive_buffer;
 mod serials;
 mod sources;
 pub(crate) mod tcp;

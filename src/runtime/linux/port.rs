@@ -5,14 +5,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use socket2::Socket;
 
 use super::tcp::{Tcp, ack_timeout};
-use crate::runtime::addresses;
+use crate::runtime::addresses::{self, SocketConfig};
 use crate::runtime::reactor::{Readiness, Registration};
 use crate::runtime::transport::Listener;
 
@@ -43,14 +42,12 @@ impl Port {
 
     /// Listens on all addresses of `host`.
     ///
-    /// A client that acknowledges or accepts nothing for `write_timeout` is dead.
-    ///
     /// # Errors
     ///
     /// If the host has no address, or one of them cannot be listened on for another reason than that this system does not
     /// have the address or its family. The error says which.
-    pub(crate) fn listen(host: &str, port: u16, write_timeout: Duration) -> io::Result<Self> {
-        Self::new(addresses::listen(host, port, |socket| configure(socket, write_timeout))?)
+    pub(crate) fn listen(host: &str, port: u16, config: SocketConfig) -> io::Result<Self> {
+        Self::new(addresses::listen(host, port, |socket| configure(socket, config))?)
     }
 
     /// The addresses, with the port that the system chose if it was asked to.
@@ -69,9 +66,10 @@ impl Drop for Port {
 }
 
 /// Sets the options of all connections: an accepted socket inherits them.
-fn configure(socket: &Socket, write_timeout: Duration) -> io::Result<()> {
+fn configure(socket: &Socket, config: SocketConfig) -> io::Result<()> {
     addresses::configure(socket)?;
-    socket.set_tcp_user_timeout(Some(ack_timeout(write_timeout)))
+    addresses::bound_segments(socket, config)?;
+    socket.set_tcp_user_timeout(Some(ack_timeout(config.write_timeout)))
 }
 
 impl Listener for Port {

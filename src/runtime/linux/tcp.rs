@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 
+use super::receive_buffer;
 use crate::runtime::reactor::{Readiness, Registration};
 use crate::runtime::transport::Transport;
 
@@ -145,6 +146,11 @@ impl Transport for Tcp {
 
     fn set_ack_timeout(&self, timeout: Duration) {
         let _ = SockRef::from(&self.0.socket).set_tcp_user_timeout(Some(ack_timeout(timeout)));
+    }
+
+    fn bound_receive_buffer(&self, is_bounded: bool) {
+        let socket = &self.0.socket;
+        let _ = if is_bounded { receive_buffer::bound(socket) } else { receive_buffer::unbound(socket) };
     }
 
     fn shut_down(&self) -> io::Result<()> {

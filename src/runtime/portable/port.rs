@@ -8,13 +8,12 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use smol::Async;
 use socket2::SockRef;
 
 use super::tcp::Tcp;
-use crate::runtime::addresses;
+use crate::runtime::addresses::{self, SocketConfig};
 use crate::runtime::transport::Listener;
 
 /// A socket that any number of workers wait for.
@@ -50,14 +49,14 @@ impl From<Arc<[Shared]>> for Port {
 impl Port {
     /// Listens on all addresses of `host`.
     ///
-    /// `write_timeout` is for systems that can end a silent connection by themselves.
-    ///
     /// # Errors
     ///
     /// If the host has no address, or one of them cannot be listened on for another reason than that this system does not
     /// have the address or its family. The error says which.
-    pub(crate) fn listen(host: &str, port: u16, _write_timeout: Duration) -> io::Result<Self> {
-        Self::new(addresses::listen(host, port, addresses::configure)?)
+    pub(crate) fn listen(host: &str, port: u16, config: SocketConfig) -> io::Result<Self> {
+        let configure =
+            |socket: &_| addresses::configure(socket).and_then(|()| addresses::bound_segments(socket, config));
+        Self::new(addresses::listen(host, port, configure)?)
     }
 
     /// A port with these listeners, which do not block.

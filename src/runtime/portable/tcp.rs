@@ -140,6 +140,9 @@ impl Transport for Tcp {
     /// Nothing. A client that acknowledges nothing is found by the write timeout and by pings.
     fn set_ack_timeout(&self, _timeout: Duration) {}
 
+    /// Nothing. A sender's own pings wait behind what its system and the relay's have taken.
+    fn bound_receive_buffer(&self, _is_bounded: bool) {}
+
     fn shut_down(&self) -> io::Result<()> {
         self.0.stream.get_ref().shutdown(Shutdown::Write)
     }

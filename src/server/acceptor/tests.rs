@@ -69,7 +69,7 @@ impl Listener for Failing {
 }
 
 fn port() -> (Port, SocketAddr) {
-    let port = Port::listen("127.0.0.1", 0, Duration::from_secs(30)).unwrap();
+    let port = Port::listen("127.0.0.1", 0, Config::default().sockets()).unwrap();
     let address = port.local_addrs().unwrap()[0];
     (port, address)
 }

@@ -53,7 +53,7 @@ impl Listener for AcceptsOne {
 }
 
 fn port() -> (Port, Vec<SocketAddr>) {
-    let port = Port::listen("127.0.0.1", 0, Duration::from_secs(30)).unwrap();
+    let port = Port::listen("127.0.0.1", 0, Config::default().sockets()).unwrap();
     let addresses = port.local_addrs().unwrap();
     (port, addresses)
 }

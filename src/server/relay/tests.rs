@@ -79,6 +79,9 @@ impl Transport for Liar {
     fn set_ack_timeout(&self, timeout: Duration) {
         self.0.set_ack_timeout(timeout);
     }
+    fn bound_receive_buffer(&self, is_bounded: bool) {
+        self.0.bound_receive_buffer(is_bounded);
+    }
     fn shut_down(&self) -> io::Result<()> {
         self.0.shut_down()
     }
@@ -142,7 +145,7 @@ fn eventually_no_code_but(relay: &RelayHandle, codes: usize) {
 #[test]
 fn panic_ends_its_connection_and_nothing_else() {
     for workers in [1, 2] {
-        let port = Port::listen("127.0.0.1", 0, Duration::from_secs(30)).unwrap();
+        let port = Port::listen("127.0.0.1", 0, Config::default().sockets()).unwrap();
         let address = port.local_addrs().unwrap()[0];
         let config = Config { workers: NonZeroUsize::new(workers), ..Config::default() };
         let relay = start(config, Liars(port), vec![address], Arc::new(SystemClock)).unwrap();
