@@ -104,13 +104,20 @@ async function inPages() {
     const open = async () => {
         const page = await (await browser.newContext()).newPage(); // a process of its own
         await page.goto(`http://127.0.0.1:${server.address().port}`);
-        await page.evaluate((url) => {
+        const begin = ([url, rate]) => {
             window.bytes = 0;
             window.socket = new WebSocket(url);
             socket.binaryType = 'arraybuffer';
+            // The page's thread is busy with each message, as a page that draws what it gets.
+            socket.onmessage = ({ data }) => {
+                const until = performance.now() + (data.byteLength * 1000) / rate;
+                while (performance.now() < until);
+                bytes += data.byteLength;
+            };
             window.ending = new Promise((resolve) => (socket.onclose = ({ code }) => resolve(code)));
             return new Promise((resolve) => (socket.onopen = resolve));
-        }, url);
+        };
+        await page.evaluate(begin, [url, rate]);
         return page;
     };
     const [a, b] = [await open(), await open()];
@@ -133,22 +140,16 @@ async function inPages() {
         };
         return a.evaluate(body, [seconds, MESSAGE]);
     };
-    // The page's thread is busy with each message, as a page that draws what it gets.
-    const pace = (rate) =>
-        b.evaluate((rate) => {
-            socket.onmessage = ({ data }) => {
-                const until = performance.now() + (data.byteLength * 1000) / rate;
-                while (performance.now() < until);
-                bytes += data.byteLength;
-            };
-            return ending.then((code) => {
+    const end = () =>
+        b.evaluate(() =>
+            ending.then((code) => {
                 if (code !== 1000) throw new Error(`closed with ${code}`);
-            });
-        }, rate);
+            }),
+        );
     const stop = async () => {
         await browser.close();
         server.close();
     };
     const close = () => a.evaluate(() => socket.close(1000));
-    return [{ send, count: count(a), close }, { read: pace, count: count(b) }, stop];
+    return [{ send, count: count(a), close }, { read: end, count: count(b) }, stop];
 }
