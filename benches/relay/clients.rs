@@ -62,7 +62,7 @@ pub(crate) fn exchange(sides: &mut [Side]) -> io::Result<()> {
     for sides in sides.chunks_mut(AT_ONCE) {
         sides.iter_mut().try_for_each(Side::send)?;
         for side in sides {
-            while side.receiving.read(&side.socket, &mut buffer)? == 0 {}
+            while side.read(&mut buffer)? == 0 {}
         }
     }
     Ok(())
@@ -121,13 +121,17 @@ fn leave(target: Target, mut socket: &TcpStream) -> io::Result<()> {
     socket.write_all(&close)
 }
 
-/// Expects a close frame with code 1000 or no code.
+/// Expects a close frame with code 1000 or no code. Pings may come before it.
 fn expect_close(mut socket: &TcpStream) -> io::Result<()> {
     socket.set_nonblocking(false)?;
-    let (mut header, mut payload) = ([0; 2], [0; 125]);
-    socket.read_exact(&mut header)?;
-    let payload = &mut payload[..usize::from(header[1]).min(125)];
-    socket.read_exact(payload)?;
+    let (mut header, mut payload) = ([0x89, 0], [0; 125]);
+    let mut length = 0;
+    while header[0] == 0x89 {
+        socket.read_exact(&mut header)?;
+        length = usize::from(header[1]).min(125);
+        socket.read_exact(&mut payload[..length])?;
+    }
+    let payload = &payload[..length];
     let fine = header[0] == 0x88 && (payload.is_empty() || payload.starts_with(&1000_u16.to_be_bytes()));
     if fine {
         Ok(())
@@ -168,7 +172,7 @@ pub(crate) fn stream(
                 }
             }
             if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
-                messages += unless_blocked(side.receiving.read(&side.socket, &mut buffer))?.unwrap_or(0);
+                messages += unless_blocked(side.read(&mut buffer))?.unwrap_or(0);
             }
         }
     }
@@ -192,7 +196,7 @@ pub(crate) fn round_trips(sides: &mut [Side], under_way: usize, window: &mut Win
         for event in events.drain(..) {
             let number = event.data.u64() as usize;
             let side = &mut sides[number];
-            if unless_blocked(side.receiving.read(&side.socket, &mut buffer))?.unwrap_or(0) == 0 {
+            if unless_blocked(side.read(&mut buffer))?.unwrap_or(0) == 0 {
                 continue;
             }
             messages += 1;
@@ -240,7 +244,7 @@ pub(crate) fn whisper(sides: &mut [Side], interval: Duration, window: &mut Windo
                 continue;
             }
             let side = &mut sides[number];
-            for _ in 0..unless_blocked(side.receiving.read(&side.socket, &mut buffer))?.unwrap_or(0) {
+            for _ in 0..unless_blocked(side.read(&mut buffer))?.unwrap_or(0) {
                 let sent = under_way[number]
                     .pop_front()
                     .ok_or_else(|| io::Error::other("a message arrived that was not sent"))?;
@@ -302,6 +306,16 @@ pub(crate) fn stop_reading(sides: &mut [Side], most: usize) -> io::Result<usize>
 }
 
 impl Side {
+    /// Reads once, answers pings, and returns the number of messages that this read completes.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<u64> {
+        let messages = self.receiving.read(&self.socket, buffer)?;
+        if let Some(pongs) = self.receiving.pongs() {
+            self.sending.add_pongs(pongs);
+            unless_blocked(self.sending.write_pongs(&self.socket))?;
+        }
+        Ok(messages)
+    }
+
     fn send(&mut self) -> io::Result<()> {
         self.sending.write_message(&self.socket)
     }

@@ -135,7 +135,7 @@ fn measure(options: &Options) -> io::Result<()> {
         for &workload in &workloads {
             eprintln!("round {round} of {rounds}: {workload}");
             for &target in targets.iter().filter(|&&target| workload.suits(target)) {
-                let figures = Server::start(target, &builds, cores.as_ref())
+                let figures = Server::start(target, &builds, cores.as_ref(), workload.answers_pings())
                     .and_then(|server| workload.run(&server, options.check));
                 let figures =
                     figures.map_err(|error| io::Error::other(format!("{workload}, {}: {error}", target.name())))?;

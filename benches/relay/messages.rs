@@ -1,8 +1,10 @@
 //! The messages that clients send, and the verification of those that arrive.
 //!
 //! In a measurement, each client sends a block of different messages again and again, as frames that were masked once.
-//! It compares one read in 64, and does not even copy the others. In a check, every message is new, and everything that
-//! arrives is parsed and compared.
+//! It compares one read in 64. It does not even copy the others if their messages are short. In a check, every message is
+//! new, and everything that arrives is parsed and compared.
+//!
+//! A client that parses frames answers pings.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -19,8 +21,10 @@ const BLOCK: usize = 256 * 1024;
 /// A measurement compares one read in this many.
 const COMPARED: u64 = 64;
 
-/// The size of a message from which on a relay may send it in fragments.
-const FRAGMENTS: usize = 64 * 1024;
+/// The size of a message from which on clients parse frames.
+///
+/// A relay may send large messages in fragments, and with a stream of them go pings.
+pub(crate) const PARSED: usize = 16 * 1024;
 
 /// Messages of one size. The same seed makes the same messages.
 #[derive(Clone)]
@@ -71,7 +75,7 @@ impl Traffic {
         let arrives = match target {
             _ if checked => None,
             _ if !target.knows_frames() => Some(sent.clone()),
-            _ if size > FRAGMENTS => None,
+            _ if size >= PARSED => None,
             _ => Some(Arc::new(messages.block(0, in_block, None))),
         };
         Self { messages, in_block, checked, sent, arrives }
@@ -79,8 +83,14 @@ impl Traffic {
 
     /// The messages that this client sends. Its peer, `number ^ 1`, receives them.
     pub(crate) fn sending(&self, number: usize) -> Sending {
-        let mut sending =
-            Sending { block: self.sent.clone(), at: 0, blocks: u64::MAX, in_block: self.in_block, new: None };
+        let mut sending = Sending {
+            block: self.sent.clone(),
+            at: 0,
+            blocks: u64::MAX,
+            in_block: self.in_block,
+            new: None,
+            pongs: Vec::new(),
+        };
         if self.checked {
             sending.new = Some((Messages { seed: number as u64, ..self.messages.clone() }, 0));
             sending.refill();
@@ -108,14 +118,32 @@ pub(crate) struct Sending {
     in_block: u64,
     /// In a check: the messages, and the number of the next one.
     new: Option<(Messages, u64)>,
+    /// Pongs that wait for the end of a frame.
+    pongs: Vec<u8>,
 }
 
 impl Sending {
     /// Writes as much as the socket takes.
     pub(crate) fn write(&mut self, mut socket: &TcpStream) -> io::Result<usize> {
-        let count = socket.write(&self.block[self.at..])?;
+        self.write_pongs(socket)?;
+        let end = if self.pongs.is_empty() { self.block.len() } else { self.at.next_multiple_of(self.frame()) };
+        let count = socket.write(&self.block[self.at..end])?;
         self.advance(count);
         Ok(count)
+    }
+
+    /// Writes the pongs, unless a frame is under way.
+    pub(crate) fn write_pongs(&mut self, mut socket: &TcpStream) -> io::Result<()> {
+        while !self.pongs.is_empty() && self.at.is_multiple_of(self.frame()) {
+            let count = socket.write(&self.pongs)?;
+            self.pongs.drain(..count);
+        }
+        Ok(())
+    }
+
+    /// Answers pings as soon as possible.
+    pub(crate) fn add_pongs(&mut self, pongs: &mut Vec<u8>) {
+        self.pongs.append(pongs);
     }
 
     /// Writes one message, for which the socket must have room.
@@ -171,6 +199,12 @@ enum Form {
 }
 
 impl Receiving {
+    /// The answers to the pings that have arrived.
+    pub(crate) fn pongs(&mut self) -> Option<&mut Vec<u8>> {
+        let Form::Frames(frames) = &mut self.form else { return None };
+        Some(&mut frames.pongs).filter(|pongs| !pongs.is_empty())
+    }
+
     /// Reads once, and returns the number of messages that this read completes.
     pub(crate) fn read(&mut self, socket: &TcpStream, buffer: &mut [u8]) -> io::Result<u64> {
         let compare = self.reads.is_multiple_of(self.compared);
@@ -227,11 +261,16 @@ struct Frames {
     /// The bytes left of this frame's payload; 0 between frames.
     left: usize,
     last: bool,
+    /// The payload so far, within a ping.
+    ping: Option<Vec<u8>>,
+    /// Answers to pings.
+    pongs: Vec<u8>,
 }
 
 impl Frames {
     fn new(messages: Messages) -> Self {
-        Self { messages, number: 0, offset: 0, expected: None, header: Vec::new(), left: 0, last: true }
+        let (header, pongs) = (Vec::new(), Vec::new());
+        Self { messages, number: 0, offset: 0, expected: None, header, left: 0, last: true, ping: None, pongs }
     }
 
     fn read(&mut self, mut bytes: &[u8], compare: bool) -> io::Result<u64> {
@@ -244,6 +283,13 @@ impl Frames {
                 continue;
             }
             let count = self.left.min(bytes.len());
+            if let Some(ping) = &mut self.ping {
+                ping.extend_from_slice(&bytes[..count]);
+                bytes = &bytes[count..];
+                self.left -= count;
+                self.answer_ping();
+                continue;
+            }
             if compare {
                 let expected = self.expected.get_or_insert_with(|| self.messages.payload(self.number));
                 if expected.get(self.offset..self.offset + count) != Some(&bytes[..count]) {
@@ -265,6 +311,12 @@ impl Frames {
             [_, 128..=255, ..] => return Err(io::Error::other("a server masked a frame")),
             _ => return Ok(()),
         };
+        if self.header[0] == 0x89 {
+            self.header.clear();
+            self.ping = Some(Vec::new());
+            self.answer_ping();
+            return Ok(());
+        }
         let opcode = if self.last { 2 } else { 0 };
         self.last = self.header[0] & 0x80 != 0;
         let whole = self.offset + self.left == self.messages.size;
@@ -276,6 +328,17 @@ impl Frames {
         }
         self.header.clear();
         Ok(())
+    }
+
+    /// Answers a ping once all of it has arrived.
+    fn answer_ping(&mut self) {
+        if self.left == 0
+            && let Some(payload) = self.ping.take()
+        {
+            let begin = self.pongs.len();
+            self.pongs.extend(frame(&payload, Some(MASK)));
+            self.pongs[begin] = 0x8A;
+        }
     }
 
     /// Counts received payload. Returns the number of messages that it completes: 0 or 1.

@@ -127,7 +127,9 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts a server, on these cores if the clients have one of their own.
-    pub(crate) fn start(target: Target, builds: &Builds, cores: Option<&Cores>) -> io::Result<Self> {
+    ///
+    /// This relay sends pings as by default, if the clients answer them.
+    pub(crate) fn start(target: Target, builds: &Builds, cores: Option<&Cores>, pings: bool) -> io::Result<Self> {
         let this = env::current_exe()?;
         let mut command = Command::new(if cores.is_some() { "taskset" } else { "env" });
         if let Some(Cores { one, all }) = cores {
@@ -135,8 +137,9 @@ impl Server {
         }
         match target {
             Target::Arc | Target::Before | Target::Portable | Target::Workers(_) => {
-                // The clients answer no pings.
-                command.env("ARC_RELAY_PING_INTERVAL", "0");
+                if !pings {
+                    command.env("ARC_RELAY_PING_INTERVAL", "0");
+                }
                 // Log lines about thousands of connections would hide the figures.
                 command.env("ARC_RELAY_LOG_LEVEL", "warn");
                 let path = builds.path(target).ok_or_else(|| io::Error::other("the path of a build is missing"))?;

@@ -7,7 +7,7 @@ use std::{fmt, io, thread};
 use rustix::process::nice;
 
 use crate::clients::{self, Side};
-use crate::messages::Traffic;
+use crate::messages::{PARSED, Traffic};
 use crate::servers::{Server, Target};
 use crate::window::{Figures, Window};
 
@@ -148,6 +148,15 @@ impl Workload {
         }
     }
 
+    /// Whether the clients answer pings.
+    pub(crate) fn answers_pings(self) -> bool {
+        match self {
+            Self::Bulk { .. } | Self::Duplex { .. } => self.size() >= PARSED,
+            Self::Workers(load) => load.workload().answers_pings(),
+            _ => false,
+        }
+    }
+
     /// Runs the workload.
     ///
     /// In a check, all messages differ and all are compared. The figures mean nothing then.
@@ -235,7 +244,7 @@ fn stop_reading(server: &Server, sides: &mut [Side], check: bool) -> io::Result<
         let mut buffer = vec![0; 64 * KIB];
         let mut left = (sent / sides[0].sending.frame()) as u64;
         while left > 0 {
-            left -= sides[1].receiving.read(&sides[1].socket, &mut buffer)?;
+            left -= sides[1].read(&mut buffer)?;
         }
     }
     Ok(vec![("KiB", growth), ("unbounded", f64::from(u8::from(sent >= STOPPED_BYTES)))])
