@@ -38,6 +38,9 @@ pub(super) const MOST_DISCARDED: usize = 64 << 10;
 /// The most bytes that are read ahead for a [slow](PeerLink::is_slow) peer: a second at 32 KiB/s.
 pub(super) const MOST_FOR_A_SLOW_PEER: usize = 32 << 10;
 
+/// The bytes of a read that may be a part of a stream: less than a segment.
+const STREAM: usize = 1 << 10;
+
 /// How a client's stream has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -247,8 +250,8 @@ impl Inbound {
                     self.close_link(if is_lost { CloseCause::Lost } else { CloseCause::Left });
                     return Poll::Ready(Ended::InOrder);
                 }
-                Some(Ok(_)) => {
-                    self.adapt_receive_buffer(socket);
+                Some(Ok(bytes)) => {
+                    self.adapt_receive_buffer(bytes, socket);
                     self.reframe(outbound);
                 }
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => self.reader.is_drained = true,
@@ -306,10 +309,12 @@ impl Inbound {
 
     /// Lets the system receive ahead from a client that streams, if its peer is known to be fast.
     ///
+    /// So many `bytes` were read at once.
+    ///
     /// Linux sizes a receive buffer, and a sender's queue, by the first bytes, which a peer's library takes at once. Later the
     /// sender's pings wait behind all of that.
-    fn adapt_receive_buffer(&mut self, socket: &impl Transport) {
-        if self.reader.is_drained && !self.is_bounded {
+    fn adapt_receive_buffer(&mut self, bytes: usize, socket: &impl Transport) {
+        if bytes < STREAM && !self.is_bounded {
             return;
         }
         let is_bounded = self.context.keepalive.has_pings() && !self.discards && !self.link.is_fast();

@@ -54,7 +54,7 @@ const FAST_RATE: u64 = 512 << 10;
 const LEAST_STREAM: u64 = 32 << 10;
 
 /// How much longer than two round trips a prompt answer may take.
-const JITTER: Duration = Duration::from_millis(50);
+const JITTER: Duration = Duration::from_millis(100);
 
 /// The bytes of a stream that a client's library may take without its program.
 const TELLING: u64 = 512 << 10;

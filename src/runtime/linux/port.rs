@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use socket2::Socket;
 
+use super::receive_buffer;
 use super::tcp::{Tcp, ack_timeout};
 use crate::runtime::addresses::{self, SocketConfig};
 use crate::runtime::reactor::{Readiness, Registration};
@@ -69,6 +70,7 @@ impl Drop for Port {
 fn configure(socket: &Socket, config: SocketConfig) -> io::Result<()> {
     addresses::configure(socket)?;
     addresses::bound_segments(socket, config)?;
+    let _ = receive_buffer::begin_at_bound(socket); // older than Linux 5.14
     socket.set_tcp_user_timeout(Some(ack_timeout(config.write_timeout)))
 }
 
