@@ -36,6 +36,27 @@ fn health_reports_the_number_of_codes_in_use() {
     });
 }
 
+/// Neither probe is like another path, and a WebSocket may have any path.
+#[test]
+fn probes_of_load_balancers_are_answered() {
+    let relay = Relay::start(&[]);
+    for (target, expected) in [("/livez", "alive\n"), ("/readyz", "ready\n"), ("/readyz?verbose", "ready\n")] {
+        let response = relay.http(&format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        let (status, headers, body) = split(&response);
+        assert_eq!((status, body), ("HTTP/1.1 200 OK", expected));
+        assert!(headers.contains("content-type: text/plain; charset=utf-8\r\n"), "{headers}");
+        assert!(headers.contains("cache-control: no-store\r\n"), "{headers}");
+        let head = relay.http(&format!("HEAD {target} HTTP/1.0\r\n\r\n"));
+        assert_eq!((split(&head).0, split(&head).2), ("HTTP/1.0 200 OK", ""));
+    }
+    run(async {
+        let mut first = relay.try_connect("/livez?pair=x").await.unwrap();
+        let mut second = relay.try_connect("/readyz?pair=x").await.unwrap();
+        first.send("joined").await;
+        assert_eq!(second.receive().await, b"joined");
+    });
+}
+
 #[test]
 fn half_closed_request_is_still_answered() {
     let relay = Relay::start(&[]);
@@ -85,6 +106,8 @@ fn rejection_has_its_status_a_one_line_body_and_connection_close() {
         (plain("GET /?pair=x HTTP/1.1"), "404 Not Found", "", not_found),
         (plain("GET /healthy HTTP/1.1"), "404 Not Found", "", not_found),
         (plain("POST /?pair=x HTTP/1.1"), "405 Method Not Allowed", "allow: get\r\n", "method not allowed\n"),
+        (plain("GET /readyz/ HTTP/1.1"), "404 Not Found", "", not_found),
+        (plain("POST /readyz HTTP/1.1"), "405 Method Not Allowed", "allow: get, head\r\n", "method not allowed\n"),
         (plain("DELETE /health HTTP/1.1"), "405 Method Not Allowed", "allow: get, head\r\n", "method not allowed\n"),
         (change("GET", "PUT"), "405 Method Not Allowed", "allow: get\r\n", "method not allowed\n"),
         (

@@ -41,6 +41,11 @@ impl Answer {
         answer.with_field("content-type", content_type.as_bytes()).with_field("cache-control", b"no-store")
     }
 
+    /// An answer with one line of text as its body.
+    pub(super) fn with_line(status: StatusCode, line: &str) -> Self {
+        Self::with_body(status, "text/plain; charset=utf-8", format!("{line}\n"))
+    }
+
     /// The answer with one more field. The value must have no end of a line.
     pub(super) fn with_field(mut self, name: &str, value: &[u8]) -> Self {
         put(&mut self.fields, name, value);

@@ -9,6 +9,10 @@ use crate::limits::clients::ClientLimits;
 use crate::limits::slots::Slots;
 use crate::pairing::seats::Seats;
 use crate::runtime::clock::Clock;
+use crate::runtime::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
 use crate::telemetry::counters::RelayTelemetry;
 
 /// The settings and shared state of all opening handshakes, on any worker.
@@ -28,4 +32,30 @@ pub(crate) struct HandshakeContext {
     /// Whether events contain the addresses of clients.
     pub(crate) log_addresses: bool,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) readiness: Readiness,
+}
+
+/// Whether load balancers are to send new clients to this relay, as `/readyz` tells them.
+///
+/// It depends on nothing but the request to stop. A relay that is full stays ready: the peers of its waiting clients have to
+/// come to it.
+#[derive(Debug)]
+pub(crate) struct Readiness(AtomicBool);
+
+impl Default for Readiness {
+    /// A relay that accepts connections is ready.
+    fn default() -> Self {
+        Self(AtomicBool::new(true))
+    }
+}
+
+impl Readiness {
+    pub(crate) fn is_ready(&self) -> bool {
+        self.0.load(Acquire)
+    }
+
+    /// Ends it for ever: the relay was told to stop.
+    pub(crate) fn end(&self) {
+        self.0.store(false, Release);
+    }
 }

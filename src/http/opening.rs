@@ -1,7 +1,7 @@
 //! The opening handshake: from an accepted socket to a WebSocket with a seat, or to a rejection.
 //!
-//! There is one request on a connection. It upgrades the connection, or its answer is the last: a rejection, or
-//! `/health`. The seat is claimed before the answer is written, so that a third client is rejected before the upgrade.
+//! There is one request on a connection. It upgrades the connection, or its answer is the last: a rejection, or that to
+//! a probe such as `/health`. The seat is claimed before the answer is written, so that a third client is rejected before the upgrade.
 //! The claim frees the seat if the handshake does not come to its end. [`connection`](crate::connection) goes on with
 //! an [`Admitted`].
 //!
@@ -23,7 +23,7 @@ use super::head::{self, Head, Request, field_room};
 use super::network::is_trusted;
 use super::proxy_protocol::{self, Preamble};
 use super::rejection::Rejected;
-use super::request::{Route, asks_for_websocket, route};
+use super::request::{Probe, Route, asks_for_websocket, route};
 use crate::limits::clients::ClientGuard;
 use crate::limits::slots::{Slot, Slots};
 use crate::pairing::seats::Claim;
@@ -289,10 +289,19 @@ async fn decide(
             let claim = context.seats.join(code, worker).await?;
             Ok((answer, Some(claim)))
         }
-        Route::Health => {
+        Route::Probe(probe) => Ok((answer_probe(probe, context), None)),
+    }
+}
+
+fn answer_probe(probe: Probe, context: &HandshakeContext) -> Answer {
+    match probe {
+        Probe::Health => {
             let health = format!("{{\"ok\":true,\"pairs\":{}}}", context.seats.pairs());
-            Ok((Answer::with_body(StatusCode::OK, "application/json", health), None))
+            Answer::with_body(StatusCode::OK, "application/json", health)
         }
+        Probe::Liveness => Answer::with_line(StatusCode::OK, "alive"),
+        Probe::Readiness if context.readiness.is_ready() => Answer::with_line(StatusCode::OK, "ready"),
+        Probe::Readiness => Answer::with_line(StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     }
 }
 
@@ -318,6 +327,7 @@ mod tests {
 
     use super::*;
     use crate::access::policy::Policy;
+    use crate::http::context::Readiness;
     use crate::limits::clients::ClientLimits;
     use crate::limits::clients::Limits;
     use crate::pairing::seats::Seats;
@@ -348,6 +358,7 @@ mod tests {
             telemetry: Arc::default(),
             log_addresses: false,
             clock: Arc::new(SystemClock),
+            readiness: Readiness::default(),
         }
     }
 

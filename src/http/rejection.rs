@@ -93,7 +93,7 @@ impl Rejected {
     pub(super) fn into_answer(self) -> Option<Answer> {
         let answer = match self.body {
             "" => Answer::empty(self.status?),
-            line => Answer::with_body(self.status?, "text/plain; charset=utf-8", format!("{line}\n")),
+            line => Answer::with_line(self.status?, line),
         };
         Some(match self.field {
             Some((name, value)) => answer.with_field(name, value.as_bytes()),

@@ -22,7 +22,29 @@ const REQUEST_LINE: usize = 8 * 1024;
 pub(super) enum Route {
     /// A seat at this pair code. The answer is the 101 that completes the opening handshake.
     Join(PairCode, Answer),
+    Probe(Probe),
+}
+
+/// A question about the relay itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// How many codes are in use?
     Health,
+    /// Does the process answer?
+    Liveness,
+    /// Are new clients to come?
+    Readiness,
+}
+
+impl Probe {
+    fn at(path: &str) -> Option<Self> {
+        match path {
+            "/health" | "/health/" => Some(Self::Health),
+            "/livez" => Some(Self::Liveness),
+            "/readyz" => Some(Self::Readiness),
+            _ => None,
+        }
+    }
 }
 
 /// Decides what a request asks for.
@@ -30,12 +52,11 @@ pub(super) fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Rej
     check_head(request)?;
     let fields = request.fields;
     if !asks_for_websocket(fields) {
-        let health = matches!(request.uri.path(), "/health" | "/health/");
-        return match request.method {
-            "GET" | "HEAD" if health => Ok(Route::Health),
-            "GET" | "HEAD" => Err(Rejection::NotFound.into()),
-            _ if health => Err(Rejected::method("GET, HEAD")),
-            _ => Err(Rejected::method("GET")),
+        return match (request.method, Probe::at(request.uri.path())) {
+            ("GET" | "HEAD", Some(probe)) => Ok(Route::Probe(probe)),
+            ("GET" | "HEAD", None) => Err(Rejection::NotFound.into()),
+            (_, Some(_)) => Err(Rejected::method("GET, HEAD")),
+            (_, None) => Err(Rejected::method("GET")),
         };
     }
     let mut answer = upgrade(request)?;

@@ -9,7 +9,7 @@ use super::config::Config;
 use crate::access::policy::Policy;
 use crate::buffers::memory::Memory;
 use crate::connection::keepalive::KeepaliveConfig;
-use crate::http::context::HandshakeContext;
+use crate::http::context::{HandshakeContext, Readiness};
 use crate::http::opening::Admitted;
 use crate::limits::capacity::{EffectiveLimits, INBOX};
 use crate::limits::clients::ClientLimits;
@@ -120,5 +120,6 @@ fn handshakes(config: &Config, workers: usize, capacity: EffectiveLimits, clock:
         telemetry: Arc::default(),
         log_addresses: config.log_addresses,
         clock,
+        readiness: Readiness::default(),
     }
 }

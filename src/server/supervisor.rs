@@ -37,6 +37,7 @@ impl<T> Supervisor<T> {
         stop_requested.wait().await;
 
         events::stopping();
+        relay.handshakes.readiness.end();
         // From here on, requests to join are rejected. A waiting client hears that no peer will come.
         relay.handshakes.seats.close().await;
         // Each worker accepts what is in the queue, and closes its handle of the listener. Pairs may go on for a while.

@@ -11,7 +11,7 @@ words! {
         TargetTooLong = "target_too_long",
         /// The request has no `Host`, or several.
         Host = "host",
-        /// The request asks for neither a WebSocket nor `/health`.
+        /// The request asks for neither a WebSocket nor a probe, such as `/health`.
         NotFound = "not_found",
         /// The method is not GET.
         Method = "method",
