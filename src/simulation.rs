@@ -25,6 +25,8 @@ mod proxy;
 #[cfg(test)]
 mod scenes;
 mod stage;
+#[cfg(test)]
+mod stop_scenes;
 #[cfg(fuzzing)]
 mod stranger;
 mod time;

@@ -318,7 +318,8 @@ fn drain_timeout_closes_pairs_and_does_not_wait_for_a_stalled_reader() {
         for client in [&mut a, &mut b] {
             assert_eq!(client.closed().await, (1001, "relay stopping".into()));
         }
-        assert!(begin.elapsed() >= Duration::from_secs(1));
+        // The ends are spread over the last tenth of the timeout.
+        assert!(begin.elapsed() >= Duration::from_millis(900));
         assert_eq!(relay.wait().code(), Some(0));
         // The exit takes about three seconds. The stalled reader's own deadlines would allow more than a minute.
         assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());

@@ -89,7 +89,10 @@ flags! {
         pair_ttl <duration> => config.pair_ttl = duration;
         /// longest message accepted, such as 16MiB; default none, as memory does not depend on it
         max_message <size> => config.max_message = some(size);
-        /// how long pairs may go on after a signal to stop; default 0
+        /// how long everything but /readyz goes on after a signal to stop, so that a load balancer sends
+        /// new clients elsewhere; default 0
+        drain_delay <duration> => config.drain_delay = duration_or_zero;
+        /// how long pairs may go on after that; default 0
         drain_timeout <duration> => config.drain_timeout = duration_or_zero;
     }
     "Access" {
@@ -270,6 +273,7 @@ mod tests {
             ["--write-timeout", "9s"],
             ["--max-segment", "9000"],
             ["--probe-timeout", "10ms"],
+            ["--drain-delay", "15s"],
             ["--drain-timeout", "1h"],
             ["--handshake-timeout", "3s"],
             ["--max-handshakes", "9"],
@@ -297,6 +301,7 @@ mod tests {
             write_timeout: Duration::from_secs(9),
             max_segment: 9000,
             probe_timeout: Duration::from_millis(10),
+            drain_delay: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(3600),
             handshake_timeout: Duration::from_secs(3),
             max_handshakes: 9,
@@ -470,6 +475,7 @@ mod tests {
             ("--max-segment", "87"),
             ("--max-segment", "32768"),
             ("--probe-timeout", "2"),
+            ("--drain-delay", "15"),
             ("--drain-timeout", "x"),
             ("--max-connections", "0"),
             ("--max-waiting", "some"),

@@ -296,7 +296,7 @@ impl<T: Transport> Future for Connection<T> {
 impl<T: Transport> Connection<T> {
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Bytes that were read are reframed first: they came before the stop.
-        if self.context.stopping.get() && !self.inbound.yields() {
+        if self.context.ends(|| self.record.pair()) && !self.inbound.yields() {
             self.inbound.close_link(CloseCause::Stopping);
         }
         if self.inbound.streams() {

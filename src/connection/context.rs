@@ -13,6 +13,9 @@ use crate::pairing::link::SpareChannels;
 use crate::runtime::clock::Clock;
 use crate::telemetry::counters::Telemetry;
 
+/// The number of portions in which a stop ends pairs.
+pub(crate) const PORTIONS: u8 = 16;
+
 /// The shared state of a worker's connections.
 #[derive(Debug)]
 pub(crate) struct WorkerContext {
@@ -22,8 +25,10 @@ pub(crate) struct WorkerContext {
     pub(crate) clock: Arc<dyn Clock>,
     /// The counters of the worker.
     pub(crate) telemetry: Rc<Telemetry>,
-    /// Whether the relay stops. All connections are woken when this changes.
-    pub(crate) stopping: Cell<bool>,
+    /// How many [`PORTIONS`] of the pairs the stop of the relay ends.
+    ///
+    /// All connections are woken when this changes.
+    pub(crate) stopping: Cell<u8>,
     /// The executor's turn counter.
     pub(crate) turn: Rc<Cell<u32>>,
     /// The number of beats so far.
@@ -38,4 +43,36 @@ pub(crate) struct WorkerContext {
     /// The slots of lingering closes.
     pub(crate) lingering: Arc<Slots>,
     pub(crate) keepalive: KeepaliveConfig,
+}
+
+impl WorkerContext {
+    /// Whether the stop of the relay ends this pair. Both of its connections give the same number.
+    pub(super) fn ends(&self, pair: impl FnOnce() -> u64) -> bool {
+        match self.stopping.get() {
+            0 => false,
+            portions => portion(pair()) < portions,
+        }
+    }
+}
+
+/// The portion of a pair, by Fibonacci hashing.
+///
+/// It divides a run of numbers evenly, and also numbers with a common step: each shard has such numbers.
+fn portion(pair: u64) -> u8 {
+    let hash = pair.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (hash >> (u64::BITS - PORTIONS.ilog2())) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portions_are_alike() {
+        for (first, step) in [(0, 1), (7, 1), (1 << 40, 1), (3, 8), (5, 64), (0, 1024)] {
+            let mut counts = [0; PORTIONS as usize];
+            (0..1600).for_each(|nth| counts[usize::from(portion(first + nth * step))] += 1);
+            assert!(counts.iter().all(|count| (80..=120).contains(count)), "{first}, {step}: {counts:?}");
+        }
+    }
 }

@@ -15,4 +15,4 @@ mod window;
 mod write_timeout;
 
 pub(crate) use connection::Connection;
-pub(crate) use context::WorkerContext;
+pub(crate) use context::{PORTIONS, WorkerContext};

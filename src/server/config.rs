@@ -111,7 +111,13 @@ pub struct Config {
     pub access_tokens: Option<AccessTokens>,
     /// The shortest pair code in characters. Default: 1. A shorter one is rejected with 400.
     pub min_code_length: usize,
-    /// How long pairs may go on after the relay was told to stop. Default: zero.
+    /// How long the relay goes on as before after it was told to stop, but for `/readyz`. Default: zero.
+    ///
+    /// `/readyz` is 503 meanwhile, so that a load balancer sends new clients elsewhere before the listener is closed.
+    pub drain_delay: Duration,
+    /// How long pairs may go on after that. Default: zero.
+    ///
+    /// Their ends are spread over the last tenth of it, or its last 5 s if that is less.
     pub drain_timeout: Duration,
     /// Proxies with a trusted `X-Forwarded-For` header.
     ///
@@ -196,6 +202,7 @@ impl Config {
             &mut self.write_timeout,
             &mut self.probe_timeout,
             &mut self.handshake_timeout,
+            &mut self.drain_delay,
             &mut self.drain_timeout,
         ] {
             *time = LONGEST.min(*time);
@@ -226,6 +233,7 @@ impl Default for Config {
             allowed_origins: Vec::new(),
             access_tokens: None,
             min_code_length: 1,
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::ZERO,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,

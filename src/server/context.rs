@@ -21,6 +21,11 @@ use crate::pairing::seats::Seats;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::{Stop, StopOnDrop};
 
+/// The longest time over which the ends of pairs are spread at a stop.
+///
+/// Clients come again at once, and a pair that is opened costs a relay 0.15 ms: so 10,000 clients do not fill a core.
+const LONGEST_SPREAD: Duration = Duration::from_secs(5);
+
 /// The context of a relay. Its supervisor and all of its workers share it.
 #[derive(Debug)]
 pub(crate) struct RelayContext<T> {
@@ -33,6 +38,8 @@ pub(crate) struct RelayContext<T> {
     pub(crate) admission_closed: Stop,
     /// The signal to workers to close their connections.
     pub(crate) stopped: Stop,
+    /// The time over which they close them, the last part of the drain timeout.
+    pub(super) spread: Duration,
     pub(crate) max_message: Option<u64>,
     pub(crate) keepalive: KeepaliveConfig,
     pub(crate) write_timeout: Duration,
@@ -83,6 +90,7 @@ impl<T> RelayContext<T> {
             loads: Loads::new(workers),
             admission_closed: signals.admission_closed,
             stopped: signals.stopped,
+            spread: (config.drain_timeout / 10).min(LONGEST_SPREAD),
             max_message: config.max_message,
             keepalive: KeepaliveConfig::new(config.ping_interval, config.ping_timeout),
             write_timeout: config.write_timeout,

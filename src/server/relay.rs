@@ -139,8 +139,15 @@ impl<L: Listener> Parts<L> {
             all_ended.push(ended);
             workers.push(Worker { index, listener: listener.share(), inbox, alive, relay: Arc::clone(&relay) });
         }
-        let drain_timeout = config.drain_timeout;
-        let supervisor = Supervisor { relay, stop_requested, close_admission, stop_all, all_ended, drain_timeout };
+        let supervisor = Supervisor {
+            relay,
+            stop_requested,
+            close_admission,
+            stop_all,
+            all_ended,
+            drain_delay: config.drain_delay,
+            drain_timeout: config.drain_timeout,
+        };
         Self { capacity, request_stop, supervisor, workers }
     }
 }
@@ -238,9 +245,10 @@ impl RelayHandle {
 
     /// Stops the relay gracefully, and waits for its end.
     ///
-    /// 1. It empties the queue of the listener and closes it, and waiting clients get 1001 `relay stopping`.
-    /// 2. Pairs may go on until they end, or for [`Config::drain_timeout`].
-    /// 3. Their clients get what was received for them, then 1001 `relay stopping`, and have 2 seconds to answer.
+    /// 1. `/readyz` is 503 from now on. Everything else goes on for [`Config::drain_delay`].
+    /// 2. It empties the queue of the listener and closes it, and waiting clients get 1001 `relay stopping`.
+    /// 3. Pairs may go on until they end, or for [`Config::drain_timeout`].
+    /// 4. Their clients get what was received for them, then 1001 `relay stopping`, and have 2 seconds to answer.
     pub async fn stop(self) {
         let Self { request_stop, mut ended, .. } = self;
         drop(request_stop);

@@ -25,27 +25,33 @@ pub(crate) struct Supervisor<T> {
     pub(crate) stop_all: StopOnDrop,
     /// The signals that all connections have ended that a worker has accepted, one for each worker.
     pub(crate) all_ended: Vec<Stop>,
-    /// How long pairs may go on after the signal.
+    /// How long clients are admitted after the signal.
+    pub(crate) drain_delay: Duration,
+    /// How long pairs may go on after that.
     pub(crate) drain_timeout: Duration,
 }
 
 impl<T> Supervisor<T> {
     /// Runs until the relay has stopped, and then ends its workers.
     pub(crate) async fn run(self) {
-        let Self { relay, mut stop_requested, close_admission, stop_all, mut all_ended, drain_timeout } = self;
+        let Self { relay, mut stop_requested, close_admission, stop_all, mut all_ended, .. } = self;
         let _end = EndOnDrop(Arc::clone(&relay));
+        let after = |time| relay.clock().sleep_until(relay.clock().now() + time);
         stop_requested.wait().await;
 
-        events::stopping();
+        events::stopping(self.drain_delay, self.drain_timeout);
         relay.handshakes.readiness.end();
+        if !self.drain_delay.is_zero() {
+            // Not shorter for a relay without clients: a load balancer still sends some.
+            after(self.drain_delay).await;
+        }
         // From here on, requests to join are rejected. A waiting client hears that no peer will come.
         relay.handshakes.seats.close().await;
         // Each worker accepts what is in the queue, and closes its handle of the listener. Pairs may go on for a while.
         drop(close_admission);
-        let after = |time| relay.clock().sleep_until(relay.clock().now() + time);
-        wait_for_all(&mut all_ended).or(after(drain_timeout)).await;
+        wait_for_all(&mut all_ended).or(after(self.drain_timeout - relay.spread)).await;
         drop(stop_all);
-        wait_for_all(&mut all_ended).or(after(STOP_TIMEOUT)).await;
+        wait_for_all(&mut all_ended).or(after(relay.spread + STOP_TIMEOUT)).await;
     }
 }
 

@@ -17,7 +17,7 @@ use futures_lite::FutureExt;
 use super::acceptor::accept;
 use super::context::{EndOnDrop, Job, RelayContext};
 use crate::buffers::pool::Pool;
-use crate::connection::{Connection, WorkerContext};
+use crate::connection::{Connection, PORTIONS, WorkerContext};
 use crate::http::opening::{self, Admitted};
 use crate::pairing::link::SpareChannels;
 use crate::runtime::executor::Executor;
@@ -96,8 +96,7 @@ impl<L: Listener> Worker<L> {
             reception.admission_closed.set();
             executor.wake(0, 1);
             relay.stopped.clone().wait().await;
-            context.stopping.set(true);
-            executor.wake(0, 1);
+            stop_in_portions(&relay, &context, executor).await;
             pending::<()>().await;
         };
         // Each stage is a task of its own: a task is as large as its largest stage, and a handshake is large, but short.
@@ -137,7 +136,7 @@ fn worker_context<T>(
         channels: SpareChannels::default(),
         clock: Arc::clone(&relay.handshakes.clock),
         telemetry,
-        stopping: Cell::new(false),
+        stopping: Cell::new(0),
         turn,
         beat: Cell::new(0),
         connections: Cell::new(0),
@@ -145,6 +144,19 @@ fn worker_context<T>(
         write_timeout: relay.write_timeout,
         probe_timeout: relay.probe_timeout,
         lingering: relay.handshakes.seats.lingering(),
+    }
+}
+
+/// Tells all connections of a worker that the relay stops, a portion of the pairs at a time.
+///
+/// All at once, their clients would also come again at once.
+async fn stop_in_portions<T>(relay: &RelayContext<T>, context: &WorkerContext, executor: &impl Spawn) {
+    let pause = relay.spread / u32::from(PORTIONS);
+    let first = if pause.is_zero() { PORTIONS } else { 1 };
+    for portions in first..=PORTIONS {
+        context.stopping.set(portions);
+        executor.wake(0, 1);
+        relay.clock().sleep_until(relay.clock().now() + pause).await;
     }
 }
 

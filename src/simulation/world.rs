@@ -30,6 +30,7 @@ pub(super) struct World {
     pub(super) stage: Stage,
     pub(super) clients: Vec<Handle>,
     pub(super) visitors: Vec<(Rc<RefCell<Visitor>>, Cable)>,
+    /// When the relay was told to stop.
     pub(super) relay_stopped_at: Option<Instant>,
     /// The last time at which all available pair codes were in use.
     pub(super) full_at: Option<Instant>,
@@ -51,6 +52,7 @@ impl World {
             max_rate_per_pair: if random.once_in(8) { NonZeroU64::new(1 << (20 + random.below(3))) } else { None },
             // From no memory at all to as much as two streams use.
             max_buffer_memory: if random.once_in(8) { random.below(1 << 20) } else { defaults.max_buffer_memory },
+            drain_delay: Duration::from_secs(random.below(2) as u64 * random.below(10) as u64),
             drain_timeout: Duration::from_secs(random.below(2) as u64 * random.below(20) as u64),
             // No client reaches this limit. The checks at the end verify that no connection is still counted.
             max_connections_per_client: 100,

@@ -84,9 +84,10 @@ pub(crate) fn text_dropped(conn: u64) {
     info!(target: TARGET, conn; "text_dropped");
 }
 
-/// The relay was told to stop.
-pub(crate) fn stopping() {
-    info!(target: TARGET, "stopping");
+/// The relay was told to stop: it admits clients for so long, and then pairs may go on for so long.
+pub(crate) fn stopping(delay: Duration, timeout: Duration) {
+    let [delay_ms, timeout_ms] = [delay, timeout].map(milliseconds);
+    info!(target: TARGET, delay_ms, timeout_ms; "stopping");
 }
 
 pub(super) fn milliseconds(duration: Duration) -> u64 {

@@ -111,6 +111,11 @@ impl ConnectionRecord {
         self.meeting.second.get().filter(|second| second.first != self.number)
     }
 
+    /// A number of the pair, which both of its records know: that of its first side.
+    pub(crate) fn pair(&self) -> u64 {
+        self.arrival().map_or(self.number, |second| second.first)
+    }
+
     fn side(&self) -> &'static str {
         if self.arrival().is_none() { "a" } else { "b" }
     }

@@ -5,6 +5,7 @@ use proptest::test_runner::FileFailurePersistence;
 
 use super::*;
 use crate::buffers::pool::{SIZES, size_for};
+use crate::connection::PORTIONS;
 use crate::connection::inbound::{MOST_DISCARDED, MOST_FOR_A_SLOW_PEER};
 use crate::connection::read_size::{LEAST_READ, SPARSE};
 use crate::connection::reader::{LARGE_BATCH, Reader};
@@ -329,7 +330,7 @@ fn a_stop_loses_no_bytes_that_were_read() {
         assert!(context.turn.get() < 1000, "the connection never ends");
         let _ = connection.step(&mut cx);
         if socket.0.borrow().arrived.is_empty() && connection.inbound.yields() {
-            context.stopping.set(true); // all bytes are read, and not all are reframed
+            context.stopping.set(PORTIONS); // all bytes are read, and not all are reframed
         }
         match peer.incoming.poll_next(&mut cx, &SpareChannels::default()) {
             Poll::Ready(Next::Batch(batch)) => {
