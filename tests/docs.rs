@@ -185,7 +185,8 @@ fn rejection(relay: &Relay, request: &str) -> (String, String) {
 
 #[test]
 fn close_codes_are_those_in_the_table() {
-    let causes = [CloseCause::Left, CloseCause::Lost, CloseCause::Expired, CloseCause::Stopping];
+    let waits = [CloseCause::Expired, CloseCause::Stopping, CloseCause::Recalled];
+    let causes = [&[CloseCause::Left, CloseCause::Lost][..], &waits].concat();
     let mut sent: BTreeSet<_> = causes.iter().map(|cause| (cause.code(), cause.reason())).collect();
     let violations = [Violation::InvalidUtf8, Violation::MessageTooBig];
     sent.extend(violations.iter().map(|violation| (violation.code(), violation.reason())));

@@ -180,6 +180,26 @@ fn effective_limits_are_logged_and_lowered_ones_are_warned_of() {
 }
 
 #[test]
+fn recall_has_its_count_and_an_outcome_of_its_own() {
+    let logged = Logged::start("logs-recalled", JSON);
+    let mut waiting = ["x", "y"].map(|code| {
+        let mut socket = logged.relay.socket();
+        open(&mut socket, &format!("/?pair={code}"), b"");
+        socket
+    });
+    logged.relay.signal(Signal::USR1);
+    for client in &mut waiting {
+        expect(client, &server_close(1012, "service restart"));
+    }
+    drop(waiting);
+    let recalled = logged.await_events("recalled", 1).remove(0);
+    assert_eq!((&recalled["level"], &recalled["count"]), (&Value::from("info"), &Value::from(2)));
+    for closed in logged.await_events("closed", 2) {
+        assert_eq!((&closed["outcome"], &closed["status_code"]), (&Value::from("recalled"), &Value::from(1012)));
+    }
+}
+
+#[test]
 fn takeover_and_write_timeout_are_told_apart() {
     let flags = ["--ping-interval", "0", "--probe-timeout", "30s", "--ping-timeout", "1s", "--write-timeout", "2s"];
     let logged = Logged::start("logs-given-up", &[JSON, &flags].concat());
@@ -473,6 +493,7 @@ fn logged_events_are_those_in_the_table() {
         "not_logged",
         "paired",
         "panicked",
+        "recalled",
         "text_dropped",
         "tokens_kept",
         "tokens_read",

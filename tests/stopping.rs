@@ -1,4 +1,4 @@
-//! The stop of a relay behind a load balancer: its readiness, and what clients see.
+//! The stop and the recall of a relay behind a load balancer: its readiness, and what clients see.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
@@ -46,6 +46,41 @@ fn waiting_clients_are_told_after_the_drain_delay_and_pairs_go_on() {
         assert_eq!(b.receive().await, b"goes on");
         assert_eq!(a.close(1000, "").await, (1000, String::new()));
         assert_eq!(b.closed().await, (1000, "peer disconnected".into()));
+    });
+    assert_eq!(relay.wait().code(), Some(0));
+}
+
+#[test]
+fn sigusr1_tells_waiting_clients_to_come_again_and_leaves_pairs_alone() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        for _ in 0..2 {
+            let mut alone = relay.connect("y").await;
+            relay.signal(Signal::USR1);
+            assert_eq!(alone.closed().await, (1012, "service restart".into()));
+        }
+        assert_eq!(probe(&relay, "/readyz"), (200, "ready\n".into()));
+        let (mut c, mut d) = relay.pair("y").await;
+        c.send("met").await;
+        assert_eq!(d.receive().await, b"met");
+        a.send("goes on").await;
+        assert_eq!(b.receive().await, b"goes on");
+    });
+}
+
+/// A relay that is told to stop ignores SIGUSR1, which would end a process that does not know it.
+#[test]
+fn sigusr1_during_the_drain_delay_changes_nothing() {
+    let mut relay = Relay::start(&["--drain-delay", "1s"]);
+    run(async {
+        let mut alone = relay.connect("x").await;
+        relay.signal(Signal::TERM);
+        relay.signal(Signal::USR1);
+        let (code, reason) = alone.closed().await;
+        // Signals have no order: the recall may come first.
+        let is_known = [(1001, "relay stopping"), (1012, "service restart")].contains(&(code, &*reason));
+        assert!(is_known, "{code} {reason}");
     });
     assert_eq!(relay.wait().code(), Some(0));
 }

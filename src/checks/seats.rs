@@ -1,4 +1,4 @@
-//! Seats under joins, departures, expiry and the stop on several threads.
+//! Seats under joins, departures, expiry, recalls and the stop on several threads.
 
 use std::future::{poll_fn, ready};
 use std::sync::Arc;
@@ -165,6 +165,34 @@ fn side_expires_or_is_joined_and_never_both() {
             _ => drop(second), // the first of a pair that never was
         }
         assert!(matches!(told(&mut first), CloseCause::Left | CloseCause::Expired));
+        assert!(is_deserted(&seats));
+    });
+}
+
+/// A recall comes while a second side joins: the two are joined, or the first is to come again.
+#[test]
+fn side_is_recalled_or_joined_and_never_both() {
+    check(|| {
+        let seats = seats(Duration::from_secs(60), ROOMY);
+        let mut first = claim(&seats, "x", 0).unwrap();
+        let recall = {
+            let seats = Arc::clone(&seats);
+            thread::spawn(move || block_on(seats.recall()))
+        };
+        let second = claim(&seats, "x", 1).unwrap();
+        let recalled = recall.join().unwrap();
+        match seats.counts() {
+            counts if counts.paired == 1 => {
+                assert_eq!(recalled, 0);
+                depart(second, CloseCause::Left);
+                assert_eq!(told(&mut first), CloseCause::Left);
+            }
+            _ => {
+                assert!(recalled > 0);
+                assert_eq!(told(&mut first), CloseCause::Recalled);
+                drop(second); // the first of a pair that never was
+            }
+        }
         assert!(is_deserted(&seats));
     });
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use arc_relay::Relay;
+use arc_relay::{Relay, RelayHandle};
 use async_signal::{Signal, Signals};
 use futures_lite::future::pending;
 use futures_lite::{FutureExt, StreamExt};
@@ -15,7 +15,7 @@ use super::token_file::{self, TokenFile};
 
 /// The signals that the relay acts on.
 #[cfg(unix)]
-const SIGNALS: &[Signal] = &[Signal::Term, Signal::Int, Signal::Hup];
+const SIGNALS: &[Signal] = &[Signal::Term, Signal::Int, Signal::Hup, Signal::Usr1];
 
 /// Windows has only Ctrl-C.
 #[cfg(not(unix))]
@@ -45,7 +45,8 @@ pub(crate) fn run(settings: Settings, environment: &Environment) -> Result<ExitC
     let _ = writeln!(io::stdout(), "arc-relay listening on ws://{address} (health at /health)"); // may have no reader
     smol::block_on(async {
         let requested = async {
-            stop_requested(&mut signals, Some(&mut TokenFile::new(&relay, access_token_file))).await;
+            let tokens = TokenFile::new(&relay, access_token_file);
+            stop_requested(&mut signals, Some(Running { relay: &relay, tokens })).await;
             Ok(())
         };
         let failed = async { Err(relay.failed().await.to_string()) };
@@ -83,12 +84,20 @@ fn raise_file_limit() {
 #[cfg(not(unix))]
 fn raise_file_limit() {}
 
-/// Waits for SIGTERM or SIGINT, and returns its number. SIGHUP reloads the access tokens.
-async fn stop_requested(signals: &mut Signals, mut tokens: Option<&mut TokenFile<'_>>) -> u8 {
+/// What signals act on, unless the relay stops already.
+struct Running<'a> {
+    relay: &'a RelayHandle,
+    tokens: TokenFile<'a>,
+}
+
+/// Waits for SIGTERM or SIGINT, and returns its number.
+///
+/// SIGHUP reloads the access tokens, and SIGUSR1 tells the sides that wait to come again.
+async fn stop_requested(signals: &mut Signals, mut running: Option<Running<'_>>) -> u8 {
     loop {
         let reload = async {
-            match &mut tokens {
-                Some(tokens) => tokens.finish().await,
+            match &mut running {
+                Some(running) => running.tokens.finish().await,
                 None => pending().await,
             }
             None
@@ -96,7 +105,8 @@ async fn stop_requested(signals: &mut Signals, mut tokens: Option<&mut TokenFile
         let signal = async { Some(signals.next().await) };
         match signal.or(reload).await {
             None => {}
-            Some(Some(Ok(Signal::Hup))) => tokens.iter_mut().for_each(|tokens| tokens.begin()),
+            Some(Some(Ok(Signal::Hup))) => running.iter_mut().for_each(|running| running.tokens.begin()),
+            Some(Some(Ok(Signal::Usr1))) => running.iter().for_each(|running| running.relay.recall_waiting()),
             Some(other) => return other.and_then(Result::ok).map_or(1, |signal| signal as u8),
         }
     }

@@ -137,6 +137,7 @@ impl<T> Connection<T> {
                 CloseCause::Lost => Outcome::PeerLost,
                 CloseCause::Expired => Outcome::Expired,
                 CloseCause::Stopping => Outcome::Stopped,
+                CloseCause::Recalled => Outcome::Recalled,
             },
             (None, None) => match self.inbound.outcome() {
                 Some(Outcome::Lost) if self.inbound.has_stalled() || self.outbound.has_stalled() => {

@@ -71,6 +71,8 @@ pub enum CloseCause {
     Expired,
     /// The relay stops.
     Stopping,
+    /// The client is to come again, because its peer may be sent to another relay.
+    Recalled,
 }
 
 impl CloseCause {
@@ -80,6 +82,7 @@ impl CloseCause {
             Self::Left => 1000,
             Self::Lost => 1011,
             Self::Expired | Self::Stopping => 1001,
+            Self::Recalled => 1012,
         }
     }
 
@@ -90,6 +93,7 @@ impl CloseCause {
             Self::Lost => "peer connection lost",
             Self::Expired => "pair expired",
             Self::Stopping => "relay stopping",
+            Self::Recalled => "service restart",
         }
     }
 }

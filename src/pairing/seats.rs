@@ -292,6 +292,15 @@ impl Seats {
         }
     }
 
+    /// Tells the sides that wait to come again, and returns their number. Pairs go on.
+    ///
+    /// Sides that begin to wait meanwhile are not told. Otherwise this might never end, as some come again at once.
+    pub(crate) async fn recall(&self) -> usize {
+        let began = self.clock.now();
+        end_waits(|most| take(self.shards.iter(), most, |shard, most| shard.recall(began, most)), CloseCause::Recalled)
+            .await
+    }
+
     /// Admits no client any more, and tells the sides that wait that the relay stops.
     pub(crate) async fn close(&self) {
         // All of them first, so that no side is told while another one is admitted.
@@ -337,15 +346,19 @@ fn take<'a>(
 }
 
 /// Ends the waits that `take` takes out of the shards, in [portions](ENDS), and yields between them.
-async fn end_waits(take: impl Fn(usize) -> Vec<End<Box<Buffer>>>, close_cause: CloseCause) {
+///
+/// Returns their number.
+async fn end_waits(take: impl Fn(usize) -> Vec<End<Box<Buffer>>>, close_cause: CloseCause) -> usize {
+    let mut count = 0;
     loop {
         let taken = take(ENDS);
         let is_all = taken.len() < ENDS;
+        count += taken.len();
         for end in taken {
             end.outgoing.finish(None, close_cause);
         }
         if is_all {
-            return;
+            return count;
         }
         yield_now().await;
     }

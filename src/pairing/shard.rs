@@ -78,6 +78,7 @@ impl CodeLimits {
 pub(super) struct Shard {
     guarded: Mutex<Guarded>,
     nth: usize,
+    ttl: Duration,
     limits: Arc<CodeLimits>,
     clock: Arc<dyn Clock>,
 }
@@ -94,7 +95,7 @@ impl Shard {
     /// The `nth` of `count` shards.
     pub(super) fn new([nth, count]: [usize; 2], ttl: Duration, limits: Arc<CodeLimits>, clock: Arc<dyn Clock>) -> Self {
         let table = PairTable::numbered(ttl, nth as u64, count as u64);
-        Self { guarded: Mutex::new(Guarded { table, is_open: true }), nth, limits, clock }
+        Self { guarded: Mutex::new(Guarded { table, is_open: true }), nth, ttl, limits, clock }
     }
 
     pub(super) fn nth(&self) -> usize {
@@ -144,6 +145,13 @@ impl Shard {
     /// Returns the far ends of their links.
     pub(super) fn expire(&self, now: Instant, most: usize) -> Vec<End<Box<Buffer>>> {
         self.change(|guarded| guarded.table.expire(now, most)).into_iter().map(|(_, parked)| parked.far).collect()
+    }
+
+    /// Takes out the sides that have waited since `began` or longer, `most` at a time.
+    ///
+    /// Returns the far ends of their links.
+    pub(super) fn recall(&self, began: Instant, most: usize) -> Vec<End<Box<Buffer>>> {
+        self.expire(began + self.ttl, most)
     }
 
     /// Takes out sides that wait, `most` at a time.

@@ -13,6 +13,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
+use async_channel::Sender;
+
 use super::config::Config;
 use super::context::{RelayContext, Signals};
 use super::supervisor::Supervisor;
@@ -67,7 +69,8 @@ where
     L: Listener<Socket: Send> + Send + 'static,
 {
     let resources = Resources::of_system();
-    let Parts { capacity, request_stop, supervisor, workers } = Parts::new(&config, &listener, clock, resources);
+    let Parts { capacity, request_stop, request_recall, supervisor, workers } =
+        Parts::new(&config, &listener, clock, resources);
     warn_of_lowered_limits(&config, &capacity);
     let handshakes = Arc::clone(&supervisor.relay.handshakes);
     let (tell_end, ended) = stop();
@@ -87,7 +90,7 @@ where
         };
         thread::Builder::new().name(name).spawn(run).map_err(cannot_start)?;
     }
-    Ok(RelayHandle { local_addrs, handshakes, request_stop, ended })
+    Ok(RelayHandle { local_addrs, handshakes, request_stop, request_recall, ended })
 }
 
 /// Warns of each wish that is above what is possible. A default is no wish.
@@ -111,6 +114,8 @@ pub(crate) struct Parts<L: Listener> {
     pub(crate) capacity: EffectiveLimits,
     /// Its drop stops the relay.
     pub(crate) request_stop: StopOnDrop,
+    /// Each message on it recalls the sides that wait then.
+    pub(crate) request_recall: Sender<()>,
     pub(crate) supervisor: Supervisor<L::Socket>,
     pub(crate) workers: Vec<Worker<L>>,
 }
@@ -128,6 +133,7 @@ impl<L: Listener> Parts<L> {
         };
         let capacity = EffectiveLimits::new(wish, resources);
         let (request_stop, stop_requested) = stop();
+        let (request_recall, recalls) = async_channel::bounded(1);
         let (close_admission, admission_closed) = stop();
         let (stop_all, stopped) = stop();
         let (relay, inboxes) =
@@ -142,13 +148,14 @@ impl<L: Listener> Parts<L> {
         let supervisor = Supervisor {
             relay,
             stop_requested,
+            recalls,
             close_admission,
             stop_all,
             all_ended,
             drain_delay: config.drain_delay,
             drain_timeout: config.drain_timeout,
         };
-        Self { capacity, request_stop, supervisor, workers }
+        Self { capacity, request_stop, request_recall, supervisor, workers }
     }
 }
 
@@ -160,6 +167,7 @@ pub struct RelayHandle {
     local_addrs: Vec<SocketAddr>,
     handshakes: Arc<HandshakeContext>,
     request_stop: StopOnDrop,
+    request_recall: Sender<()>,
     ended: Stop,
 }
 
@@ -216,6 +224,27 @@ impl RelayHandle {
     /// ```
     pub fn set_access_tokens(&self, tokens: AccessTokens) {
         self.handshakes.policy.set_access_tokens(tokens);
+    }
+
+    /// Tells the sides that wait for a peer to come again, with 1012 `service restart`. Pairs go on.
+    ///
+    /// It is for several relays behind a load balancer, when the set of relays has changed: a side that came before may wait
+    /// on another relay than the one that its peer is sent to. `arc-relay start` does this on SIGUSR1.
+    ///
+    /// It does not wait until they are told.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use arc_relay::{Config, Relay};
+    ///
+    /// let relay = Relay::start(Config { port: 0, ..Config::default() })?;
+    /// // Another relay has been added.
+    /// relay.recall_waiting();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn recall_waiting(&self) {
+        let _ = self.request_recall.try_send(()); // full: one that has not begun is as good
     }
 
     /// Waits for a failure of the relay: a bug has ended one of its threads, and so the relay.

@@ -1,9 +1,11 @@
-//! The supervisor: one task that runs the stop of the relay.
+//! The supervisor: one task that recalls sides that wait, and runs the stop of the relay.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_channel::Receiver;
 use futures_lite::FutureExt;
+use futures_lite::future::pending;
 
 use super::context::{EndOnDrop, RelayContext};
 use crate::runtime::stop::{Stop, StopOnDrop};
@@ -19,6 +21,8 @@ pub(crate) struct Supervisor<T> {
     pub(crate) relay: Arc<RelayContext<T>>,
     /// The signal to stop the relay.
     pub(crate) stop_requested: Stop,
+    /// Receives a request to tell the sides that wait to come again.
+    pub(crate) recalls: Receiver<()>,
     /// Its drop ends accepting and opening handshakes.
     pub(crate) close_admission: StopOnDrop,
     /// Its drop closes all connections.
@@ -34,10 +38,13 @@ pub(crate) struct Supervisor<T> {
 impl<T> Supervisor<T> {
     /// Runs until the relay has stopped, and then ends its workers.
     pub(crate) async fn run(self) {
-        let Self { relay, mut stop_requested, close_admission, stop_all, mut all_ended, .. } = self;
+        let Self { relay, mut stop_requested, recalls, close_admission, stop_all, mut all_ended, .. } = self;
         let _end = EndOnDrop(Arc::clone(&relay));
         let after = |time| relay.clock().sleep_until(relay.clock().now() + time);
-        stop_requested.wait().await;
+        while is_recall(&mut stop_requested, &recalls).await {
+            // The stop waits for its end, which is some turns away.
+            events::recalled(relay.handshakes.seats.recall().await);
+        }
 
         events::stopping(self.drain_delay, self.drain_timeout);
         relay.handshakes.readiness.end();
@@ -53,6 +60,21 @@ impl<T> Supervisor<T> {
         drop(stop_all);
         wait_for_all(&mut all_ended).or(after(relay.spread + STOP_TIMEOUT)).await;
     }
+}
+
+/// Waits for a request. True for a recall, and false for a stop.
+async fn is_recall(stop_requested: &mut Stop, recalls: &Receiver<()>) -> bool {
+    let stop = async {
+        stop_requested.wait().await;
+        false
+    };
+    let recall = async {
+        match recalls.recv().await {
+            Ok(()) => true,
+            Err(_) => pending().await, // the handle is gone, and the signal to stop is on its way
+        }
+    };
+    stop.or(recall).await
 }
 
 /// Waits for all signals.

@@ -119,6 +119,8 @@ impl World {
                     let since = alone.joined_at.unwrap();
                     let expired = self.stage.clock.now() > since + PAIR_TTL + Duration::from_secs(1);
                     assert!(!expired || has_silent_peer, "client {number} has waited beyond the pair TTL");
+                    let recalled = self.recalled_at.is_some_and(|at| since < at);
+                    assert!(!recalled || has_silent_peer, "client {number} was not told to come again");
                     // While buffers are full, the relay does not read from a client. If the client's stream ends then,
                     // the relay ends its own direction, too.
                     let is_cut_off = alone.departed_at.is_some() && (has_silent_peer || self.is_short());
@@ -296,6 +298,12 @@ impl World {
                 let last = client.joined_at.unwrap() + PAIR_TTL + Duration::from_secs(5) + delays;
                 let late = client.closed_at > Some(last);
                 assert!(!late || client.slow, "client {number} expired after {waited:?}");
+            }
+            (Some(1012), "service restart") => {
+                assert_eq!(peer, None, "client {number} had a peer and was told to come again");
+                let told =
+                    self.recalled_at.is_some_and(|at| client.requested_at <= Some(at) && Some(at) <= client.closed_at);
+                assert!(told, "client {number} was told to come again without a reason");
             }
             (Some(1001), "relay stopping") => {
                 // A client without a peer is told when the door is closed, and a pair may go on for some time.

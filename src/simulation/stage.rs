@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_channel::Sender;
+
 use super::executor::{Executor, Random, Tasks};
 use super::line::Line;
 use super::network::{Cable, Door, Socket, connection};
@@ -32,6 +34,7 @@ pub(super) struct Relay {
     client_limits: Arc<ClientLimits>,
     telemetry: Arc<RelayTelemetry>,
     pools: Vec<Rc<Pool>>,
+    request_recall: Sender<()>,
     /// Dropping this value stops the relay.
     pub(super) running: Option<StopOnDrop>,
 }
@@ -39,7 +42,7 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn start(config: &Config, executor: &Rc<Executor>, clock: Arc<dyn Clock>) -> Self {
         let door = Door::default();
-        let Parts { request_stop, supervisor, workers, .. } =
+        let Parts { request_stop, request_recall, supervisor, workers, .. } =
             Parts::new(config, &door.listener(), clock, Resources::AMPLE);
         let handshakes = Arc::clone(&supervisor.relay.handshakes);
         executor.spawn(("supervisor", 0), supervisor.run());
@@ -52,7 +55,7 @@ impl Relay {
         }
         let (seats, client_limits) = (Arc::clone(&handshakes.seats), Arc::clone(&handshakes.client_limits));
         let telemetry = Arc::clone(&handshakes.telemetry);
-        Self { door, seats, client_limits, telemetry, pools, running: Some(request_stop) }
+        Self { door, seats, client_limits, telemetry, pools, request_recall, running: Some(request_stop) }
     }
 
     /// Delivers a socket to the listener. The socket is closed if the listener is gone.
@@ -63,6 +66,11 @@ impl Relay {
     /// Makes the next accept fail, like one without free file descriptors.
     pub(super) fn fail_accept(&self) {
         self.door.deliver(Err(io::Error::other("out of file descriptors")));
+    }
+
+    /// Tells the sides that wait to come again, unless the relay was told to stop.
+    pub(super) fn recall_waiting(&self) {
+        let _ = self.request_recall.try_send(());
     }
 
     pub(super) fn counters(&self) -> Counters {

@@ -32,6 +32,8 @@ pub(super) struct World {
     pub(super) visitors: Vec<(Rc<RefCell<Visitor>>, Cable)>,
     /// When the relay was told to stop.
     pub(super) relay_stopped_at: Option<Instant>,
+    /// When the sides that waited were told to come again.
+    pub(super) recalled_at: Option<Instant>,
     /// The last time at which all available pair codes were in use.
     pub(super) full_at: Option<Instant>,
 }
@@ -61,7 +63,7 @@ impl World {
             ..defaults
         };
         let stage = Stage::new(random, config);
-        Self { stage, clients: vec![], visitors: vec![], relay_stopped_at: None, full_at: None }
+        Self { stage, clients: vec![], visitors: vec![], relay_stopped_at: None, recalled_at: None, full_at: None }
     }
 
     fn socket(&mut self, client: usize) -> (Socket, Cable) {
@@ -155,6 +157,7 @@ impl World {
     pub(super) fn run(mut self) -> u64 {
         let clients = 1 + self.stage.random.below(6);
         let stops_at = if self.stage.random.once_in(6) { Some(self.stage.random.below(20)) } else { None };
+        let recalls_at = if self.stage.random.once_in(6) { Some(self.stage.random.below(20)) } else { None };
         for round in 0.. {
             if self.stage.random.once_in(8) && self.visitors.len() < 3 {
                 self.visit();
@@ -164,6 +167,11 @@ impl World {
                 if self.stage.random.once_in(2) {
                     continue; // another client comes at once
                 }
+            }
+            if recalls_at == Some(round) && self.relay_stopped_at.is_none() {
+                trace(|| "the relay is to recall waiting clients".into());
+                self.stage.relay.recall_waiting();
+                self.recalled_at = Some(self.stage.clock.now());
             }
             if stops_at == Some(round) {
                 trace(|| "the relay is to stop".into());

@@ -42,6 +42,8 @@ words! {
         Expired = "expired",
         /// The relay stopped.
         Stopped = "stopped",
+        /// The client waited alone, and was told to come again.
+        Recalled = "recalled",
         /// The connection met a bug of the relay.
         Panicked = "panicked",
     }
@@ -88,6 +90,11 @@ pub(crate) fn text_dropped(conn: u64) {
 pub(crate) fn stopping(delay: Duration, timeout: Duration) {
     let [delay_ms, timeout_ms] = [delay, timeout].map(milliseconds);
     info!(target: TARGET, delay_ms, timeout_ms; "stopping");
+}
+
+/// The sides that waited, so many, were told to come again.
+pub(crate) fn recalled(count: usize) {
+    info!(target: TARGET, count; "recalled");
 }
 
 pub(super) fn milliseconds(duration: Duration) -> u64 {

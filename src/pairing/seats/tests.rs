@@ -33,22 +33,48 @@ async fn ended(future: impl Future, claims: &mut [Claim], close_cause: CloseCaus
 #[test]
 fn waits_end_in_portions() {
     const WAITS: usize = 2 * ENDS + 1;
-    for stops in [false, true] {
-        let ttl = if stops { Duration::from_secs(60) } else { Duration::ZERO };
+    for close_cause in [CloseCause::Expired, CloseCause::Stopping, CloseCause::Recalled] {
+        let expires = close_cause == CloseCause::Expired;
+        let ttl = if expires { Duration::ZERO } else { Duration::from_secs(60) };
         let clock = Arc::new(SystemClock);
         let limits = EffectiveLimits { connections: WAITS, codes: WAITS, waiting: WAITS, ..EffectiveLimits::ROOMY };
-        let workers = if stops { 3 } else { 1 }; // each worker expires its own shards
+        let workers = if expires { 1 } else { 3 }; // each worker expires its own shards
         let seats = Arc::new(Seats::new(workers, ttl, limits, Duration::ZERO, Rates::default(), clock));
         let claim = |nth| seats.claim(PairCode::from_target(&format!("/?pair={nth}")).unwrap(), 0).unwrap();
         let mut claims: Vec<_> = (0..WAITS).map(claim).collect();
         let ended = Reactor::new().unwrap().block_on(async {
-            match stops {
-                false => ended(seats.expire(0), &mut claims, CloseCause::Expired).await,
-                true => ended(seats.close(), &mut claims, CloseCause::Stopping).await,
+            match close_cause {
+                CloseCause::Expired => ended(seats.expire(0), &mut claims, close_cause).await,
+                CloseCause::Stopping => ended(seats.close(), &mut claims, close_cause).await,
+                _ => ended(seats.recall(), &mut claims, close_cause).await,
             }
         });
         assert_eq!(ended, [0, ENDS, 2 * ENDS, WAITS]);
     }
+}
+
+/// A recall ends though every client that is told comes again at once.
+#[test]
+fn recall_leaves_out_clients_that_come_again() {
+    const WAITS: usize = 3 * ENDS;
+    let now = Arc::new(Mutex::new(Instant::now()));
+    let (clock, most) = (Arc::new(ManualClock(Arc::clone(&now))), 20 * ENDS);
+    let limits = EffectiveLimits { connections: most, codes: most, waiting: most, ..EffectiveLimits::ROOMY };
+    let seats = Arc::new(Seats::new(2, Duration::from_secs(60), limits, Duration::ZERO, Rates::default(), clock));
+    let claim = |nth: usize| seats.claim(PairCode::from_target(&format!("/?pair={nth}")).unwrap(), 0).unwrap();
+    let mut claims: Vec<_> = (0..WAITS).map(claim).collect();
+    let mut recall = pin!(seats.recall());
+    let recalled = block_on(async {
+        loop {
+            if let Some(count) = poll_once(recall.as_mut()).await {
+                return count;
+            }
+            *now.lock().unwrap() += Duration::from_millis(1);
+            let first = claims.len();
+            claims.extend((first..first + ENDS).map(claim));
+        }
+    });
+    assert_eq!((recalled, seats.pairs()), (WAITS, claims.len() - WAITS));
 }
 
 /// Seats for `connections`, in which clients can be probed, and the two sides of a pair.
@@ -157,6 +183,7 @@ enum Operation {
     End(usize),
     /// Time passes, in milliseconds.
     Pass(u64),
+    Recall,
     Close,
 }
 
@@ -166,6 +193,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         3 => any::<usize>().prop_map(Operation::Depart),
         3 => any::<usize>().prop_map(Operation::End),
         3 => (0..80_u64).prop_map(Operation::Pass),
+        1 => Just(Operation::Recall),
         // Rarely, as nothing new begins after it.
         1 => prop_oneof![9 => Just(Operation::Pass(0)), 1 => Just(Operation::Close)],
     ];
@@ -303,6 +331,11 @@ fn compare(operations: &[Operation], workers: usize, limits: EffectiveLimits) {
                 *now.lock().unwrap() += Duration::from_millis(milliseconds);
                 let at = *now.lock().unwrap();
                 model.end_waits(|connection| connection.deadline <= at, CloseCause::Expired);
+            }
+            Operation::Recall => {
+                let [waiting, _] = model.counts();
+                assert_eq!(block_on(seats.recall()), waiting);
+                model.end_waits(|_| true, CloseCause::Recalled);
             }
             Operation::Close => {
                 block_on(seats.close());
