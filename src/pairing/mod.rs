@@ -1,4 +1,5 @@
 mod channels;
+mod close_cause;
 pub mod link;
 pub(crate) mod occupants;
 pub mod pair_code;
