@@ -308,6 +308,8 @@ impl Transport for Socket {
 
     fn set_ack_timeout(&self, _: Duration) {}
 
+    fn bound_receive_buffer(&self, _: bool) {}
+
     fn shut_down(&self) -> io::Result<()> {
         Ok(())
     }

@@ -31,6 +31,7 @@ pub(crate) struct SocketConfig {
     /// The most bytes of a segment, or 0 for the system's choice. Windows has no such option.
     ///
     /// A client on the same host queues 20 to 30 segments of 64 KiB each.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "Windows has no such option"))]
     pub(crate) max_segment: u16,
 }
 
@@ -116,11 +117,17 @@ fn listen_on(address: SocketAddr, configure: impl Fn(&Socket) -> io::Result<()>)
 /// Bounds the segments of a listener's connections, if the operator asks for that.
 ///
 /// The opening handshake of TCP tells the bound to the client.
+#[cfg(unix)]
 pub(super) fn bound_segments(socket: &Socket, config: SocketConfig) -> io::Result<()> {
-    #[cfg(unix)]
     if config.max_segment > 0 {
         socket.set_tcp_mss(config.max_segment.into())?;
     }
+    Ok(())
+}
+
+/// Does nothing: Windows has no such option.
+#[cfg(not(unix))]
+pub(super) fn bound_segments(_: &Socket, _: SocketConfig) -> io::Result<()> {
     Ok(())
 }
 
