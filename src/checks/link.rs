@@ -8,7 +8,7 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
 
 use super::{block_on, check};
-use crate::pairing::link::{CloseCause, End, Incoming, Next, Outgoing, SpareChannels, link};
+use crate::pairing::link::{CloseCause, End, Incoming, Next, Outgoing, Pace, SpareChannels, link};
 
 /// A batch with its number. The references to the mark tell how many batches there are.
 type Batch = (usize, Arc<()>);
@@ -108,9 +108,9 @@ impl Receiver {
             && let Some(incoming) = &mut self.incoming
         {
             let next = match std::mem::take(&mut self.owes) {
-                true if thread_rng().gen_bool(0.5) => incoming.give_credit_and_poll_next(true, cx, channels),
+                true if thread_rng().gen_bool(0.5) => incoming.give_credit_and_poll_next(Pace::Fast, cx, channels),
                 true => {
-                    incoming.give_credit(true);
+                    incoming.give_credit(Pace::Fast);
                     incoming.poll_next(cx, channels)
                 }
                 false => incoming.poll_next(cx, channels),

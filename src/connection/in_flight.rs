@@ -103,7 +103,7 @@ struct Marks {
     period: Period,
     /// When the last answer came, if one has come.
     answered_at: Instant,
-    /// The number of first marks with answers that tell nothing about the window.
+    /// The number of first marks with answers that cannot tell that the client is slow.
     unmeasured: usize,
 }
 
@@ -225,15 +225,18 @@ impl InFlight {
         self.was_answered = true;
         marks.answered_at = now;
         self.flow.begin();
+        let time = now.saturating_duration_since(sent_at);
         if is_measured {
-            self.flow.adapt(&mut marks.period, now.saturating_duration_since(sent_at), ahead, taken);
-            self.flow.learn(&mut marks.period, now);
+            self.flow.adapt(&mut marks.period, time, ahead, taken);
+        } else {
+            self.flow.grow(&mut marks.period, time, ahead, taken);
         }
+        self.flow.learn(&mut marks.period, is_measured, now);
     }
 
     /// Notes that answers wait for another reason than bytes in flight.
     ///
-    /// They tell nothing about the client's pace.
+    /// They do not tell that the client is slow. If they come soon, they still tell that it is fast.
     pub(crate) fn excuse_answers(&mut self) {
         if let Some(marks) = &mut self.marks {
             marks.unmeasured = marks.queue.len();
@@ -543,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_waited_unread_tell_nothing() {
+    fn answers_that_waited_unread_do_not_make_a_client_slow() {
         let mut in_flight = InFlight::new(true);
         let begin = Instant::now();
         in_flight.add(60 << 10);
@@ -552,6 +555,25 @@ mod tests {
         in_flight.answered(number, begin + Duration::from_secs(100));
         in_flight.add(60 << 10);
         assert!(in_flight.has_room(), "the window has not shrunk");
+    }
+
+    /// Two clients stream to each other, and one is read from only as fast as the other one takes.
+    #[test]
+    fn answers_that_waited_unread_make_a_client_fast() {
+        let (mut in_flight, begin) = (InFlight::new(true), Instant::now());
+        for step in 1..50_u32 {
+            in_flight.add(50 << 10);
+            if let Some(number) = burst(&mut in_flight) {
+                in_flight.excuse_answers();
+                in_flight.answered(number, begin + Duration::from_millis(50) * step);
+            }
+        }
+        assert!(in_flight.is_fast());
+        in_flight.add(60 << 10);
+        let number = in_flight.mark_in_burst(begin).unwrap();
+        in_flight.excuse_answers();
+        in_flight.answered(number, begin + Duration::from_secs(100));
+        assert!(in_flight.is_fast(), "a late one does not make it slow");
     }
 
     proptest! {

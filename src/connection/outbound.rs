@@ -14,7 +14,7 @@ use super::context::WorkerContext;
 use crate::buffers::buffer::{Buffer, HEADROOM};
 use crate::buffers::pool::SIZES;
 use crate::connection::in_flight::{Heard, InFlight};
-use crate::pairing::link::{CloseCause, Incoming, Next};
+use crate::pairing::link::{CloseCause, Incoming, Next, Pace};
 use crate::runtime::io_error::is_out_of_memory;
 use crate::runtime::transport::{Transport, ends_stream};
 use crate::websocket::header::{CLOSE, CONTROL_PAYLOAD, FIN, PING, PONG};
@@ -300,11 +300,11 @@ impl Outbound {
                 self.queue(PING, &[&[number]]);
                 continue;
             }
-            let gives_credit = self.takes_credit();
+            let (gives_credit, pace) = (self.takes_credit(), self.pace());
             let Some(incoming) = &mut self.incoming else { return Ok(()) };
             let channels = &self.context.channels;
             let next = match gives_credit {
-                true => incoming.give_credit_and_poll_next(self.in_flight.is_fast(), cx, channels),
+                true => incoming.give_credit_and_poll_next(pace, cx, channels),
                 false => incoming.poll_next(cx, channels),
             };
             match next {
@@ -338,12 +338,22 @@ impl Outbound {
         has_window
     }
 
+    /// The pace of the client, as far as its answers tell.
+    fn pace(&self) -> Pace {
+        match (self.in_flight.is_fast(), self.in_flight.is_answering()) {
+            (true, _) => Pace::Fast,
+            // Two clients that stream to each other: its answers wait behind its stream, which its peer does not take yet.
+            (false, false) if self.is_unheard => Pace::Unknown,
+            (false, _) => Pace::Slow,
+        }
+    }
+
     /// Gives the credit of a batch that is written back to the peer, if the client's window allows.
     fn give_credit(&mut self) {
         if self.takes_credit()
             && let Some(incoming) = &self.incoming
         {
-            incoming.give_credit(self.in_flight.is_fast());
+            incoming.give_credit(self.pace());
         }
     }
 

@@ -3,7 +3,7 @@
 use std::task::Context;
 
 use crate::buffers::buffer::Buffer;
-use crate::pairing::link::{Outgoing, SpareChannels};
+use crate::pairing::link::{Outgoing, Pace, SpareChannels};
 use crate::pairing::seats::Seat;
 use crate::runtime::transport::Transport;
 
@@ -46,12 +46,12 @@ impl PeerLink {
 
     /// Whether the peer is known to take batches as fast as they come.
     pub(super) fn is_fast(&self) -> bool {
-        self.0.as_ref().is_none_or(|ends| ends.outgoing.is_fast())
+        self.0.as_ref().is_none_or(|ends| ends.outgoing.pace() == Pace::Fast)
     }
 
     /// Whether the peer takes batches, but is not known to take them as fast as they come.
     pub(super) fn is_slow(&self) -> bool {
-        self.0.as_ref().is_some_and(|ends| ends.outgoing.is_slow())
+        self.0.as_ref().is_some_and(|ends| ends.outgoing.pace() == Pace::Slow)
     }
 
     /// Sends a batch, for which there has to be a [credit](Self::has_credit).

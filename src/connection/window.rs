@@ -92,6 +92,17 @@ impl Period {
     fn is_first(&self) -> bool {
         self.before == 0
     }
+
+    /// Whether the client has taken more of the stream than its library takes without its program.
+    fn is_telling(&self) -> bool {
+        self.before + self.taken >= TELLING
+    }
+
+    /// The bytes in a second that the client has taken in it.
+    fn rate(&self, now: Instant) -> u64 {
+        let lasted = now.saturating_duration_since(self.since).max(Duration::from_millis(1)).as_millis();
+        u64::try_from(u128::from(self.taken) * 1000 / lasted).unwrap_or(u64::MAX)
+    }
 }
 
 /// The window of a client, and what is known of its pace.
@@ -132,29 +143,36 @@ impl Flow {
     ///
     /// `ahead` are the bytes that were in flight when its mark was sent. The answer says that `taken` more bytes are taken.
     pub(super) fn adapt(&mut self, period: &mut Period, time: Duration, ahead: u32, taken: u32) {
-        period.taken += u64::from(taken);
         period.was_slow |= time >= FAST;
         (period.longest, period.shortest) = (period.longest.max(time), period.shortest.min(time));
         if time > SLOW {
             let bytes = u128::from(ahead) * SLOW.as_millis() / time.as_millis().max(1);
             self.window_kib = self.window_kib.min(kib(bytes)).max(LEAST);
-        } else if time < FAST && !period.is_first() && ahead >= self.window() / 2 {
+        }
+        self.grow(period, time, ahead, taken);
+    }
+
+    /// The part of [`adapt`](Self::adapt) that can only widen the window.
+    pub(super) fn grow(&mut self, period: &mut Period, time: Duration, ahead: u32, taken: u32) {
+        period.taken += u64::from(taken);
+        if time < FAST && !period.is_first() && ahead >= self.window() / 2 {
             self.window_kib = self.window_kib.saturating_add(kib(taken.into())).min(MOST);
         }
     }
 
     /// Learns from a period, and ends it if it has lasted long enough.
-    pub(super) fn learn(&mut self, period: &mut Period, now: Instant) {
-        let lasted = now.saturating_duration_since(period.since).max(Duration::from_millis(1));
-        let rate = u128::from(period.taken) * 1000 / lasted.as_millis();
-        let (is_over, is_telling) = (lasted >= PERIOD, period.before + period.taken >= TELLING);
+    ///
+    /// If its last answer is not `measured`, the client does not become slow.
+    pub(super) fn learn(&mut self, period: &mut Period, is_measured: bool, now: Instant) {
+        let is_over = now.saturating_duration_since(period.since) >= PERIOD;
+        let (rate, is_telling) = (period.rate(now), period.is_telling());
         if period.is_first() && !is_over && !period.was_slow {
             self.window_kib = self.window_kib.max(kib((period.taken / 4).into())).min(MOST);
         }
         if is_telling && (is_over || period.before < TELLING) {
             let is_prompt = period.longest <= period.shortest.saturating_mul(2).saturating_add(JITTER);
-            let is_open = !period.was_shut && is_prompt && rate >= LEAST_STREAM.into();
-            self.is_fast = is_open || rate >= FAST_RATE.into();
+            let is_open = !period.was_shut && is_prompt && rate >= LEAST_STREAM;
+            self.is_fast = is_open || rate >= FAST_RATE || self.is_fast && !is_measured;
         }
         if is_over {
             let (before, shortest) = (period.before + period.taken, period.shortest);

@@ -59,6 +59,8 @@ use crate::runtime::sync::{Mutex, with_lock};
 
 pub use super::channels::SpareChannels;
 pub use super::close_cause::CloseCause;
+pub use super::pace::Pace;
+use super::pace::SharedPace;
 
 /// One side's end of a link that carries batches of type `T`.
 ///
@@ -111,10 +113,8 @@ struct Link<T> {
 struct Flags {
     /// Whether the credit has come back and waits to be taken.
     credit: AtomicBool,
-    /// Whether the receiver's client is fast, as of the last credit that came back.
-    is_fast: AtomicBool,
-    /// Whether it is slow, as of the last credit that came back.
-    is_slow: AtomicBool,
+    /// The pace of the receiver's client, as of the last credit that came back.
+    pace: SharedPace,
     /// Whether the receiver is gone. Then there is always a credit.
     abandoned: AtomicBool,
     /// Whether the sender waits for a credit.
@@ -280,18 +280,9 @@ impl<T> Outgoing<T> {
         self.flags().abandoned.load(Acquire)
     }
 
-    /// Whether the other client is known to take batches as fast as they come.
-    ///
-    /// False as long as it has taken none.
-    pub fn is_fast(&self) -> bool {
-        self.flags().is_fast.load(Acquire)
-    }
-
-    /// Whether the other client takes batches, but is not known to take them as fast as they come.
-    ///
-    /// False as long as it has taken none.
-    pub fn is_slow(&self) -> bool {
-        self.flags().is_slow.load(Acquire)
+    /// The pace of the other client, as of the last credit.
+    pub fn pace(&self) -> Pace {
+        self.flags().pace.get()
     }
 
     /// Ends this direction: the other side gets the batch under way, then `last`, then `close_cause`.
@@ -345,24 +336,23 @@ impl<T> Incoming<T> {
     /// [Gives the credit](Self::give_credit) and [polls](Self::poll_next), in one step.
     pub fn give_credit_and_poll_next(
         &mut self,
-        is_fast: bool,
+        pace: Pace,
         cx: &mut Context<'_>,
         channels: &SpareChannels<T>,
     ) -> Poll<Next<T>> {
-        self.look(cx, channels, |state| self.credit(state, is_fast))
+        self.look(cx, channels, |state| self.credit(state, pace))
     }
 
     /// Lets the other side send another batch: the one before is written.
     ///
-    /// `is_fast` says whether the client takes batches as fast as they come.
-    pub fn give_credit(&self, is_fast: bool) {
-        wake(with_lock(&self.link.state, |state| self.credit(state, is_fast)));
+    /// It tells the other side the `pace` of the client.
+    pub fn give_credit(&self, pace: Pace) {
+        wake(with_lock(&self.link.state, |state| self.credit(state, pace)));
     }
 
     /// Gives the credit, and returns the task that waits for it.
-    fn credit(&self, state: &State<T>, is_fast: bool) -> Option<Waker> {
-        self.flags().is_fast.store(is_fast, Release);
-        self.flags().is_slow.store(!is_fast, Release);
+    fn credit(&self, state: &State<T>, pace: Pace) -> Option<Waker> {
+        self.flags().pace.set(pace);
         self.flags().credit.store(true, Release);
         state.end_wait(self.side.other(), &self.flags().sender_waits)
     }
@@ -441,7 +431,7 @@ mod tests {
         assert!(!ready(&mut near));
         assert_eq!(next(&mut far), Poll::Ready(Next::Batch(1)));
         assert!(!ready(&mut near), "it is taken, but not written");
-        far.incoming.give_credit(true);
+        far.incoming.give_credit(Pace::Fast);
         assert!(ready(&mut near));
         assert!(ready(&mut far), "the other direction has a credit of its own");
     }
@@ -454,7 +444,7 @@ mod tests {
             send(&mut near.outgoing, 1);
             block_on(zip(poll_fn(|cx| near.outgoing.poll_ready(cx)), async { give(far) }));
         };
-        awaited(|far| far.incoming.give_credit(true));
+        awaited(|far| far.incoming.give_credit(Pace::Fast));
         awaited(drop);
     }
 
@@ -502,16 +492,15 @@ mod tests {
     }
 
     #[test]
-    fn credit_tells_whether_the_other_client_is_fast() {
+    fn credit_tells_the_pace_of_the_other_client() {
         let (mut near, mut far) = link();
-        let pace = |near: &End<u8>| (near.outgoing.is_fast(), near.outgoing.is_slow());
-        assert_eq!(pace(&near), (false, false), "it has taken nothing");
-        for is_fast in [false, true, false] {
+        assert_eq!(near.outgoing.pace(), Pace::Unknown, "it has taken nothing");
+        for pace in [Pace::Slow, Pace::Fast, Pace::Unknown, Pace::Slow] {
             assert!(ready(&mut near));
             send(&mut near.outgoing, 1);
             assert_eq!(next(&mut far), Poll::Ready(Next::Batch(1)));
-            far.incoming.give_credit(is_fast);
-            assert_eq!(pace(&near), (is_fast, !is_fast));
+            far.incoming.give_credit(pace);
+            assert_eq!(near.outgoing.pace(), pace);
         }
     }
 
@@ -523,10 +512,10 @@ mod tests {
         assert!(!ready(&mut near));
         assert_eq!(next(&mut far), Poll::Ready(Next::Batch(1)));
         let (mut cx, channels) = (Context::from_waker(Waker::noop()), SpareChannels::default());
-        assert_eq!(far.incoming.give_credit_and_poll_next(true, &mut cx, &channels), Poll::Pending);
+        assert_eq!(far.incoming.give_credit_and_poll_next(Pace::Fast, &mut cx, &channels), Poll::Pending);
         assert!(ready(&mut near));
         near.outgoing.finish(Some(2), CloseCause::Left);
-        assert_eq!(far.incoming.give_credit_and_poll_next(true, &mut cx, &channels), Poll::Ready(Next::Batch(2)));
+        assert_eq!(far.incoming.give_credit_and_poll_next(Pace::Fast, &mut cx, &channels), Poll::Ready(Next::Batch(2)));
     }
 
     /// Counts how often it is woken.
@@ -562,9 +551,9 @@ mod tests {
     #[test]
     fn each_wait_of_an_end_is_woken_once() {
         let (mut near, count, mut far) = waits_for_both();
-        far.incoming.give_credit(true);
+        far.incoming.give_credit(Pace::Fast);
         assert_eq!(count.take(), 1);
-        far.incoming.give_credit(true);
+        far.incoming.give_credit(Pace::Fast);
         assert_eq!(count.take(), 0);
         assert!(ready(&mut near));
         send(&mut far.outgoing, 1);
@@ -590,7 +579,7 @@ mod tests {
         let (near, count, far) = waits_for_both();
         let End { outgoing, incoming } = near;
         drop(outgoing);
-        far.incoming.give_credit(true);
+        far.incoming.give_credit(Pace::Fast);
         assert_eq!((count.take(), Arc::strong_count(&count)), (0, 2), "the other half still waits");
         drop(incoming);
         assert_eq!(Arc::strong_count(&count), 1);
@@ -631,7 +620,7 @@ mod tests {
             while let Poll::Ready(Next::Batch(batch)) = next {
                 assert_eq!(batch, received);
                 received += 1;
-                next = incoming.give_credit_and_poll_next(true, cx, &channels);
+                next = incoming.give_credit_and_poll_next(Pace::Fast, cx, &channels);
             }
             if outgoing.is_some() { Poll::Pending } else { next }
         }));
@@ -655,7 +644,7 @@ mod tests {
         for batch in 1..3 {
             assert!(ready(&mut near));
             send(&mut near.outgoing, batch);
-            far.incoming.give_credit(true);
+            far.incoming.give_credit(Pace::Fast);
         }
     }
 

@@ -2,6 +2,7 @@ mod channels;
 mod close_cause;
 pub mod link;
 pub(crate) mod occupants;
+mod pace;
 pub mod pair_code;
 pub mod pair_table;
 pub(crate) mod query;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arc_relay::internals::link::{CloseCause, End, Next, SpareChannels, link};
+use arc_relay::internals::link::{CloseCause, End, Next, Pace, SpareChannels, link};
 use arc_relay::internals::pair_code::PairCode;
 use arc_relay::internals::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
 
@@ -320,7 +320,7 @@ impl World {
         let Some(near) = &mut side.near else { return };
         if side.owes_credit && reads {
             side.owes_credit = false;
-            near.incoming.give_credit(true);
+            near.incoming.give_credit(Pace::Fast);
         }
         if side.owes_credit {
             return;
@@ -335,7 +335,7 @@ impl World {
             Poll::Ready(Next::Batch(message)) => {
                 side.received.push(message);
                 if reads {
-                    near.incoming.give_credit(true);
+                    near.incoming.give_credit(Pace::Fast);
                 } else {
                     side.owes_credit = true;
                 }

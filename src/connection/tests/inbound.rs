@@ -18,7 +18,7 @@ fn reads_grow_with_a_stream_and_shrink_after_it() {
     for size in [0, 1, 2, 3, 3, 3] {
         assert_eq!(side.read(), [SIZES[size] - HEADROOM]);
         assert!(side.take().is_some());
-        side.peer.incoming.give_credit(true);
+        side.peer.incoming.give_credit(Pace::Fast);
     }
     side.socket.0.borrow_mut().arrived.clear();
     let sparse = |size: usize| SIZES[size] / SPARSE;
@@ -27,7 +27,7 @@ fn reads_grow_with_a_stream_and_shrink_after_it() {
         side.arrive(&small_messages(bytes));
         assert_eq!(side.read(), [SIZES[size] - HEADROOM]);
         assert!(side.take().is_some());
-        side.peer.incoming.give_credit(true);
+        side.peer.incoming.give_credit(Pace::Fast);
         assert_eq!(side.in_use(), 0, "an empty buffer is given back");
     }
 }
@@ -41,7 +41,7 @@ fn streaming() -> Side {
     for _ in SIZES {
         assert_eq!(side.read().len(), 1);
         assert!(side.take().is_some());
-        side.peer.incoming.give_credit(true);
+        side.peer.incoming.give_credit(Pace::Fast);
     }
     assert!(side.inbound.streams());
     side
@@ -53,7 +53,7 @@ fn a_stream_is_read_once_in_a_turn() {
     assert!(side.read_again().is_empty(), "this turn has had its read");
     assert_eq!(side.read().len(), 1);
     assert!(side.take().is_some());
-    side.peer.incoming.give_credit(true);
+    side.peer.incoming.give_credit(Pace::Fast);
     assert!(side.read_again().is_empty());
     assert_eq!(side.read().len(), 1);
 }
@@ -100,7 +100,7 @@ fn a_client_is_held_only_while_its_peer_takes_nothing() {
     assert!(side.inbound.is_held());
     side.socket.0.borrow_mut().arrived.clear();
     assert!(side.take().is_some());
-    side.peer.incoming.give_credit(true);
+    side.peer.incoming.give_credit(Pace::Fast);
     side.read(); // no bytes, and there may never be more
     assert!(!side.inbound.is_held(), "its silence counts");
 }
@@ -282,7 +282,7 @@ proptest! {
                 // There is one credit, which comes back when a batch is written.
                 Step::Credit if model.has_credit => {}
                 Step::Credit => {
-                    side.peer.incoming.give_credit(true);
+                    side.peer.incoming.give_credit(Pace::Fast);
                     model.has_credit = true;
                 }
                 Step::Read => {
@@ -335,7 +335,7 @@ fn a_stop_loses_no_bytes_that_were_read() {
         match peer.incoming.poll_next(&mut cx, &SpareChannels::default()) {
             Poll::Ready(Next::Batch(batch)) => {
                 received += batch.output().len() / 4;
-                peer.incoming.give_credit(true);
+                peer.incoming.give_credit(Pace::Fast);
             }
             Poll::Ready(Next::End(close_cause)) => break close_cause,
             Poll::Pending => {}
@@ -352,15 +352,15 @@ fn system_receives_little_ahead_from_a_stream_until_the_peer_is_known_to_be_fast
     side.read();
     assert!(!is_bounded(&side), "no stream");
     side.take();
-    side.peer.incoming.give_credit(false);
+    side.peer.incoming.give_credit(Pace::Slow);
     side.arrive(&small_messages(1 << 20));
     side.read();
     assert!(is_bounded(&side));
-    for is_fast in [false, true, false] {
+    for pace in [Pace::Slow, Pace::Fast, Pace::Unknown, Pace::Fast, Pace::Slow] {
         side.take();
-        side.peer.incoming.give_credit(is_fast);
+        side.peer.incoming.give_credit(pace);
         side.read();
-        assert_eq!(is_bounded(&side), !is_fast);
+        assert_eq!(is_bounded(&side), pace != Pace::Fast);
     }
 }
 
@@ -371,7 +371,7 @@ fn little_is_read_ahead_for_a_slow_peer() {
     side.read();
     side.take();
     for _ in 0..5 {
-        side.peer.incoming.give_credit(false);
+        side.peer.incoming.give_credit(Pace::Slow);
         let read: usize = (0..10).flat_map(|_| side.read()).sum();
         assert!((MOST_FOR_A_SLOW_PEER..3 * MOST_FOR_A_SLOW_PEER).contains(&read), "{read} bytes");
         assert!(side.inbound.is_held());

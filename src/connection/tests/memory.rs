@@ -44,7 +44,7 @@ proptest! {
                 prop_assert_eq!(side.memory.taken(), 1 << 30);
             }
             if credit && std::mem::take(&mut owes_credit) {
-                side.peer.incoming.give_credit(true);
+                side.peer.incoming.give_credit(Pace::Fast);
             }
             if rest.is_empty() && side.socket.0.borrow().arrived.is_empty() && side.in_use() == 0 {
                 break;
@@ -84,7 +84,7 @@ fn reads_made_small_by_a_lack_of_memory_are_counted() {
         for _ in 0..3 {
             side.read();
             assert!(side.take().is_some());
-            side.peer.incoming.give_credit(true);
+            side.peer.incoming.give_credit(Pace::Fast);
             counts.push(side.context.telemetry.counters().squeezed);
         }
         counts

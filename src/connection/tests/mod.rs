@@ -26,7 +26,7 @@ use crate::connection::keepalive::KeepaliveConfig;
 use crate::limits::pair_rate::Allowance;
 use crate::limits::permits::Permits;
 use crate::limits::slots::Slots;
-use crate::pairing::link::{End, Next, SpareChannels};
+use crate::pairing::link::{End, Next, Pace, SpareChannels};
 use crate::pairing::pair_code::PairCode;
 use crate::pairing::seats::Seats;
 use crate::runtime::clock::SystemClock;

@@ -311,9 +311,11 @@ fn close_of_the_peer_does_not_wait_for_the_window() {
 fn window_is_no_bound_while_answers_wait_unread() {
     let mut side = Side::with_pings();
     fill_window(&mut side);
+    assert_eq!(side.peer.outgoing.pace(), Pace::Slow, "it does not answer");
     side.outbound.set_unheard(true);
     side.write();
     assert!(has_credit(&mut side));
+    assert_eq!(side.peer.outgoing.pace(), Pace::Unknown);
 }
 
 #[test]
@@ -325,5 +327,5 @@ fn there_is_no_window_without_pings() {
         side.peer.outgoing.send(batch(5, 4000), &side.context.channels);
         side.write();
     }
-    assert!(side.peer.outgoing.is_fast());
+    assert!(side.peer.outgoing.pace() == Pace::Fast);
 }
