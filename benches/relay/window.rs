@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use crate::servers::Server;
 
 const WARM_UP: Duration = Duration::from_millis(200);
+/// The warm-up of streams in both directions, which a WebSocket relay lets begin one after the other.
+pub(crate) const WARM_UP_OF_DUPLEX: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_millis(700);
 /// The minimum number of operations. The window is extended for them, up to `BOUND`.
 const ENOUGH: u64 = 100;
@@ -32,7 +34,12 @@ struct Begin {
 
 impl<'a> Window<'a> {
     pub(crate) fn new(server: &'a Server, checked: bool) -> Self {
-        let (warm_up, measured) = if checked { (Duration::ZERO, CHECKED) } else { (WARM_UP, MEASURED) };
+        Self::after(WARM_UP, server, checked)
+    }
+
+    /// A window that begins after so long a warm-up.
+    pub(crate) fn after(warm_up: Duration, server: &'a Server, checked: bool) -> Self {
+        let (warm_up, measured) = if checked { (Duration::ZERO, CHECKED) } else { (warm_up, MEASURED) };
         let begins = Instant::now() + warm_up;
         Self { server, begins, ends: begins + measured, begin: None, latencies: Vec::new() }
     }

@@ -9,7 +9,7 @@ use rustix::process::nice;
 use crate::clients::{self, Side};
 use crate::messages::{PARSED, Traffic};
 use crate::servers::{Server, Target};
-use crate::window::{Figures, Window};
+use crate::window::{Figures, WARM_UP_OF_DUPLEX, Window};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Workload {
@@ -221,7 +221,8 @@ impl Workload {
 
 fn stream(server: &Server, sides: &mut [Side], both: bool, size: usize, check: bool) -> io::Result<Figures> {
     if !check {
-        let mut window = Window::new(server, check);
+        let mut window =
+            if both { Window::after(WARM_UP_OF_DUPLEX, server, check) } else { Window::new(server, check) };
         let messages = clients::stream(sides, both, |messages| window.is_over(messages))?;
         let mut figures = window.figures(messages)?;
         let per_second = figures.iter().find_map(|&(name, value)| (name == "per second").then_some(value));
