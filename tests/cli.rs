@@ -49,7 +49,8 @@ fn version_and_help_are_on_stdout() {
     for arguments in [&["--help"][..], &["-h"], &["help"], &["start", "--help"], &["start", "-h"], &["help", "start"]] {
         let (code, stdout, stderr) = output(command().args(arguments));
         assert_eq!((code, &*stderr), (Some(0), ""));
-        assert!(stdout.starts_with("Usage: arc-relay start [options]\n"), "{stdout}");
+        let usage = if arguments.contains(&"start") { "start [options]" } else { "COMMAND [options]" };
+        assert!(stdout.starts_with(&format!("Usage: arc-relay {usage}\n")), "{stdout}");
         assert!(stdout.lines().all(|line| line.len() <= 100), "{stdout}");
         assert_eq!(stdout.contains("--port <port>"), arguments.contains(&"start"), "{arguments:?}: {stdout}");
     }
@@ -59,7 +60,10 @@ fn version_and_help_are_on_stdout() {
 fn usage_errors_are_one_line_and_exit_2() {
     for (arguments, expected) in [
         (&[][..], "a command is missing: arc-relay start"),
-        (&["begin"], "unknown command \"begin\": did you mean arc-relay start?"),
+        (&["begin"], "unknown command \"begin\": one of start"),
+        (&["strat"], "unknown command \"strat\": did you mean arc-relay start?"),
+        (&["-x"], "unknown flag \"-x\" (see arc-relay --help)"),
+        (&["start", "-x"], "unknown flag \"-x\" (see arc-relay start --help)"),
         (&["--port=1"], "unknown flag \"--port\": did you mean arc-relay start --port?"),
         (&["start", "--prot", "1"], "unknown flag \"--prot\": did you mean --port?"),
         (&["start", "--max-conections=1"], "unknown flag \"--max-conections\": did you mean --max-connections?"),
@@ -89,10 +93,17 @@ fn usage_errors_are_one_line_and_exit_2() {
 }
 
 #[test]
-fn argument_that_is_not_utf8_is_a_usage_error() {
-    let argument = OsStr::from_bytes(b"caf\xE9");
-    let (code, stdout, stderr) = output(command().args(["start", "--access-token-file"]).arg(argument));
-    assert_eq!((code, &*stdout, &*stderr), (Some(2), "", "arc-relay: argument \"caf\\xE9\" is not UTF-8\n"));
+fn path_need_not_be_utf8_and_other_values_have_to() {
+    let no_text = OsStr::from_bytes(b"/nowhere/caf\xE9");
+    let (code, _, stderr) = output(command().args(["start", "--port", "0", "--access-token-file"]).arg(no_text));
+    assert_eq!(code, Some(1));
+    assert!(stderr.starts_with("arc-relay: cannot read access tokens from \"/nowhere/caf\\xE9\": "), "{stderr}");
+    let (code, _, stderr) = output(command().args(["start", "--host"]).arg(no_text));
+    assert_eq!(code, Some(2));
+    assert!(stderr.starts_with("arc-relay: --host: invalid value \"/nowhere/caf\\xE9\": "), "{stderr}");
+    let (code, _, stderr) = output(command().arg("start").arg(no_text));
+    assert_eq!(code, Some(2));
+    assert!(stderr.starts_with("arc-relay: unknown argument \"/nowhere/caf\\xE9\""), "{stderr}");
 }
 
 #[test]

@@ -1,31 +1,16 @@
-//! The command line: `arc-relay [start [options]]`.
+//! The command line: `arc-relay COMMAND [options]`.
 //!
-//! argh parses it, with two additions: `--flag=value` is split before, and errors become one line with a suggestion.
+//! Each command has a table of its own. Here is what comes before the name of a command, and the list of all commands.
 
 use std::ffi::OsString;
 
-use argh::{EarlyExit, FromArgs};
+use lexopt::Arg::{Long, Short, Value};
+use lexopt::Parser;
 
 use super::environment::Environment;
-use super::flags::{self, Settings, Start};
+use super::flags::{START, Settings};
 use super::nearest::nearest;
-
-/// Joins two WebSocket clients that know the same pair code and forwards binary messages, unread.
-#[derive(FromArgs)]
-#[argh(usage = "start [options]", help_triggers("-h", "--help", "help"))]
-struct Arguments {
-    /// print the version and exit
-    #[argh(switch, short = 'V')]
-    version: bool,
-    #[argh(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(FromArgs)]
-#[argh(subcommand)]
-enum Command {
-    Start(Start),
-}
+use super::table::{Command, Described, Wish, unknown_flag};
 
 /// What a command line asks for.
 #[derive(Debug, PartialEq)]
@@ -35,63 +20,86 @@ pub(crate) enum Action {
     Start(Box<Settings>),
 }
 
+static COMMANDS: &[&dyn Described] = &[&START];
+
 /// Parses the arguments and the environment.
 ///
 /// # Errors
 ///
 /// The error is one line that names the wrong argument or variable.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>, environment: &Environment) -> Result<Action, String> {
-    let arguments: Result<Vec<String>, _> = arguments.map(OsString::into_string).collect();
-    let arguments = arguments.map_err(|argument| format!("argument {argument:?} is not UTF-8"))?;
-    let arguments: Vec<_> = arguments.iter().flat_map(|argument| take_apart(argument)).collect();
-    let starts = arguments.contains(&"start");
-    let (version, start) = match Arguments::from_args(&["arc-relay"], &arguments) {
-        Ok(Arguments { version, command: None }) => (version, None),
-        Ok(Arguments { version, command: Some(Command::Start(start)) }) => (version || start.version, Some(start)),
-        Err(EarlyExit { status: Ok(()), .. }) if starts => return Ok(Action::Print(flags::help())),
-        Err(EarlyExit { output, status: Ok(()) }) => return Ok(Action::Print(output.trim_end().to_owned())),
-        Err(EarlyExit { output, status: Err(()) }) => return Err(one_line(output.trim(), starts)),
+    let arguments: Vec<_> = arguments.collect();
+    let mut arguments = Parser::from_args(arguments);
+    let name = match arguments.next().map_err(|error| error.to_string())? {
+        None => return Err(String::from("a command is missing: arc-relay start (see arc-relay --help)")),
+        Some(Short('h') | Long("help")) => return Ok(Action::Print(overview())),
+        Some(Short('V') | Long("version")) => return Ok(version()),
+        Some(Short(letter)) => return Err(unknown(&format!("-{letter}"))),
+        Some(Long(flag)) => return Err(unknown(&format!("--{flag}"))),
+        Some(Value(name)) => name,
     };
-    match start {
-        _ if version => Ok(Action::Print(String::from(concat!("arc-relay ", env!("CARGO_PKG_VERSION"))))),
-        None => Err(String::from("a command is missing: arc-relay start (see arc-relay --help)")),
-        Some(start) => Ok(Action::Start(Box::new(start.into_settings(environment)?))),
+    match name.to_str() {
+        Some("start") => run(&START, arguments, environment, |settings| Action::Start(Box::new(settings))),
+        Some("help") => Ok(Action::Print(help(arguments))),
+        _ => Err(unknown_command(&name)),
     }
 }
 
-/// Splits `--flag=value`, and gives a switch without a value the value `true`.
-fn take_apart(argument: &str) -> Vec<&str> {
-    match argument.split_once('=') {
-        Some((flag, value)) if flag.starts_with("--") => vec![flag, value],
-        _ if flags::is_switch(argument) => vec![argument, "true"],
-        _ => vec![argument],
+/// Parses the arguments of a command.
+fn run<S: Default>(
+    command: &Command<S>,
+    arguments: Parser,
+    environment: &Environment,
+    action: impl FnOnce(S) -> Action,
+) -> Result<Action, String> {
+    Ok(match command.parse(arguments, environment)? {
+        Wish::Help => Action::Print(command.help()),
+        Wish::Version => version(),
+        Wish::Run(settings) => action(settings),
+    })
+}
+
+fn version() -> Action {
+    Action::Print(String::from(concat!("arc-relay ", env!("CARGO_PKG_VERSION"))))
+}
+
+/// The text of `arc-relay help COMMAND`, or of `arc-relay help`.
+fn help(mut arguments: Parser) -> String {
+    let Ok(Some(Value(name))) = arguments.next() else { return overview() };
+    COMMANDS.iter().find(|command| name == command.name()).map_or_else(overview, |command| command.help())
+}
+
+/// The text of `arc-relay --help`.
+fn overview() -> String {
+    let mut text = String::from(
+        "Usage: arc-relay COMMAND [options]\n\n\
+        Joins two WebSocket clients that know the same pair code and forwards binary messages, unread.\n\n\
+        Commands:\n",
+    );
+    for command in COMMANDS {
+        text += &format!("  {:6}  {}\n", command.name(), command.summary());
     }
+    text + "\nOptions:\n  -h, --help     print this help, or that of a command, and exit\n  \
+        -V, --version  print the version and exit"
 }
 
-/// Turns an error of argh into one line that says what to write instead.
-fn one_line(error: &str, starts: bool) -> String {
-    let help = if starts { "arc-relay start --help" } else { "arc-relay --help" };
-    let flag = error.split('\'').nth(1).unwrap_or_default();
-    let line = match error.strip_prefix("Unrecognized argument: ") {
-        Some(argument) => unknown(argument, starts),
-        None if error.starts_with("No value provided for") => format!("{flag}: a value is missing"),
-        None if error.contains("duplicate values") => format!("{flag}: given more than once"),
-        None => error.lines().collect::<Vec<_>>().join(" "),
-    };
-    format!("{line} (see {help})")
+/// Names a flag without a command, and the nearest flag of a command.
+fn unknown(flag: &str) -> String {
+    let name = flag.trim_start_matches('-');
+    let suggestion = COMMANDS.iter().find_map(|command| {
+        let flags = command.flags();
+        let flag = nearest(name, flags.iter().map(String::as_str))?;
+        Some(format!("arc-relay {} --{flag}", command.name()))
+    });
+    format!("{} (see arc-relay --help)", unknown_flag(flag, suggestion))
 }
 
-/// Names an unknown argument, and the nearest known one.
-fn unknown(argument: &str, starts: bool) -> String {
-    let flags = flags::names();
-    let flags = || flags.iter().map(String::as_str);
-    let name = argument.trim_start_matches('-');
-    let (kind, suggestion) = match (starts, name.len() < argument.len()) {
-        (true, true) => ("flag", nearest(name, flags().chain(["help", "version"])).map(|name| format!("--{name}"))),
-        (true, false) => ("argument", None),
-        (false, true) => ("flag", nearest(name, flags()).map(|name| format!("arc-relay start --{name}"))),
-        (false, false) => ("command", Some(String::from("arc-relay start"))),
+/// Names an unknown command, and the nearest known one.
+fn unknown_command(name: &OsString) -> String {
+    let names = || COMMANDS.iter().map(|command| command.name());
+    let instead = match nearest(&name.to_string_lossy(), names()) {
+        Some(nearest) => format!("did you mean arc-relay {nearest}?"),
+        None => format!("one of {} is needed", names().collect::<Vec<_>>().join(", ")),
     };
-    let suggestion = suggestion.map(|suggestion| format!(": did you mean {suggestion}?")).unwrap_or_default();
-    format!("unknown {kind} {argument:?}{suggestion}")
+    format!("unknown command {name:?}: {instead} (see arc-relay --help)")
 }

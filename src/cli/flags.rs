@@ -1,21 +1,18 @@
-//! The flags of `arc-relay start`: one table of names, helps, settings and parsers.
+//! The command `start`: its flags, as a table of names, helps, settings and parsers.
 //!
 //! A flag wins over its environment variable, and the variable over the default.
 
-use std::ffi::{OsStr, OsString};
-use std::iter;
 use std::path::PathBuf;
 
 use arc_relay::Config;
 use arc_relay::internals::pair_code::MAX_CHARACTERS;
-use argh::FromArgs;
 use log::LevelFilter;
 
-use super::environment::{Environment, PREFIX};
 use super::log_line::{FORMATS, Format, LEVELS};
+use super::table::{Command, Flag, flags};
 use super::values::{
-    Parsed, boolean, duration, duration_or_none, duration_or_zero, from, host, list, memory, one_of, path, rate,
-    segment, size, some, within, workers,
+    boolean, duration, duration_or_none, duration_or_zero, from, host, list, memory, one_of, path, rate, segment, size,
+    some, within, workers,
 };
 
 /// What the command line and the environment ask for.
@@ -28,56 +25,19 @@ pub(crate) struct Settings {
     pub(crate) log_format: Format,
 }
 
-/// A row of the table.
-struct Flag {
-    group: &'static str,
-    /// The name with underscores and without dashes.
-    field: &'static str,
-    /// The kind of value, such as `<port>`. A switch has none: it is `true` or `false`.
-    value: &'static str,
-    /// The lines of the help.
-    help: &'static [&'static str],
-    take: fn(&mut Start) -> Option<String>,
-    set: fn(&mut Settings, &OsStr) -> Parsed<()>,
-}
-
-/// Declares flags in groups: makes the struct for argh and the table.
-///
-/// The doc comment of a flag is its help. A flag without a `<value>` is a switch.
-macro_rules! flags {
-    ($($group:literal {$(
-        $(#[doc = $help:literal])+
-        $field:ident $(<$value:ident>)? => $($setting:ident).+ = $parse:expr;
-    )+})+) => {
-        /// run the relay until SIGINT or SIGTERM
-        #[derive(FromArgs)]
-        #[argh(subcommand, name = "start", help_triggers("-h", "--help", "help"))]
-        pub(crate) struct Start {
-            /// print the version and exit
-            #[argh(switch, short = 'V')]
-            pub(crate) version: bool,
-            $($(
-                $(#[doc = $help])+
-                #[argh(option)]
-                $field: Option<String>,
-            )+)+
-        }
-
-        static FLAGS: &[Flag] = &[$($(Flag {
-            group: $group,
-            field: stringify!($field),
-            value: concat!($("<", stringify!($value), ">")?),
-            help: &[$($help),+],
-            take: |start| start.$field.take(),
-            set: |settings, value| {
-                settings.$($setting).+ = $parse(value)?;
-                Ok(())
-            },
-        }),+),+];
-    };
-}
+/// Runs the relay.
+pub(super) static START: Command<Settings> = Command {
+    name: "start",
+    summary: "run the relay until SIGINT or SIGTERM",
+    about: "Run the relay until SIGINT or SIGTERM. Write --flag VALUE or --flag=VALUE, or set the variable in\n\
+        brackets in the environment. A flag wins over its variable.",
+    argument: None,
+    flags: FLAGS,
+    has_variables: true,
+};
 
 flags! {
+    FLAGS: Settings;
     "Listening" {
         /// TCP port to listen on, 0 for any free one; default 8765
         port <port> => config.port = within(0..=u16::MAX);
@@ -172,84 +132,32 @@ impl Default for Settings {
     }
 }
 
-impl Start {
-    /// Combines flags, environment and defaults.
-    pub(crate) fn into_settings(mut self, environment: &Environment) -> Result<Settings, String> {
-        let mut settings = Settings::default();
-        for flag in FLAGS {
-            let (variables, given) = (flag.variables(), (flag.take)(&mut self).map(OsString::from));
-            let given = given.as_deref().map(|value| (format!("--{}", flag.name()), value));
-            let from_environment =
-                || environment.find(&variables).map(|(variable, value)| (variable.to_owned(), value));
-            if let Some((source, value)) = given.or_else(from_environment) {
-                (flag.set)(&mut settings, value)
-                    .map_err(|needed| format!("{source}: invalid value {value:?}: {needed}"))?;
-            }
-        }
-        Ok(settings)
-    }
-}
-
-impl Flag {
-    fn name(&self) -> String {
-        self.field.replace('_', "-")
-    }
-
-    /// The environment variables of the flag.
-    ///
-    /// The port and the host have a second one, common to several relays.
-    fn variables(&self) -> Vec<String> {
-        let name = self.field.to_ascii_uppercase();
-        let common = matches!(self.field, "host" | "port").then(|| format!("RELAY_{name}"));
-        iter::once(format!("{PREFIX}{name}")).chain(common).collect()
-    }
-}
-
-/// Whether an argument is a flag that needs no value.
-pub(super) fn is_switch(argument: &str) -> bool {
-    let name = argument.strip_prefix("--");
-    FLAGS.iter().any(|flag| flag.value.is_empty() && name.is_some_and(|name| flag.name() == name))
-}
-
-/// The names of all flags, without dashes.
-pub(super) fn names() -> Vec<String> {
-    FLAGS.iter().map(Flag::name).collect()
-}
-
 /// The environment variables of all flags.
 pub(super) fn variables() -> Vec<String> {
     FLAGS.iter().flat_map(Flag::variables).collect()
 }
 
-/// The text of `arc-relay start --help`. argh's has no groups.
-pub(super) fn help() -> String {
-    let mut help = String::from(
-        "Usage: arc-relay start [options]\n\n\
-        Run the relay until SIGINT or SIGTERM. Write --flag VALUE or --flag=VALUE, or set the variable in\n\
-        brackets in the environment. A flag wins over its variable.\n",
-    );
-    for group in FLAGS.chunk_by(|one, next| one.group == next.group) {
-        help += &format!("\n{}:\n", group[0].group);
-        for flag in group {
-            let name = format!("--{} {}", flag.name(), flag.value);
-            let is_true = if flag.value.is_empty() { "=true" } else { "" };
-            help += &format!("  {} [{}{is_true}]\n", name.trim_end(), flag.variables().join(", "));
-            flag.help.iter().for_each(|line| help += &format!("      {}\n", line.trim()));
-        }
-    }
-    help + "\nOther options:\n  -h, --help\n      print this help and exit\n  \
-        -V, --version\n      print the version and exit"
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::environment::Environment;
+    use super::super::table::{Described, Wish};
     use super::*;
+    use std::ffi::OsString;
+    use std::iter;
     use std::num::{NonZeroU64, NonZeroUsize};
     use std::time::Duration;
 
     fn settings(flags: &[&str], environment: &[(&str, &str)]) -> Result<Settings, String> {
-        let start = Start::from_args(&["arc-relay", "start"], flags).map_err(|exit| exit.output)?;
-        start.into_settings(&environment.iter().map(|(variable, value)| ((*variable).into(), value.into())).collect())
+        parse(flags, &environment.iter().map(|(variable, value)| ((*variable).into(), value.into())).collect())
+    }
+
+    /// Parses flags with a value each. A switch takes one behind an equals sign only.
+    fn parse(flags: &[&str], environment: &Environment) -> Result<Settings, String> {
+        let flags: Vec<_> = flags.chunks(2).map(|flag| flag.join("=")).collect();
+        match START.parse(lexopt::Parser::from_args(flags), environment)? {
+            Wish::Run(settings) => Ok(settings),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn config(flags: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
@@ -325,7 +233,7 @@ mod tests {
 
     #[test]
     fn help_is_at_most_100_columns_wide() {
-        let help = help();
+        let help = START.help();
         let wide: Vec<_> = help.lines().filter(|line| line.len() > 100).collect();
         assert!(wide.is_empty(), "{wide:?}");
         assert_eq!(FLAGS.chunk_by(|one, next| one.group == next.group).count(), 8, "groups are contiguous");
@@ -350,9 +258,9 @@ mod tests {
 
     #[test]
     fn each_flag_has_a_variable() {
-        let value_of = |flag: &Flag| match flag.value {
+        let value_of = |flag: &Flag<Settings>| match flag.value {
             "<duration>" => "7s",
-            "<number>" | "<port>" => "7",
+            "<number>" | "<port>" => "100",
             "<size>" => "7MiB",
             "<networks>" => "10.0.0.0/8",
             "<level>" => "warn",
@@ -413,9 +321,8 @@ mod tests {
     #[test]
     fn access_token_file_need_not_be_utf8() {
         let no_text: OsString = std::os::unix::ffi::OsStringExt::from_vec(b"/caf\xE9".to_vec());
-        let start = Start::from_args(&["arc-relay", "start"], &[]).unwrap();
         let variable = (String::from("ARC_RELAY_ACCESS_TOKEN_FILE"), no_text.clone());
-        let settings = start.into_settings(&iter::once(variable).collect());
+        let settings = parse(&[], &iter::once(variable).collect());
         assert_eq!(settings.unwrap().access_token_file, Some(no_text.into()));
     }
 

@@ -8,5 +8,6 @@ pub(crate) mod log_line;
 pub(crate) mod logging;
 pub(crate) mod nearest;
 pub(crate) mod run;
+pub(crate) mod table;
 pub(crate) mod token_file;
 pub(crate) mod values;
