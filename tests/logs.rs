@@ -135,6 +135,10 @@ fn closed_has_side_outcome_status_code_and_bytes() {
         number(&closed[3], "wait_ms") >= 2000 && number(&closed[3], "wait_ms") == number(&closed[3], "duration_ms")
     );
     assert!(closed.iter().all(|event| number(event, "duration_ms") >= number(event, "wait_ms")));
+    let expired = logged.await_events("expired", 1);
+    assert_eq!(expired.len(), 1, "only one client has waited in vain: {expired:?}");
+    assert_eq!((&expired[0]["conn"], &expired[0]["side"]), (&closed[3]["conn"], &Value::from("a")));
+    assert!(number(&expired[0], "wait_ms") >= 5000, "{expired:?}");
 }
 
 #[test]
@@ -162,6 +166,52 @@ fn waiting_pairing_and_dropped_text_are_logged() {
     assert_eq!(number(closed, "wait_ms"), number(&paired, "wait_ms"));
     let log = logged.stop();
     assert_eq!(log.matches("\"text_dropped\"").count(), 1, "{log}");
+}
+
+#[test]
+fn log_code_hash_tells_which_lines_are_of_one_code() {
+    let clients_of = |logged: &Logged| {
+        // Three with the code `hush`, in two spellings, and one with another code. Each waits for its event.
+        let mut sockets = Vec::new();
+        for (target, event) in [("/?pair=hush", "waiting"), ("/?pair=h%75sh", "paired"), ("/?pair=other", "expired")] {
+            let mut socket = logged.relay.socket();
+            open(&mut socket, target, b"");
+            logged.await_events(event, 1);
+            sockets.push(socket);
+        }
+        let response = logged.relay.http(&upgrade("/?pair=hush", ""));
+        assert!(response.starts_with("HTTP/1.1 409 "), "{response}");
+        drop(sockets);
+        logged.await_events("closed", 3);
+    };
+    let hash = |event: &BTreeMap<String, Value>| event.get("code_hash").map(|hash| hash.as_str().unwrap().to_owned());
+    let flags = [JSON, &["--log-code-hash", "--pair-ttl", "3s", "--probe-timeout", "0"]].concat();
+    let mut seen = BTreeSet::new();
+    for boot in ["first", "second"] {
+        let logged = Logged::start(&format!("logs-code-hash-{boot}"), &flags);
+        clients_of(&logged);
+        let mut events = logged.events();
+        events.retain(|event| event.contains_key("conn") || event["event"] == "refused");
+        let mut of_hash: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for event in &events {
+            of_hash.entry(hash(event).unwrap()).or_default().push(event["event"].as_str().unwrap());
+        }
+        let mut lines: Vec<_> = of_hash.values_mut().collect();
+        lines.iter_mut().for_each(|events| events.sort_unstable());
+        lines.sort_unstable();
+        assert_eq!(
+            lines,
+            [&["closed", "closed", "paired", "refused", "waiting"][..], &["closed", "expired", "waiting"]]
+        );
+        assert!(of_hash.keys().all(|hash| hash.len() == 12 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())));
+        seen.extend(of_hash.into_keys());
+        assert!(!logged.stop().contains("hush"));
+    }
+    assert_eq!(seen.len(), 4, "each start has its own key: {seen:?}");
+
+    let silent = Logged::start("logs-no-code-hash", &[JSON, &["--pair-ttl", "3s", "--probe-timeout", "0"]].concat());
+    clients_of(&silent);
+    assert!(!silent.stop().contains("code_hash"));
 }
 
 #[test]
@@ -319,8 +369,10 @@ const SECRET: &str = "s3cr3t";
 #[test]
 fn nothing_that_a_client_sends_is_logged() {
     for format in ["text", "json"] {
-        let logged =
-            Logged::start(&format!("logs-secrets-{format}"), &["--log-level", "debug", "--log-format", format]);
+        let logged = Logged::start(
+            &format!("logs-secrets-{format}"),
+            &["--log-level", "debug", "--log-format", format, "--log-code-hash"],
+        );
         let hostile = format!("{SECRET}\u{1b}[31m\u{9b}31m");
         let escaped = format!("{SECRET}%0d%0a1970-01-01T00:00:00Z%20error%20forged%1b%5b31m");
         let requests = [
@@ -460,8 +512,18 @@ fn relay_runs_without_a_reader_of_its_log() {
 
 #[test]
 fn logged_events_are_those_in_the_table() {
-    let logged = Logged::start("logs-table", &[JSON, &["--log-addresses"]].concat());
-    logged.relay.http(&upgrade("/", ""));
+    let flags = ["--log-addresses", "--log-code-hash", "--probe-timeout", "0", "--pair-ttl", "3s"];
+    let logged = Logged::start("logs-table", &[JSON, &flags].concat());
+    let mut alone = logged.relay.socket();
+    open(&mut alone, "/?pair=y", b"");
+    expect(&mut alone, &server_close(1001, "pair expired"));
+    drop(alone);
+    let _pair = ["/?pair=z"; 2].map(|target| {
+        let mut socket = logged.relay.socket();
+        open(&mut socket, target, b"");
+        socket
+    });
+    logged.relay.http(&upgrade("/?pair=z", ""));
     for behind in [&frame(0x88, &1000_u16.to_be_bytes())[..], &frame(0x82, b"x")] {
         let mut client = logged.relay.socket();
         open(&mut client, "/?pair=x", behind);
@@ -491,7 +553,6 @@ fn logged_events_are_those_in_the_table() {
         "file_limit_kept",
         "limit_lowered",
         "not_logged",
-        "paired",
         "panicked",
         "recalled",
         "text_dropped",

@@ -122,6 +122,9 @@ flags! {
         log_format <format> => log_format = one_of(FORMATS);
         /// log the addresses of clients, too
         log_addresses => config.log_addresses = boolean;
+        /// log a hash of the pair code, too, with a key that changes at each start: lines with the same
+        /// hash are of the same pair
+        log_code_hash => config.log_code_hash = boolean;
     }
 }
 
@@ -196,6 +199,7 @@ mod tests {
             ["--max-rate", "10MiB"],
             ["--max-buffer-memory", "64MiB"],
             ["--workers", "3"],
+            ["--log-code-hash", "true"],
         ];
         let flags = [flags.as_flattened(), &["--proxy-protocol", "true", "--log-addresses", "TRUE"]].concat();
         assert_eq!(flags.len() / 2 + 3, FLAGS.len(), "the other three have tests of their own");
@@ -225,6 +229,7 @@ mod tests {
             max_rate: NonZeroU64::new(10 << 20),
             max_buffer_memory: 64 << 20,
             log_addresses: true,
+            log_code_hash: true,
             workers: NonZeroUsize::new(3),
             ..Config::default()
         };

@@ -321,6 +321,9 @@ impl<T: Transport> Connection<T> {
             // steps, as a busy task, because thousands of links may end at once.
             self.inbound.close_link(CloseCause::Left);
             cx.waker().wake_by_ref();
+            if self.outbound.close_cause() == Some(CloseCause::Expired) {
+                self.record.expired(self.context.clock.now());
+            }
         }
         // After reading: an answer that has arrived counts before its timeout.
         self.check_client(cx);

@@ -13,6 +13,7 @@ use crate::runtime::sync::atomic::{
     AtomicBool,
     Ordering::{Acquire, Release},
 };
+use crate::telemetry::code_hash::CodeHasher;
 use crate::telemetry::counters::RelayTelemetry;
 
 /// The settings and shared state of all opening handshakes, on any worker.
@@ -31,6 +32,8 @@ pub(crate) struct HandshakeContext {
     pub(crate) telemetry: Arc<RelayTelemetry>,
     /// Whether events contain the addresses of clients.
     pub(crate) log_addresses: bool,
+    /// Makes the hashes of pair codes in events, if they contain any.
+    pub(crate) code_hasher: Option<CodeHasher>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) readiness: Readiness,
 }

@@ -150,6 +150,9 @@ impl<'a, T: Transport> Handshake<'a, T> {
         stop: &StopFlag,
     ) -> Option<Admitted<T>> {
         let (form, route) = self.understand(&head, &mut client);
+        if let (Some(hasher), Ok(Route::Join(code, _))) = (&self.context.code_hasher, &route) {
+            self.recorder.learn_code(hasher.hash(code.as_bytes()));
+        }
         // At a stop, a takeover probe is not waited for any more.
         let stopping = async {
             stop.wait().await;
@@ -166,7 +169,7 @@ impl<'a, T: Transport> Handshake<'a, T> {
         let is_written = self.write(&answer, form, claim.is_none()).await;
         match (is_written, claim) {
             (true, Some(mut claim)) => {
-                claim.record.address = self.recorder.address().map(Box::new);
+                claim.record.details = self.recorder.details();
                 let Head { read_ahead, .. } = head;
                 Some(Admitted { socket: self.stream, read_ahead, claim, client_guard: client.guard })
             }
@@ -357,6 +360,7 @@ mod tests {
             seats: Arc::clone(seats),
             telemetry: Arc::default(),
             log_addresses: false,
+            code_hasher: None,
             clock: Arc::new(SystemClock),
             readiness: Readiness::default(),
         }

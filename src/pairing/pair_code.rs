@@ -66,6 +66,11 @@ impl PairCode {
     pub fn characters(&self) -> usize {
         self.0.chars().count()
     }
+
+    /// The code itself, for its keyed hash. Nothing may show it.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
 
 impl fmt::Debug for PairCode {

@@ -156,6 +156,10 @@ pub struct Config {
     pub max_buffer_memory: usize,
     /// Whether events have the address of the client. Default: no. (They never have its pair code.)
     pub log_addresses: bool,
+    /// Whether events have a hash of the pair code, with a key of this relay's own. Default: no.
+    ///
+    /// It shows which events are of one pair, and not the code.
+    pub log_code_hash: bool,
     /// The number of threads that accept connections and forward messages. Default: 1.
     ///
     /// `None` is one for each processor that the process may use, at most 16. More than
@@ -243,6 +247,7 @@ impl Default for Config {
             max_rate: None,
             max_buffer_memory: BUFFER_MEMORY,
             log_addresses: false,
+            log_code_hash: false,
             workers: Some(NonZeroUsize::MIN),
         }
     }

@@ -20,6 +20,7 @@ use crate::limits::slots::Slots;
 use crate::pairing::seats::Seats;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::{Stop, StopOnDrop};
+use crate::telemetry::code_hash::CodeHasher;
 
 /// The longest time over which the ends of pairs are spread at a stop.
 ///
@@ -127,6 +128,7 @@ fn handshakes(config: &Config, workers: usize, capacity: EffectiveLimits, clock:
         )),
         telemetry: Arc::default(),
         log_addresses: config.log_addresses,
+        code_hasher: config.log_code_hash.then(CodeHasher::new),
         clock,
         readiness: Readiness::default(),
     }

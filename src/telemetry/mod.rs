@@ -1,3 +1,4 @@
+pub(crate) mod code_hash;
 pub(crate) mod counters;
 pub(crate) mod events;
 pub(crate) mod records;

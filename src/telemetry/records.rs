@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
+use super::code_hash::CodeHash;
 use super::counters::Telemetry;
 use super::events::{Outcome, TARGET, milliseconds};
 use super::rejection::Rejection;
@@ -26,11 +27,14 @@ pub(crate) struct RejectionRecorder<'a> {
     telemetry: &'a Telemetry,
     /// The client's address as far as it is known, if addresses are logged.
     address: Cell<Option<IpAddr>>,
+    /// The hash of the pair code once it is known, if these are logged.
+    code_hash: Cell<Option<CodeHash>>,
 }
 
 impl<'a> RejectionRecorder<'a> {
     pub(crate) fn new(telemetry: &'a Telemetry, address: Option<IpAddr>) -> Self {
-        Self { telemetry, address: Cell::new(address.map(|address| address.to_canonical())) }
+        let address = Cell::new(address.map(|address| address.to_canonical()));
+        Self { telemetry, address, code_hash: Cell::default() }
     }
 
     /// Takes the address that a proxy has named, if addresses are logged.
@@ -38,15 +42,29 @@ impl<'a> RejectionRecorder<'a> {
         self.address.set(self.address.get().map(|_| address.to_canonical()));
     }
 
-    pub(crate) fn address(&self) -> Option<IpAddr> {
-        self.address.get()
+    /// Takes the hash of the pair code that the client asks for, if these are logged.
+    pub(crate) fn learn_code(&self, code_hash: CodeHash) {
+        self.code_hash.set(Some(code_hash));
+    }
+
+    /// What is logged of the client in later events, if anything is.
+    pub(crate) fn details(&self) -> Option<Box<ClientDetails>> {
+        let details = ClientDetails { address: self.address.get(), code_hash: self.code_hash.get() };
+        let is_empty = details.address.is_none() && details.code_hash.is_none();
+        (!is_empty).then(|| Box::new(details))
     }
 
     /// The client is rejected, with this status if it gets an answer.
     pub(crate) fn rejected(&self, reason: Rejection, status: Option<u16>) {
         self.telemetry.rejected(reason);
-        let address = self.address.get().map(|address| address.to_string());
-        debug!(target: TARGET, status, reason = reason.name(), address; "refused");
+        debug!(
+            target: TARGET,
+            status,
+            reason = reason.name(),
+            code_hash = text(self.code_hash.get()),
+            address = text(self.address.get());
+            "refused"
+        );
     }
 }
 
@@ -90,20 +108,27 @@ impl Meeting {
 pub(crate) struct ConnectionRecord {
     number: u64,
     meeting: Arc<Meeting>,
-    /// The client's address, if addresses are logged. Boxed, because most relays do not log them.
-    pub(crate) address: Option<Box<IpAddr>>,
+    /// Boxed, because most relays log none of them.
+    pub(crate) details: Option<Box<ClientDetails>>,
+}
+
+/// What is logged of a client only if the operator wants it.
+#[derive(Debug)]
+pub(crate) struct ClientDetails {
+    address: Option<IpAddr>,
+    code_hash: Option<CodeHash>,
 }
 
 impl ConnectionRecord {
     /// The record of a pair's first side.
     pub(crate) fn first(number: u64, meeting: Arc<Meeting>) -> Self {
-        Self { number, meeting, address: None }
+        Self { number, meeting, details: None }
     }
 
     /// The record of a pair's second side, which comes `now`.
     pub(crate) fn second(number: u64, first: u64, now: Instant, meeting: Arc<Meeting>) -> Self {
         let _ = meeting.second.set(Arrival { at: now, first }); // a pair has one second side
-        Self { number, meeting, address: None }
+        Self { number, meeting, details: None }
     }
 
     /// The arrival of this side, if it is the second.
@@ -120,17 +145,40 @@ impl ConnectionRecord {
         if self.arrival().is_none() { "a" } else { "b" }
     }
 
+    fn address(&self) -> Option<String> {
+        text(self.details.as_ref()?.address)
+    }
+
+    fn code_hash(&self) -> Option<String> {
+        text(self.details.as_ref()?.code_hash)
+    }
+
     /// The WebSocket begins.
     pub(crate) fn begin(&self, telemetry: &Telemetry) {
         telemetry.opened();
         let conn = self.number;
         if let Some(&Arrival { at, first }) = self.arrival() {
             let wait_ms = milliseconds(self.meeting.wait(at));
-            info!(target: TARGET, conn, side = "b", peer = first, wait_ms; "paired");
+            info!(target: TARGET, conn, side = "b", peer = first, wait_ms, code_hash = self.code_hash(); "paired");
         } else if self.meeting.second.get().is_none() {
             // Otherwise the second side was faster, and this one does not wait any more.
-            info!(target: TARGET, conn, side = "a"; "waiting");
+            info!(target: TARGET, conn, side = "a", code_hash = self.code_hash(); "waiting");
         }
+    }
+
+    /// The client has waited for as long as it may, and is told so.
+    ///
+    /// Its connection ends when it has closed, too.
+    pub(crate) fn expired(&self, now: Instant) {
+        info!(
+            target: TARGET,
+            conn = self.number,
+            side = self.side(),
+            wait_ms = milliseconds(self.meeting.wait(now)),
+            code_hash = self.code_hash(),
+            address = self.address();
+            "expired"
+        );
     }
 
     /// The WebSocket has ended.
@@ -159,10 +207,16 @@ impl ConnectionRecord {
             duration_ms = milliseconds(now.saturating_duration_since(began)),
             bytes = messages.bytes,
             dropped = messages.dropped,
-            address = self.address.as_ref().map(|address| address.to_string());
+            code_hash = self.code_hash(),
+            address = self.address();
             "closed"
         );
     }
+}
+
+/// The text of a field that may have no value.
+fn text(value: Option<impl ToString>) -> Option<String> {
+    value.map(|value| value.to_string())
 }
 
 #[cfg(test)]
