@@ -60,4 +60,5 @@ pub use server::config::Config;
 pub use server::relay::{Relay, RelayHandle};
 pub use telemetry::counters::Counters;
 pub use telemetry::events::Outcome;
+pub use telemetry::histogram::Distribution;
 pub use telemetry::rejection::Rejection;

@@ -133,7 +133,7 @@ fn open_closed_and_rejected_connections_are_counted() {
         socket.read_to_string(&mut String::new()).unwrap();
     };
     let (mut a, mut b) = (connect(&relay, "/?pair=x"), connect(&relay, "/?pair=x"));
-    let _waiting = connect(&relay, "/?pair=y");
+    let waiting = connect(&relay, "/?pair=y");
     // Without answers to the takeover probe, the third client would get a seat.
     let answers = thread::scope(|scope| {
         let third = scope.spawn(|| refused("/?pair=x"));
@@ -149,6 +149,7 @@ fn open_closed_and_rejected_connections_are_counted() {
     let counters = relay.counters();
     assert_eq!((counters.connections, counters.waiting, counters.paired, counters.probes), (3, 1, 1, 1));
     assert_eq!(counters.pings, 2, "each client of the pair was probed once");
+    assert_eq!((counters.pair_waits.count(), counters.pair_durations.count(), counters.unmet), (1, 0, 0));
     for (reason, count) in counters.rejected {
         let expected = match reason {
             Rejection::PairCode => 2,
@@ -166,6 +167,9 @@ fn open_closed_and_rejected_connections_are_counted() {
     let closed = |outcome| relay.counters().closed.into_iter().find(|(known, _)| *known == outcome).unwrap().1;
     support::eventually("both have ended", || closed(Outcome::Left) + closed(Outcome::PeerLeft) == 2);
     assert_eq!((relay.counters().connections, relay.counters().paired), (1, 0));
+    assert_eq!(relay.counters().pair_durations.count(), 1, "once for both");
+    drop(waiting);
+    support::eventually("the client that waited has ended", || relay.counters().unmet == 1);
 }
 
 #[test]

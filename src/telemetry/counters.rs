@@ -6,11 +6,10 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::runtime::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use super::counter::Counter;
+use super::histogram::{DURATIONS, Distribution, Histogram, WAITS};
 use crate::runtime::sync::{Mutex, lock};
 use crate::telemetry::events::Outcome;
 use crate::telemetry::rejection::Rejection;
@@ -47,24 +46,9 @@ struct WorkerCounters {
     squeezed: Counter,
     panics: Counter,
     accept_errors: Counter,
-}
-
-/// A number that one thread writes, and any thread reads.
-#[derive(Debug, Default)]
-struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds to the number.
-    ///
-    /// Only a [`Telemetry`] calls this. So there is no other writer, and a load and a store do what `fetch_add` would.
-    /// A reader that sees the sum also sees what its worker has counted before.
-    fn add(&self, count: u64) {
-        self.0.store(self.0.load(Relaxed) + count, Release);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Acquire)
-    }
+    unmet: Counter,
+    waits: Histogram,
+    durations: Histogram,
 }
 
 /// What a relay has done since its start, and its current state.
@@ -99,6 +83,12 @@ pub struct Counters {
     pub panics: u64,
     /// Failed accepts.
     pub accept_errors: u64,
+    /// First sides that ended before a second one came.
+    pub unmet: u64,
+    /// How long first sides waited for the second ones that came.
+    pub pair_waits: Distribution,
+    /// How long pairs lasted that have ended, from the arrival of the second side to its end.
+    pub pair_durations: Distribution,
 }
 
 /// Numbers from the shared table of pairs.
@@ -165,6 +155,21 @@ impl Telemetry {
         self.counters.accept_errors.add(1);
     }
 
+    /// A second side came to a first one, which has waited for so long.
+    pub(crate) fn met(&self, wait: Duration) {
+        self.counters.waits.observe(&WAITS, wait);
+    }
+
+    /// A first side has ended before a second one came.
+    pub(crate) fn unmet(&self) {
+        self.counters.unmet.add(1);
+    }
+
+    /// A pair has ended, which lasted for so long.
+    pub(crate) fn parted(&self, duration: Duration) {
+        self.counters.durations.observe(&DURATIONS, duration);
+    }
+
     /// All counters of this worker, for tests.
     #[cfg(test)]
     pub(crate) fn counters(&self) -> Counters {
@@ -211,6 +216,9 @@ impl RelayTelemetry {
             probes,
             panics: sum(|worker| &worker.panics),
             accept_errors: sum(|worker| &worker.accept_errors),
+            unmet: sum(|worker| &worker.unmet),
+            pair_waits: Distribution::of(&WAITS, workers.iter().map(|worker| &worker.waits)),
+            pair_durations: Distribution::of(&DURATIONS, workers.iter().map(|worker| &worker.durations)),
         }
     }
 }
@@ -263,6 +271,9 @@ mod tests {
                 telemetry.throttled();
                 telemetry.squeezed();
                 telemetry.accept_failed();
+                telemetry.unmet();
+                telemetry.met(Duration::from_secs(worker));
+                telemetry.parted(Duration::from_secs(10 * worker));
             };
             std::thread::spawn(count).join().unwrap();
         }
@@ -270,6 +281,8 @@ mod tests {
         assert_eq!((counters.connections, counters.messages), (6, tally(6, 60, 600)));
         assert!(counters.closed.contains(&(Outcome::Left, 3)) && counters.rejected.contains(&(Rejection::Host, 3)));
         assert_eq!([counters.pings, counters.throttled, counters.squeezed, counters.accept_errors], [3; 4]);
+        assert_eq!([counters.unmet, counters.pair_waits.count(), counters.pair_durations.count()], [3; 3]);
+        assert_eq!([counters.pair_waits.sum, counters.pair_durations.sum], [6, 60].map(Duration::from_secs));
     }
 
     #[test]

@@ -158,7 +158,9 @@ impl ConnectionRecord {
         telemetry.opened();
         let conn = self.number;
         if let Some(&Arrival { at, first }) = self.arrival() {
-            let wait_ms = milliseconds(self.meeting.wait(at));
+            let wait = self.meeting.wait(at);
+            telemetry.met(wait);
+            let wait_ms = milliseconds(wait);
             info!(target: TARGET, conn, side = "b", peer = first, wait_ms, code_hash = self.code_hash(); "paired");
         } else if self.meeting.second.get().is_none() {
             // Otherwise the second side was faster, and this one does not wait any more.
@@ -197,6 +199,13 @@ impl ConnectionRecord {
             Some(second) => (second.at, Duration::ZERO),
             None => (self.meeting.began, self.meeting.wait(now)),
         };
+        let duration = now.saturating_duration_since(began);
+        // A pair counts once, by its second side.
+        match self.meeting.second.get() {
+            None => telemetry.unmet(),
+            Some(second) if second.first != self.number => telemetry.parted(duration),
+            Some(_) => {}
+        }
         info!(
             target: TARGET,
             conn = self.number,
@@ -204,7 +213,7 @@ impl ConnectionRecord {
             outcome = outcome.name(),
             status_code,
             wait_ms = milliseconds(wait),
-            duration_ms = milliseconds(now.saturating_duration_since(began)),
+            duration_ms = milliseconds(duration),
             bytes = messages.bytes,
             dropped = messages.dropped,
             code_hash = self.code_hash(),
