@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use cli::command_line::{self, Action};
+use cli::commands::health;
 use cli::environment::Environment;
 use cli::run::run;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
             log::logger().flush();
             result.unwrap_or_else(|error| fail(1, &error))
         }
+        Ok(Action::Health(settings)) => health::run(&settings, &environment).unwrap_or_else(|error| fail(1, &error)),
     }
 }
 

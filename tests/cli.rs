@@ -60,7 +60,7 @@ fn version_and_help_are_on_stdout() {
 fn usage_errors_are_one_line_and_exit_2() {
     for (arguments, expected) in [
         (&[][..], "a command is missing: arc-relay start"),
-        (&["begin"], "unknown command \"begin\": one of start"),
+        (&["begin"], "unknown command \"begin\": one of start, health"),
         (&["strat"], "unknown command \"strat\": did you mean arc-relay start?"),
         (&["-x"], "unknown flag \"-x\" (see arc-relay --help)"),
         (&["start", "-x"], "unknown flag \"-x\" (see arc-relay start --help)"),

@@ -21,6 +21,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const ACCESS: &str = include_str!("../docs/access.md");
 const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
 const COMPOSE: &str = include_str!("../docker-compose.yml");
+const COMMANDS: &str = include_str!("../docs/commands.md");
 const CONFIGURATION: &str = include_str!("../docs/configuration.md");
 const LIMITS: &str = include_str!("../docs/limits.md");
 const LOGS: &str = include_str!("../docs/logs.md");
@@ -46,6 +47,15 @@ fn arc_relay(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, 
 
 fn help() -> String {
     arc_relay(&["start", "--help"], &[]).1
+}
+
+/// The commands besides `start`, as `arc-relay --help` lists them.
+fn commands() -> Vec<String> {
+    let list = arc_relay(&["--help"], &[]).1;
+    let list = list.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names: Vec<_> = list.lines().map(|line| line.split_whitespace().next().unwrap().to_owned()).collect();
+    assert_eq!(names[0], "start");
+    names[1..].to_vec()
 }
 
 /// The words of `text` that begin with one of `prefixes`, as far as they consist of `is_part`.
@@ -95,6 +105,11 @@ fn documents() -> Vec<(PathBuf, String)> {
 fn help_in_the_documents_is_that_of_the_binary() {
     let help = help();
     assert!(CONFIGURATION.contains(&format!("$ arc-relay start --help\n{help}```")), "{help}");
+    for command in commands() {
+        let help = arc_relay(&[&command, "--help"], &[]).1;
+        assert!(COMMANDS.contains(&format!("$ arc-relay {command} --help\n{help}```")), "{help}");
+        assert!(help.lines().all(|line| line.len() <= 100), "{help}");
+    }
 }
 
 #[test]
@@ -263,7 +278,7 @@ fn every_variable_in_the_documents_exists() {
 
 #[test]
 fn every_flag_in_the_documents_exists() {
-    let help = help();
+    let help = commands().iter().fold(help(), |helps, command| helps + &arc_relay(&[command, "--help"], &[]).1);
     let is_part = |c: char| c.is_ascii_lowercase() || c == '-';
     let known = words(&help, &["--"], is_part);
     assert!(known.len() > 20);
@@ -392,7 +407,7 @@ fn dependencies_are_those_in_the_table() {
     let manifest = fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap();
     let rows = table(ARCHITECTURE, "| crate | for |");
     let rows = rows.iter().filter(|row| !row[0].ends_with("(tests only)"));
-    let listed: BTreeSet<_> = rows.flat_map(|row| row[0].split(", ")).collect();
+    let listed: BTreeSet<_> = rows.flat_map(|row| row[0].trim_end_matches(" (feature `client`)").split(", ")).collect();
     assert_eq!(dependencies(&manifest), listed);
 }
 

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 
+use super::commands::health::{HEALTH, Health};
 use super::environment::Environment;
 use super::flags::{START, Settings};
 use super::nearest::nearest;
@@ -18,9 +19,10 @@ pub(crate) enum Action {
     /// Print a text and exit.
     Print(String),
     Start(Box<Settings>),
+    Health(Health),
 }
 
-static COMMANDS: &[&dyn Described] = &[&START];
+static COMMANDS: &[&dyn Described] = &[&START, &HEALTH];
 
 /// Parses the arguments and the environment.
 ///
@@ -40,6 +42,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>, environment: &Env
     };
     match name.to_str() {
         Some("start") => run(&START, arguments, environment, |settings| Action::Start(Box::new(settings))),
+        Some("health") => run(&HEALTH, arguments, environment, Action::Health),
         Some("help") => Ok(Action::Print(help(arguments))),
         _ => Err(unknown_command(&name)),
     }

@@ -1,6 +1,8 @@
 //! The command line and the log of the binary. Only this folder reads flags, the environment and files.
 
+pub(crate) mod client;
 pub(crate) mod command_line;
+pub(crate) mod commands;
 pub(crate) mod environment;
 pub(crate) mod flags;
 pub(crate) mod log_budget;

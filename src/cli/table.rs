@@ -136,7 +136,8 @@ impl<S: Default> Command<S> {
         if let Some(Argument { usage, set }) = &self.argument {
             let usage = usage.trim_matches(['<', '>', '[', ']']);
             match argument {
-                Some(value) => set(&mut settings, &value).map_err(|needed| invalid(usage, &value, &needed))?,
+                // The value of a URL may hold secrets.
+                Some(value) => set(&mut settings, &value).map_err(|needed| format!("{usage}: {needed}"))?,
                 None if self.needs_argument() => {
                     return Err(format!("{}: the {usage} is missing{}", self.name, self.see_help()));
                 }

@@ -1,0 +1,3 @@
+//! The commands that talk to a running relay.
+
+pub(crate) mod health;

@@ -1,0 +1,11 @@
+//! The commands that connect to a relay, run as a user runs them.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod documents;
+mod health;
+mod process;
+#[path = "../support/mod.rs"]
+mod support;
+#[cfg(feature = "client")]
+mod tls_front;
