@@ -8,6 +8,8 @@ use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 
 use super::commands::health::{HEALTH, Health};
+#[cfg(feature = "client")]
+use super::commands::pipe::{PIPE, Pipe};
 use super::environment::Environment;
 use super::flags::{START, Settings};
 use super::nearest::nearest;
@@ -20,9 +22,16 @@ pub(crate) enum Action {
     Print(String),
     Start(Box<Settings>),
     Health(Health),
+    #[cfg(feature = "client")]
+    Pipe(Pipe),
 }
 
-static COMMANDS: &[&dyn Described] = &[&START, &HEALTH];
+static COMMANDS: &[&dyn Described] = &[
+    &START,
+    &HEALTH,
+    #[cfg(feature = "client")]
+    &PIPE,
+];
 
 /// Parses the arguments and the environment.
 ///
@@ -41,8 +50,12 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>, environment: &Env
         Some(Value(name)) => name,
     };
     match name.to_str() {
-        Some("start") => run(&START, arguments, environment, |settings| Action::Start(Box::new(settings))),
-        Some("health") => run(&HEALTH, arguments, environment, Action::Health),
+        Some("start") => run(&START, arguments, environment, |settings| Ok(Action::Start(Box::new(settings)))),
+        Some("health") => run(&HEALTH, arguments, environment, |settings| Ok(Action::Health(settings))),
+        #[cfg(feature = "client")]
+        Some("pipe") => run(&PIPE, arguments, environment, |settings| Ok(Action::Pipe(settings.checked()?))),
+        #[cfg(not(feature = "client"))]
+        Some("pipe") => Err(String::from("this build has no pipe: it needs the feature client")),
         Some("help") => Ok(Action::Print(help(arguments))),
         _ => Err(unknown_command(&name)),
     }
@@ -53,13 +66,13 @@ fn run<S: Default>(
     command: &Command<S>,
     arguments: Parser,
     environment: &Environment,
-    action: impl FnOnce(S) -> Action,
+    action: impl FnOnce(S) -> Result<Action, String>,
 ) -> Result<Action, String> {
-    Ok(match command.parse(arguments, environment)? {
-        Wish::Help => Action::Print(command.help()),
-        Wish::Version => version(),
+    match command.parse(arguments, environment)? {
+        Wish::Help => Ok(Action::Print(command.help())),
+        Wish::Version => Ok(version()),
         Wish::Run(settings) => action(settings),
-    })
+    }
 }
 
 fn version() -> Action {

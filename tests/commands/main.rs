@@ -4,6 +4,8 @@
 
 mod documents;
 mod health;
+#[cfg(feature = "client")]
+mod pipe;
 mod process;
 #[path = "../support/mod.rs"]
 mod support;

@@ -21,6 +21,9 @@ pub(crate) enum Failure {
     /// This build has no TLS.
     #[cfg(not(feature = "client"))]
     NoTls,
+    /// Something else than a WebSocket was the answer.
+    #[cfg(feature = "client")]
+    Refused(Answer),
     /// The answer is not as HTTP or RFC 6455 wants it.
     Malformed(String),
     /// The connection failed, or ended early.
@@ -64,6 +67,8 @@ impl fmt::Display for Failure {
             Self::Tls(error) => write!(out, "no TLS: {error}"),
             #[cfg(not(feature = "client"))]
             Self::NoTls => out.write_str("TLS needs a build with the feature client"),
+            #[cfg(feature = "client")]
+            Self::Refused(answer) => write!(out, "refused with {answer}"),
             Self::Malformed(what) => out.write_str(what),
             Self::Stream(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 out.write_str("the connection was closed without an answer")

@@ -6,3 +6,7 @@ pub(crate) mod http;
 pub(crate) mod target;
 #[cfg(feature = "client")]
 pub(crate) mod tls;
+#[cfg(feature = "client")]
+pub(crate) mod token;
+#[cfg(feature = "client")]
+pub(crate) mod websocket;

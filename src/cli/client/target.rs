@@ -75,6 +75,12 @@ impl Target {
         if fields.is_empty() { self.path.clone() } else { format!("{}?{}", self.path, fields.join("&")) }
     }
 
+    /// Whether the query has a field of this name.
+    #[cfg(feature = "client")]
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.query.split('&').any(|field| field.split('=').next() == Some(name))
+    }
+
     /// As a URL of HTTP, without the query.
     pub(crate) fn http(&self) -> String {
         format!("{}://{}{}", if self.is_secure { "https" } else { "http" }, self.authority(), self.path)

@@ -1,0 +1,149 @@
+//! A WebSocket: its opening handshake, and how it ended.
+
+use std::fmt;
+use std::io;
+
+use async_tungstenite::tungstenite::error::ProtocolError;
+use async_tungstenite::tungstenite::handshake::client::generate_key;
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use async_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use async_tungstenite::tungstenite::{Error, Message};
+use async_tungstenite::{WebSocketReceiver, WebSocketStream};
+use futures_lite::StreamExt;
+use http::StatusCode;
+
+use super::dial::Stream;
+use super::failure::{Answer, Failure};
+use super::http::{exchange, head};
+use super::target::Target;
+
+/// What is read at a time, and collected before it is written, in bytes.
+const BUFFER: usize = 64 << 10;
+
+/// A WebSocket to a relay.
+pub(crate) type Socket = WebSocketStream<Box<dyn Stream>>;
+
+/// What an opening handshake asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opening<'a> {
+    pub(crate) target: &'a Target,
+    /// Fields for the query, behind the target's own.
+    pub(crate) query: &'a str,
+    pub(crate) token: Option<&'a str>,
+    /// The subprotocols that are offered, with commas between them.
+    pub(crate) subprotocols: &'a str,
+    /// The longest message that is accepted, in bytes.
+    pub(crate) max_message: usize,
+}
+
+/// Opens a WebSocket on a stream, and returns the chosen subprotocol, too.
+///
+/// The handshake is not the library's, because a diagnosis needs the whole body of a refusal.
+pub(crate) async fn open(
+    mut stream: Box<dyn Stream>,
+    opening: Opening<'_>,
+) -> Result<(Socket, Option<String>), Failure> {
+    let key = generate_key();
+    let mut request = head(opening.target, opening.query);
+    request += "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+    request += &format!("Sec-WebSocket-Key: {key}\r\n");
+    if !opening.subprotocols.is_empty() {
+        request += &format!("Sec-WebSocket-Protocol: {}\r\n", opening.subprotocols);
+    }
+    if let Some(token) = opening.token {
+        request += &format!("Authorization: Bearer {token}\r\n");
+    }
+    request += "\r\n";
+    let response = exchange(&mut *stream, &request).await?;
+    if response.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Failure::Refused(response.into_answer()));
+    }
+    // RFC 6455, section 4.1.
+    let has = |name, value: &str| {
+        response.field(name).is_some_and(|list| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(value)))
+    };
+    if !has("upgrade", "websocket") || !has("connection", "upgrade") {
+        return Err(Failure::Malformed(String::from("the answer 101 is not to a WebSocket")));
+    }
+    if response.field("sec-websocket-accept") != Some(&derive_accept_key(key.as_bytes())) {
+        return Err(Failure::Malformed(String::from("the answer 101 is to another request")));
+    }
+    let subprotocol = response.field("sec-websocket-protocol").map(str::to_owned);
+    let config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(BUFFER);
+    let config = config.max_message_size(Some(opening.max_message)).max_frame_size(Some(opening.max_message));
+    let socket = WebSocketStream::from_partially_read(stream, response.rest, Role::Client, Some(config)).await;
+    Ok((socket, subprotocol))
+}
+
+/// How a WebSocket ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// By a close frame of the relay, or of something in front of it.
+    Closed { code: u16, reason: String },
+    /// Without a close frame.
+    Cut,
+    /// By something that this client does not accept.
+    Failed(String),
+}
+
+impl Ending {
+    pub(crate) fn of_frame(frame: Option<CloseFrame>) -> Self {
+        // RFC 6455, section 7.1.5: a close frame without a code counts as 1005.
+        let (code, reason) = frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+        Self::Closed { code, reason: Answer::line_of(reason.as_bytes()) }
+    }
+
+    pub(crate) fn of_error(error: &Error) -> Self {
+        match error {
+            Error::ConnectionClosed | Error::AlreadyClosed => Self::Cut,
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing) => Self::Cut,
+            Error::Io(error) => match error.kind() {
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe => Self::Cut,
+                _ => Self::Failed(error.to_string()),
+            },
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed { code, reason } => write!(out, "closed with {}", format!("{code} {reason}").trim_end()),
+            Self::Cut => out.write_str("the connection was cut without a close frame"),
+            Self::Failed(error) => out.write_str(error),
+        }
+    }
+}
+
+/// Waits for the next message.
+///
+/// # Errors
+///
+/// The end of the WebSocket, behind which there is no message. The closing handshake is then under way.
+pub(crate) async fn next(receiver: &mut WebSocketReceiver<Box<dyn Stream>>) -> Result<Message, Ending> {
+    match receiver.next().await {
+        Some(Ok(Message::Close(frame))) => Err(Ending::of_frame(frame)),
+        Some(Ok(message)) => Ok(message),
+        Some(Err(error)) => Err(Ending::of_error(&error)),
+        None => Err(Ending::Cut),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_are_told_in_one_line() {
+        let closed = |code, reason: &str| Ending::Closed { code, reason: reason.into() }.to_string();
+        assert_eq!(closed(1011, "peer connection lost"), "closed with 1011 peer connection lost");
+        assert_eq!(closed(1005, ""), "closed with 1005");
+        assert_eq!(Ending::of_frame(None), Ending::Closed { code: 1005, reason: String::new() });
+        let cut = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(Ending::of_error(&Error::Io(cut)), Ending::Cut);
+    }
+}
