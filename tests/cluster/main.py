@@ -1,4 +1,4 @@
-"""Runs the cluster test with each load balancer, and compares the table that comes of it with docs/scaling.md.
+"""Runs the cluster test with each load balancer and without one, and compares the table that comes of it with docs/scaling.md.
 
     main.py [--write] [--jobs N] --relay BINARY --work FOLDER [BALANCER...]
 """
@@ -11,11 +11,13 @@ import re
 import sys
 
 from scene import Scene
+from sharding import Sharding
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs/scaling.md"
 BEGIN, END = "<!-- tests/cluster/run prints this table -->\n", "<!-- end of the table -->\n"
-KINDS = ["HAProxy", "nginx", "Caddy", "Envoy"]
+SHARDING = "sharding"  # by the clients, without a load balancer
+KINDS = ["HAProxy", "nginx", "Caddy", "Envoy", SHARDING]
 # A scene takes a minute. At this, something hangs.
 BOUND = 240
 
@@ -24,7 +26,8 @@ async def run_one(kind, arguments):
     """Runs the scene of one load balancer, and writes its rows."""
     work = arguments.work / kind
     (work / "raw").mkdir(parents=True)
-    scene = Scene(kind, arguments.relay, work, ROOT / "deploy/cluster")
+    make = Sharding if kind == SHARDING else Scene
+    scene = make(kind, arguments.relay, work, ROOT / "deploy/cluster")
     try:
         async with asyncio.timeout(BOUND):
             await scene.run()
