@@ -4,9 +4,11 @@
 
 mod support;
 
+use std::io::Write;
 use std::net::TcpStream;
 
 use rustix::process::Signal;
+use support::raw::{head, upgrade};
 use support::{Relay, eventually, run};
 
 /// The status and the body of a probe.
@@ -47,6 +49,26 @@ fn waiting_clients_are_told_after_the_drain_delay_and_pairs_go_on() {
         assert_eq!(a.close(1000, "").await, (1000, String::new()));
         assert_eq!(b.closed().await, (1000, "peer disconnected".into()));
     });
+    assert_eq!(relay.wait().code(), Some(0));
+}
+
+/// Its connection is accepted before, and its request comes after.
+#[test]
+fn client_that_connects_just_before_the_stop_gets_an_answer() {
+    let mut relay = Relay::start(&[]);
+    let (mut begun, mut silent) = (relay.socket(), relay.socket());
+    let request = upgrade("/?pair=x", "");
+    begun.write_all(&request.as_bytes()[..20]).unwrap();
+    // The relay has the other connections when it has answered one behind them.
+    assert_eq!(probe(&relay, "/readyz"), (200, "ready\n".into()));
+    relay.signal(Signal::TERM);
+    eventually("the relay does not listen any more", || TcpStream::connect(relay.address).is_err());
+    begun.write_all(&request.as_bytes()[20..]).unwrap();
+    silent.write_all(request.as_bytes()).unwrap();
+    for socket in [&mut begun, &mut silent] {
+        let head = head(socket);
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("retry-after: "), "{head}");
+    }
     assert_eq!(relay.wait().code(), Some(0));
 }
 

@@ -40,6 +40,11 @@ use crate::telemetry::rejection::Rejection;
 /// Its bytes are read and thrown away: a socket closed with unread bytes is reset, and the reset can overtake the answer.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long a client that is connected when the relay stops has for its request.
+///
+/// Most clients send it at once, and so get an answer.
+const REQUEST_AT_A_STOP: Duration = Duration::from_millis(500);
+
 /// A connection that has become a WebSocket and has its seat.
 pub(crate) struct Admitted<T> {
     pub(crate) socket: T,
@@ -117,6 +122,8 @@ impl<'a, T: Transport> Handshake<'a, T> {
         };
         let stopped = async {
             stop.wait().await;
+            let clock = &self.context.clock;
+            clock.sleep_until(clock.now() + REQUEST_AT_A_STOP).await;
             Err(StepEnd::Gone)
         };
         self.in_time(read.or(stopped), true).await
