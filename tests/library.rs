@@ -28,6 +28,22 @@ fn connect(relay: &arc_relay::RelayHandle, target: &str) -> TcpStream {
     socket
 }
 
+/// As systemd passes its socket to each process of a service.
+#[test]
+fn inherited_socket_is_left_to_the_next_relay() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let start = || Relay::start_inherited(config(), vec![listener.try_clone().unwrap()]).unwrap();
+    let previous = start();
+    assert_eq!(previous.local_addr(), listener.local_addr().unwrap());
+    drop(connect(&previous, "/?pair=x"));
+    smol::block_on(previous.stop());
+    let mut early = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    early.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let next = start();
+    open(&mut early, "/?pair=x", b"");
+    assert_eq!(next.pairs(), 1);
+}
+
 #[test]
 fn clients_on_different_workers_are_paired() {
     for workers in [1, 2, 3] {

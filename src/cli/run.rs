@@ -11,6 +11,7 @@ use futures_lite::{FutureExt, StreamExt};
 use super::environment::Environment;
 use super::flags::{self, Settings};
 use super::logging;
+use super::service_manager;
 use super::token_file::{self, TokenFile};
 
 /// The signals that the relay acts on.
@@ -30,6 +31,7 @@ const SIGNALS: &[Signal] = &[Signal::Int];
 /// The error says in one line what failed.
 pub(crate) fn run(settings: Settings, environment: &Environment) -> Result<ExitCode, String> {
     let Settings { mut config, access_token_file, log_level, log_format } = settings;
+    let sockets = service_manager::inherited_sockets()?;
     // Signals still end the process here: reading may take long.
     if let Some(path) = &access_token_file {
         config.access_tokens = Some(token_file::read(path)?);
@@ -40,9 +42,11 @@ pub(crate) fn run(settings: Settings, environment: &Environment) -> Result<ExitC
     logging::begin(log_level, log_format).map_err(|error| format!("cannot start the log: {error}"))?;
     environment.warn(&flags::variables());
     raise_file_limit();
-    let relay = Relay::start(config).map_err(|error| error.to_string())?;
+    let relay = if sockets.is_empty() { Relay::start(config) } else { Relay::start_inherited(config, sockets) };
+    let relay = relay.map_err(|error| error.to_string())?;
     let address = relay.local_addr();
     let _ = writeln!(io::stdout(), "arc-relay listening on ws://{address} (health at /health)"); // may have no reader
+    service_manager::tell_ready();
     smol::block_on(async {
         let requested = async {
             let tokens = TokenFile::new(&relay, access_token_file);
@@ -51,6 +55,7 @@ pub(crate) fn run(settings: Settings, environment: &Environment) -> Result<ExitC
         };
         let failed = async { Err(relay.failed().await.to_string()) };
         requested.or(failed).await?;
+        service_manager::tell_stopping();
         let stopped = async {
             relay.stop().await;
             ExitCode::SUCCESS

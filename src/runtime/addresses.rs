@@ -100,6 +100,34 @@ pub(super) fn listen_on_all(
     }
 }
 
+/// Takes sockets over that another process listens with, and that it keeps.
+///
+/// # Errors
+///
+/// If there is none, or one of them does not listen.
+pub(super) fn inherit(
+    listeners: Vec<TcpListener>,
+    configure: impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<Vec<TcpListener>> {
+    if listeners.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no socket to accept connections from"));
+    }
+    let prepare = |listener: TcpListener| {
+        let socket = Socket::from(listener);
+        // Not every system tells.
+        if matches!(socket.is_listener(), Ok(false)) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a socket to accept connections from does not listen",
+            ));
+        }
+        socket.set_nonblocking(true)?;
+        configure(&socket)?;
+        Ok(socket.into())
+    };
+    listeners.into_iter().map(prepare).collect()
+}
+
 fn listen_on(address: SocketAddr, configure: impl Fn(&Socket) -> io::Result<()>) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -185,6 +213,20 @@ mod tests {
         let error = listen_on_all(&addresses, configure).unwrap_err();
         assert!(error.to_string().starts_with(&format!("cannot listen on {}: ", addresses[1])), "{error}");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn only_sockets_that_listen_are_inherited() {
+        let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        bound.bind(&addresses(&["127.0.0.1:0"])[0].into()).unwrap();
+        let error = |sockets: Vec<TcpListener>| inherit(sockets, configure).unwrap_err().to_string();
+        assert_eq!(error(Vec::new()), "there is no socket to accept connections from");
+        #[cfg(target_os = "linux")]
+        assert_eq!(error(vec![bound.into()]), "a socket to accept connections from does not listen");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, inherited) = (listener.local_addr().unwrap(), inherit(vec![listener], configure).unwrap());
+        assert_eq!(inherited[0].local_addr().unwrap(), address);
+        assert_eq!(inherited[0].accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub(crate) trait Listener: Sized {
     /// A handle for another worker. The socket is closed when the last one is dropped.
     fn share(&self) -> Self;
 
+    /// Whether another process has the queue, too, and goes on with it when this relay stops.
+    fn is_inherited(&self) -> bool {
+        false
+    }
+
     /// Ready when there may be connections to [accept](Self::accept).
     fn poll_acceptable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 

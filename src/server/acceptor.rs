@@ -42,7 +42,8 @@ const REVOCATION_PAUSE: Duration = Duration::from_millis(10);
 
 /// Hands accepted connections over to `begin`, until the relay stops.
 ///
-/// Then it empties the queue first: a connection that is closed in the queue is reset without an answer.
+/// Then it empties the queue first: a connection that is closed in the queue is reset without an answer. It leaves an
+/// [inherited](Listener::is_inherited) queue as it is, for the next relay.
 pub(super) async fn accept<L: Listener>(
     listener: L,
     relay: &RelayContext<L::Socket>,
@@ -52,6 +53,9 @@ pub(super) async fn accept<L: Listener>(
 ) {
     let (mut in_turn, mut at_stop, mut failed_at_stop) = (0, 0, 0);
     while at_stop < MOST_AT_A_STOP && failed_at_stop < MOST_FAILED_AT_A_STOP {
+        if listener.is_inherited() && stop.is_set() {
+            return;
+        }
         at_stop += usize::from(stop.is_set());
         let failed = match listener.accept() {
             Ok((socket, peer)) => {

@@ -9,7 +9,7 @@ mod runner;
 mod tests;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
@@ -58,6 +58,23 @@ impl Relay {
     /// ```
     pub fn start(config: Config) -> io::Result<RelayHandle> {
         let port = Port::listen(&config.host, config.port, config.sockets())?;
+        Self::start_with(port, config)
+    }
+
+    /// Starts a relay that accepts connections from these sockets, and not from `host` and `port`.
+    ///
+    /// Another process, such as systemd, listens with them and keeps them. So connections that come when this relay stops wait
+    /// for the next one.
+    ///
+    /// # Errors
+    ///
+    /// If there is no socket, one of them does not listen, or a thread cannot be started.
+    pub fn start_inherited(config: Config, listeners: Vec<TcpListener>) -> io::Result<RelayHandle> {
+        let port = Port::inherit(listeners, config.sockets())?;
+        Self::start_with(port, config)
+    }
+
+    fn start_with(port: Port, config: Config) -> io::Result<RelayHandle> {
         let local_addrs = port.local_addrs()?;
         start(config, port, local_addrs, Arc::new(SystemClock))
     }

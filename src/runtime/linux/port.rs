@@ -26,12 +26,13 @@ pub(crate) struct Port {
     registrations: Box<[OnceCell<Registration>]>,
     /// The index of the listener that is asked next, so that no address keeps another one waiting.
     next: Cell<usize>,
+    is_inherited: bool,
 }
 
 impl From<Arc<[TcpListener]>> for Port {
     fn from(listeners: Arc<[TcpListener]>) -> Self {
         let registrations = listeners.iter().map(|_| OnceCell::new()).collect();
-        Self { listeners, registrations, next: Cell::new(0) }
+        Self { listeners, registrations, next: Cell::new(0), is_inherited: false }
     }
 }
 
@@ -49,6 +50,18 @@ impl Port {
     /// have the address or its family. The error says which.
     pub(crate) fn listen(host: &str, port: u16, config: SocketConfig) -> io::Result<Self> {
         Self::new(addresses::listen(host, port, |socket| configure(socket, config))?)
+    }
+
+    /// Accepts from sockets that another process listens with, and that it keeps.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or one of them does not listen.
+    pub(crate) fn inherit(listeners: Vec<TcpListener>, config: SocketConfig) -> io::Result<Self> {
+        let listeners = addresses::inherit(listeners, |socket| configure(socket, config))?;
+        let mut port = Self::new(listeners)?;
+        port.is_inherited = true;
+        Ok(port)
     }
 
     /// The addresses, with the port that the system chose if it was asked to.
@@ -78,7 +91,13 @@ impl Listener for Port {
     type Socket = Tcp;
 
     fn share(&self) -> Self {
-        Self::from(Arc::clone(&self.listeners))
+        let mut port = Self::from(Arc::clone(&self.listeners));
+        port.is_inherited = self.is_inherited;
+        port
+    }
+
+    fn is_inherited(&self) -> bool {
+        self.is_inherited
     }
 
     fn poll_acceptable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

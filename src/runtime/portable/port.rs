@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use smol::Async;
-use socket2::SockRef;
+use socket2::{SockRef, Socket};
 
 use super::tcp::Tcp;
 use crate::runtime::addresses::{self, SocketConfig};
@@ -31,6 +31,7 @@ pub(crate) struct Port {
     waits: RefCell<Vec<Option<Wait>>>,
     /// The index of the listener that is asked next, so that no address keeps another one waiting.
     next: Cell<usize>,
+    is_inherited: bool,
 }
 
 impl fmt::Debug for Port {
@@ -42,7 +43,7 @@ impl fmt::Debug for Port {
 impl From<Arc<[Shared]>> for Port {
     fn from(listeners: Arc<[Shared]>) -> Self {
         let waits = listeners.iter().map(|_| None).collect();
-        Self { listeners, waits: RefCell::new(waits), next: Cell::new(0) }
+        Self { listeners, waits: RefCell::new(waits), next: Cell::new(0), is_inherited: false }
     }
 }
 
@@ -54,9 +55,19 @@ impl Port {
     /// If the host has no address, or one of them cannot be listened on for another reason than that this system does not
     /// have the address or its family. The error says which.
     pub(crate) fn listen(host: &str, port: u16, config: SocketConfig) -> io::Result<Self> {
-        let configure =
-            |socket: &_| addresses::configure(socket).and_then(|()| addresses::bound_segments(socket, config));
-        Self::new(addresses::listen(host, port, configure)?)
+        Self::new(addresses::listen(host, port, |socket| configure(socket, config))?)
+    }
+
+    /// Accepts from sockets that another process listens with, and that it keeps.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or one of them does not listen.
+    pub(crate) fn inherit(listeners: Vec<TcpListener>, config: SocketConfig) -> io::Result<Self> {
+        let listeners = addresses::inherit(listeners, |socket| configure(socket, config))?;
+        let mut port = Self::new(listeners)?;
+        port.is_inherited = true;
+        Ok(port)
     }
 
     /// A port with these listeners, which do not block.
@@ -72,11 +83,23 @@ impl Port {
     }
 }
 
+/// Sets the options of a listener.
+fn configure(socket: &Socket, config: SocketConfig) -> io::Result<()> {
+    addresses::configure(socket)?;
+    addresses::bound_segments(socket, config)
+}
+
 impl Listener for Port {
     type Socket = Tcp;
 
     fn share(&self) -> Self {
-        Self::from(Arc::clone(&self.listeners))
+        let mut port = Self::from(Arc::clone(&self.listeners));
+        port.is_inherited = self.is_inherited;
+        port
+    }
+
+    fn is_inherited(&self) -> bool {
+        self.is_inherited
     }
 
     fn poll_acceptable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
