@@ -23,6 +23,8 @@ COPY --from=build /out/arc-relay /arc-relay
 # Numeric, as there is no /etc/passwd.
 USER 65532:65532
 EXPOSE 8765
+# Of the OCI's image format it is no part: buildah needs --format docker for it.
+HEALTHCHECK --interval=30s --timeout=5s CMD ["/arc-relay", "health"]
 # ARC_RELAY_HOST has to be an address here, as the default 0.0.0.0 is: a static glibc cannot look up names.
 ENTRYPOINT ["/arc-relay"]
 CMD ["start"]
