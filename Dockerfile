@@ -11,7 +11,7 @@ RUN --mount=type=cache,target=/cache \
     set -eu; \
     export CARGO_HOME=/cache/cargo CARGO_TARGET_DIR=/cache/target RUSTFLAGS='-C target-feature=+crt-static'; \
     target=$(rustc -vV | sed -n 's/^host: //p'); \
-    find src -name '*.rs' -exec touch {} +; \
+    find src -type f -exec touch {} +; \
     cargo build --release --locked --bin arc-relay --target "$target"; \
     mkdir /out; \
     cp "/cache/target/$target/release/arc-relay" /out/

@@ -12,6 +12,7 @@
 //! | `simulation` | the whole relay on an in-memory network (tests and fuzzing) |
 //! | `checks` | model checks of what workers share (tests) |
 //! | `server` | [`Relay`], [`Config`], supervisor and workers |
+//! | `operations` | the operations listener: metrics, probes, a page |
 //! | `http` | the opening handshake: from an accepted socket to 101 or a rejection |
 //! | `access` | origins, access tokens, length of pair codes |
 //! | `connection` | one task for each connection: inbound, outbound, closing handshake, keep-alive |
@@ -27,6 +28,7 @@ mod buffers;
 mod connection;
 mod http;
 mod limits;
+mod operations;
 mod pairing;
 mod runtime;
 mod server;
@@ -56,6 +58,7 @@ pub mod internals {
 pub use self::http::network::{InvalidNetwork, Network};
 pub use access::access_tokens::{AccessTokens, NoAccessToken};
 pub use access::origin::{InvalidOrigin, Origin};
+pub use operations::address::{InvalidOpsAddress, OpsAddress};
 pub use server::config::Config;
 pub use server::relay::{Relay, RelayHandle};
 pub use telemetry::counters::Counters;

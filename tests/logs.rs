@@ -513,6 +513,7 @@ fn relay_runs_without_a_reader_of_its_log() {
 #[test]
 fn logged_events_are_those_in_the_table() {
     let flags = ["--log-addresses", "--log-code-hash", "--probe-timeout", "0", "--pair-ttl", "3s"];
+    let flags = [&flags[..], &["--ops-address", "127.0.0.1:0"]].concat();
     let logged = Logged::start("logs-table", &[JSON, &flags].concat());
     let mut alone = logged.relay.socket();
     open(&mut alone, "/?pair=y", b"");

@@ -44,7 +44,6 @@ impl Memory {
     }
 
     /// Bytes that are taken.
-    #[cfg(test)]
     pub(crate) fn taken(&self) -> usize {
         self.taken.load(Relaxed)
     }

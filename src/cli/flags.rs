@@ -11,8 +11,8 @@ use log::LevelFilter;
 use super::log_line::{FORMATS, Format, LEVELS};
 use super::table::{Command, Flag, flags};
 use super::values::{
-    boolean, duration, duration_or_none, duration_or_zero, from, host, list, memory, one_of, path, rate, segment, size,
-    some, within, workers,
+    boolean, duration, duration_or_none, duration_or_zero, from, host, list, memory, needed, one_of, path, rate,
+    segment, size, some, within, workers,
 };
 
 /// What the command line and the environment ask for.
@@ -43,6 +43,9 @@ flags! {
         port <port> => config.port = within(0..=u16::MAX);
         /// address or name to listen on (all addresses of a name), :: for IPv4 and IPv6; default 0.0.0.0
         host <host> => config.host = host;
+        /// address of the operations listener, such as 127.0.0.1:9090, with metrics for Prometheus and
+        /// a page; it asks for no token, so only operators may reach it; default none
+        ops_address <address> => config.ops_address = some(needed);
     }
     "Pairs" {
         /// how long a client may wait for its peer, such as 90s or 5m; default 5m
@@ -177,6 +180,7 @@ mod tests {
         let flags = [
             ["--port", "1"],
             ["--host", "::1"],
+            ["--ops-address", "[::1]:9090"],
             ["--pair-ttl", "2m 3s"],
             ["--max-message", "16MiB"],
             ["--ping-interval", "7s"],
@@ -206,6 +210,7 @@ mod tests {
         let expected = Config {
             port: 1,
             host: "::1".into(),
+            ops_address: Some("[::1]:9090".parse().unwrap()),
             pair_ttl: Duration::from_secs(123),
             max_message: Some(16 << 20),
             ping_interval: Some(Duration::from_secs(7)),
@@ -268,6 +273,7 @@ mod tests {
             "<number>" | "<port>" => "100",
             "<size>" => "7MiB",
             "<networks>" => "10.0.0.0/8",
+            "<address>" => "10.0.0.1:7",
             "<level>" => "warn",
             "<format>" => "json",
             "" => "true",
@@ -379,6 +385,10 @@ mod tests {
             ("--port", "65536"),
             ("--port", "-1"),
             ("--host", ""),
+            ("--ops-address", ""),
+            ("--ops-address", "9090"),
+            ("--ops-address", ":9090"),
+            ("--ops-address", "127.0.0.1:65536"),
             ("--pair-ttl", "5"),
             ("--pair-ttl", "0s"),
             ("--ping-interval", "x"),

@@ -46,6 +46,9 @@ pub(crate) fn run(settings: Settings, environment: &Environment) -> Result<ExitC
     let relay = relay.map_err(|error| error.to_string())?;
     let address = relay.local_addr();
     let _ = writeln!(io::stdout(), "arc-relay listening on ws://{address} (health at /health)"); // may have no reader
+    if let Some(address) = relay.ops_addr() {
+        let _ = writeln!(io::stdout(), "arc-relay operations on http://{address}/ (metrics at /metrics)");
+    }
     service_manager::tell_ready();
     smol::block_on(async {
         let requested = async {

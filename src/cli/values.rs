@@ -71,8 +71,12 @@ pub(super) fn some<T>(parse: impl FnOnce(&OsStr) -> Parsed<T>) -> impl FnOnce(&O
 
 /// A comma-separated list.
 pub(super) fn list<T: FromStr<Err: fmt::Display>>(value: &OsStr) -> Parsed<Vec<T>> {
-    let items = value.to_string_lossy();
-    items.split(',').map(|item| item.trim().parse().map_err(|needed: T::Err| needed.to_string())).collect()
+    value.to_string_lossy().split(',').map(|item| needed(item.trim().as_ref())).collect()
+}
+
+/// A value that says itself what is needed instead.
+pub(super) fn needed<T: FromStr<Err: fmt::Display>>(value: &OsStr) -> Parsed<T> {
+    value.to_string_lossy().parse().map_err(|needed: T::Err| needed.to_string())
 }
 
 pub(super) fn size(value: &OsStr) -> Parsed<u64> {

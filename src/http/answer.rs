@@ -6,7 +6,7 @@ use http::{StatusCode, Version};
 
 /// An answer to a request. It is the last on its connection: behind it come frames, or the end.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     status: StatusCode,
     /// The lines of its own fields.
     fields: Vec<u8>,
@@ -15,15 +15,15 @@ pub(super) struct Answer {
 
 /// What the form of an answer takes from the request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Form {
-    pub(super) version: Version,
+pub(crate) struct Form {
+    pub(crate) version: Version,
     /// Whether the body is left out, as `HEAD` wants it.
-    pub(super) is_bare: bool,
+    pub(crate) is_bare: bool,
 }
 
 impl Form {
     /// The form of an answer to a request that could not be understood.
-    pub(super) const UNKNOWN: Self = Self { version: Version::HTTP_11, is_bare: false };
+    pub(crate) const UNKNOWN: Self = Self { version: Version::HTTP_11, is_bare: false };
 }
 
 /// Room for the fields of most answers, in bytes.
@@ -31,29 +31,29 @@ const FIELDS: usize = 160;
 
 impl Answer {
     /// An answer without a body.
-    pub(super) fn empty(status: StatusCode) -> Self {
+    pub(crate) fn empty(status: StatusCode) -> Self {
         Self { status, fields: Vec::with_capacity(FIELDS), body: String::new() }
     }
 
     /// An answer with a body. It is not to be cached, as a 404 may be by default (RFC 9110, section 15.1).
-    pub(super) fn with_body(status: StatusCode, content_type: &str, body: String) -> Self {
+    pub(crate) fn with_body(status: StatusCode, content_type: &str, body: String) -> Self {
         let answer = Self { body, ..Self::empty(status) };
         answer.with_field("content-type", content_type.as_bytes()).with_field("cache-control", b"no-store")
     }
 
     /// An answer with one line of text as its body.
-    pub(super) fn with_line(status: StatusCode, line: &str) -> Self {
+    pub(crate) fn with_line(status: StatusCode, line: &str) -> Self {
         Self::with_body(status, "text/plain; charset=utf-8", format!("{line}\n"))
     }
 
     /// The answer with one more field. The value must have no end of a line.
-    pub(super) fn with_field(mut self, name: &str, value: &[u8]) -> Self {
+    pub(crate) fn with_field(mut self, name: &str, value: &[u8]) -> Self {
         put(&mut self.fields, name, value);
         self
     }
 
     /// The bytes of the answer in this form.
-    pub(super) fn encode(&self, form: Form) -> Vec<u8> {
+    pub(crate) fn encode(&self, form: Form) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(2 * FIELDS + self.fields.len() + self.body.len());
         let status = self.status;
         let version = if form.version == Version::HTTP_10 { "1.0" } else { "1.1" };

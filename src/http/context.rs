@@ -38,6 +38,31 @@ pub(crate) struct HandshakeContext {
     pub(crate) readiness: Readiness,
 }
 
+#[cfg(test)]
+impl HandshakeContext {
+    /// The context of these seats, with no further limits.
+    pub(crate) fn of(seats: Arc<Seats>) -> Self {
+        use crate::limits::clients::Limits;
+        use crate::runtime::clock::SystemClock;
+
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Self {
+            slots: Arc::new(Slots::new(1)),
+            handshake_timeout: Duration::from_secs(1),
+            policy: Policy::default(),
+            client_limits: Arc::new(ClientLimits::new(Limits::default(), Arc::clone(&clock))),
+            trusted_proxies: vec![],
+            proxy_protocol: false,
+            seats,
+            telemetry: Arc::default(),
+            log_addresses: false,
+            code_hasher: None,
+            clock,
+            readiness: Readiness::default(),
+        }
+    }
+}
+
 /// Whether load balancers are to send new clients to this relay, as `/readyz` tells them.
 ///
 /// It depends on nothing but the request to stop. A relay that is full stays ready: the peers of its waiting clients have to

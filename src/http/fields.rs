@@ -4,21 +4,21 @@ use httparse::Header;
 
 /// The fields of a request, in their order.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'a>(pub(super) &'a [Header<'a>]);
+pub(crate) struct Fields<'a>(pub(super) &'a [Header<'a>]);
 
 impl<'a> Fields<'a> {
     /// The values of all fields of this name, the case of which does not matter (RFC 9110, section 5.1).
-    pub(super) fn all(self, name: &'static str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+    pub(crate) fn all(self, name: &'static str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     }
 
     /// Whether there is a field of this name.
-    pub(super) fn has(self, name: &'static str) -> bool {
+    pub(crate) fn has(self, name: &'static str) -> bool {
         self.all(name).next().is_some()
     }
 
     /// The value of a field that has to be given once: two are as good as none.
-    pub(super) fn single(self, name: &'static str) -> Option<&'a [u8]> {
+    pub(crate) fn single(self, name: &'static str) -> Option<&'a [u8]> {
         let mut values = self.all(name);
         values.next().filter(|_| values.next().is_none())
     }
@@ -26,7 +26,7 @@ impl<'a> Fields<'a> {
     /// The elements of a field that is a list, from all of its lines (RFC 9110, sections 5.3 and 5.6.1).
     ///
     /// A line that is not [text](is_text) has none. No element is empty.
-    pub(super) fn elements(self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn elements(self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
         let lines = self.all(name).filter(|line| is_text(line));
         lines.flat_map(|line| line.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii).filter(|part| !part.is_empty())
     }

@@ -46,31 +46,31 @@ thread_local! {
 
 /// The bytes of a head, and those that were read behind it.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(crate) struct Head {
     bytes: Vec<u8>,
     pub(super) read_ahead: Vec<u8>,
 }
 
 /// Room for the fields of a head.
-pub(super) type FieldRoom<'a> = [MaybeUninit<Header<'a>>; HEAD_FIELDS];
+pub(crate) type FieldRoom<'a> = [MaybeUninit<Header<'a>>; HEAD_FIELDS];
 
 /// Room for the fields of a head, which costs nothing to make.
-pub(super) fn field_room<'a>() -> FieldRoom<'a> {
+pub(crate) fn field_room<'a>() -> FieldRoom<'a> {
     [const { MaybeUninit::uninit() }; HEAD_FIELDS]
 }
 
 /// A request, in the bytes of its head.
 #[derive(Debug)]
-pub(super) struct Request<'a> {
-    pub(super) method: &'a str,
-    pub(super) uri: Uri,
-    pub(super) version: Version,
-    pub(super) fields: Fields<'a>,
+pub(crate) struct Request<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) uri: Uri,
+    pub(crate) version: Version,
+    pub(crate) fields: Fields<'a>,
 }
 
 impl Head {
     /// Parses the head.
-    pub(super) fn parse<'a>(&'a self, room: &'a mut FieldRoom<'a>) -> Result<Request<'a>, Rejected> {
+    pub(crate) fn parse<'a>(&'a self, room: &'a mut FieldRoom<'a>) -> Result<Request<'a>, Rejected> {
         parse(&self.bytes, room)?.ok_or_else(|| Rejection::Malformed.into())
     }
 }
@@ -80,7 +80,7 @@ impl Head {
 /// # Errors
 ///
 /// The outer one is the stream's, which may have ended. The inner one rejects the request.
-pub(super) async fn read(
+pub(crate) async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     mut read: Vec<u8>,
 ) -> io::Result<Result<Head, Rejected>> {

@@ -5,6 +5,7 @@ pub(crate) mod fields;
 pub(crate) mod head;
 pub(crate) mod network;
 pub(crate) mod opening;
+pub(crate) mod probe;
 pub(crate) mod proxy_protocol;
 pub(crate) mod rejection;
 pub(crate) mod request;

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use futures_lite::future::yield_now;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
-use http::StatusCode;
 
 use super::answer::{Answer, Form};
 use super::client_address::HandshakeClient;
@@ -23,7 +22,7 @@ use super::head::{self, Head, Request, field_room};
 use super::network::is_trusted;
 use super::proxy_protocol::{self, Preamble};
 use super::rejection::Rejected;
-use super::request::{Probe, Route, asks_for_websocket, route};
+use super::request::{Route, asks_for_websocket, route};
 use crate::limits::clients::ClientGuard;
 use crate::limits::slots::{Slot, Slots};
 use crate::pairing::seats::Claim;
@@ -299,24 +298,12 @@ async fn decide(
             let claim = context.seats.join(code, worker).await?;
             Ok((answer, Some(claim)))
         }
-        Route::Probe(probe) => Ok((answer_probe(probe, context), None)),
-    }
-}
-
-fn answer_probe(probe: Probe, context: &HandshakeContext) -> Answer {
-    match probe {
-        Probe::Health => {
-            let health = format!("{{\"ok\":true,\"pairs\":{}}}", context.seats.pairs());
-            Answer::with_body(StatusCode::OK, "application/json", health)
-        }
-        Probe::Liveness => Answer::with_line(StatusCode::OK, "alive"),
-        Probe::Readiness if context.readiness.is_ready() => Answer::with_line(StatusCode::OK, "ready"),
-        Probe::Readiness => Answer::with_line(StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        Route::Probe(probe) => Ok((probe.answer(context), None)),
     }
 }
 
 /// Ends the relay's side of a stream, and reads until the client's has ended, for a moment.
-async fn linger(socket: impl Transport, clock: &dyn Clock) {
+pub(crate) async fn linger(socket: impl Transport, clock: &dyn Clock) {
     if socket.shut_down().is_err() {
         return;
     }
@@ -336,10 +323,6 @@ mod tests {
     //! Cases that cannot be brought about from outside. The others are in `tests/http.rs`.
 
     use super::*;
-    use crate::access::policy::Policy;
-    use crate::http::context::Readiness;
-    use crate::limits::clients::ClientLimits;
-    use crate::limits::clients::Limits;
     use crate::pairing::seats::Seats;
     use crate::runtime::clock::SystemClock;
     use futures_lite::future::block_on;
@@ -354,25 +337,6 @@ mod tests {
         )
     }
 
-    fn context(seats: &Arc<Seats>) -> HandshakeContext {
-        let handshakes = Arc::new(Slots::new(1));
-        let client_limits = Arc::new(ClientLimits::new(Limits::default(), Arc::new(SystemClock)));
-        HandshakeContext {
-            slots: handshakes,
-            handshake_timeout: Duration::from_secs(1),
-            policy: Policy::default(),
-            client_limits,
-            trusted_proxies: vec![],
-            proxy_protocol: false,
-            seats: Arc::clone(seats),
-            telemetry: Arc::default(),
-            log_addresses: false,
-            code_hasher: None,
-            clock: Arc::new(SystemClock),
-            readiness: Readiness::default(),
-        }
-    }
-
     fn status(seats: &Arc<Seats>, target: &str) -> (u16, bool) {
         match ask(seats, target) {
             Ok((answer, claim)) => (status_of(&answer), claim.is_some()),
@@ -381,7 +345,7 @@ mod tests {
     }
 
     fn ask(seats: &Arc<Seats>, target: &str) -> Result<(Answer, Option<Claim>), Rejected> {
-        let context = context(seats);
+        let context = HandshakeContext::of(Arc::clone(seats));
         let mut client = HandshakeClient::new(&context, Ipv4Addr::LOCALHOST.into());
         let head = block_on(head::read(&mut upgrade(target).as_bytes(), Vec::new())).unwrap().unwrap();
         let mut room = field_room();

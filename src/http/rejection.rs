@@ -14,7 +14,7 @@ const RETRY_AFTER: &str = "5";
 
 /// A rejection, with everything that its answer says.
 #[derive(Debug)]
-pub(super) struct Rejected {
+pub(crate) struct Rejected {
     pub(super) reason: Rejection,
     /// None: the connection is closed without an answer.
     pub(super) status: Option<StatusCode>,
@@ -69,7 +69,7 @@ impl From<Excess> for Rejected {
 
 impl Rejected {
     /// A rejection of the request's method.
-    pub(super) fn method(allow: &'static str) -> Self {
+    pub(crate) fn method(allow: &'static str) -> Self {
         let field = Some(("allow", allow.into()));
         Self { field, ..Rejection::Method.into() }
     }
@@ -90,7 +90,7 @@ impl Rejected {
     }
 
     /// The answer, if there is one.
-    pub(super) fn into_answer(self) -> Option<Answer> {
+    pub(crate) fn into_answer(self) -> Option<Answer> {
         let answer = match self.body {
             "" => Answer::empty(self.status?),
             line => Answer::with_line(self.status?, line),

@@ -7,6 +7,7 @@ use sha1::{Digest, Sha1};
 use super::answer::Answer;
 use super::fields::{Fields, is_text};
 use super::head::Request;
+use super::probe::Probe;
 use super::rejection::Rejected;
 use crate::access::policy::Policy;
 use crate::pairing::pair_code::PairCode;
@@ -23,28 +24,6 @@ pub(super) enum Route {
     /// A seat at this pair code. The answer is the 101 that completes the opening handshake.
     Join(PairCode, Answer),
     Probe(Probe),
-}
-
-/// A question about the relay itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Probe {
-    /// How many codes are in use?
-    Health,
-    /// Does the process answer?
-    Liveness,
-    /// Are new clients to come?
-    Readiness,
-}
-
-impl Probe {
-    fn at(path: &str) -> Option<Self> {
-        match path {
-            "/health" | "/health/" => Some(Self::Health),
-            "/livez" => Some(Self::Liveness),
-            "/readyz" => Some(Self::Readiness),
-            _ => None,
-        }
-    }
 }
 
 /// Decides what a request asks for.
@@ -71,7 +50,7 @@ pub(super) fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Rej
 }
 
 /// Checks what is required of every request.
-fn check_head(request: &Request<'_>) -> Result<(), Rejection> {
+pub(crate) fn check_head(request: &Request<'_>) -> Result<(), Rejection> {
     // The method, the target without its fragment, `HTTP/1.1`, and two spaces.
     if request.method.len() + target_length(&request.uri) + 10 > REQUEST_LINE {
         return Err(Rejection::TargetTooLong);

@@ -8,6 +8,7 @@ use crate::access::origin::Origin;
 use crate::http::network::Network;
 use crate::limits::clients::MOST_JOINS;
 use crate::limits::token_bucket::LEAST_RATE;
+use crate::operations::address::OpsAddress;
 use crate::runtime::addresses::SocketConfig;
 
 /// The longest time of a [`Config`]: a hundred years.
@@ -48,6 +49,11 @@ pub struct Config {
     pub host: String,
     /// The TCP port to listen on. Default: 8765. With 0 the system chooses one.
     pub port: u16,
+    /// The address of the operations listener. Default: none, and there is no such listener.
+    ///
+    /// It answers `/metrics`, `/livez`, `/readyz` and `/info`, and has a page at `/`, on a thread of its own. It asks for no
+    /// access token: give it an address that only operators and their programs reach, such as `127.0.0.1:9090`.
+    pub ops_address: Option<OpsAddress>,
     /// How long a side may wait for its peer.
     ///
     /// Default: 5 minutes. Then it is closed with 1001 `pair expired`.
@@ -222,6 +228,7 @@ impl Default for Config {
         Self {
             host: String::from("0.0.0.0"),
             port: 8765,
+            ops_address: None,
             pair_ttl: Duration::from_secs(300),
             max_message: None,
             max_pairs: 1 << 20,

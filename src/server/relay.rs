@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod failure_tests;
 #[cfg(test)]
+mod operations_tests;
+#[cfg(test)]
 #[path = "../../tests/support/runner.rs"]
 mod runner;
 #[cfg(test)]
@@ -23,6 +25,8 @@ use crate::access::access_tokens::AccessTokens;
 use crate::http::context::HandshakeContext;
 use crate::limits::capacity::{EffectiveLimits, RequestedLimits};
 use crate::limits::resources::Resources;
+use crate::operations::listener::{self, Operations};
+use crate::operations::overview::Overview;
 use crate::runtime::clock::{Clock, SystemClock};
 use crate::runtime::io_error::context;
 use crate::runtime::port::Port;
@@ -80,34 +84,71 @@ impl Relay {
     }
 }
 
+/// The operations listener's sockets and addresses, if there is to be one.
+fn listen_for_operations(config: &Config) -> io::Result<Option<(Port, SocketAddr)>> {
+    let Some(address) = &config.ops_address else { return Ok(None) };
+    let port =
+        Port::listen(address.host(), address.port(), listener::SOCKETS).map_err(context("operations listener"))?;
+    let local_addr = port.local_addrs()?[0];
+    Ok(Some((port, local_addr)))
+}
+
 /// Starts the threads of a relay.
 fn start<L>(config: Config, listener: L, local_addrs: Vec<SocketAddr>, clock: Arc<dyn Clock>) -> io::Result<RelayHandle>
 where
     L: Listener<Socket: Send> + Send + 'static,
 {
-    let resources = Resources::of_system();
+    let mut resources = Resources::of_system();
+    let operations = listen_for_operations(&config)?;
+    if operations.is_some() {
+        resources.files -= listener::FILES.min(resources.files / 8);
+    }
     let Parts { capacity, request_stop, request_recall, supervisor, workers } =
         Parts::new(&config, &listener, clock, resources);
     warn_of_lowered_limits(&config, &capacity);
     let handshakes = Arc::clone(&supervisor.relay.handshakes);
     let (tell_end, ended) = stop();
+    // It answers until the last worker has ended.
+    let (tell_workers_ended, workers_ended) = stop();
+    let ops_addr = operations.as_ref().map(|(_, local_addr)| *local_addr);
+    if let Some((listener, _)) = operations {
+        let overview = Overview {
+            handshakes: Arc::clone(&handshakes),
+            buffer_memory: Arc::clone(&supervisor.relay.buffer_memory),
+            limits: capacity,
+            workers: workers.len(),
+            began: supervisor.relay.clock().now(),
+        };
+        let (operations, alive) = (Operations { listener, overview }, tell_end.clone());
+        let run = move |reactor: &_| {
+            operations.run(reactor, workers_ended);
+            drop(alive);
+        };
+        spawn(String::from("arc-relay-ops"), run)?;
+    }
+    let running = Running::new(local_addrs[0].port(), ops_addr.map(|address| address.port()), workers.len(), &capacity);
     // The last worker to end drops it.
-    let running = Arc::new((Running::new(local_addrs[0].port(), workers.len(), &capacity), tell_end));
+    let running = Arc::new((running, tell_workers_ended, tell_end));
     // The first worker also runs the supervisor.
     let mut supervisor = Some(supervisor);
     for worker in workers {
         let supervisor = supervisor.take();
         let running = Arc::clone(&running);
         let name = format!("relay-{}", worker.index);
-        let reactor = Reactor::new().map_err(context(format!("cannot poll sockets in thread {name}")))?;
-        let cannot_start = context(format!("cannot start thread {name}"));
-        let run = move || {
-            worker.run(&reactor, supervisor.map(Supervisor::run));
+        spawn(name, move |reactor| {
+            worker.run(reactor, supervisor.map(Supervisor::run));
             drop(running);
-        };
-        thread::Builder::new().name(name).spawn(run).map_err(cannot_start)?;
+        })?;
     }
-    Ok(RelayHandle { local_addrs, handshakes, request_stop, request_recall, ended })
+    Ok(RelayHandle { local_addrs, ops_addr, handshakes, request_stop, request_recall, ended })
+}
+
+/// Starts a thread that waits for sockets and timers with a reactor of its own.
+fn spawn(name: String, run: impl FnOnce(&Arc<Reactor>) + Send + 'static) -> io::Result<()> {
+    let reactor = Reactor::new().map_err(context(format!("cannot poll sockets in thread {name}")))?;
+    let cannot_start = context(format!("cannot start thread {name}"));
+    thread::Builder::new().name(name).spawn(move || run(&reactor)).map_err(cannot_start)?;
+    Ok(())
 }
 
 /// Warns of each wish that is above what is possible. A default is no wish.
@@ -182,6 +223,7 @@ impl<L: Listener> Parts<L> {
 #[derive(Debug)]
 pub struct RelayHandle {
     local_addrs: Vec<SocketAddr>,
+    ops_addr: Option<SocketAddr>,
     handshakes: Arc<HandshakeContext>,
     request_stop: StopOnDrop,
     request_recall: Sender<()>,
@@ -197,6 +239,13 @@ impl RelayHandle {
     /// All addresses of the listener. A host name may have several, which have the same port.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.local_addrs
+    }
+
+    /// The first address of the operations listener, if there is one.
+    ///
+    /// It has the port that the system chose if the configured one is 0.
+    pub fn ops_addr(&self) -> Option<SocketAddr> {
+        self.ops_addr
     }
 
     /// The number of pair codes in use, as in `/health`. Pairs with one waiting side count.

@@ -54,11 +54,12 @@ words! {
 pub(crate) struct Running(Instant);
 
 impl Running {
-    pub(crate) fn new(port: u16, workers: usize, capacity: &EffectiveLimits) -> Self {
+    pub(crate) fn new(port: u16, ops_port: Option<u16>, workers: usize, capacity: &EffectiveLimits) -> Self {
         info!(
             target: TARGET,
             version = env!("CARGO_PKG_VERSION"),
             port,
+            ops_port,
             workers,
             connections = capacity.connections,
             waiting = capacity.waiting,

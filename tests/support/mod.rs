@@ -69,6 +69,8 @@ pub fn arc_relay() -> Command {
 pub struct Relay {
     child: Child,
     pub address: SocketAddr,
+    /// The address of the operations listener, if there is one.
+    pub operations: Option<SocketAddr>,
     /// The bytes to send first on each connection, such as a header of the PROXY protocol.
     preamble: &'static str,
     /// The rest of the query, to be appended to each pair code.
@@ -96,13 +98,21 @@ impl Relay {
         }
         let mut child = command.stdout(Stdio::piped()).spawn().expect("arc-relay starts");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it prints its address");
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        stdout.read_line(&mut line).expect("it prints its address");
         let address = line
             .strip_prefix("arc-relay listening on ws://")
             .and_then(|rest| rest.strip_suffix(" (health at /health)\n"))
             .unwrap_or_else(|| panic!("unexpected first line: {line:?}"));
         let address = address.parse().expect("a socket address");
-        let mut relay = Self { child, address, preamble, query: "", files_at_start: 0, stopped: false };
+        let operations = command.get_args().any(|argument| argument == "--ops-address").then(|| {
+            let mut line = String::new();
+            stdout.read_line(&mut line).expect("it prints the second address, too");
+            let address = line.strip_prefix("arc-relay operations on http://");
+            let address = address.and_then(|rest| rest.strip_suffix("/ (metrics at /metrics)\n"));
+            address.unwrap_or_else(|| panic!("unexpected second line: {line:?}")).parse().expect("a socket address")
+        });
+        let mut relay = Self { child, address, operations, preamble, query: "", files_at_start: 0, stopped: false };
         assert_eq!(relay.pairs(), 0);
         relay.files_at_start = relay.settled_files();
         relay
@@ -149,6 +159,30 @@ impl Relay {
         let mut response = Vec::new();
         socket.read_to_end(&mut response).expect("the relay answers and ends the connection");
         String::from_utf8(response).expect("a response is text")
+    }
+
+    /// A connection to the operations listener.
+    pub fn ops_socket(&self) -> TcpStream {
+        let socket =
+            TcpStream::connect(self.operations.expect("it has such a listener")).expect("the listener accepts");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a socket takes options");
+        socket
+    }
+
+    /// Sends a request to the operations listener verbatim, and returns the whole response.
+    pub fn ops_http(&self, request: &str) -> String {
+        let mut socket = self.ops_socket();
+        socket.write_all(request.as_bytes()).expect("the listener reads");
+        let mut response = Vec::new();
+        socket.read_to_end(&mut response).expect("the listener answers and ends the connection");
+        String::from_utf8(response).expect("a response is text")
+    }
+
+    /// Gets a resource of the operations listener: status and body.
+    pub fn ops_get(&self, path: &str) -> (u16, String) {
+        let response = self.ops_http(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        let (head, body) = response.split_once("\r\n\r\n").expect("a head");
+        (head.split(' ').nth(1).expect("a status").parse().expect("a number"), body.to_owned())
     }
 
     pub fn socket(&self) -> TcpStream {
