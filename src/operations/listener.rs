@@ -99,7 +99,7 @@ impl<L: Listener> Operations<L> {
                 clock.sleep_until(clock.now() + INTERVAL).await;
             }
         };
-        accept.or(sample).await
+        accept.or(sample).await;
     }
 }
 
