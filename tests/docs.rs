@@ -26,6 +26,7 @@ const CONFIGURATION: &str = include_str!("../docs/configuration.md");
 const LIMITS: &str = include_str!("../docs/limits.md");
 const LOGS: &str = include_str!("../docs/logs.md");
 const PROTOCOL: &str = include_str!("../docs/protocol.md");
+const SCALING: &str = include_str!("../docs/scaling.md");
 
 /// Flags of other programs that the documents mention.
 const OTHER_FLAGS: [&str; 2] = ["--cert-name", "--check"];
@@ -425,6 +426,29 @@ fn dependencies(manifest: &str) -> BTreeSet<&str> {
         }
     }
     found
+}
+
+/// The number of machines follows from the figures of one machine, in the table above it.
+#[test]
+fn machines_are_computed_from_the_figures_of_one() {
+    let number = |cell: &str| cell.split(' ').find_map(|word| word.parse::<f64>().ok()).unwrap();
+    let microseconds = |part: &str| {
+        let rows = table(SCALING, "| part | one relay |");
+        let row = rows.into_iter().find(|row| row[0].starts_with(part)).unwrap();
+        let before = row[1].split(" µs").next().unwrap();
+        before.rsplit(' ').next().unwrap().parse::<f64>().unwrap() / 1e6
+    };
+    let [ping, message] = ["a core: pings", "a core: short messages"].map(microseconds);
+    let rows = table(SCALING, "| connections | memory if idle |");
+    assert_eq!(rows.len(), 3);
+    for (row, exponent) in rows.iter().zip(5..) {
+        let count = 10_f64.powi(exponent);
+        let of_one = [5.9 / 1024.0 / 1024.0, ping / 20.0, message / 10.0]; // GiB, cores, cores
+        for (cell, of_one) in row[1..].iter().zip(of_one) {
+            let ratio = number(cell) / (count * of_one);
+            assert!((0.9..=1.1).contains(&ratio), "{cell} is not {}", count * of_one);
+        }
+    }
 }
 
 /// Every link in the documents leads to a file, and to a heading in it if it names one.
