@@ -8,6 +8,10 @@ import signal
 from relays import free_port, get, until_listening
 
 
+LONG_WAIT = "5m"
+SHORT_WAIT = "12s"
+
+
 def replaced(text, *replacements):
     """The text with these patterns replaced. Each of them has to occur, so that no change of a file goes unnoticed."""
     for pattern, replacement in replacements:
@@ -17,6 +21,16 @@ def replaced(text, *replacements):
     return text
 
 
+def with_relays(text, relays):
+    """The text with a line for each relay, like its line for the first one, in place of those that it has."""
+    lines = [line for line in text.splitlines(keepends=True) if re.search(r"10\.0\.0\.2\d\b", line)]
+    listed = ""
+    for nth, relay in enumerate(relays, 1):
+        named = replaced(lines[0], (r"10\.0\.0\.21", "127.0.0.1"), (r"8765", str(relay.port)))
+        listed += named.replace("relay1", f"relay{nth}")
+    return replaced(text, (re.escape("".join(lines)), listed))
+
+
 class Balancer:
     """One of two load balancers in front of the same relays."""
 
@@ -24,6 +38,8 @@ class Balancer:
     is_sticky = False
     # Whether a second `pair` in a query changes nothing, as in the relay.
     takes_first_pair = True
+    # How long a client waits for its peer. A short time is the remedy where no signal can be sent, as in Kubernetes.
+    pair_ttl = LONG_WAIT
     # What makes the configuration hash a code as it was sent.
     raw_key = ()
 
@@ -78,13 +94,11 @@ class HAProxy(Balancer):
         self.peer_ports = peer_ports
 
     def configure(self, relays, *changes):
-        servers = [f"server relay{nth} 127.0.0.1:{relay.port} check" for nth, relay in enumerate(relays, 1)]
         text = replaced(
-            self.read("haproxy.cfg"),
+            with_relays(self.read("haproxy.cfg"), relays),
             (r"bind :443 .*", f"bind 127.0.0.1:{self.port}"),
             (r"10\.0\.0\.11:10000", f"127.0.0.1:{self.peer_ports[0]}"),
             (r"10\.0\.0\.12:10000", f"127.0.0.1:{self.peer_ports[1]}"),
-            (r"(    server .*\n)+", "".join(f"    {server}\n" for server in servers)),
             *changes,
         )
         self.write("haproxy.cfg", text)
@@ -106,15 +120,13 @@ class Nginx(Balancer):
     raw_key = ((r"hash \$pair_code", "hash $arg_pair"),)
 
     def configure(self, relays, *changes):
-        servers = "".join(f"        server 127.0.0.1:{relay.port} max_fails=0;\n" for relay in relays)
         text = replaced(
-            self.read("nginx.conf"),
+            with_relays(self.read("nginx.conf"), relays),
             (r"listen 443 ssl", f"listen 127.0.0.1:{self.port}"),
             (r"^ *ssl_.*\n", ""),
             (r"/etc/nginx/", f"{self.work}/"),
             (r"/var/log/nginx/", f"{self.work}/"),
             (r"worker_processes auto", "worker_processes 2"),
-            (r"( *server 10.*\n)+", servers),
             *changes,
         )
         self.write("nginx.conf", text)
@@ -163,6 +175,7 @@ class Caddy(Balancer):
 
 
 class Envoy(Balancer):
+    pair_ttl = SHORT_WAIT
     raw_key = ((r"function envoy_on_request", "function unused"),)
 
     def configure(self, relays, *changes):
@@ -174,9 +187,7 @@ class Envoy(Balancer):
             *changes,
         )
         self.write("envoy.yaml", text)
-        endpoint = "          - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}\n"
-        endpoints = "".join(endpoint % relay.port for relay in relays)
-        text = replaced(self.read("relays.yaml"), (r"( *- endpoint: .*\n)+", endpoints))
+        text = with_relays(self.read("relays.yaml"), relays)
         # Envoy looks at the file again when another one is moved there.
         self.write("relays.yaml.new", text)
         os.replace(self.work / "relays.yaml.new", self.work / "relays.yaml")

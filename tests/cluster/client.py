@@ -18,7 +18,7 @@ SILENT.setLevel(logging.CRITICAL + 1)
 
 HANDSHAKE_SECONDS = 10
 # How long a side waits before it comes again, in seconds. The seconds of docs/protocol.md are halved, to save time.
-PAUSES = {1012: (0.5, 1.0), 409: (0.5, 0.6), 1001: (0.5, 1.5), 503: (0.5, 1.5)}
+PAUSES = {"service restart": (0.5, 1.0), "relay stopping": (0.5, 1.5), 409: (0.5, 0.6), 503: (0.5, 1.5)}
 AT_ONCE = (0.0, 0.1)
 LONGEST_PAUSE = 2.0
 
@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         if not self.answered.done():
             self.answered.set_result(0)
         if not self.ended.done():
-            self.ended.set_result(self.ws.close_rcvd.code if self.ws.close_rcvd else 1006)
+            self.ended.set_result(self.ws.close_rcvd.reason if self.ws.close_rcvd else "no close frame")
 
     def send(self, message):
         self.ws.send_binary(message)
@@ -90,7 +90,7 @@ class Side:
         self.joined = asyncio.Event()
         self.met = asyncio.Event()
         self.echoed = asyncio.Event()
-        self.cuts = []  # the close codes of connections that ended although the pair had met
+        self.cuts = []  # the close reasons of connections that ended although the pair had met
         self.task = None
 
     def start(self, delay=0.0):
@@ -100,17 +100,17 @@ class Side:
         await asyncio.sleep(delay)
         failures = 0
         while True:
-            status, code = await self.visit()
+            status, reason = await self.visit()
             has_failed = status != 101
             failures = failures + 1 if has_failed else 0
-            pause = PAUSES.get(status if has_failed else code)
+            pause = PAUSES.get(status if has_failed else reason)
             if pause is None and has_failed:
                 pause = (0.1 * failures, 0.2 * failures)
             low, high = pause or AT_ONCE
             await asyncio.sleep(min(random.uniform(low, high), LONGEST_PAUSE))
 
     async def visit(self):
-        """One connection, to its end: the status of the answer, and the close code."""
+        """One connection, to its end: the status of the answer, and the close reason."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
@@ -129,10 +129,10 @@ class Side:
             self.connection = connection
             self.joined.set()
             connection.send(b"hello")
-            code = await connection.ended
+            reason = await connection.ended
             if self.met.is_set():
-                self.cuts.append(code)
-            return status, code
+                self.cuts.append(reason)
+            return status, reason
         except TimeoutError:
             return 0, None
         finally:

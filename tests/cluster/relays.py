@@ -16,14 +16,14 @@ def free_port():
 
 
 class Relay:
-    def __init__(self, binary, name, work):
-        self.binary, self.name, self.work = binary, name, work
+    def __init__(self, binary, name, work, pair_ttl):
+        self.binary, self.name, self.work, self.pair_ttl = binary, name, work, pair_ttl
         self.port = free_port()
         self.process = None
 
     async def start(self):
         command = [self.binary, "start", "--host", "127.0.0.1", "--port", str(self.port), "--log-level", "warn"]
-        command += ["--drain-delay", f"{DRAIN_DELAY}s", "--drain-timeout", f"{DRAIN_TIMEOUT}s"]
+        command += ["--pair-ttl", self.pair_ttl, "--drain-delay", f"{DRAIN_DELAY}s", "--drain-timeout", f"{DRAIN_TIMEOUT}s"]
         with open(self.work / f"{self.name}.log", "ab") as log:
             self.process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
         await until_listening(self.port)

@@ -9,7 +9,7 @@ import random
 import secrets
 import time
 
-from balancers import both
+from balancers import LONG_WAIT, SHORT_WAIT, both
 from client import Pair, answers, await_all
 from relays import DRAIN_DELAY, Relay, get
 
@@ -36,8 +36,9 @@ TWO_CODES = ("pair={}&pair=x", "pair={}&pair=y")
 class Scene:
     def __init__(self, kind, binary, work, source):
         self.kind, self.binary, self.work, self.source = kind, binary, work, source
-        self.relays = [Relay(binary, f"relay{nth}", work) for nth in (1, 2, 3)]
         self.balancers = self.make_balancers()
+        self.pair_ttl = self.balancers[0].pair_ttl if self.balancers else LONG_WAIT
+        self.relays = [Relay(binary, f"relay{nth}", work, self.pair_ttl) for nth in (1, 2, 3)]
         self.active = list(self.balancers)
         self.token = secrets.token_hex(8)  # in all codes, to find it in logs
         self.count = 0
@@ -231,7 +232,9 @@ class Scene:
         parked = await self.park(PARKED)
         await self.relays[0].start()
         await asyncio.sleep(NOTICE)
-        await self.rejoin("a relay returns", parked, self.relays)
+        # With a short wait, they find each other without a signal, too.
+        recalled = [] if self.pair_ttl == SHORT_WAIT else self.relays
+        await self.rejoin("a relay returns", parked, recalled)
         await self.expect_uncut("a relay returns")
         await self.dismiss(parked)
 
@@ -263,7 +266,7 @@ class Scene:
     async def relay_is_added(self):
         parked = await self.park(PARKED)
         old = list(self.relays)
-        self.relays.append(Relay(self.binary, "relay4", self.work))
+        self.relays.append(Relay(self.binary, "relay4", self.work, self.pair_ttl))
         await self.relays[-1].start()
         for balancer in self.balancers:
             balancer.configure(self.relays)

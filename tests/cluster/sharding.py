@@ -28,12 +28,12 @@ class ShardingSide(Side):
             try:
                 if nth > 0:
                     await self.wait_elsewhere(visit)
-                status, code = await visit
+                status, reason = await visit
             finally:
                 visit.cancel()
             if status not in (0, 503):
                 break
-        return status, code
+        return status, reason
 
     async def wait_elsewhere(self, visit):
         met = asyncio.ensure_future(self.met.wait())
