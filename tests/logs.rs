@@ -556,6 +556,7 @@ fn logged_events_are_those_in_the_table() {
         "not_logged",
         "panicked",
         "recalled",
+        "service_manager_not_told",
         "text_dropped",
         "tokens_kept",
         "tokens_read",

@@ -4,12 +4,15 @@
 
 mod support;
 
+use std::fs::{self, File};
 use std::io::Write;
 use std::net::TcpStream;
+#[cfg(target_os = "linux")]
+use std::os::unix::net::UnixDatagram;
 
 use rustix::process::Signal;
 use support::raw::{head, upgrade};
-use support::{Relay, eventually, run};
+use support::{PATIENCE, Relay, arc_relay, eventually, run, scratch};
 
 /// The status and the body of a probe.
 fn probe(relay: &Relay, path: &str) -> (u16, String) {
@@ -105,4 +108,41 @@ fn sigusr1_during_the_drain_delay_changes_nothing() {
         assert!(is_known, "{code} {reason}");
     });
     assert_eq!(relay.wait().code(), Some(0));
+}
+
+/// A relay that tells its state to this socket, and its log.
+#[cfg(target_os = "linux")]
+fn start_service(socket: &std::path::Path, log: &std::path::Path) -> Relay {
+    let mut command = arc_relay();
+    command.args(["start", "--host", "127.0.0.1", "--port", "0", "--log-level", "warn"]).env("NOTIFY_SOCKET", socket);
+    command.stderr(File::create(log).unwrap());
+    Relay::spawn(command)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn service_manager_is_told_of_the_beginning_and_of_the_stop() {
+    let (path, log) = (scratch("notify"), scratch("notify-log"));
+    let _ = fs::remove_file(&path);
+    let told = UnixDatagram::bind(&path).unwrap();
+    told.set_read_timeout(Some(PATIENCE)).unwrap();
+    let next = || {
+        let mut message = [0; 100];
+        let length = told.recv(&mut message).unwrap();
+        String::from_utf8(message[..length].to_vec()).unwrap()
+    };
+    let mut relay = start_service(&path, &log);
+    assert_eq!(next(), "READY=1\n");
+    relay.signal(Signal::TERM);
+    assert_eq!(next(), "STOPPING=1\n");
+    assert_eq!(relay.wait().code(), Some(0));
+    assert_eq!(fs::read_to_string(&log).unwrap(), "");
+
+    // The relay goes on without it.
+    let _ = fs::remove_file(&path);
+    let relay = start_service(&path, &log);
+    eventually("the failure is logged", || {
+        fs::read_to_string(&log).unwrap().contains("warn service_manager_not_told error=")
+    });
+    assert_eq!(probe(&relay, "/readyz"), (200, "ready\n".into()));
 }
