@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         }
         Ok(Action::Health(settings)) => health::run(&settings, &environment).unwrap_or_else(|error| fail(1, &error)),
         #[cfg(feature = "client")]
+        Ok(Action::Check(settings)) => cli::check::command::run(&settings).unwrap_or_else(|error| fail(1, &error)),
+        #[cfg(feature = "client")]
         Ok(Action::Pipe(settings)) => cli::commands::pipe::run(&settings).unwrap_or_else(|error| fail(1, &error)),
     }
 }

@@ -7,6 +7,8 @@ use std::ffi::OsString;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 
+#[cfg(feature = "client")]
+use super::check::command::{CHECK, Check};
 use super::commands::health::{HEALTH, Health};
 #[cfg(feature = "client")]
 use super::commands::pipe::{PIPE, Pipe};
@@ -23,12 +25,16 @@ pub(crate) enum Action {
     Start(Box<Settings>),
     Health(Health),
     #[cfg(feature = "client")]
+    Check(Check),
+    #[cfg(feature = "client")]
     Pipe(Pipe),
 }
 
 static COMMANDS: &[&dyn Described] = &[
     &START,
     &HEALTH,
+    #[cfg(feature = "client")]
+    &CHECK,
     #[cfg(feature = "client")]
     &PIPE,
 ];
@@ -53,9 +59,13 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>, environment: &Env
         Some("start") => run(&START, arguments, environment, |settings| Ok(Action::Start(Box::new(settings)))),
         Some("health") => run(&HEALTH, arguments, environment, |settings| Ok(Action::Health(settings))),
         #[cfg(feature = "client")]
+        Some("check") => run(&CHECK, arguments, environment, |settings| Ok(Action::Check(settings.checked()?))),
+        #[cfg(feature = "client")]
         Some("pipe") => run(&PIPE, arguments, environment, |settings| Ok(Action::Pipe(settings.checked()?))),
         #[cfg(not(feature = "client"))]
-        Some("pipe") => Err(String::from("this build has no pipe: it needs the feature client")),
+        Some("check" | "pipe") => {
+            Err(String::from("this build is without the feature client, which check and pipe need"))
+        }
         Some("help") => Ok(Action::Print(help(arguments))),
         _ => Err(unknown_command(&name)),
     }

@@ -1,5 +1,7 @@
 //! The command line and the log of the binary. Only this folder reads flags, the environment and files.
 
+#[cfg(feature = "client")]
+pub(crate) mod check;
 pub(crate) mod client;
 pub(crate) mod command_line;
 pub(crate) mod commands;

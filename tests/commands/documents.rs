@@ -24,13 +24,32 @@ fn examples_print_what_the_document_says() {
     let folder = arc_relay(&[]).get_program().to_owned();
     let folder = Path::new(&folder).parent().unwrap().display().to_string();
     let mut count = 0;
+    let needs_client = |line: &str| !line.starts_with("arc-relay health");
     for (line, printed) in examples() {
+        if cfg!(not(feature = "client")) && needs_client(line) {
+            continue;
+        }
         let line = line.replace(ADDRESS, &address);
         let mut shell = Command::new("sh");
         shell.env_clear().env("PATH", format!("{folder}:/usr/bin:/bin")).args(["-c", &line]);
         let stdout = ended(&mut shell).succeeded();
-        assert_eq!(stdout.replace(&address, ADDRESS), printed, "{line}");
+        assert_eq!(without_numbers(&stdout.replace(&address, ADDRESS)), without_numbers(printed), "{line}");
         count += 1;
     }
-    assert!(count >= 1);
+    assert!(count >= 3 || cfg!(not(feature = "client")));
+}
+
+/// The text without what was measured: numbers with a point, and their units.
+fn without_numbers(text: &str) -> String {
+    let is_measured = |word: &str| word.split_once('.').is_some_and(|(whole, _)| whole.parse::<u32>().is_ok());
+    let is_unit = |word: &str| ["ms", "s", "KiB/s", "MiB/s", "GiB/s"].contains(&word.trim_matches([',', ';']));
+    let line = |line: &str| {
+        let words = line.split(' ').map(|word| match word {
+            word if is_measured(word) && word.matches('.').count() == 1 => "N",
+            word if is_unit(word) => "UNIT",
+            word => word,
+        });
+        words.collect::<Vec<_>>().join(" ")
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+#[cfg(feature = "client")]
+mod check;
 mod documents;
 mod health;
 #[cfg(feature = "client")]

@@ -36,6 +36,9 @@ pub(crate) enum Failure {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    /// The value of `Location`, if there is one.
+    #[cfg(feature = "client")]
+    pub(crate) location: Option<String>,
     /// The first line of the body, without control characters.
     pub(crate) line: String,
 }

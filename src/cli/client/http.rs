@@ -86,7 +86,12 @@ impl Response {
 
     /// What a failed request is told by.
     pub(crate) fn into_answer(self) -> Answer {
-        Answer { status: self.status, line: Answer::line_of(&self.rest) }
+        Answer {
+            status: self.status,
+            #[cfg(feature = "client")]
+            location: self.field("location").map(str::to_owned),
+            line: Answer::line_of(&self.rest),
+        }
     }
 
     fn is_whole(&self) -> bool {

@@ -182,7 +182,9 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Sends standard input, then the end of the stream, then a close frame. Never returns but with an error.
+    /// Sends standard input, then the end of the stream, then a close frame.
+    ///
+    /// It returns only an error.
     async fn send(&self, sender: &mut WebSocketSender<Box<dyn Stream>>) -> Result<(), String> {
         if !self.pipe.recv_only {
             self.feed(sender).or(self.typed()).await?;

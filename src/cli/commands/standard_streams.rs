@@ -1,6 +1,6 @@
-//! Standard input and output beside an executor: each has a thread, because reads and writes may wait for ever.
+//! Standard input and output beside an executor.
 //!
-//! Both hold one chunk at a time, so a slow side slows the other.
+//! Each has a thread, because reads and writes may wait for ever. Both hold one chunk at a time, so a slow side slows the other.
 
 use std::io::{self, Read, Write};
 use std::thread;
