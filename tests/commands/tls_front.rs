@@ -1,7 +1,7 @@
 //! A proxy that speaks TLS in front of a relay, with certificates of its own authority.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener as Listener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use futures_rustls::TlsAcceptor;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use smol::Async;
+use smol::net::{TcpListener, TcpStream};
 
 use crate::support::scratch;
 
@@ -32,7 +32,7 @@ impl TlsFront {
         let key = KeyPair::generate().unwrap();
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = Listener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let ca_file = scratch(&format!("authority-{}.pem", address.port()));
         fs::write(&ca_file, authority.pem()).unwrap();
@@ -43,7 +43,7 @@ impl TlsFront {
         let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = Async::new(listener).unwrap();
+        let listener = TcpListener::try_from(listener).unwrap();
         let accepting = smol::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
@@ -55,9 +55,9 @@ impl TlsFront {
 }
 
 /// Copies both ways until both have ended. A client that does not trust the certificate ends it before.
-async fn forward(acceptor: TlsAcceptor, socket: Async<TcpStream>, upstream: SocketAddr) {
+async fn forward(acceptor: TlsAcceptor, socket: TcpStream, upstream: SocketAddr) {
     let Ok(client) = acceptor.accept(socket).await else { return };
-    let relay = Async::<TcpStream>::connect(upstream).await.unwrap();
+    let relay = TcpStream::connect(upstream).await.unwrap();
     let ((mut from_client, mut to_client), (mut from_relay, mut to_relay)) = (split(client), split(relay));
     let up = async {
         let _ = copy(&mut from_client, &mut to_relay).await;
