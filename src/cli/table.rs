@@ -170,6 +170,10 @@ impl<S: Default> Command<S> {
                     given.argument = Some(word);
                     continue;
                 }
+                // A URL may hold secrets, so it is not repeated.
+                Value(_) if self.argument.is_some() => {
+                    return Err(format!("one URL is needed, and not several: quote it{}", self.see_help()));
+                }
                 Value(word) => return Err(format!("unknown argument {word:?}{}", self.see_help())),
             };
             match &*name {

@@ -144,7 +144,7 @@ fn wrong_arguments_are_one_line_without_the_url() {
         (&["localhost:8765?pair=secret"][..], needed),
         (&["ftp://localhost/secret"], needed),
         (&["http://user:secret@localhost"], "url: a URL without a user is needed"),
-        (&["http://a", "http://secret"], "unknown argument \"http://secret\" (see arc-relay health --help)"),
+        (&["http://a", "http://secret"], "one URL is needed, and not several: quote it (see arc-relay health --help)"),
         (&["--timeout", "0"], "--timeout: invalid value \"0\": more than zero is needed"),
         (&["--jsno"], "unknown flag \"--jsno\": did you mean --json? (see arc-relay health --help)"),
         (&["--port", "1"], "unknown flag \"--port\""),

@@ -173,7 +173,9 @@ fn print(name: &str, line: &Line) {
         "failed" => "FAIL",
         _ => "skip",
     };
-    let mut text = format!("{label:4}  {name:11}  {}\n", line.detail());
+    // Parts of it may come from a server.
+    let detail: String = line.detail().chars().filter(|c| !c.is_control()).collect();
+    let mut text = format!("{label:4}  {name:11}  {detail}\n");
     for (program, remedy) in line.cause().iter().flat_map(|cause| cause.remedies) {
         text += &format!("{:19}{program}: {remedy}\n", "");
     }
