@@ -346,6 +346,7 @@ KINDS = [
     ("Caddyfile", _configuration),
     ("Dockerfile", _whole_lines),
     ("*.service", _whole_lines),
+    ("*.socket", _whole_lines),
     ("*.dict", _whole_lines),
     ("*.txt", _whole_lines),
     (".npmrc", _whole_lines),
