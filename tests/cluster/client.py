@@ -24,6 +24,8 @@ LONGEST_PAUSE = 2.0
 
 # The answers that all clients got, by status; 0 is none.
 answers = collections.Counter()
+# The greetings that came to a side of another pair.
+misled = []
 
 
 class Connection(asyncio.Protocol):
@@ -83,9 +85,9 @@ class Connection(asyncio.Protocol):
 class Side:
     """A client that joins with its code until it is told to leave. It has met when it has its peer's greeting."""
 
-    def __init__(self, port, query):
+    def __init__(self, port, query, greeting):
         self.port = port  # a function: the load balancer's port may change
-        self.query = query
+        self.query, self.greeting = query, greeting
         self.connection = None
         self.joined = asyncio.Event()
         self.met = asyncio.Event()
@@ -128,7 +130,7 @@ class Side:
                 return status, None
             self.connection = connection
             self.joined.set()
-            connection.send(b"hello")
+            connection.send(self.greeting)
             reason = await connection.ended
             if self.met.is_set():
                 self.cuts.append(reason)
@@ -143,12 +145,14 @@ class Side:
 
     def on_message(self, message):
         match message:
-            case b"hello":
+            case self.greeting:
                 self.met.set()
             case b"ping":
                 self.connection.send(b"pong")
             case b"pong":
                 self.echoed.set()
+            case _:
+                misled.append(message)
 
     async def leave(self):
         if self.connection:
@@ -164,16 +168,16 @@ class Side:
 class Pair:
     """Two sides with one code, which each of them may spell in its own way and send to its own load balancer."""
 
-    def __init__(self, ports, queries):
-        self.sides = [Side(port, query) for port, query in zip(ports, queries, strict=True)]
+    def __init__(self, code, ports, queries):
+        self.sides = [Side(port, query, code.encode()) for port, query in zip(ports, queries, strict=True)]
 
     @property
     def has_met(self):
         return all(side.met.is_set() for side in self.sides)
 
     @property
-    def cuts(self):
-        return sum(bool(side.cuts) for side in self.sides) > 0
+    def was_cut(self):
+        return any(side.cuts for side in self.sides)
 
     def start(self, seconds, nth=None):
         for side in self.sides if nth is None else [self.sides[nth]]:

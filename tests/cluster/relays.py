@@ -1,7 +1,9 @@
 """The relays of a cluster: processes on ports that stay the same when they come back."""
 
 import asyncio
+import contextlib
 import json
+import random
 import signal
 import socket
 
@@ -10,9 +12,12 @@ DRAIN_TIMEOUT = 60  # seconds; the pairs of a test leave by themselves before
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A free port below those that the system gives to clients: one of thousands of clients could have it when a relay returns."""
+    while True:
+        port = random.randint(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Relay:

@@ -10,7 +10,7 @@ import secrets
 import time
 
 from balancers import LONG_WAIT, SHORT_WAIT, both
-from client import Pair, answers, await_all
+from client import Pair, answers, await_all, misled
 from relays import DRAIN_DELAY, Relay, get
 
 PAIRS = 300  # that join in a phase
@@ -85,7 +85,7 @@ class Scene:
         for pair in pairs:
             pair.ping()
         alive = await await_all(pairs, lambda pair: pair.is_alive, 10)
-        cut = sum(pair.cuts for pair in pairs)
+        cut = sum(pair.was_cut for pair in pairs)
         self.check(f"{name}: no live pair is cut", (cut, alive) == (0, len(pairs)), f"{cut} cut, {alive} alive")
 
     # Pairs.
@@ -99,7 +99,7 @@ class Scene:
             places = [(0, 1), (0, 0), (1, 1)][nth % 3]
             ports = [lambda place=place: self.active[place].port for place in places]
             spelled = queries[nth % len(queries)] if queries else ("pair={}", "pair={}")
-            made.append(Pair(ports, [query.format(code) for query in spelled]))
+            made.append(Pair(code, ports, [query.format(code) for query in spelled]))
         return made
 
     async def park(self, count):
@@ -172,6 +172,7 @@ class Scene:
             await asyncio.gather(*(process.stop() for process in self.balancers))
             await asyncio.gather(*(relay.kill() for relay in self.relays))
         self.look_at_logs()
+        self.check("no client meets one of another pair", not misled, f"{len(misled)} did")
         print(f"     {self.kind}: {self.count} pairs in all", flush=True)
 
     async def all_up(self):
@@ -252,7 +253,7 @@ class Scene:
         await asyncio.sleep(3)
         all_pairs = pairs + parked + self.live
         self.row("a relay is killed", await self.met(all_pairs), len(all_pairs))
-        cut = sum(pair.cuts for pair in self.live)
+        cut = sum(pair.was_cut for pair in self.live)
         self.check("only the killed relay's live pairs are cut", 0 < cut == lost, f"{cut} cut, it had {lost}")
         await self.dismiss(pairs + parked)
         await killed.start()

@@ -19,7 +19,7 @@ class ShardingSide(Side):
     def __init__(self, ports, code):
         self.ports, self.order = ports, order(list(ports), code)
         self.relay = self.order[0]
-        super().__init__(lambda: self.ports[self.relay], f"pair={code}")
+        super().__init__(lambda: self.ports[self.relay], f"pair={code}", code.encode())
 
     async def visit(self):
         """Begins with the first relay, and goes on with the next one where a relay cannot be reached or answers 503."""
