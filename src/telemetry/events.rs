@@ -1,8 +1,8 @@
 //! Events of the log, and the words in them.
 //!
 //! **An event holds nothing that a client said.** It consists of numbers, of the words in this file, and of what the system
-//! says of its own errors. (A client's address is there if the operator wants it.) So no client can put words or control
-//! characters into a log, and no log holds a pair code or an access token.
+//! says of its own errors. (A client's address and a keyed hash of its code are there if the operator wants them.) So no
+//! client can put words or control characters into a log, and no log holds a pair code or an access token.
 //!
 //! Events that are also counted are in [`records`](super::records). The installed logger decides what becomes of an event;
 //! the binary installs its own.
