@@ -31,6 +31,16 @@ SPELLINGS = [
     ("x=%26pair=1&pair={}~", "pair={}%7e&x=2"),
 ]
 TWO_CODES = ("pair={}&pair=x", "pair={}&pair=y")
+# Queries that not all load balancers read as the relay does.
+ODD_QUERIES = {
+    "a bare `;` in the code, and `%3B` by the other client": ("pair={};x", "pair={}%3Bx"),
+    "a bare `;` in the code, by both clients": ("pair={};x", "pair={};x"),
+    "a bare `%` in the code, and `%25` by the other client": ("pair={}%", "pair={}%25"),
+    "a second `pair`, of which the relay takes the first": TWO_CODES,
+    "the name in another spelling, such as `p%61ir`": ("p%61ir={}", "pair={}"),
+}
+ODD_PAIRS = 30  # for each of them
+ODD_SECONDS = 6  # after which pairs have missed each other
 
 
 class Scene:
@@ -44,6 +54,7 @@ class Scene:
         self.count = 0
         self.live = []
         self.rows = {}
+        self.readings = {}
         self.failures = 0
 
     def make_balancers(self):
@@ -58,6 +69,7 @@ class Scene:
         return [
             self.all_up,
             self.spelled_differently,
+            self.read_otherwise,
             self.relay_drains,
             self.relay_returns,
             self.relay_is_killed,
@@ -211,6 +223,18 @@ class Scene:
         finally:
             self.active = list(self.balancers)
             await raw.stop()
+
+    async def read_otherwise(self):
+        groups = {name: self.pairs(ODD_PAIRS, [queries]) for name, queries in ODD_QUERIES.items()}
+        pairs = [pair for group in groups.values() for pair in group]
+        for pair in pairs:
+            pair.start(0.5)
+        await self.met(pairs, ODD_SECONDS)
+        for name, group in groups.items():
+            met = sum(pair.has_met for pair in group)
+            self.readings[name] = "meet" if met == ODD_PAIRS else "split"
+            print(f"     {self.kind}: {name}: {met} of {ODD_PAIRS} pairs met", flush=True)
+        await self.dismiss(pairs)
 
     async def relay_drains(self):
         drained = self.relays[0]
