@@ -77,6 +77,12 @@ fn usage_errors_are_one_line_and_exit_2() {
         (&["start", "--port", "65536"], "--port: invalid value \"65536\""),
         (&["start", "--pair-ttl", "5"], "--pair-ttl: invalid value \"5\""),
         (&["start", "--max-message", "many"], "--max-message: invalid value \"many\""),
+        (&["start", "--host", "-x:1"], "--host: invalid value \"-x:1\": write --host -x --port 1"),
+        (&["start", "--access-token-file", "--port=1", "--host"], "--host: a value is missing"),
+        (&["start", "--", "--port=1"], "unknown argument \"--port=1\" (see arc-relay start --help)"),
+        (&["--", "--port"], "unknown command \"--port\": one of start"),
+        (&["start", "--version=1"], "--version: it takes no value (see arc-relay start --help)"),
+        (&["--help=all"], "--help: it takes no value (see arc-relay --help)"),
         (&["start", "--log-addresses=maybe"], "--log-addresses: invalid value \"maybe\""),
     ] {
         let (code, stdout, stderr) = output(command().args(arguments));
@@ -93,17 +99,22 @@ fn usage_errors_are_one_line_and_exit_2() {
 }
 
 #[test]
-fn path_need_not_be_utf8_and_other_values_have_to() {
+fn arguments_have_to_be_utf8_and_a_path_in_a_variable_need_not_be() {
     let no_text = OsStr::from_bytes(b"/nowhere/caf\xE9");
-    let (code, _, stderr) = output(command().args(["start", "--port", "0", "--access-token-file"]).arg(no_text));
+    let variable = ("ARC_RELAY_ACCESS_TOKEN_FILE", no_text);
+    let (code, _, stderr) = output(command().args(["start", "--port", "0"]).env(variable.0, variable.1));
     assert_eq!(code, Some(1));
     assert!(stderr.starts_with("arc-relay: cannot read access tokens from \"/nowhere/caf\\xE9\": "), "{stderr}");
-    let (code, _, stderr) = output(command().args(["start", "--host"]).arg(no_text));
+    let (code, _, stderr) = output(command().arg("start").env("ARC_RELAY_HOST", no_text));
     assert_eq!(code, Some(2));
-    assert!(stderr.starts_with("arc-relay: --host: invalid value \"/nowhere/caf\\xE9\": "), "{stderr}");
-    let (code, _, stderr) = output(command().arg("start").arg(no_text));
-    assert_eq!(code, Some(2));
-    assert!(stderr.starts_with("arc-relay: unknown argument \"/nowhere/caf\\xE9\""), "{stderr}");
+    assert!(stderr.starts_with("arc-relay: ARC_RELAY_HOST: invalid value \"/nowhere/caf\\xE9\": "), "{stderr}");
+    for (arguments, expected) in [
+        (&[][..], "arc-relay: argument 1 is not UTF-8\n"),
+        (&["start", "--access-token-file"], "arc-relay: argument 3 is not UTF-8\n"),
+    ] {
+        let (code, stdout, stderr) = output(command().args(arguments).arg(no_text));
+        assert_eq!((code, &*stdout, &*stderr), (Some(2), "", expected));
+    }
 }
 
 #[test]

@@ -4,8 +4,7 @@
 
 use std::ffi::OsString;
 
-use lexopt::Arg::{Long, Short, Value};
-use lexopt::Parser;
+use argh::FromArgs;
 
 #[cfg(feature = "client")]
 use super::check::command::{CHECK, Check};
@@ -15,7 +14,7 @@ use super::commands::pipe::{PIPE, Pipe};
 use super::environment::Environment;
 use super::flags::{START, Settings};
 use super::nearest::nearest;
-use super::table::{Command, Described, Wish, unknown_flag};
+use super::table::{Command, Described, Wish, asks_for_help, one_line};
 
 /// What a command line asks for.
 #[derive(Debug, PartialEq)]
@@ -39,23 +38,37 @@ static COMMANDS: &[&dyn Described] = &[
     &PIPE,
 ];
 
+/// What comes before the arguments of a command. `help` is a command here.
+#[derive(FromArgs)]
+#[argh(description = "all arguments", help_triggers("-h", "--help"))]
+struct Arguments {
+    #[argh(switch, short = 'V', hidden_help)]
+    version: bool,
+    /// the name of a command, and what follows it
+    #[argh(positional, greedy, hidden_help)]
+    command: Vec<String>,
+}
+
 /// Parses the arguments and the environment.
 ///
 /// # Errors
 ///
 /// The error is one line that names the wrong argument or variable.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>, environment: &Environment) -> Result<Action, String> {
-    let arguments: Vec<_> = arguments.collect();
-    let mut arguments = Parser::from_args(arguments);
-    let name = match arguments.next().map_err(|error| error.to_string())? {
-        None => return Err(String::from("a command is missing: arc-relay start (see arc-relay --help)")),
-        Some(Short('h') | Long("help")) => return Ok(Action::Print(overview())),
-        Some(Short('V') | Long("version")) => return Ok(version()),
-        Some(Short(letter)) => return Err(unknown(&format!("-{letter}"))),
-        Some(Long(flag)) => return Err(unknown(&format!("--{flag}"))),
-        Some(Value(name)) => name,
+    let arguments = texts(arguments)?;
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let Arguments { version: is_version, command } = match Arguments::from_args(&["arc-relay"], &arguments) {
+        Ok(arguments) => arguments,
+        Err(exit) if asks_for_help(&exit) => return Ok(Action::Print(overview())),
+        Err(exit) => return Err(format!("{} (see arc-relay --help)", one_line(&exit, nearest_flag))),
     };
-    match name.to_str() {
+    if is_version {
+        return Ok(version());
+    }
+    let command: Vec<_> = command.iter().map(String::as_str).collect();
+    let arguments = command.get(1..).unwrap_or_default();
+    match command.first().copied() {
+        None => Err(String::from("a command is missing: arc-relay start (see arc-relay --help)")),
         Some("start") => run(&START, arguments, environment, |settings| Ok(Action::Start(Box::new(settings)))),
         Some("health") => run(&HEALTH, arguments, environment, |settings| Ok(Action::Health(settings))),
         #[cfg(feature = "client")]
@@ -67,14 +80,24 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>, environment: &Env
             Err(String::from("this build is without the feature client, which check and pipe need"))
         }
         Some("help") => Ok(Action::Print(help(arguments))),
-        _ => Err(unknown_command(&name)),
+        Some(name) => Err(unknown_command(name)),
     }
+}
+
+/// The arguments as text, which argh needs.
+///
+/// The error names none of them: a URL may hold secrets.
+fn texts(arguments: impl Iterator<Item = OsString>) -> Result<Vec<String>, String> {
+    let text = |(index, argument): (usize, OsString)| {
+        argument.into_string().map_err(|_| format!("argument {} is not UTF-8", index + 1))
+    };
+    arguments.enumerate().map(text).collect()
 }
 
 /// Parses the arguments of a command.
 fn run<S: Default>(
     command: &Command<S>,
-    arguments: Parser,
+    arguments: &[&str],
     environment: &Environment,
     action: impl FnOnce(S) -> Result<Action, String>,
 ) -> Result<Action, String> {
@@ -90,9 +113,11 @@ fn version() -> Action {
 }
 
 /// The text of `arc-relay help COMMAND`, or of `arc-relay help`.
-fn help(mut arguments: Parser) -> String {
-    let Ok(Some(Value(name))) = arguments.next() else { return overview() };
-    COMMANDS.iter().find(|command| name == command.name()).map_or_else(overview, |command| command.help())
+fn help(arguments: &[&str]) -> String {
+    COMMANDS
+        .iter()
+        .find(|command| arguments.first() == Some(&command.name()))
+        .map_or_else(overview, |command| command.help())
 }
 
 /// The text of `arc-relay --help`.
@@ -109,21 +134,20 @@ fn overview() -> String {
         -V, --version  print the version and exit"
 }
 
-/// Names a flag without a command, and the nearest flag of a command.
-fn unknown(flag: &str) -> String {
+/// The flag of a command that is most similar to a flag without a command.
+fn nearest_flag(flag: &str) -> Option<String> {
     let name = flag.trim_start_matches('-');
-    let suggestion = COMMANDS.iter().find_map(|command| {
+    COMMANDS.iter().find_map(|command| {
         let flags = command.flags();
         let flag = nearest(name, flags.iter().map(String::as_str))?;
         Some(format!("arc-relay {} --{flag}", command.name()))
-    });
-    format!("{} (see arc-relay --help)", unknown_flag(flag, suggestion))
+    })
 }
 
 /// Names an unknown command, and the nearest known one.
-fn unknown_command(name: &OsString) -> String {
+fn unknown_command(name: &str) -> String {
     let names = || COMMANDS.iter().map(|command| command.name());
-    let instead = match nearest(&name.to_string_lossy(), names()) {
+    let instead = match nearest(name, names()) {
         Some(nearest) => format!("did you mean arc-relay {nearest}?"),
         None => format!("one of {} is needed", names().collect::<Vec<_>>().join(", ")),
     };

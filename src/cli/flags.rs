@@ -140,7 +140,7 @@ impl Default for Settings {
 
 /// The environment variables of all flags.
 pub(super) fn variables() -> Vec<String> {
-    FLAGS.iter().flat_map(Flag::variables).collect()
+    FLAGS.rows.iter().flat_map(Flag::variables).collect()
 }
 
 #[cfg(test)]
@@ -160,7 +160,8 @@ mod tests {
     /// Parses flags with a value each. A switch takes one behind an equals sign only.
     fn parse(flags: &[&str], environment: &Environment) -> Result<Settings, String> {
         let flags: Vec<_> = flags.chunks(2).map(|flag| flag.join("=")).collect();
-        match START.parse(lexopt::Parser::from_args(flags), environment)? {
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        match START.parse(&flags, environment)? {
             Wish::Run(settings) => Ok(settings),
             other => panic!("{other:?}"),
         }
@@ -206,7 +207,7 @@ mod tests {
             ["--log-code-hash", "true"],
         ];
         let flags = [flags.as_flattened(), &["--proxy-protocol", "true", "--log-addresses", "TRUE"]].concat();
-        assert_eq!(flags.len() / 2 + 3, FLAGS.len(), "the other three have tests of their own");
+        assert_eq!(flags.len() / 2 + 3, FLAGS.rows.len(), "the other three have tests of their own");
         let expected = Config {
             port: 1,
             host: "::1".into(),
@@ -246,13 +247,13 @@ mod tests {
         let help = START.help();
         let wide: Vec<_> = help.lines().filter(|line| line.len() > 100).collect();
         assert!(wide.is_empty(), "{wide:?}");
-        assert_eq!(FLAGS.chunk_by(|one, next| one.group == next.group).count(), 8, "groups are contiguous");
+        assert_eq!(FLAGS.rows.chunk_by(|one, next| one.group == next.group).count(), 8, "groups are contiguous");
     }
 
     #[test]
     fn defaults_in_the_help_are_the_defaults() {
         let mut count = 0;
-        for flag in FLAGS {
+        for flag in FLAGS.rows {
             let help = flag.help.join(" ");
             let Some((_, default)) = help.split_once("default ") else { continue };
             let default = default.split([' ', ';', ',']).next().unwrap();
@@ -279,7 +280,7 @@ mod tests {
             "" => "true",
             _ => "null",
         };
-        for flag in FLAGS {
+        for flag in FLAGS.rows {
             let name = format!("--{}", flag.name());
             for variable in flag.variables() {
                 let set = settings(&[], &[(&variable, value_of(flag))]).unwrap();

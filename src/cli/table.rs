@@ -1,13 +1,13 @@
 //! Commands as tables: the name, help, environment variable and parser of a flag stand in one row.
 //!
-//! What a command line says and how the help describes it come from the same rows, so they cannot differ. lexopt takes
-//! the command line apart, and errors name the nearest known flag.
+//! What a command line says and how the help describes it come from the same rows, so they cannot differ. argh parses
+//! the command line, with two additions: `--flag=value` is split before, and an error becomes one line that names the
+//! nearest known flag. The help is not argh's, which has neither groups nor variables.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::iter;
 
-use lexopt::Arg::{Long, Short, Value};
-use lexopt::Parser;
+use argh::EarlyExit;
 
 use super::environment::{Environment, PREFIX};
 use super::nearest::nearest;
@@ -22,7 +22,7 @@ pub(crate) struct Command<S: 'static> {
     pub(super) about: &'static str,
     /// The argument that is no flag, if the command has one.
     pub(super) argument: Option<Argument<S>>,
-    pub(super) flags: &'static [Flag<S>],
+    pub(super) flags: Flags<S>,
     /// Whether each flag has a variable in the environment.
     pub(super) has_variables: bool,
 }
@@ -32,6 +32,23 @@ pub(super) struct Argument<S: 'static> {
     /// As the usage has it, such as `<url>`, or `[url]` if it may be left out.
     pub(super) usage: &'static str,
     pub(super) set: Set<S>,
+}
+
+/// The flags of a command.
+pub(super) struct Flags<S: 'static> {
+    pub(super) rows: &'static [Flag<S>],
+    /// argh's parser for these rows.
+    pub(super) parse: fn(&[&str]) -> Result<Given, EarlyExit>,
+}
+
+/// What was given on a command line.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) version: bool,
+    /// What is neither a flag nor the value of one.
+    pub(super) words: Vec<String>,
+    /// One for each flag.
+    pub(super) values: Vec<Option<String>>,
 }
 
 /// A row of a table.
@@ -49,24 +66,50 @@ pub(super) struct Flag<S: 'static> {
 /// Parses a value into the settings.
 type Set<S> = fn(&mut S, &OsStr) -> Parsed<()>;
 
-/// Declares the flags of a command in groups, as a table.
+/// Declares the flags of a command in groups: makes the table, and the struct for argh.
 ///
-/// The doc comment of a flag is its help. A flag without a `<value>` is a switch.
+/// The doc comment of a flag is its help. A flag without a `<value>` is a switch. For argh, it is an option, too, so that
+/// `--switch=false` is possible.
 macro_rules! flags {
     ($table:ident: $settings:ty; $($group:literal {$(
         $(#[doc = $help:literal])+
         $field:ident $(<$value:ident>)? => $($setting:ident).+ = $parse:expr;
     )+})+) => {
-        static $table: &[$crate::cli::table::Flag<$settings>] = &[$($($crate::cli::table::Flag {
-            group: $group,
-            field: stringify!($field),
-            value: concat!($("<", stringify!($value), ">")?),
-            help: &[$($help),+],
-            set: |settings, value| {
-                settings.$($setting).+ = $parse(value)?;
-                Ok(())
-            },
-        }),+),+];
+        const $table: $crate::cli::table::Flags<$settings> = {
+            #[derive(argh::FromArgs)]
+            #[argh(description = "the arguments of a command", help_triggers("-h", "--help", "help"))]
+            struct Arguments {
+                #[argh(switch, short = 'V', hidden_help)]
+                version: bool,
+                #[argh(positional, hidden_help)]
+                words: Vec<String>,
+                $($(
+                    #[argh(option, hidden_help)]
+                    $field: Option<String>,
+                )+)+
+            }
+
+            $crate::cli::table::Flags {
+                rows: &[$($($crate::cli::table::Flag {
+                    group: $group,
+                    field: stringify!($field),
+                    value: concat!($("<", stringify!($value), ">")?),
+                    help: &[$($help),+],
+                    set: |settings, value| {
+                        settings.$($setting).+ = $parse(value)?;
+                        Ok(())
+                    },
+                }),+),+],
+                parse: |arguments| {
+                    let given = <Arguments as argh::FromArgs>::from_args(&["arc-relay"], arguments)?;
+                    Ok($crate::cli::table::Given {
+                        version: given.version,
+                        words: given.words,
+                        values: vec![$($(given.$field),+),+],
+                    })
+                },
+            }
+        };
     };
 }
 pub(super) use flags;
@@ -100,7 +143,7 @@ impl<S> Described for Command<S> {
     fn help(&self) -> String {
         let argument = self.argument.as_ref().map(|argument| format!(" {}", argument.usage)).unwrap_or_default();
         let mut help = format!("Usage: arc-relay {}{argument} [options]\n\n{}\n", self.name, self.about);
-        for group in self.flags.chunk_by(|one, next| one.group == next.group) {
+        for group in self.flags.rows.chunk_by(|one, next| one.group == next.group) {
             help += &format!("\n{}:\n", group[0].group);
             for flag in group {
                 let name = format!("--{} {}", flag.name(), flag.value);
@@ -116,7 +159,7 @@ impl<S> Described for Command<S> {
     }
 
     fn flags(&self) -> Vec<String> {
-        self.flags.iter().map(Flag::name).collect()
+        self.flags.rows.iter().map(Flag::name).collect()
     }
 }
 
@@ -126,27 +169,31 @@ impl<S: Default> Command<S> {
     /// # Errors
     ///
     /// The error is one line that names the wrong argument or variable.
-    pub(super) fn parse(&self, arguments: Parser, environment: &Environment) -> Result<Wish<S>, String> {
-        let Given { argument, values } = match self.take_apart(arguments)? {
-            Wish::Run(given) => given,
-            Wish::Help => return Ok(Wish::Help),
-            Wish::Version => return Ok(Wish::Version),
+    pub(super) fn parse(&self, arguments: &[&str], environment: &Environment) -> Result<Wish<S>, String> {
+        let Given { version, words, values } = match (self.flags.parse)(&self.take_apart(arguments)) {
+            Ok(given) => given,
+            Err(exit) if asks_for_help(&exit) => return Ok(Wish::Help),
+            Err(exit) => return Err(format!("{}{}", one_line(&exit, |flag| self.nearest(flag)), self.see_help())),
         };
-        let mut settings = S::default();
-        if let Some(Argument { usage, set }) = &self.argument {
-            let usage = usage.trim_matches(['<', '>', '[', ']']);
-            match argument {
-                // The value of a URL may hold secrets.
-                Some(value) => set(&mut settings, &value).map_err(|needed| format!("{usage}: {needed}"))?,
-                None if self.needs_argument() => {
-                    return Err(format!("{}: the {usage} is missing{}", self.name, self.see_help()));
-                }
-                None => {}
-            }
+        if version {
+            return Ok(Wish::Version);
         }
-        for (flag, value) in iter::zip(self.flags, &values) {
+        let mut settings = S::default();
+        // The argument is a URL, which may hold secrets, so it is not repeated.
+        match (&self.argument, &*words) {
+            (Some(Argument { usage, set }), [word]) => {
+                set(&mut settings, word.as_ref()).map_err(|needed| format!("{}: {needed}", bare(usage)))?;
+            }
+            (Some(Argument { usage, .. }), []) if usage.starts_with('<') => {
+                return Err(format!("{}: the {} is missing{}", self.name, bare(usage), self.see_help()));
+            }
+            (_, []) => {}
+            (Some(_), _) => return Err(format!("one URL is needed, and not several: quote it{}", self.see_help())),
+            (None, [word, ..]) => return Err(format!("unknown argument {word:?}{}", self.see_help())),
+        }
+        for (flag, value) in iter::zip(self.flags.rows, &values) {
             let variables = if self.has_variables { flag.variables() } else { Vec::new() };
-            let given = value.as_deref().map(|value| (format!("--{}", flag.name()), value));
+            let given = value.as_ref().map(|value| (format!("--{}", flag.name()), OsStr::new(value)));
             let from_environment =
                 || environment.find(&variables).map(|(variable, value)| (variable.to_owned(), value));
             if let Some((source, value)) = given.or_else(from_environment) {
@@ -156,68 +203,36 @@ impl<S: Default> Command<S> {
         Ok(Wish::Run(settings))
     }
 
-    /// Finds the value of each flag.
-    fn take_apart(&self, mut arguments: Parser) -> Result<Wish<Given>, String> {
-        let mut given = Given { argument: None, values: vec![None; self.flags.len()] };
-        while let Some(argument) = arguments.next().map_err(|error| format!("{error}{}", self.see_help()))? {
-            let name = match argument {
-                Short('h') => return Ok(Wish::Help),
-                Short('V') => return Ok(Wish::Version),
-                Short(letter) => return Err(self.unknown(&format!("-{letter}"))),
-                Long(name) => name.to_owned(),
-                Value(word) if word == "help" => return Ok(Wish::Help),
-                Value(word) if self.argument.is_some() && given.argument.is_none() => {
-                    given.argument = Some(word);
-                    continue;
-                }
-                // A URL may hold secrets, so it is not repeated.
-                Value(_) if self.argument.is_some() => {
-                    return Err(format!("one URL is needed, and not several: quote it{}", self.see_help()));
-                }
-                Value(word) => return Err(format!("unknown argument {word:?}{}", self.see_help())),
-            };
-            match &*name {
-                "help" => return Ok(Wish::Help),
-                "version" => return Ok(Wish::Version),
-                _ => {}
-            }
-            let found = self.flags.iter().position(|flag| flag.name() == name);
-            let index = found.ok_or_else(|| self.unknown(&format!("--{name}")))?;
-            let value = match self.flags[index].value {
-                "" => Some(arguments.optional_value().unwrap_or_else(|| "true".into())),
-                _ => arguments.value().ok(),
-            };
-            let value = value.ok_or_else(|| format!("--{name}: a value is missing{}", self.see_help()))?;
-            if given.values[index].replace(value).is_some() {
-                return Err(format!("--{name}: given more than once{}", self.see_help()));
+    /// Splits `--flag=value`, and gives a switch without a value the value `true`.
+    ///
+    /// A value stays as it is, and so does everything after `--`.
+    fn take_apart<'a>(&self, arguments: &[&'a str]) -> Vec<&'a str> {
+        let (mut apart, mut rest) = (Vec::new(), arguments.iter().copied());
+        while let Some(argument) = rest.next() {
+            let (flag, value) = argument.split_once('=').map_or((argument, None), |(flag, value)| (flag, Some(value)));
+            let name = flag.strip_prefix("--");
+            let known = self.flags.rows.iter().find(|known| Some(known.name().as_str()) == name);
+            match (known, value) {
+                (Some(_), Some(value)) => apart.extend([flag, value]),
+                (Some(Flag { value: "", .. }), None) => apart.extend([flag, "true"]),
+                (Some(_), None) => apart.extend(iter::once(flag).chain(rest.next())),
+                (None, _) if argument == "--" => apart.extend(iter::once(argument).chain(rest.by_ref())),
+                (None, _) => apart.push(argument),
             }
         }
-        Ok(Wish::Run(given))
+        apart
     }
 
-    fn needs_argument(&self) -> bool {
-        self.argument.as_ref().is_some_and(|argument| argument.usage.starts_with('<'))
-    }
-
-    /// Names an unknown flag, and the nearest known one.
-    fn unknown(&self, flag: &str) -> String {
+    /// The known flag that is most similar to an unknown one.
+    fn nearest(&self, flag: &str) -> Option<String> {
         let known = self.flags();
         let known = known.iter().map(String::as_str).chain(["help", "version"]);
-        let suggestion = nearest(flag.trim_start_matches('-'), known).map(|name| format!("--{name}"));
-        format!("{}{}", unknown_flag(flag, suggestion), self.see_help())
+        nearest(flag.trim_start_matches('-'), known).map(|name| format!("--{name}"))
     }
 
     fn see_help(&self) -> String {
         format!(" (see arc-relay {} --help)", self.name)
     }
-}
-
-/// What was given on a command line.
-#[derive(Debug)]
-struct Given {
-    argument: Option<OsString>,
-    /// One for each flag.
-    values: Vec<Option<OsString>>,
 }
 
 impl<S> Flag<S> {
@@ -235,10 +250,38 @@ impl<S> Flag<S> {
     }
 }
 
-/// Names an unknown flag, and what to write instead.
-pub(super) fn unknown_flag(flag: &str, suggestion: Option<String>) -> String {
-    let suggestion = suggestion.map(|suggestion| format!(": did you mean {suggestion}?")).unwrap_or_default();
-    format!("unknown flag {flag:?}{suggestion}")
+/// Whether argh ended early since help was asked for.
+///
+/// argh refuses flags that follow `--help`. Here help was asked for all the same.
+pub(super) fn asks_for_help(exit: &EarlyExit) -> bool {
+    exit.status.is_ok() || exit.output.starts_with("Trailing arguments are not allowed after `help`")
+}
+
+/// Turns an error of argh into one line that says what to write instead of an unknown flag.
+pub(super) fn one_line(exit: &EarlyExit, suggest: impl FnOnce(&str) -> Option<String>) -> String {
+    let error = exit.output.strip_suffix('\n').unwrap_or(&exit.output);
+    if let Some(flag) = error.strip_prefix("Unrecognized argument: ") {
+        return match flag.split_once('=').map_or(flag, |(flag, _)| flag) {
+            flag @ ("-h" | "--help" | "-V" | "--version") => format!("{flag}: it takes no value"),
+            flag => {
+                let suggestion = suggest(flag).map(|flag| format!(": did you mean {flag}?")).unwrap_or_default();
+                format!("unknown flag {flag:?}{suggestion}")
+            }
+        };
+    }
+    let flag = error.split('\'').nth(1).unwrap_or_default();
+    if error.starts_with("No value provided for") {
+        format!("{flag}: a value is missing")
+    } else if error.ends_with("duplicate values provided") {
+        format!("{flag}: given more than once")
+    } else {
+        error.escape_debug().to_string()
+    }
+}
+
+/// The name of an argument without the brackets of the usage.
+fn bare(usage: &str) -> &str {
+    usage.trim_matches(['<', '>', '[', ']'])
 }
 
 fn invalid(source: &str, value: &OsStr, needed: &str) -> String {
