@@ -79,12 +79,7 @@ impl<L: Listener> Operations<L> {
                         yield_now().await;
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        // No wait is without a bound: an event that was lost would cost seconds, and not the listener.
-                        let bound = async {
-                            clock.sleep_until(clock.now() + INTERVAL).await;
-                            Ok(())
-                        };
-                        if poll_fn(|cx| listener.poll_acceptable(cx)).or(bound).await.is_err() {
+                        if poll_fn(|cx| listener.poll_acceptable(cx)).await.is_err() {
                             clock.sleep_until(clock.now() + ACCEPT_BACKOFF).await;
                         }
                     }

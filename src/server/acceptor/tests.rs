@@ -130,6 +130,20 @@ fn queue_is_empty_before_the_listener_is_closed() {
 }
 
 #[test]
+fn inherited_queue_is_left_to_the_next_relay() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let inherited = vec![listener.try_clone().unwrap()];
+    let port = Port::inherit(inherited, Config::default().sockets()).unwrap();
+    let relay = context(&port, Arc::new(SystemClock));
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let stop = StopFlag::default();
+    stop.set();
+    let begin = |_, _| panic!("it is accepted");
+    run(accept(port, &relay, &relay.handshakes.telemetry.add_worker(), &stop, begin));
+    listener.accept().unwrap();
+}
+
+#[test]
 fn want_of_files_at_a_stop_ends_the_accepting() {
     let (port, address) = port();
     let relay = context(&port, Arc::new(SystemClock));
