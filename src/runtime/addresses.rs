@@ -114,8 +114,7 @@ pub(super) fn inherit(
     }
     let prepare = |listener: TcpListener| {
         let socket = Socket::from(listener);
-        // Not every system tells.
-        if matches!(socket.is_listener(), Ok(false)) {
+        if !listens(&socket) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "a socket to accept connections from does not listen",
@@ -126,6 +125,18 @@ pub(super) fn inherit(
         Ok(socket.into())
     };
     listeners.into_iter().map(prepare).collect()
+}
+
+/// Whether connections can be accepted from the socket, as far as the system tells.
+#[cfg(target_os = "linux")]
+fn listens(socket: &Socket) -> bool {
+    socket.is_listener().unwrap_or(true)
+}
+
+/// Other systems do not tell it all in the same way. There, accepting fails.
+#[cfg(not(target_os = "linux"))]
+fn listens(_: &Socket) -> bool {
+    true
 }
 
 fn listen_on(address: SocketAddr, configure: impl Fn(&Socket) -> io::Result<()>) -> io::Result<TcpListener> {
