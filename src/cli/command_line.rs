@@ -8,7 +8,9 @@ use argh::FromArgs;
 
 #[cfg(feature = "client")]
 use super::check::command::{CHECK, Check};
+use super::commands::completions::COMPLETIONS;
 use super::commands::health::{HEALTH, Health};
+use super::commands::manual::{self, MANUAL};
 #[cfg(feature = "client")]
 use super::commands::pipe::{PIPE, Pipe};
 use super::environment::Environment;
@@ -36,7 +38,13 @@ static COMMANDS: &[&dyn Described] = &[
     &CHECK,
     #[cfg(feature = "client")]
     &PIPE,
+    &COMPLETIONS,
+    &MANUAL,
 ];
+
+/// What the program is, in one sentence.
+const DESCRIPTION: &str =
+    "Joins two WebSocket clients that know the same pair code and forwards binary messages, unread.";
 
 /// What comes before the arguments of a command. `help` is a command here.
 #[derive(FromArgs)]
@@ -78,6 +86,12 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>, environment: &Env
         #[cfg(not(feature = "client"))]
         Some("check" | "pipe") => {
             Err(String::from("this build is without the feature client, which check and pipe need"))
+        }
+        Some("completions") => {
+            run(&COMPLETIONS, arguments, environment, |settings| Ok(Action::Print(settings.script(COMMANDS))))
+        }
+        Some("manual") => {
+            run(&MANUAL, arguments, environment, |_| Ok(Action::Print(manual::page(DESCRIPTION, COMMANDS))))
         }
         Some("help") => Ok(Action::Print(help(arguments))),
         Some(name) => Err(unknown_command(name)),
@@ -122,13 +136,9 @@ fn help(arguments: &[&str]) -> String {
 
 /// The text of `arc-relay --help`.
 fn overview() -> String {
-    let mut text = String::from(
-        "Usage: arc-relay COMMAND [options]\n\n\
-        Joins two WebSocket clients that know the same pair code and forwards binary messages, unread.\n\n\
-        Commands:\n",
-    );
+    let mut text = format!("Usage: arc-relay COMMAND [options]\n\n{DESCRIPTION}\n\nCommands:\n");
     for command in COMMANDS {
-        text += &format!("  {:6}  {}\n", command.name(), command.summary());
+        text += &format!("  {:11}  {}\n", command.name(), command.summary());
     }
     text + "\nOptions:\n  -h, --help     print this help, or that of a command, and exit\n  \
         -V, --version  print the version and exit"

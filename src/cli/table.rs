@@ -41,6 +41,18 @@ pub(super) struct Flags<S: 'static> {
     pub(super) parse: fn(&[&str]) -> Result<Given, EarlyExit>,
 }
 
+/// What a row of a table says, whatever the settings of its command are.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(super) group: &'static str,
+    /// Without dashes.
+    pub(super) name: String,
+    /// The kind of value, such as `<port>`, or empty for a switch.
+    pub(super) value: &'static str,
+    pub(super) help: &'static [&'static str],
+    pub(super) variables: Vec<String>,
+}
+
 /// What was given on a command line.
 #[derive(Debug)]
 pub(super) struct Given {
@@ -74,7 +86,7 @@ macro_rules! flags {
     ($table:ident: $settings:ty; $($group:literal {$(
         $(#[doc = $help:literal])+
         $field:ident $(<$value:ident>)? => $($setting:ident).+ = $parse:expr;
-    )+})+) => {
+    )+})*) => {
         const $table: $crate::cli::table::Flags<$settings> = {
             #[derive(argh::FromArgs)]
             #[argh(description = "the arguments of a command", help_triggers("-h", "--help", "help"))]
@@ -86,7 +98,7 @@ macro_rules! flags {
                 $($(
                     #[argh(option, hidden_help)]
                     $field: Option<String>,
-                )+)+
+                )+)*
             }
 
             $crate::cli::table::Flags {
@@ -99,13 +111,13 @@ macro_rules! flags {
                         settings.$($setting).+ = $parse(value)?;
                         Ok(())
                     },
-                }),+),+],
+                }),+),*],
                 parse: |arguments| {
                     let given = <Arguments as argh::FromArgs>::from_args(&["arc-relay"], arguments)?;
                     Ok($crate::cli::table::Given {
                         version: given.version,
                         words: given.words,
-                        values: vec![$($(given.$field),+),+],
+                        values: vec![$($(given.$field),+),*],
                     })
                 },
             }
@@ -123,9 +135,13 @@ pub(super) enum Wish<S> {
 }
 
 /// What a list of commands needs to know of each, whatever its settings are.
-pub(super) trait Described: Sync {
+pub(crate) trait Described: Sync {
     fn name(&self) -> &'static str;
     fn summary(&self) -> &'static str;
+    fn about(&self) -> &'static str;
+    /// The argument that is no flag, as the usage has it.
+    fn argument(&self) -> Option<&'static str>;
+    fn rows(&self) -> Vec<Row>;
     fn help(&self) -> String;
     /// The names of its flags, without dashes.
     fn flags(&self) -> Vec<String>;
@@ -140,18 +156,34 @@ impl<S> Described for Command<S> {
         self.summary
     }
 
+    fn about(&self) -> &'static str {
+        self.about
+    }
+
+    fn argument(&self) -> Option<&'static str> {
+        self.argument.as_ref().map(|argument| argument.usage)
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let row = |flag: &Flag<S>| {
+            let variables = if self.has_variables { flag.variables() } else { Vec::new() };
+            Row { group: flag.group, name: flag.name(), value: flag.value, help: flag.help, variables }
+        };
+        self.flags.rows.iter().map(row).collect()
+    }
+
     fn help(&self) -> String {
-        let argument = self.argument.as_ref().map(|argument| format!(" {}", argument.usage)).unwrap_or_default();
+        let argument = self.argument().map(|usage| format!(" {usage}")).unwrap_or_default();
         let mut help = format!("Usage: arc-relay {}{argument} [options]\n\n{}\n", self.name, self.about);
-        for group in self.flags.rows.chunk_by(|one, next| one.group == next.group) {
+        for group in self.rows().chunk_by(|one, next| one.group == next.group) {
             help += &format!("\n{}:\n", group[0].group);
-            for flag in group {
-                let name = format!("--{} {}", flag.name(), flag.value);
-                let is_true = if flag.value.is_empty() { "=true" } else { "" };
-                let variables = flag.variables().join(", ");
-                let variables = if self.has_variables { format!(" [{variables}{is_true}]") } else { String::new() };
+            for Row { name, value, variables, help: lines, .. } in group {
+                let name = format!("--{name} {value}");
+                let is_true = if value.is_empty() { "=true" } else { "" };
+                let variables =
+                    if variables.is_empty() { String::new() } else { format!(" [{}{is_true}]", variables.join(", ")) };
                 help += &format!("  {}{variables}\n", name.trim_end());
-                flag.help.iter().for_each(|line| help += &format!("      {}\n", line.trim()));
+                lines.iter().for_each(|line| help += &format!("      {}\n", line.trim()));
             }
         }
         help + "\nOther options:\n  -h, --help\n      print this help and exit\n  \
@@ -188,7 +220,12 @@ impl<S: Default> Command<S> {
                 return Err(format!("{}: the {} is missing{}", self.name, bare(usage), self.see_help()));
             }
             (_, []) => {}
-            (Some(_), _) => return Err(format!("one URL is needed, and not several: quote it{}", self.see_help())),
+            (Some(Argument { usage: "<url>" | "[url]", .. }), _) => {
+                return Err(format!("one URL is needed, and not several: quote it{}", self.see_help()));
+            }
+            (Some(Argument { usage, .. }), _) => {
+                return Err(format!("one {} is needed, and not several{}", bare(usage), self.see_help()));
+            }
             (None, [word, ..]) => return Err(format!("unknown argument {word:?}{}", self.see_help())),
         }
         for (flag, value) in iter::zip(self.flags.rows, &values) {

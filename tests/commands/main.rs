@@ -4,6 +4,7 @@
 
 #[cfg(feature = "client")]
 mod check;
+mod completions;
 mod documents;
 mod health;
 #[cfg(feature = "client")]

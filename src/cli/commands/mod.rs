@@ -1,6 +1,8 @@
-//! The commands that talk to a running relay.
+//! All commands but `start` and `check`.
 
+pub(crate) mod completions;
 pub(crate) mod health;
+pub(crate) mod manual;
 #[cfg(feature = "client")]
 pub(crate) mod pipe;
 #[cfg(feature = "client")]
