@@ -347,6 +347,7 @@ KINDS = [
     ("Dockerfile", _whole_lines),
     ("*.service", _whole_lines),
     ("*.socket", _whole_lines),
+    ("default", _whole_lines),
     ("*.dict", _whole_lines),
     ("*.txt", _whole_lines),
     (".npmrc", _whole_lines),
