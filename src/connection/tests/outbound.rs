@@ -236,6 +236,25 @@ fn an_unknown_send_error_ends_the_connection_and_tells_the_peer() {
     });
 }
 
+#[test]
+fn a_read_error_ends_the_connection_at_once_and_tells_the_peer() {
+    in_reactor(|| {
+        for error in [Errno::CONNRESET, Errno::PIPE, Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::IO] {
+            let side = Side::new();
+            side.fail(error);
+            side.socket.0.borrow_mut().lies = true;
+            let (mut connection, mut peer) = side.connection();
+            connection.context.turn.set(1);
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(connection.step(&mut cx).is_ready(), "{error}");
+            let outcome = if error == Errno::TIMEDOUT { Outcome::Stalled } else { Outcome::Lost };
+            assert_eq!(connection.outcome(), outcome, "{error}");
+            let next = peer.incoming.poll_next(&mut cx, &SpareChannels::default());
+            assert!(matches!(next, Poll::Ready(Next::End(CloseCause::Lost))), "{error}");
+        }
+    });
+}
+
 /// A batch of whole server frames, each with a payload of `length` bytes.
 fn batch(frames: usize, length: u16) -> Box<Buffer> {
     let frame = [&[0x82, 126][..], &length.to_be_bytes(), &vec![7; length.into()]].concat();
