@@ -49,7 +49,7 @@ mod simulation;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::buffers::buffer;
-    pub use crate::pairing::{link, pair_code, pair_table};
+    pub use crate::pairing::{link, pair_code, pair_table, side_id};
     #[cfg(all(fuzzing, not(test)))]
     pub use crate::simulation::respond;
     pub use crate::websocket::reframer;

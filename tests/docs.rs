@@ -119,6 +119,7 @@ fn rejections_are_those_in_the_table() {
     let whole = upgrade("/?pair=x", "");
     let requests = [
         upgrade("/", ""),
+        upgrade("/?pair=x&side=", ""),
         whole.replace("dGhl", ""),
         whole.replace("Connection: Upgrade", "Connection: close"),
         whole.replace("HTTP/1.1", "HTTP/1.0"),

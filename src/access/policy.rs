@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use crate::access::access_tokens::AccessTokens;
 use crate::access::origin::Origin;
-use crate::pairing::pair_code::PairCode;
+use crate::pairing::join::Join;
 use crate::pairing::query;
 use crate::runtime::sync::RwLock;
 use crate::runtime::sync::atomic::{
@@ -39,7 +39,7 @@ impl Policy {
         Self { allowed_origins, access_tokens: RwLock::new(access_tokens), needs_token, min_code_length }
     }
 
-    /// The pair code that a request asks for, if its client may join.
+    /// The seat that a request asks for, if its client may join.
     ///
     /// `origins` and `credentials` are the values of `Origin`, and of a single `Authorization`. Two of these count as none
     /// (RFC 9110, section 5.3): to compare many would be needless work.
@@ -48,18 +48,18 @@ impl Policy {
         target: &str,
         origins: impl Iterator<Item = &'a [u8]>,
         credentials: Option<&[u8]>,
-    ) -> Result<PairCode, Rejection> {
+    ) -> Result<Join, Rejection> {
         if !self.allows_origin(origins) {
             return Err(Rejection::Origin);
         }
         if !self.allows_access(target, credentials) {
             return Err(Rejection::Token);
         }
-        let code = PairCode::from_target(target).map_err(|_| Rejection::PairCode)?;
-        if code.characters() < self.min_code_length {
+        let join = Join::from_target(target)?;
+        if join.code.characters() < self.min_code_length {
             return Err(Rejection::PairCode);
         }
-        Ok(code)
+        Ok(join)
     }
 
     /// Exchanges the tokens. Existing connections stay.

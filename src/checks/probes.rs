@@ -11,12 +11,12 @@ use super::stage::Still;
 use super::{Signal, block_on, check};
 use crate::limits::capacity::EffectiveLimits;
 use crate::limits::pair_rate::Rates;
-use crate::pairing::pair_code::PairCode;
+use crate::pairing::join::Join;
 use crate::pairing::seats::{Claim, Seats};
 use crate::telemetry::rejection::Rejection;
 
-fn code() -> PairCode {
-    PairCode::from_target("/?pair=x").unwrap()
+fn join() -> Join {
+    Join::from_target("/?pair=x").unwrap()
 }
 
 /// A pair, in seats where clients can be probed.
@@ -24,7 +24,7 @@ fn pair() -> (Arc<Seats>, [Claim; 2]) {
     let (clock, limits) = (Arc::new(Still(Instant::now())), EffectiveLimits::ROOMY);
     let (ttl, probe_timeout) = (Duration::from_secs(60), Duration::from_secs(2));
     let seats = Arc::new(Seats::new(2, ttl, limits, probe_timeout, Rates::default(), clock));
-    let pair = [0, 1].map(|worker| seats.claim(code(), worker).unwrap());
+    let pair = [0, 1].map(|worker| seats.claim(join(), worker).unwrap());
     (seats, pair)
 }
 
@@ -51,7 +51,7 @@ fn third_client_gets_the_code_of_a_side_that_departs() {
         let stays = answers(stays, &over);
         let departs = thread::spawn(move || drop(departs));
         // If the side departs in time, there is no pair to be asked.
-        let joined = block_on(seats.join(code(), 1));
+        let joined = block_on(seats.join(join(), 1));
         let rejection = joined.as_ref().err().copied();
         over.give();
         let stays = stays.join().unwrap();
@@ -69,9 +69,9 @@ fn third_clients_are_refused_by_a_pair_that_answers() {
         let pair = pair.map(|side| answers(side, &over));
         let other = {
             let seats = Arc::clone(&seats);
-            thread::spawn(move || block_on(seats.join(code(), 0)).unwrap_err())
+            thread::spawn(move || block_on(seats.join(join(), 0)).unwrap_err())
         };
-        assert_eq!(block_on(seats.join(code(), 1)).unwrap_err(), Rejection::PairFull);
+        assert_eq!(block_on(seats.join(join(), 1)).unwrap_err(), Rejection::PairFull);
         assert_eq!(other.join().unwrap(), Rejection::PairFull);
         over.give();
         let pair = pair.map(|side| side.join().unwrap());
@@ -88,7 +88,7 @@ fn no_question_outlives_its_probe() {
         let over = Arc::new(Signal::default());
         let stays = answers(stays, &over);
         let departs = thread::spawn(move || drop(departs));
-        let third = thread::spawn(move || block_on(poll_once(seats.join(code(), 1))).is_some());
+        let third = thread::spawn(move || block_on(poll_once(seats.join(join(), 1))).is_some());
         third.join().unwrap();
         departs.join().unwrap();
         over.give();

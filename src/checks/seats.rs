@@ -10,8 +10,8 @@ use shuttle::thread;
 use super::{block_on, check};
 use crate::limits::capacity::EffectiveLimits;
 use crate::limits::pair_rate::Rates;
+use crate::pairing::join::Join;
 use crate::pairing::link::{CloseCause, Next, SpareChannels};
-use crate::pairing::pair_code::PairCode;
 use crate::pairing::seats::{Claim, Seats};
 use crate::runtime::clock::{Clock, Sleep};
 use crate::telemetry::rejection::Rejection;
@@ -38,7 +38,7 @@ fn seats(ttl: Duration, limits: EffectiveLimits) -> Arc<Seats> {
 }
 
 fn claim(seats: &Arc<Seats>, code: &str, worker: usize) -> Result<Claim, Rejection> {
-    seats.claim(PairCode::from_target(&format!("/?pair={code}")).unwrap(), worker)
+    seats.claim(Join::from_target(&format!("/?pair={code}")).unwrap(), worker)
 }
 
 /// Departs as a connection does: the code is free first.

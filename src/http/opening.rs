@@ -156,8 +156,8 @@ impl<'a, T: Transport> Handshake<'a, T> {
         stop: &StopFlag,
     ) -> Option<Admitted<T>> {
         let (form, route) = self.understand(&head, &mut client);
-        if let (Some(hasher), Ok(Route::Join(code, _))) = (&self.context.code_hasher, &route) {
-            self.recorder.learn_code(hasher.hash(code.as_bytes()));
+        if let (Some(hasher), Ok(Route::Join(join, _))) = (&self.context.code_hasher, &route) {
+            self.recorder.learn_code(hasher.hash(join.code.as_bytes()));
         }
         // At a stop, a takeover probe is not waited for any more.
         let stopping = async {
@@ -294,8 +294,8 @@ async fn decide(
     worker: usize,
 ) -> Result<(Answer, Option<Claim>), Rejected> {
     match route? {
-        Route::Join(code, answer) => {
-            let claim = context.seats.join(code, worker).await?;
+        Route::Join(join, answer) => {
+            let claim = context.seats.join(join, worker).await?;
             Ok((answer, Some(claim)))
         }
         Route::Probe(probe) => Ok((probe.answer(context), None)),

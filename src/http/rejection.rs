@@ -36,6 +36,7 @@ impl From<Rejection> for Rejected {
             Rejection::Origin => (StatusCode::FORBIDDEN, "origin not allowed"),
             Rejection::Token => (StatusCode::UNAUTHORIZED, "access token required"),
             Rejection::PairCode => (StatusCode::BAD_REQUEST, "missing or invalid pair code"),
+            Rejection::Side => (StatusCode::BAD_REQUEST, "invalid side"),
             Rejection::Connections => (StatusCode::TOO_MANY_REQUESTS, "too many connections"),
             Rejection::Requests => (StatusCode::TOO_MANY_REQUESTS, "too many requests"),
             Rejection::PairFull => (StatusCode::CONFLICT, "pair is full"),

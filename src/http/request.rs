@@ -10,7 +10,7 @@ use super::head::Request;
 use super::probe::Probe;
 use super::rejection::Rejected;
 use crate::access::policy::Policy;
-use crate::pairing::pair_code::PairCode;
+use crate::pairing::join::Join;
 use crate::telemetry::rejection::Rejection;
 
 /// How long a request line may be, in bytes.
@@ -21,8 +21,8 @@ const REQUEST_LINE: usize = 8 * 1024;
 /// The resource that a request asks for.
 #[derive(Debug)]
 pub(super) enum Route {
-    /// A seat at this pair code. The answer is the 101 that completes the opening handshake.
-    Join(PairCode, Answer),
+    /// A seat. The answer is the 101 that completes the opening handshake.
+    Join(Join, Answer),
     Probe(Probe),
 }
 
@@ -45,8 +45,8 @@ pub(super) fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Rej
         answer = answer.with_field("sec-websocket-protocol", protocol);
     }
     let target = request.uri.path_and_query().map_or("", |target| target.as_str());
-    let code = policy.admit(target, fields.all("origin"), fields.single("authorization"))?;
-    Ok(Route::Join(code, answer))
+    let join = policy.admit(target, fields.all("origin"), fields.single("authorization"))?;
+    Ok(Route::Join(join, answer))
 }
 
 /// Checks what is required of every request.

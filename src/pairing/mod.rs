@@ -1,5 +1,6 @@
 mod channels;
 mod close_cause;
+pub(crate) mod join;
 pub mod link;
 pub(crate) mod occupants;
 mod pace;
@@ -8,3 +9,4 @@ pub mod pair_table;
 pub(crate) mod query;
 pub(crate) mod seats;
 mod shard;
+pub mod side_id;

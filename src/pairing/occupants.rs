@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use futures_lite::FutureExt;
 
 use crate::limits::permits::{Permit, Permits};
+use crate::pairing::join::Join;
 use crate::pairing::pair_code::PairCode;
 use crate::runtime::clock::Sleep;
 use crate::runtime::stop::{Stop, StopOnDrop, stop};
@@ -32,8 +33,8 @@ const ANSWER_COUNTS: Duration = Duration::from_secs(1);
 /// The client that has a seat. The seat and the table share it.
 #[derive(Debug)]
 pub(crate) struct Occupant {
-    /// The code of the seat, by which the table finds it.
-    code: PairCode,
+    /// The seat, by which the table finds it.
+    join: Join,
     /// Whether an answer is owed. Each step of the connection looks at this, so it is outside of the lock.
     is_asked: AtomicBool,
     state: Mutex<OccupantState>,
@@ -57,13 +58,13 @@ enum ProbePart {
 }
 
 impl Occupant {
-    /// An occupant of a seat at `code`.
-    pub(crate) fn new(code: PairCode) -> Arc<Self> {
-        Arc::new(Self { code, is_asked: AtomicBool::default(), state: Mutex::default() })
+    /// An occupant of the seat that it asked for.
+    pub(crate) fn new(join: Join) -> Arc<Self> {
+        Arc::new(Self { join, is_asked: AtomicBool::default(), state: Mutex::default() })
     }
 
     pub(crate) fn code(&self) -> &PairCode {
-        &self.code
+        &self.join.code
     }
 
     /// Sets the waker of the connection's task.
@@ -192,7 +193,7 @@ mod tests {
     type Pair = [Arc<Occupant>; 2];
 
     fn pair() -> Pair {
-        [(); 2].map(|()| Occupant::new(PairCode::from_target("/?pair=x").unwrap()))
+        [(); 2].map(|()| Occupant::new(Join::from_target("/?pair=x").unwrap()))
     }
 
     fn begin(probes: &Probes, pair: &Pair, now: Instant) -> Option<TakeoverProbe> {

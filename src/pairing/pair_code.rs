@@ -45,10 +45,8 @@ impl PairCode {
     ///
     /// [URL Standard, section 5.1]: https://url.spec.whatwg.org/#urlencoded-parsing
     pub fn from_target(target: &str) -> Result<Self, InvalidPairCode> {
-        let code = query::first(target, "pair").ok_or(InvalidPairCode)?;
-        let code = str::from_utf8(&code).map_err(|_| InvalidPairCode)?;
-        match code.chars().take(MAX_CHARACTERS + 1).count() {
-            1..=MAX_CHARACTERS => Ok(Self(code.into())),
+        match query::first_text(target, "pair", MAX_CHARACTERS) {
+            Ok(Some(code)) => Ok(Self(code)),
             _ => Err(InvalidPairCode),
         }
     }

@@ -1,6 +1,7 @@
 //! The query of a request target.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use percent_encoding::percent_decode;
 
@@ -19,6 +20,20 @@ pub(crate) fn first<'a>(target: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
         .split('&')
         .map(|field| field.split_once('=').unwrap_or((field, "")))
         .find_map(|(found, value)| (*form_decode(found) == *name.as_bytes()).then(|| form_decode(value)))
+}
+
+/// A field is empty, too long, or not UTF-8.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InvalidText;
+
+/// The value of the [first] field of this name, if there is one.
+///
+/// It is a text of 1 to `longest` characters (Unicode scalar values).
+pub(super) fn first_text(target: &str, name: &str, longest: usize) -> Result<Option<Arc<str>>, InvalidText> {
+    let Some(value) = first(target, name) else { return Ok(None) };
+    let text = str::from_utf8(&value).map_err(|_| InvalidText)?;
+    let length = text.chars().take(longest + 1).count();
+    if (1..=longest).contains(&length) { Ok(Some(text.into())) } else { Err(InvalidText) }
 }
 
 /// Decodes one name or value, and borrows it if there is nothing to decode.

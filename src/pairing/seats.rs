@@ -20,6 +20,7 @@ use crate::limits::capacity::EffectiveLimits;
 use crate::limits::pair_rate::{Allowance, Rates};
 use crate::limits::permits::{Permit, Permits};
 use crate::limits::slots::Slots;
+use crate::pairing::join::Join;
 use crate::pairing::link::{CloseCause, End, link};
 use crate::pairing::occupants::{Occupant, Probes};
 use crate::pairing::pair_code::PairCode;
@@ -158,13 +159,13 @@ impl Seats {
         Arc::new(Self::new(1, Duration::from_secs(60), limits, Duration::ZERO, Rates::default(), clock))
     }
 
-    /// Takes a seat at `code`. If both seats are taken, their clients are probed.
+    /// Takes a seat. If both seats of the code are taken, their clients are probed.
     ///
     /// So the owner of a code need not wait until a keepalive ping finds out that its connection has silently died.
-    pub(crate) async fn join(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, Rejection> {
-        match self.claim_with_room(&code, worker, false).await {
-            Err(Rejection::PairFull) => match self.probe(&code).await {
-                true => self.claim_with_room(&code, worker, true).await,
+    pub(crate) async fn join(self: &Arc<Self>, join: Join, worker: usize) -> Result<Claim, Rejection> {
+        match self.claim_with_room(&join, worker, false).await {
+            Err(Rejection::PairFull) => match self.probe(&join.code).await {
+                true => self.claim_with_room(&join, worker, true).await,
                 false => Err(Rejection::PairFull),
             },
             result => result,
@@ -176,13 +177,13 @@ impl Seats {
     /// A connection that has just departed returns its permit a moment after its seat.
     async fn claim_with_room(
         self: &Arc<Self>,
-        code: &PairCode,
+        join: &Join,
         worker: usize,
         has_departed: bool,
     ) -> Result<Claim, Rejection> {
         let mut waits = has_departed;
         for nth in 0..TRIES {
-            match self.claim(code.clone(), worker) {
+            match self.claim(join.clone(), worker) {
                 Err(Rejection::RelayFull) if self.permits.is_empty() => {
                     // One is enough, and takes a moment to end.
                     waits |= nth == 0 && self.lingering.revoke_oldest();
@@ -194,7 +195,7 @@ impl Seats {
                 result => return result,
             }
         }
-        self.claim(code.clone(), worker)
+        self.claim(join.clone(), worker)
     }
 
     /// How long a third client waits for the answers of a pair, at most.
@@ -207,11 +208,11 @@ impl Seats {
         Arc::clone(&self.lingering)
     }
 
-    /// Takes a seat at `code` for a connection that is being admitted on `worker`.
-    pub(crate) fn claim(self: &Arc<Self>, code: PairCode, worker: usize) -> Result<Claim, Rejection> {
-        let shard = self.shard(&code);
+    /// Takes a seat for a connection that is being admitted on `worker`.
+    pub(crate) fn claim(self: &Arc<Self>, join: Join, worker: usize) -> Result<Claim, Rejection> {
+        let shard = self.shard(&join.code);
         let permit = self.permits.take(worker);
-        let (now, occupant) = (self.clock.now(), Occupant::new(code));
+        let (now, occupant) = (self.clock.now(), Occupant::new(join));
         let meeting = Meeting::new(now);
         let allowance = self.rates.of_pair(now);
         let mut near = None;

@@ -25,6 +25,8 @@ words! {
         Token = "token",
         /// The pair code is missing, invalid or too short.
         PairCode = "pair_code",
+        /// The side identity is empty, too long, or not UTF-8.
+        Side = "side",
         /// The client has its maximum of connections.
         Connections = "connections",
         /// The client has asked to join too often.

@@ -6,6 +6,7 @@ use crate::support::Relay;
 use crate::support::raw::upgrade;
 
 const CODE: &str = "missing or invalid pair code\n";
+const SIDE: &str = "invalid side\n";
 const ORIGIN: &str = "origin not allowed\n";
 
 /// The status of the answer to an upgrade request, and its body if the status is not 101.
@@ -80,10 +81,23 @@ fn pair_code_that_is_too_short_is_refused_with_400() {
 }
 
 #[test]
-fn checks_are_in_order_handshake_origin_pair_code() {
+fn side_that_is_empty_too_long_or_not_utf8_is_refused_with_400() {
+    let relay = Relay::start(&[]);
+    for side in ["", "%FF", &"x".repeat(65), &"%F0%9F%90%8B".repeat(65)] {
+        assert_eq!(join(&relay, &format!("/?pair=x&side={side}&side=y"), ""), refused(400, SIDE), "{side}");
+    }
+    for side in ["x".repeat(64), "%F0%9F%90%8B".repeat(64)] {
+        assert_eq!(join(&relay, &format!("/?pair={side}&side={side}&side="), ""), ADMITTED, "{side}");
+    }
+}
+
+#[test]
+fn checks_are_in_order_handshake_origin_pair_code_side() {
     let relay = Relay::start(&["--allow-origin", "https://app.test", "--min-code-length", "3"]);
     let evil = "Origin: https://evil.test\r\n";
     assert_eq!(join(&relay, "/?pair=x", &format!("{evil}Sec-WebSocket-Version: 8\r\n")).0, 426);
     assert_eq!(join(&relay, "/?pair=x", evil), refused(403, ORIGIN));
+    assert_eq!(join(&relay, "/?side=", "Origin: https://app.test\r\n"), refused(400, CODE));
     assert_eq!(join(&relay, "/?pair=x", "Origin: https://app.test\r\n"), refused(400, CODE));
+    assert_eq!(join(&relay, "/?side=&pair=xyz", "Origin: https://app.test\r\n"), refused(400, SIDE));
 }

@@ -26,8 +26,8 @@ use crate::connection::keepalive::KeepaliveConfig;
 use crate::limits::pair_rate::Allowance;
 use crate::limits::permits::Permits;
 use crate::limits::slots::Slots;
+use crate::pairing::join::Join;
 use crate::pairing::link::{End, Next, Pace, SpareChannels};
-use crate::pairing::pair_code::PairCode;
 use crate::pairing::seats::Seats;
 use crate::runtime::clock::SystemClock;
 use crate::runtime::stop::stop;
@@ -171,7 +171,7 @@ impl Side {
         let memory = Memory::new(bytes);
         let clock = Arc::new(SystemClock);
         let seats = Seats::roomy(clock.clone());
-        let claim = || seats.claim(PairCode::from_target("/?pair=code").unwrap(), 0).unwrap();
+        let claim = || seats.claim(Join::from_target("/?pair=code").unwrap(), 0).unwrap();
         let (ours, theirs) = (claim(), claim());
         let context = Rc::new(WorkerContext {
             pool: Rc::new(Pool::new(Arc::clone(&memory))),

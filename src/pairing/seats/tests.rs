@@ -40,7 +40,7 @@ fn waits_end_in_portions() {
         let limits = EffectiveLimits { connections: WAITS, codes: WAITS, waiting: WAITS, ..EffectiveLimits::ROOMY };
         let workers = if expires { 1 } else { 3 }; // each worker expires its own shards
         let seats = Arc::new(Seats::new(workers, ttl, limits, Duration::ZERO, Rates::default(), clock));
-        let claim = |nth| seats.claim(PairCode::from_target(&format!("/?pair={nth}")).unwrap(), 0).unwrap();
+        let claim = |nth| seats.claim(Join::from_target(&format!("/?pair={nth}")).unwrap(), 0).unwrap();
         let mut claims: Vec<_> = (0..WAITS).map(claim).collect();
         let ended = Reactor::new().unwrap().block_on(async {
             match close_cause {
@@ -61,7 +61,7 @@ fn recall_leaves_out_clients_that_come_again() {
     let (clock, most) = (Arc::new(ManualClock(Arc::clone(&now))), 20 * ENDS);
     let limits = EffectiveLimits { connections: most, codes: most, waiting: most, ..EffectiveLimits::ROOMY };
     let seats = Arc::new(Seats::new(2, Duration::from_secs(60), limits, Duration::ZERO, Rates::default(), clock));
-    let claim = |nth: usize| seats.claim(PairCode::from_target(&format!("/?pair={nth}")).unwrap(), 0).unwrap();
+    let claim = |nth: usize| seats.claim(Join::from_target(&format!("/?pair={nth}")).unwrap(), 0).unwrap();
     let mut claims: Vec<_> = (0..WAITS).map(claim).collect();
     let mut recall = pin!(seats.recall());
     let recalled = block_on(async {
@@ -78,13 +78,13 @@ fn recall_leaves_out_clients_that_come_again() {
 }
 
 /// Seats for `connections`, in which clients can be probed, and the two sides of a pair.
-fn a_pair(connections: usize, clock: Arc<dyn Clock>) -> (Arc<Seats>, PairCode, [Claim; 2]) {
+fn a_pair(connections: usize, clock: Arc<dyn Clock>) -> (Arc<Seats>, Join, [Claim; 2]) {
     let limits = EffectiveLimits { connections, ..EffectiveLimits::ROOMY };
     let ttl = Duration::from_secs(60);
     let seats = Arc::new(Seats::new(3, ttl, limits, Duration::from_secs(2), Rates::default(), clock));
-    let code = PairCode::from_target("/?pair=x").unwrap();
-    let sides = [0, 1].map(|worker| seats.claim(code.clone(), worker).unwrap());
-    (seats, code, sides)
+    let join = Join::from_target("/?pair=x").unwrap();
+    let sides = [0, 1].map(|worker| seats.claim(join.clone(), worker).unwrap());
+    (seats, join, sides)
 }
 
 /// A clock with timers that fire at once, as after a long suspension (SIGSTOP).
@@ -104,9 +104,9 @@ impl Clock for AfterSuspension {
 /// The prober's timer may fire on its worker before the pair's worker reads the answers.
 #[test]
 fn probe_that_is_over_takes_no_seat() {
-    let (seats, code, mut sides) = a_pair(100, Arc::new(AfterSuspension));
+    let (seats, join, mut sides) = a_pair(100, Arc::new(AfterSuspension));
     for _ in 0..2 {
-        assert_eq!(block_on(seats.join(code.clone(), 2)).unwrap_err(), Rejection::PairFull);
+        assert_eq!(block_on(seats.join(join.clone(), 2)).unwrap_err(), Rejection::PairFull);
         let mut cx = Context::from_waker(Waker::noop());
         for side in &mut sides {
             assert!(side.end.incoming.poll_next(&mut cx, &SpareChannels::default()).is_pending(), "the link lives");
@@ -123,9 +123,9 @@ fn probe_that_is_over_takes_no_seat() {
 /// A seat is free before the permit of its connection is.
 #[test]
 fn third_client_waits_for_the_permit_of_the_side_that_departs() {
-    let (seats, code, [departs, stays]) = a_pair(2, Arc::new(SystemClock));
+    let (seats, join, [departs, stays]) = a_pair(2, Arc::new(SystemClock));
     let Claim { seat, permit, .. } = departs;
-    let joined = Reactor::new().unwrap().block_on(zip(seats.join(code, 2), async {
+    let joined = Reactor::new().unwrap().block_on(zip(seats.join(join, 2), async {
         assert!(seat.is_asked() && stays.seat.is_asked());
         drop(seat);
         stays.seat.answer();
@@ -139,8 +139,8 @@ fn third_client_waits_for_the_permit_of_the_side_that_departs() {
 
 #[test]
 fn third_client_is_refused_when_no_side_departs() {
-    let (seats, code, sides) = a_pair(2, Arc::new(SystemClock));
-    let joined = Reactor::new().unwrap().block_on(zip(seats.join(code, 2), async {
+    let (seats, join, sides) = a_pair(2, Arc::new(SystemClock));
+    let joined = Reactor::new().unwrap().block_on(zip(seats.join(join, 2), async {
         sides.iter().for_each(|side| side.seat.answer());
     }));
     assert_eq!(joined.0.unwrap_err(), Rejection::PairFull);
@@ -148,10 +148,10 @@ fn third_client_is_refused_when_no_side_departs() {
 
 #[test]
 fn probe_of_one_pair_leaves_other_pairs_alone() {
-    let (seats, code, sides) = a_pair(100, Arc::new(SystemClock));
-    let other = PairCode::from_target("/?pair=y").unwrap();
+    let (seats, join, sides) = a_pair(100, Arc::new(SystemClock));
+    let other = Join::from_target("/?pair=y").unwrap();
     let others = [0, 1].map(|worker| seats.claim(other.clone(), worker).unwrap());
-    let mut joins = pin!(seats.join(code, 2));
+    let mut joins = pin!(seats.join(join, 2));
     assert!(Reactor::new().unwrap().block_on(poll_once(joins.as_mut())).is_none());
     assert!(sides.iter().all(|side| side.seat.is_asked()));
     assert!(others.iter().all(|side| !side.seat.is_asked()));
@@ -288,7 +288,7 @@ fn compare(operations: &[Operation], workers: usize, limits: EffectiveLimits) {
         match operation {
             Operation::Join(code, worker) => {
                 let worker = worker % workers;
-                let claim = seats.claim(PairCode::from_target(&format!("/?pair={code}")).unwrap(), worker);
+                let claim = seats.claim(Join::from_target(&format!("/?pair={code}")).unwrap(), worker);
                 let expected = model.join(code);
                 assert_eq!(claim.as_ref().map(drop).map_err(|rejection| *rejection), expected.map(drop));
                 if let (Ok(claim), Ok(peer)) = (claim, expected) {
