@@ -279,7 +279,7 @@ fn head_that_is_too_large_is_refused_with_431() {
 }
 
 #[test]
-fn first_offered_subprotocol_is_echoed_and_no_extension_is_accepted() {
+fn first_offered_subprotocol_that_is_no_token_is_echoed_and_no_extension_is_accepted() {
     let relay = Relay::start(&[]);
     for (offered, chosen) in [
         ("Sec-WebSocket-Protocol: chat.v2, chat\r\n", Some("chat.v2")),
@@ -288,6 +288,10 @@ fn first_offered_subprotocol_is_echoed_and_no_extension_is_accepted() {
         ("Sec-WebSocket-Protocol: chat, other, chat\r\n", Some("chat")),
         ("Sec-WebSocket-Protocol: ,\t, chat\t ,chat,\r\n", Some("chat")),
         ("Sec-WebSocket-Protocol: !#$%&'*+-.^_`|~09az\r\n", Some("!#$%&'*+-.^_`|~09az")),
+        ("Sec-WebSocket-Protocol: arc-relay.token.Ymx1ZQ, chat\r\n", Some("chat")),
+        ("Sec-WebSocket-Protocol: chat, arc-relay.token.Ymx1ZQ\r\n", Some("chat")),
+        ("Sec-WebSocket-Protocol: arc-relay.token.\r\nSec-WebSocket-Protocol: arc-relay.token.!\r\n", None),
+        ("Sec-WebSocket-Protocol: arc-relay.token, chat\r\n", Some("arc-relay.token")),
         ("Sec-WebSocket-Protocol: \r\n", None),
         ("", None),
     ] {

@@ -1,3 +1,4 @@
 pub(crate) mod access_tokens;
+pub(crate) mod credentials;
 pub(crate) mod origin;
 pub(crate) mod policy;

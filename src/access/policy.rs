@@ -4,9 +4,9 @@ use std::str;
 use std::sync::PoisonError;
 
 use crate::access::access_tokens::AccessTokens;
+use crate::access::credentials::Credentials;
 use crate::access::origin::Origin;
 use crate::pairing::join::Join;
-use crate::pairing::query;
 use crate::runtime::sync::RwLock;
 use crate::runtime::sync::atomic::{
     AtomicBool,
@@ -41,13 +41,12 @@ impl Policy {
 
     /// The seat that a request asks for, if its client may join.
     ///
-    /// `origins` and `credentials` are the values of `Origin`, and of a single `Authorization`. Two of these count as none
-    /// (RFC 9110, section 5.3): to compare many would be needless work.
+    /// `origins` are the values of `Origin`. The credentials are not looked for if none are needed.
     pub(crate) fn admit<'a>(
         &self,
-        target: &str,
+        target: &'a str,
         origins: impl Iterator<Item = &'a [u8]>,
-        credentials: Option<&[u8]>,
+        credentials: impl FnOnce() -> Credentials<'a>,
     ) -> Result<Join, Rejection> {
         if !self.allows_origin(origins) {
             return Err(Rejection::Origin);
@@ -78,24 +77,13 @@ impl Policy {
         self.allowed_origins.is_empty() || origins.all(|origin| is_allowed(parse(origin)))
     }
 
-    /// Whether the request has a token.
-    ///
-    /// It is in `Authorization`, or in the query: browsers cannot set a header for a WebSocket.
-    fn allows_access(&self, target: &str, credentials: Option<&[u8]>) -> bool {
+    /// Whether the request has a token, or needs none.
+    fn allows_access<'a>(&self, target: &'a str, credentials: impl FnOnce() -> Credentials<'a>) -> bool {
         if !self.needs_token.load(Acquire) {
             return true;
         }
         let tokens = self.access_tokens.read().unwrap_or_else(PoisonError::into_inner);
         let Some(tokens) = &*tokens else { return true };
-        credentials.and_then(bearer).is_some_and(|token| tokens.contains(token))
-            || query::first(target, "token").is_some_and(|token| tokens.contains(&token))
+        credentials().tokens(target).any(|token| tokens.contains(&token))
     }
-}
-
-/// The token of an `Authorization` (RFC 6750, section 2.1).
-///
-/// The scheme's case does not matter (RFC 9110, section 11.1).
-fn bearer(credentials: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = credentials.split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }

@@ -9,6 +9,7 @@ use super::fields::{Fields, is_text};
 use super::head::Request;
 use super::probe::Probe;
 use super::rejection::Rejected;
+use crate::access::credentials::{Credentials, is_token_protocol};
 use crate::access::policy::Policy;
 use crate::pairing::join::Join;
 use crate::telemetry::rejection::Rejection;
@@ -17,6 +18,9 @@ use crate::telemetry::rejection::Rejection;
 ///
 /// RFC 9112, section 3, recommends it, and it is twenty times the longest code.
 const REQUEST_LINE: usize = 8 * 1024;
+
+/// The field of subprotocols: those that a client offers, and the one that is chosen.
+const PROTOCOL: &str = "sec-websocket-protocol";
 
 /// The resource that a request asks for.
 #[derive(Debug)]
@@ -39,13 +43,15 @@ pub(super) fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Rej
         };
     }
     let mut answer = upgrade(request)?;
-    // Browsers fail the connection if they offered subprotocols and none is chosen. The endpoints know which they
-    // speak; the relay takes the first.
-    if let Some(protocol) = first_protocol(fields)? {
-        answer = answer.with_field("sec-websocket-protocol", protocol);
+    if let Some(protocol) = chosen_protocol(fields)? {
+        answer = answer.with_field(PROTOCOL, protocol);
     }
     let target = request.uri.path_and_query().map_or("", |target| target.as_str());
-    let join = policy.admit(target, fields.all("origin"), fields.single("authorization"))?;
+    let credentials = || Credentials {
+        authorization: fields.single("authorization"),
+        protocol: fields.elements(PROTOCOL).find(|protocol| is_token_protocol(protocol)),
+    };
+    let join = policy.admit(target, fields.all("origin"), credentials)?;
     Ok(Route::Join(join, answer))
 }
 
@@ -121,18 +127,20 @@ fn announces_body(fields: Fields<'_>) -> bool {
     fields.has("transfer-encoding") || fields.all("content-length").any(|length| length != b"0")
 }
 
-/// The first subprotocol offered, if there is one.
+/// The subprotocol that is chosen: the first of those offered that is no access token.
+///
+/// Browsers fail the connection if they offered subprotocols and none is chosen. The endpoints know which they speak, and
+/// the relay does not. An access token is never chosen: the answer would repeat it.
 ///
 /// Each has to be a token (RFC 6455, section 11.3.4), and so no answer echoes anything else.
 ///
 /// RFC 6455, section 4.1, item 10, tells clients to offer none twice. Section 4.2.1 does not tell servers to check it, and
 /// the choice of the first is the same with and without a repetition: such clients are let in.
-fn first_protocol(fields: Fields<'_>) -> Result<Option<&[u8]>, Rejected> {
-    const NAME: &str = "sec-websocket-protocol";
-    if !fields.all(NAME).all(is_text) || !fields.elements(NAME).all(is_token) {
+fn chosen_protocol(fields: Fields<'_>) -> Result<Option<&[u8]>, Rejected> {
+    if !fields.all(PROTOCOL).all(is_text) || !fields.elements(PROTOCOL).all(is_token) {
         return Err(Rejected::handshake("invalid Sec-WebSocket-Protocol"));
     }
-    Ok(fields.elements(NAME).next())
+    Ok(fields.elements(PROTOCOL).find(|protocol| !is_token_protocol(protocol)))
 }
 
 /// Whether a list's element, which is never empty, is a token (RFC 9110, section 5.6.2).

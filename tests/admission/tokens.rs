@@ -32,9 +32,10 @@ fn start_logging(tokens: &Path, errors: &Path) -> Relay {
 }
 
 #[test]
-fn valid_token_in_the_header_or_the_query_is_admitted() {
-    let relay = start(&file("lets-in", "# the phones\nred+green fish\n\n  blue  \n"));
+fn valid_token_in_the_header_a_subprotocol_or_the_query_is_admitted() {
+    let relay = start(&file("lets-in", "# the phones\nred+green fish\n\n  blue  \ncaf\u{E9}\n"));
     let header = |value: &str| format!("Authorization: {value}\r\n");
+    let offer = |names: &str| format!("Sec-WebSocket-Protocol: {names}\r\n");
     let none = || refused(401, TOKEN);
     for (code, (target, extra, answer)) in [
         ("&token=blue", String::new(), ADMITTED),
@@ -44,6 +45,18 @@ fn valid_token_in_the_header_or_the_query_is_admitted() {
         ("", header("bearer  blue"), ADMITTED),
         ("&token=wrong", header("Bearer blue"), ADMITTED),
         ("&token=blue", header("Basic eDp5"), ADMITTED),
+        ("", offer("arc-relay.token.Ymx1ZQ"), ADMITTED),
+        ("", offer("chat, arc-relay.token.Ymx1ZQ"), ADMITTED),
+        ("", offer("chat") + &offer("arc-relay.token.Ymx1ZQ"), ADMITTED),
+        ("", offer("arc-relay.token.Y2Fmw6k, chat"), ADMITTED),
+        ("&token=wrong", header("Bearer wrong") + &offer("arc-relay.token.Ymx1ZQ"), ADMITTED),
+        ("&token=blue", offer("arc-relay.token.d3Jvbmc"), ADMITTED),
+        ("", offer("arc-relay.token.blue"), none()),
+        ("", offer("arc-relay.token."), none()),
+        ("", offer("arc-relay.token.d3Jvbmc, arc-relay.token.Ymx1ZQ"), none()), // the first one counts
+        ("", offer("arc-relay.token.Ymx1ZR"), none()),                          // not what an encoder makes
+        ("", offer("Arc-Relay.Token.Ymx1ZQ"), none()),
+        ("", offer("Ymx1ZQ"), none()),
         ("", String::new(), none()),
         ("&token", String::new(), none()),
         ("&token=", String::new(), none()),
