@@ -62,6 +62,8 @@ struct Answer {
     statuses: Vec<u16>,
     has_body: bool,
     accept: Option<String>,
+    /// The close code of a refusal behind the 101, if the client speaks `arc-relay.v1` and is refused.
+    v1: Option<Option<u16>>,
 }
 
 impl Expected {
@@ -90,7 +92,7 @@ impl Expected {
             values.next().filter(|_| values.next().is_none())
         };
         let mut statuses = Vec::new();
-        let mut accept = None;
+        let (mut accept, mut v1) = (None, None);
         let hosts = values("host").count();
         if hosts > 1 || (hosts == 0 && request.version == Some(1)) {
             statuses.push(400);
@@ -119,10 +121,17 @@ impl Expected {
             if !values("sec-websocket-protocol").all(is_list_of_tokens) {
                 statuses.push(400);
             }
-            match code(uri.query().unwrap_or_default()) {
-                None => statuses.push(400),
-                Some(code) if code == "x" => statuses.push(409),
-                Some(_) => {}
+            let refusal = match code(uri.query().unwrap_or_default()) {
+                None => Some(400),
+                Some(code) if code == "x" => Some(409),
+                Some(_) => None,
+            };
+            // A client of the relay's own subprotocol is refused behind the 101, if the request is well-formed.
+            let offers_v1 = || values("sec-websocket-protocol").any(|line| has_element(line, b"arc-relay.v1"));
+            if statuses.is_empty() && offers_v1() {
+                v1 = Some(refusal.map(|status| 4000 + status));
+            } else {
+                statuses.extend(refusal);
             }
             if let (true, Some(key)) = (statuses.is_empty(), key) {
                 statuses.push(101);
@@ -136,7 +145,7 @@ impl Expected {
                 _ => 405,
             });
         }
-        let answer = Answer { statuses, has_body: method != "HEAD", accept };
+        let answer = Answer { statuses, has_body: method != "HEAD", accept, v1 };
         let has_length = values("content-length").chain(values("transfer-encoding")).next().is_some();
         if has_length || method == "CONNECT" { Self::Perhaps(answer) } else { Self::Answer(answer) }
     }
@@ -156,6 +165,11 @@ fn is_list_of_tokens(line: &[u8]) -> bool {
     // All other visible characters are delimiters. White space may be around an element, but not in it.
     let is_token = |byte: &u8| matches!(byte, b'!'..=b'~') && !b"(),/:;<=>?@[\\]{}\"".contains(byte);
     line.split(|byte| *byte == b',').all(|element| element.trim_ascii().iter().all(is_token))
+}
+
+/// Whether a list has this element.
+fn has_element(line: &[u8], element: &[u8]) -> bool {
+    line.split(|byte| *byte == b',').any(|found| found.trim_ascii() == element)
 }
 
 /// The pair code, or `None` if it is missing or invalid.
@@ -192,7 +206,9 @@ impl Answer {
         match status {
             101 => {
                 assert_eq!(header("sec-websocket-accept"), self.accept.as_deref());
-                check_frames(rest);
+                let chosen = header("sec-websocket-protocol");
+                assert_eq!(chosen == Some("arc-relay.v1"), self.v1.is_some());
+                check_frames(rest, self.v1);
             }
             200 => {
                 assert_eq!(header("connection"), Some("close"));
@@ -213,17 +229,27 @@ impl Answer {
 }
 
 /// Checks the frames behind a 101 to a client without a peer: pongs, and perhaps a close frame.
-fn check_frames(bytes: &[u8]) {
+///
+/// A client of `arc-relay.v1` gets text, too, or a refusal.
+fn check_frames(bytes: &[u8], v1: Option<Option<u16>>) {
     let mut cursor = Cursor::new(bytes);
     let mut closed = false;
     while (cursor.position() as usize) < bytes.len() {
         assert!(!closed, "a frame follows a close frame");
         let first = bytes[cursor.position() as usize];
         let (header, length) = FrameHeader::parse(&mut cursor).unwrap().expect("a whole header");
-        assert!(header.mask.is_none() && matches!(first, 0x88 | 0x8A) && length <= 125);
+        let payload = &bytes[cursor.position() as usize..][..length as usize];
+        match (first, v1) {
+            (0x88, Some(Some(code))) => assert!(payload.starts_with(&code.to_be_bytes()), "{payload:?}"),
+            (0x88 | 0x8A, None | Some(None)) => assert!(length <= 125),
+            (0x81, Some(None)) => assert!(payload.starts_with(b"{\"type\":\"") && payload.ends_with(b"}")),
+            _ => panic!("a frame that begins with {first:#x}"),
+        }
+        assert!(header.mask.is_none());
         closed = first == 0x88;
         cursor.set_position(cursor.position() + length);
     }
+    assert!(closed || !matches!(v1, Some(Some(_))), "a refusal without a close frame");
     assert_eq!(cursor.position() as usize, bytes.len(), "the last frame is incomplete");
 }
 

@@ -20,11 +20,13 @@ use super::client_address::HandshakeClient;
 use super::context::HandshakeContext;
 use super::head::{self, Head, Request, field_room};
 use super::network::is_trusted;
+use super::probe::Probe;
 use super::proxy_protocol::{self, Preamble};
 use super::rejection::Rejected;
-use super::request::{Route, asks_for_websocket, route};
+use super::request::{Route, Upgrade, admit, asks_for_websocket, offers_v1, route};
 use crate::limits::clients::ClientGuard;
 use crate::limits::slots::{Slot, Slots};
+use crate::pairing::join::Join;
 use crate::pairing::seats::Claim;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::StopFlag;
@@ -54,6 +56,39 @@ pub(crate) struct Admitted<T> {
     pub(crate) client_guard: Option<Box<ClientGuard>>,
 }
 
+/// What the client of a well-formed request asks for, and may.
+enum Asked {
+    /// A seat.
+    Seat(Join, Upgrade),
+    Probe(Probe),
+}
+
+/// A rejection of a request.
+#[derive(Debug)]
+struct Refused {
+    rejected: Rejected,
+    /// If the opening handshake was well-formed.
+    upgrade: Option<Box<Upgrade>>,
+}
+
+impl From<Rejected> for Refused {
+    fn from(rejected: Rejected) -> Self {
+        Self { rejected, upgrade: None }
+    }
+}
+
+impl Refused {
+    /// The bytes of the answer in this form, if there is one.
+    ///
+    /// A client of `arc-relay.v1` gets a 101, and the rejection as frames behind it.
+    fn encode(self, form: Form) -> Option<Vec<u8>> {
+        match self.upgrade {
+            Some(upgrade) if upgrade.speaks_v1 => Some([upgrade.answer.encode(form), self.rejected.frames()?].concat()),
+            _ => Some(self.rejected.into_answer()?.encode(form)),
+        }
+    }
+}
+
 /// Carries out the opening handshake of a new connection from `peer`, on this worker.
 ///
 /// `place` decides where the pair runs if its first client comes with it.
@@ -74,7 +109,7 @@ pub(crate) async fn receive<T: Transport>(
     match opened {
         Ok((head, client)) => Box::pin(handshake.answer(head, client, place(), stop)).await,
         Err(StepEnd::Rejected(rejected)) => {
-            Box::pin(handshake.reject(rejected, Form::UNKNOWN)).await;
+            Box::pin(handshake.reject(rejected.into(), Form::UNKNOWN)).await;
             None
         }
         Err(StepEnd::Gone) => None,
@@ -155,24 +190,19 @@ impl<'a, T: Transport> Handshake<'a, T> {
         worker: usize,
         stop: &StopFlag,
     ) -> Option<Admitted<T>> {
-        let (form, route) = self.understand(&head, &mut client);
-        if let (Some(hasher), Ok(Route::Join(join, _))) = (&self.context.code_hasher, &route) {
+        let (form, asked) = self.understand(&head, &mut client);
+        if let (Some(hasher), Ok(Asked::Seat(join, _))) = (&self.context.code_hasher, &asked) {
             self.recorder.learn_code(hasher.hash(join.code.as_bytes()));
         }
-        // At a stop, a takeover probe is not waited for any more.
-        let stopping = async {
-            stop.wait().await;
-            Err(Rejection::Stopping.into())
-        };
         // The time that this takes is not the client's, and its slot is not revoked meanwhile.
-        let (answer, claim) = match decide(route, self.context, worker).or(stopping).await {
+        let (answer, claim) = match decide(asked, self.context, worker, stop).await {
             Ok(decision) => decision,
-            Err(rejected) => {
-                self.reject(rejected, form).await;
+            Err(refused) => {
+                self.reject(refused, form).await;
                 return None;
             }
         };
-        let is_written = self.write(&answer, form, claim.is_none()).await;
+        let is_written = self.write(&answer.encode(form), claim.is_none()).await;
         match (is_written, claim) {
             (true, Some(mut claim)) => {
                 claim.record.details = self.recorder.details();
@@ -188,11 +218,11 @@ impl<'a, T: Transport> Handshake<'a, T> {
     }
 
     /// What the client asks for, and the form of the answer.
-    fn understand(&self, head: &Head, client: &mut HandshakeClient<'_>) -> (Form, Result<Route, Rejected>) {
+    fn understand(&self, head: &Head, client: &mut HandshakeClient<'_>) -> (Form, Result<Asked, Refused>) {
         let mut room = field_room();
         let request = match head.parse(&mut room) {
             Ok(request) => request,
-            Err(rejected) => return (Form::UNKNOWN, Err(rejected)),
+            Err(rejected) => return (Form::UNKNOWN, Err(rejected.into())),
         };
         self.recorder.learn(client.address(request.fields));
         let form = Form { version: request.version, is_bare: request.method == "HEAD" };
@@ -200,20 +230,20 @@ impl<'a, T: Transport> Handshake<'a, T> {
     }
 
     /// Records a rejection and writes its answer, if it has one.
-    async fn reject(&self, rejected: Rejected, form: Form) {
-        self.recorder.rejected(rejected.reason, rejected.status.map(|status| status.as_u16()));
-        if let Some(answer) = rejected.into_answer()
-            && self.write(&answer, form, true).await
+    async fn reject(&self, refused: Refused, form: Form) {
+        let Rejected { reason, status, .. } = refused.rejected;
+        self.recorder.rejected(reason, status.map(|status| status.as_u16()));
+        if let Some(answer) = refused.encode(form)
+            && self.write(&answer, true).await
         {
             self.linger().await;
         }
     }
 
     /// Writes an answer. Says whether all of it was written.
-    async fn write(&self, answer: &Answer, form: Form, is_revocable: bool) -> bool {
+    async fn write(&self, answer: &[u8], is_revocable: bool) -> bool {
         let mut stream = Stream(self.stream.clone());
-        let bytes = answer.encode(form);
-        let written = async { Ok(stream.write_all(&bytes).await?) };
+        let written = async { Ok(stream.write_all(answer).await?) };
         match self.in_time(written, is_revocable).await {
             Ok(()) => true,
             Err(StepEnd::Rejected(rejected)) => {
@@ -279,26 +309,50 @@ fn judge(
     request: &Request<'_>,
     client: &mut HandshakeClient<'_>,
     context: &HandshakeContext,
-) -> Result<Route, Rejected> {
-    if asks_for_websocket(request.fields) {
-        // Before anything else: a client that tries codes or tokens is rejected most of the time.
-        client.ask(request.fields)?;
+) -> Result<Asked, Refused> {
+    let fields = request.fields;
+    // Before anything else: a client that tries codes or tokens is rejected most of the time.
+    let limited = if asks_for_websocket(fields) { client.ask(fields) } else { Ok(()) };
+    if let Err(excess) = limited
+        && !offers_v1(fields)
+    {
+        return Err(Rejected::from(excess).into());
     }
-    route(request, &context.policy)
+    let upgrade = match route(request) {
+        Ok(Route::Upgrade(upgrade)) => upgrade,
+        Ok(Route::Probe(probe)) => return Ok(Asked::Probe(probe)),
+        Err(rejected) => return Err(limited.err().map_or(rejected, Rejected::from).into()),
+    };
+    let admitted = match limited {
+        Ok(()) => admit(request, &context.policy).map_err(Rejected::from),
+        Err(excess) => Err(excess.into()),
+    };
+    match admitted {
+        Ok(join) => Ok(Asked::Seat(join, upgrade)),
+        Err(rejected) => Err(Refused { rejected, upgrade: Some(Box::new(upgrade)) }),
+    }
 }
 
 /// Makes the answer, and takes the seat that goes with it.
 async fn decide(
-    route: Result<Route, Rejected>,
+    asked: Result<Asked, Refused>,
     context: &HandshakeContext,
     worker: usize,
-) -> Result<(Answer, Option<Claim>), Rejected> {
-    match route? {
-        Route::Join(join, answer) => {
-            let claim = context.seats.join(join, worker).await?;
-            Ok((answer, Some(claim)))
+    stop: &StopFlag,
+) -> Result<(Answer, Option<Claim>), Refused> {
+    match asked? {
+        Asked::Seat(join, upgrade) => {
+            // At a stop, a takeover probe is not waited for any more.
+            let stopping = async {
+                stop.wait().await;
+                Err(Rejection::Stopping)
+            };
+            match context.seats.join(join, worker).or(stopping).await {
+                Ok(claim) => Ok((upgrade.answer, Some(claim))),
+                Err(rejection) => Err(Refused { rejected: rejection.into(), upgrade: Some(Box::new(upgrade)) }),
+            }
         }
-        Route::Probe(probe) => Ok((probe.answer(context), None)),
+        Asked::Probe(probe) => Ok((probe.answer(context), None)),
     }
 }
 
@@ -340,16 +394,17 @@ mod tests {
     fn status(seats: &Arc<Seats>, target: &str) -> (u16, bool) {
         match ask(seats, target) {
             Ok((answer, claim)) => (status_of(&answer), claim.is_some()),
-            Err(rejected) => (rejected.status.unwrap().as_u16(), false),
+            Err(refused) => (refused.rejected.status.unwrap().as_u16(), false),
         }
     }
 
-    fn ask(seats: &Arc<Seats>, target: &str) -> Result<(Answer, Option<Claim>), Rejected> {
+    fn ask(seats: &Arc<Seats>, target: &str) -> Result<(Answer, Option<Claim>), Refused> {
         let context = HandshakeContext::of(Arc::clone(seats));
         let mut client = HandshakeClient::new(&context, Ipv4Addr::LOCALHOST.into());
         let head = block_on(head::read(&mut upgrade(target).as_bytes(), Vec::new())).unwrap().unwrap();
         let mut room = field_room();
-        block_on(decide(judge(&head.parse(&mut room).unwrap(), &mut client, &context), &context, 0))
+        let asked = judge(&head.parse(&mut room).unwrap(), &mut client, &context);
+        block_on(decide(asked, &context, 0, &StopFlag::default()))
     }
 
     fn text(answer: &Answer) -> String {
@@ -427,7 +482,7 @@ mod tests {
     fn a_stopping_relay_rejects_with_503_and_retry_after() {
         let seats = Seats::roomy(Arc::new(SystemClock));
         block_on(seats.close());
-        let rejected = ask(&seats, "/?pair=x").unwrap_err();
+        let Refused { rejected, .. } = ask(&seats, "/?pair=x").unwrap_err();
         assert_eq!(rejected.reason, Rejection::Stopping);
         let answer = rejected.into_answer().unwrap();
         assert_eq!(status_of(&answer), 503);

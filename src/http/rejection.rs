@@ -8,6 +8,7 @@ use http::StatusCode;
 use super::answer::Answer;
 use crate::limits::clients::Excess;
 use crate::telemetry::rejection::Rejection;
+use crate::websocket::subprotocol::{self, Notice};
 
 /// When a client that finds no room may come again, in seconds.
 const RETRY_AFTER: &str = "5";
@@ -88,6 +89,18 @@ impl Rejected {
     /// A rejection after which the connection is closed without an answer.
     pub(super) fn unanswered(reason: Rejection) -> Self {
         Self { reason, status: None, body: "", field: None }
+    }
+
+    /// The frames that tell a client of `arc-relay.v1`, behind its 101. None if there is no answer.
+    ///
+    /// A script in a browser learns nothing of a status other than 101, but it gets a close code and a reason.
+    pub(super) fn frames(&self) -> Option<Vec<u8>> {
+        let mut frames = Vec::new();
+        if let Some(("retry-after", seconds)) = &self.field {
+            Notice::Retry { after: seconds }.append_to(&mut frames);
+        }
+        subprotocol::append_refusal(self.status?.as_u16(), self.body, &mut frames);
+        Some(frames)
     }
 
     /// The answer, if there is one.

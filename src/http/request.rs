@@ -13,6 +13,7 @@ use crate::access::credentials::{Credentials, is_token_protocol};
 use crate::access::policy::Policy;
 use crate::pairing::join::Join;
 use crate::telemetry::rejection::Rejection;
+use crate::websocket::subprotocol;
 
 /// How long a request line may be, in bytes.
 ///
@@ -25,13 +26,22 @@ const PROTOCOL: &str = "sec-websocket-protocol";
 /// The resource that a request asks for.
 #[derive(Debug)]
 pub(super) enum Route {
-    /// A seat. The answer is the 101 that completes the opening handshake.
-    Join(Join, Answer),
+    /// A seat, by a well-formed opening handshake.
+    Upgrade(Upgrade),
     Probe(Probe),
 }
 
+/// What completes a well-formed opening handshake.
+#[derive(Debug)]
+pub(super) struct Upgrade {
+    /// The 101.
+    pub(super) answer: Answer,
+    /// Whether the client speaks [`arc-relay.v1`](crate::websocket::subprotocol).
+    pub(super) speaks_v1: bool,
+}
+
 /// Decides what a request asks for.
-pub(super) fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Rejected> {
+pub(super) fn route(request: &Request<'_>) -> Result<Route, Rejected> {
     check_head(request)?;
     let fields = request.fields;
     if !asks_for_websocket(fields) {
@@ -43,16 +53,22 @@ pub(super) fn route(request: &Request<'_>, policy: &Policy) -> Result<Route, Rej
         };
     }
     let mut answer = upgrade(request)?;
-    if let Some(protocol) = chosen_protocol(fields)? {
+    let protocol = chosen_protocol(fields)?;
+    if let Some(protocol) = protocol {
         answer = answer.with_field(PROTOCOL, protocol);
     }
+    Ok(Route::Upgrade(Upgrade { answer, speaks_v1: protocol == Some(subprotocol::NAME) }))
+}
+
+/// The seat that an upgrade asks for, if its client may join.
+pub(super) fn admit(request: &Request<'_>, policy: &Policy) -> Result<Join, Rejection> {
+    let fields = request.fields;
     let target = request.uri.path_and_query().map_or("", |target| target.as_str());
     let credentials = || Credentials {
         authorization: fields.single("authorization"),
         protocol: fields.elements(PROTOCOL).find(|protocol| is_token_protocol(protocol)),
     };
-    let join = policy.admit(target, fields.all("origin"), credentials)?;
-    Ok(Route::Join(join, answer))
+    policy.admit(target, fields.all("origin"), credentials)
 }
 
 /// Checks what is required of every request.
@@ -127,18 +143,26 @@ fn announces_body(fields: Fields<'_>) -> bool {
     fields.has("transfer-encoding") || fields.all("content-length").any(|length| length != b"0")
 }
 
-/// The subprotocol that is chosen: the first of those offered that is no access token.
+/// Whether the client offers the relay's own subprotocol.
+pub(super) fn offers_v1(fields: Fields<'_>) -> bool {
+    fields.elements(PROTOCOL).any(|protocol| protocol == subprotocol::NAME)
+}
+
+/// The subprotocol that is chosen: the relay's own if it is offered, or else the first that is no access token.
 ///
-/// Browsers fail the connection if they offered subprotocols and none is chosen. The endpoints know which they speak, and
-/// the relay does not. An access token is never chosen: the answer would repeat it.
+/// Browsers fail the connection if they offered subprotocols and none is chosen. The endpoints know which of theirs they
+/// speak, and the relay does not. An access token is never chosen: the answer would repeat it.
 ///
 /// Each has to be a token (RFC 6455, section 11.3.4), and so no answer echoes anything else.
 ///
 /// RFC 6455, section 4.1, item 10, tells clients to offer none twice. Section 4.2.1 does not tell servers to check it, and
-/// the choice of the first is the same with and without a repetition: such clients are let in.
+/// the choice is the same with and without a repetition: such clients are let in.
 fn chosen_protocol(fields: Fields<'_>) -> Result<Option<&[u8]>, Rejected> {
     if !fields.all(PROTOCOL).all(is_text) || !fields.elements(PROTOCOL).all(is_token) {
         return Err(Rejected::handshake("invalid Sec-WebSocket-Protocol"));
+    }
+    if offers_v1(fields) {
+        return Ok(Some(subprotocol::NAME));
     }
     Ok(fields.elements(PROTOCOL).find(|protocol| !is_token_protocol(protocol)))
 }

@@ -5,6 +5,7 @@ pub(crate) mod mask;
 mod message;
 pub mod reframer;
 mod rewrite;
+pub(crate) mod subprotocol;
 pub(crate) mod utf8;
 pub(crate) mod violation;
 mod whole_messages;

@@ -1,0 +1,8 @@
+//! The subprotocol `arc-relay.v1`: what a client that offers it sees in addition, and what stays as it is.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
+mod client;
+mod refusals;
+#[path = "../support/mod.rs"]
+mod support;
