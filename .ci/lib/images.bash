@@ -16,16 +16,17 @@ clean_up_more() {
     [ -z "$container" ] || b rm "$container" >/dev/null 2>&1 || true
 }
 
-# builder [VARIABLE=VALUE...]: makes the builder image, because no image can be pulled. It is a skeleton into which this
-# machine's system and toolchain are mounted. A copy of them would be 1.5 GB per run and prove nothing more.
+# builder [OPTION...]: makes the builder image, because no image can be pulled. It is a skeleton into which this
+# machine's system and toolchain are mounted. A copy of them would be 1.5 GB per run and prove nothing more. The options are
+# those of buildah config.
 builder() {
-    local frame mounted directory setting
+    local frame mounted directory
     frame=$(b from scratch)
     mounted=$(b mount "$frame")
     mkdir -p "$mounted"/{etc/alternatives,etc/ssl,rust,tmp,usr}
     chmod 1777 "$mounted/tmp"
     for directory in bin lib lib64 sbin; do ln -s "usr/$directory" "$mounted/$directory"; done
-    for setting in PATH=/rust/bin:/usr/sbin:/usr/bin "$@"; do b config --env "$setting" "$frame"; done
+    b config --env PATH=/rust/bin:/usr/sbin:/usr/bin "$@" "$frame"
     b commit -q --rm "$frame" localhost/builder
 }
 
