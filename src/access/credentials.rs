@@ -9,7 +9,9 @@ use data_encoding::BASE64URL_NOPAD;
 
 use crate::pairing::query;
 
-/// The beginning of a subprotocol that is an access token in base64url. It is never chosen, so no answer repeats it.
+/// The beginning of a subprotocol that is an access token in base64url.
+///
+/// It is never chosen, so no answer repeats it.
 pub(crate) const TOKEN_PROTOCOL: &[u8] = b"arc-relay.token.";
 
 /// Whether an offered subprotocol is an access token.

@@ -148,7 +148,7 @@ pub(super) fn offers_v1(fields: Fields<'_>) -> bool {
     fields.elements(PROTOCOL).any(|protocol| protocol == subprotocol::NAME)
 }
 
-/// The subprotocol that is chosen: the relay's own if it is offered, or else the first that is no access token.
+/// The subprotocol that is chosen: the relay's own, or else the first that is no access token.
 ///
 /// Browsers fail the connection if they offered subprotocols and none is chosen. The endpoints know which of theirs they
 /// speak, and the relay does not. An access token is never chosen: the answer would repeat it.

@@ -32,7 +32,9 @@ pub const MAX_CHARACTERS: usize = 64;
 pub struct SideId(Arc<str>);
 
 impl SideId {
-    /// Reads the identity from a request target, as [`PairCode`](super::pair_code::PairCode::from_target) reads the code.
+    /// Reads the identity from a request target.
+    ///
+    /// It is decoded as a [`PairCode`](super::pair_code::PairCode::from_target) is.
     ///
     /// The first `side` decides. None if there is none.
     ///

@@ -1,4 +1,4 @@
-//! The subprotocol `arc-relay.v1`: what a client that offers it sees in addition, and what stays as it is.
+//! The subprotocol `arc-relay.v1`: what a client that offers it sees in addition.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
