@@ -205,7 +205,7 @@ fn close_codes_are_those_in_the_table() {
     let waits = [CloseCause::Expired, CloseCause::Stopping, CloseCause::Recalled];
     let causes = [&[CloseCause::Left, CloseCause::Lost][..], &waits].concat();
     let mut sent: BTreeSet<_> = causes.iter().map(|cause| (cause.code(), cause.reason())).collect();
-    let violations = [Violation::InvalidUtf8, Violation::MessageTooBig];
+    let violations = [Violation::InvalidUtf8, Violation::MessageTooBig, Violation::UnsupportedText];
     sent.extend(violations.iter().map(|violation| (violation.code(), violation.reason())));
     let protocol_error = (Violation::ReservedBits.code(), Violation::ReservedBits.reason());
     // The last one has a test of its own in `tests/liveness.rs`.

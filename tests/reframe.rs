@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod model;
+#[path = "reframe/text.rs"]
+mod text;
 
 use arc_relay::internals::buffer::Buffer;
 use arc_relay::internals::reframer::{Event, Reframer, Tally, Violation, WHOLE_FRAME};

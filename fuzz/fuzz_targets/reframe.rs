@@ -2,7 +2,7 @@
 //!
 //! The first byte says how the stream is split and limited. The rest is the stream, with some zeros behind it, so that
 //! a short input may begin a long frame. The output must not depend on the split, and tungstenite's client must be able
-//! to read it.
+//! to read it. The same stream goes through a reframer that reads text.
 
 #![no_main]
 

@@ -27,6 +27,8 @@ pub struct Buffer {
     pub(crate) input: Range<usize>,
     /// Messages that end in the output.
     pub(crate) messages: u32,
+    /// Whether the output ends within a message.
+    pub(crate) ends_within_message: bool,
     /// Its part of the memory budget, if it is counted.
     _part: Option<Part>,
 }
@@ -47,7 +49,8 @@ impl Buffer {
         let bytes = vec![0; capacity].into_boxed_slice();
         #[cfg(any(test, fuzzing))]
         ALLOCATED.set(ALLOCATED.get().wrapping_add(capacity));
-        Self { bytes, output: HEADROOM..HEADROOM, input: HEADROOM..HEADROOM, messages: 0, _part: part }
+        let (output, input) = (HEADROOM..HEADROOM, HEADROOM..HEADROOM);
+        Self { bytes, output, input, messages: 0, ends_within_message: false, _part: part }
     }
 
     /// The free end of the buffer, for the next read. It may be empty.

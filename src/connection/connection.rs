@@ -98,13 +98,17 @@ impl<T: Transport> Connection<T> {
         client_guard: Option<Box<ClientGuard>>,
         alive: StopOnDrop,
     ) -> Self {
-        let Claim { seat, end, record, permit, allowance, .. } = claim;
+        let Claim { seat, end, record, permit, allowance, speaks_v1, .. } = claim;
+        let (reframer, notices) = match speaks_v1 {
+            true => (reframer.reading_text(), Some(Box::default())),
+            false => (reframer, None),
+        };
         record.begin(&context.telemetry);
         context.connections.set(context.connections.get() + 1);
         Self {
             socket,
             inbound: Inbound::new(read_ahead, seat, end.outgoing, reframer, allowance, Rc::clone(&context)),
-            outbound: Outbound::new(end.incoming, Rc::clone(&context)),
+            outbound: Outbound::new(end.incoming, notices, Rc::clone(&context)),
             closing: None,
             shut_down: false,
             ended: false,

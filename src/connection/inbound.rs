@@ -198,7 +198,7 @@ impl Inbound {
         let Some(outgoing) = self.link.leave() else { return };
         self.close_cause = Some(close_cause);
         self.discards = true;
-        let last = self.reader.split_output(self.reframer.tally().forwarded, &self.context.pool);
+        let last = self.reader.split_output(&self.reframer, &self.context.pool);
         outgoing.finish(last, close_cause);
     }
 
@@ -388,6 +388,7 @@ impl Inbound {
                     break None;
                 }
                 Ok(Event::Ping(data)) => outbound.pong(data),
+                Ok(Event::TextPing(ping)) => outbound.answer(ping),
                 Ok(Event::Close { code, .. }) => {
                     outbound.end(code, "");
                     break Some(CloseCause::Left);
@@ -405,9 +406,9 @@ impl Inbound {
         if self.context.telemetry.count(before, self.reframer.tally()) && before.dropped == 0 {
             self.report_dropped_text();
         }
-        let dropped = self.reframer.text_bytes() - text_before;
-        if let (Some(throttle), 1..) = (&self.throttle, dropped) {
-            throttle.weigh(dropped);
+        let text = self.reframer.text_bytes() - text_before;
+        if let (Some(throttle), 1..) = (&self.throttle, text) {
+            throttle.weigh(text);
         }
         if let Some(close_cause) = end {
             self.closed = true;
@@ -432,7 +433,7 @@ impl Inbound {
         if !self.reader.has_output() || !self.link.is_open() || !self.link.has_credit(cx) {
             return;
         }
-        if let Some(batch) = self.reader.split_output(self.reframer.tally().forwarded, &self.context.pool) {
+        if let Some(batch) = self.reader.split_output(&self.reframer, &self.context.pool) {
             self.reader.streams = batch.output().len() > LARGE_BATCH;
             self.link.send(batch, &self.context.channels);
         }

@@ -5,6 +5,7 @@ mod context;
 mod in_flight;
 mod inbound;
 pub(crate) mod keepalive;
+mod notices;
 mod outbound;
 mod peer_link;
 mod read_size;

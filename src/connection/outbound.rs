@@ -4,13 +4,14 @@
 //! relay has read is written, and the peer's further bytes stay in its own system.
 //!
 //! The relay's own control frames go between batches. A batch consists of whole frames, so no control frame gets into
-//! the middle of another frame.
+//! the middle of another frame. [Notices](super::notices) are text, and so they also wait for the end of a message.
 
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::context::WorkerContext;
+use super::notices::{self, Notices};
 use crate::buffers::buffer::{Buffer, HEADROOM};
 use crate::buffers::pool::SIZES;
 use crate::connection::in_flight::{Heard, InFlight};
@@ -18,12 +19,13 @@ use crate::pairing::link::{CloseCause, Incoming, Next, Pace};
 use crate::runtime::io_error::is_out_of_memory;
 use crate::runtime::transport::{Transport, ends_stream};
 use crate::websocket::header::{CLOSE, CONTROL_PAYLOAD, FIN, PING, PONG};
+use crate::websocket::subprotocol::TextPing;
 
 /// The most bytes of pongs and pings that wait for a client that does not read.
 ///
-/// They fit into the smallest buffer, with a mark and a close frame behind them. Beyond that only the client's newest
+/// They fit into the smallest buffer, with notices, a mark and a close frame behind them. Beyond that only the client's newest
 /// ping is answered, as RFC 6455, section 5.5.3 allows: a flood of pings costs no memory.
-pub(super) const CONTROL_BACKLOG: usize = SIZES[0] - HEADROOM - MARK - (2 + CONTROL_PAYLOAD);
+pub(super) const CONTROL_BACKLOG: usize = SIZES[0] - HEADROOM - notices::MOST_BYTES - MARK - (2 + CONTROL_PAYLOAD);
 
 /// The size of a mark: a ping with a number, in bytes.
 const MARK: usize = 3;
@@ -42,8 +44,12 @@ pub(crate) struct Outbound {
     /// Messages that the client was sent since the last call of [`take_messages`](Self::take_messages).
     /// A hundred are the most that matter.
     messages: u16,
-    /// Control frames that are written next, if there are any: pongs, pings, and at last a close frame.
+    /// Frames of the relay that are written next, if there are any.
+    ///
+    /// Pongs, pings, notices, and at last a close frame.
     control: Option<Box<Buffer>>,
+    /// What the client is to be told, if it speaks `arc-relay.v1`.
+    notices: Option<Box<Notices>>,
     /// Whether the stream ends with the close frame: the client has nothing more to say.
     ends: bool,
     /// Whether the client's answers wait unread.
@@ -80,7 +86,11 @@ enum Writing {
 
 impl Outbound {
     /// The direction to a client.
-    pub(crate) fn new(incoming: Incoming<Box<Buffer>>, context: Rc<WorkerContext>) -> Self {
+    pub(super) fn new(
+        incoming: Incoming<Box<Buffer>>,
+        notices: Option<Box<Notices>>,
+        context: Rc<WorkerContext>,
+    ) -> Self {
         Self {
             incoming: Some(incoming),
             writing: Writing::Nothing,
@@ -89,6 +99,7 @@ impl Outbound {
             in_flight: InFlight::new(context.keepalive.has_pings()),
             messages: 0,
             control: None,
+            notices,
             ends: false,
             is_unheard: false,
             broken: None,
@@ -110,6 +121,13 @@ impl Outbound {
             control.clear();
         }
         self.queue(PONG, &[data]);
+    }
+
+    /// Answers a ping of `arc-relay.v1` as soon as it may.
+    pub(crate) fn answer(&mut self, ping: TextPing) {
+        if let Some(notices) = &mut self.notices {
+            notices.ping(ping);
+        }
     }
 
     /// Queues a ping. False if there is no room for it.
@@ -198,6 +216,7 @@ impl Outbound {
     /// the peer that are not being written yet are dropped.
     pub(crate) fn close(&mut self, code: Option<u16>, reason: &str) {
         if self.incoming.take().is_some() {
+            self.queue_notices();
             if let Some(number) = self.in_flight.mark_at_rest(self.context.clock.now()) {
                 self.queue(PING, &[&[number]]);
             }
@@ -288,6 +307,9 @@ impl Outbound {
             if self.poll_write(cx, socket)?.is_pending() {
                 return Ok(());
             }
+            if self.notices.is_some() && !self.is_closing() {
+                self.queue_notices();
+            }
             if let Some(control) = self.control.take() {
                 self.give_credit(); // control frames may wait for room
                 self.writing = Writing::Control(control);
@@ -311,6 +333,9 @@ impl Outbound {
                 Poll::Ready(Next::Batch(batch)) => {
                     self.in_flight.add(batch.output().len());
                     self.messages = self.messages.saturating_add(batch.messages.try_into().unwrap_or(u16::MAX));
+                    if let Some(notices) = &mut self.notices {
+                        notices.begin_batch(batch.ends_within_message);
+                    }
                     self.writing = Writing::Batch(batch);
                 }
                 Poll::Ready(Next::End(close_cause)) => {
@@ -402,6 +427,15 @@ impl Outbound {
                 self.context.pool.put(batch);
                 self.owes_credit = true;
             }
+        }
+    }
+
+    /// Queues the notices that may be written behind the batch in hand, before any other batch.
+    fn queue_notices(&mut self) {
+        let Some(notices) = &mut self.notices else { return };
+        for notice in notices.take() {
+            let control = self.control.get_or_insert_with(|| self.context.pool.take(0));
+            control.append_output(&notice.frame());
         }
     }
 

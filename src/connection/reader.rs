@@ -10,6 +10,7 @@ use super::read_size::{self, Held, ReadSize, Room};
 use crate::buffers::buffer::{Buffer, HEADROOM};
 use crate::buffers::pool::{LARGEST, Pool, size_for};
 use crate::runtime::transport::Transport;
+use crate::websocket::reframer::Reframer;
 
 /// A batch of more bytes than this is part of a stream that has filled the kernel's queue.
 pub(super) const LARGE_BATCH: usize = LARGEST / 2;
@@ -135,8 +136,8 @@ impl Reader {
 
     /// Takes the buffer with its output, if there is any, and keeps the input in another buffer.
     ///
-    /// `messages` is the number of messages that were reframed so far.
-    pub(super) fn split_output(&mut self, messages: u64, pool: &Pool) -> Option<Box<Buffer>> {
+    /// The output is what the `reframer` has made.
+    pub(super) fn split_output(&mut self, reframer: &Reframer, pool: &Pool) -> Option<Box<Buffer>> {
         if !self.has_output() {
             return None;
         }
@@ -148,7 +149,8 @@ impl Reader {
             batch.move_input_into(&mut rest);
             self.buffer = Some(rest);
         }
-        let messages = messages as u32;
+        batch.ends_within_message = reframer.output_ends_within_message();
+        let messages = reframer.tally().forwarded as u32;
         batch.messages = messages.wrapping_sub(std::mem::replace(&mut self.handed_over, messages));
         Some(batch)
     }

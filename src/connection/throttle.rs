@@ -117,7 +117,7 @@ impl Throttle {
         }
     }
 
-    /// Notes that some bytes of the client were dropped.
+    /// Notes that some bytes of the client were text, and go to no peer.
     pub(super) fn weigh(&self, dropped: u64) {
         if let Some(share) = &self.allowance.share {
             share.weigh(dropped);

@@ -347,6 +347,7 @@ async fn decide(
                 stop.wait().await;
                 Err(Rejection::Stopping)
             };
+            let join = Join { speaks_v1: upgrade.speaks_v1, ..join };
             match context.seats.join(join, worker).or(stopping).await {
                 Ok(claim) => Ok((upgrade.answer, Some(claim))),
                 Err(rejection) => Err(Refused { rejected: rejection.into(), upgrade: Some(Box::new(upgrade)) }),

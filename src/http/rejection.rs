@@ -13,6 +13,9 @@ use crate::websocket::subprotocol::{self, Notice};
 /// When a client that finds no room may come again, in seconds.
 const RETRY_AFTER: &str = "5";
 
+/// The field with that time.
+const RETRY_FIELD: &str = "retry-after";
+
 /// A rejection, with everything that its answer says.
 #[derive(Debug)]
 pub(crate) struct Rejected {
@@ -49,7 +52,7 @@ impl From<Rejection> for Rejected {
         let field = match reason {
             Rejection::Version => Some(("sec-websocket-version", "13")),
             Rejection::Token => Some(("www-authenticate", "Bearer")),
-            Rejection::Connections | Rejection::RelayFull | Rejection::Stopping => Some(("retry-after", RETRY_AFTER)),
+            Rejection::Connections | Rejection::RelayFull | Rejection::Stopping => Some((RETRY_FIELD, RETRY_AFTER)),
             _ => None,
         };
         let field = field.map(|(name, value)| (name, value.into()));
@@ -62,7 +65,7 @@ impl From<Excess> for Rejected {
         match excess {
             Excess::Connections => Rejection::Connections.into(),
             Excess::Joins { wait } => {
-                let field = Some(("retry-after", whole_seconds(wait).to_string().into()));
+                let field = Some((RETRY_FIELD, whole_seconds(wait).to_string().into()));
                 Self { field, ..Rejection::Requests.into() }
             }
         }
@@ -95,12 +98,18 @@ impl Rejected {
     ///
     /// A script in a browser learns nothing of a status other than 101, but it gets a close code and a reason.
     pub(super) fn frames(&self) -> Option<Vec<u8>> {
-        let mut frames = Vec::new();
-        if let Some(("retry-after", seconds)) = &self.field {
-            Notice::Retry { after: seconds }.append_to(&mut frames);
-        }
-        subprotocol::append_refusal(self.status?.as_u16(), self.body, &mut frames);
+        let mut frames = match self.retry_after() {
+            Some(after) => Notice::Retry { after }.frame(),
+            None => Vec::new(),
+        };
+        frames.extend(subprotocol::refusal(self.status?.as_u16(), self.body));
         Some(frames)
+    }
+
+    /// The seconds after which the client may come again, if it may.
+    fn retry_after(&self) -> Option<u64> {
+        let (_, seconds) = self.field.as_ref().filter(|(name, _)| *name == RETRY_FIELD)?;
+        seconds.parse().ok()
     }
 
     /// The answer, if there is one.

@@ -11,6 +11,8 @@ pub(crate) struct Join {
     /// The identity of the client, if it has one.
     #[expect(dead_code, reason = "the pair table does not compare it yet")]
     pub(crate) side: Option<SideId>,
+    /// Whether it speaks `arc-relay.v1`.
+    pub(crate) speaks_v1: bool,
 }
 
 impl Join {
@@ -18,6 +20,6 @@ impl Join {
     pub(crate) fn from_target(target: &str) -> Result<Self, Rejection> {
         let code = PairCode::from_target(target).map_err(|_| Rejection::PairCode)?;
         let side = SideId::from_target(target).map_err(|_| Rejection::Side)?;
-        Ok(Self { code, side })
+        Ok(Self { code, side, speaks_v1: false })
     }
 }

@@ -86,6 +86,8 @@ pub(crate) struct Claim {
     pub(crate) worker: usize,
     /// Counts the connection, for as long as it lives.
     pub(crate) permit: Permit,
+    /// Whether the client speaks `arc-relay.v1`.
+    pub(crate) speaks_v1: bool,
 }
 
 /// A connection's place in the table, for as long as it lives.
@@ -212,6 +214,7 @@ impl Seats {
     pub(crate) fn claim(self: &Arc<Self>, join: Join, worker: usize) -> Result<Claim, Rejection> {
         let shard = self.shard(&join.code);
         let permit = self.permits.take(worker);
+        let speaks_v1 = join.speaks_v1;
         let (now, occupant) = (self.clock.now(), Occupant::new(join));
         let meeting = Meeting::new(now);
         let allowance = self.rates.of_pair(now);
@@ -232,13 +235,13 @@ impl Seats {
                 }
                 let end = near.expect("a first side parks the far end of its link");
                 let record = ConnectionRecord::first(id.number(), meeting);
-                Ok(Claim { seat: seat(id), end, record, worker, allowance, permit })
+                Ok(Claim { seat: seat(id), end, record, worker, allowance, permit, speaks_v1 })
             }
             Admission::Paired { id, peer, handle } => {
                 let ParkedSide { far, meeting, worker, allowance } = *handle;
                 allowance.meet();
                 let record = ConnectionRecord::second(id.number(), peer.number(), now, meeting);
-                Ok(Claim { seat: seat(id), end: far, record, worker, allowance, permit })
+                Ok(Claim { seat: seat(id), end: far, record, worker, allowance, permit, speaks_v1 })
             }
         }
     }

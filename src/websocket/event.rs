@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::subprotocol::TextPing;
+
 /// The reason why [`Reframer::advance`](super::reframer::Reframer::advance) returned.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'b> {
@@ -18,6 +20,8 @@ pub enum Event<'b> {
     Yield,
     /// A ping, to be answered with its application data (section 5.5.2).
     Ping(&'b [u8]),
+    /// A ping of `arc-relay.v1`, to be answered with its `id`.
+    TextPing(TextPing),
     /// The client closes (section 5.5.1). Input behind it is left, and the next call discards it.
     Close {
         /// The status code, if there is one. It is valid on the wire (section 7.4).
@@ -32,7 +36,7 @@ pub enum Event<'b> {
 pub struct Tally {
     /// Binary messages, forwarded to their last byte.
     pub forwarded: u64,
-    /// Text messages, dropped.
+    /// Text messages, dropped. Those of `arc-relay.v1` are none.
     pub dropped: u64,
     /// The payload of binary messages, in bytes, as far as it was forwarded.
     pub bytes: u64,
@@ -43,5 +47,6 @@ pub(super) enum RawEvent {
     Starved { frame: usize },
     Yield,
     Ping(Range<usize>),
+    TextPing(TextPing),
     Close(Range<usize>),
 }

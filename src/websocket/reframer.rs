@@ -4,7 +4,8 @@
 //!
 //! The relay does not assemble messages. It rewrites the bytes of each read frame by frame and passes them on. So
 //! memory does not depend on the size of messages, and a message costs no more than its bytes. This file decides which
-//! bytes are forwarded and which are a violation of [RFC 6455]. It does no I/O, reads no clock and allocates nothing.
+//! bytes are forwarded and which are a violation of [RFC 6455]. It does no I/O, reads no clock and allocates nothing, except
+//! for the text of a client that speaks [`arc-relay.v1`](super::subprotocol).
 //! Its counterpart in `connection` fills the [`Buffer`] and acts on [`Event`]s.
 //!
 //! **The output always fits.** A server frame is a client frame without the four bytes of its masking key (section
@@ -29,17 +30,20 @@
 //! [RFC 6455]: https://www.rfc-editor.org/rfc/rfc6455
 
 use std::fmt;
+use std::ops::Range;
 
 use super::event::RawEvent;
 use super::header::{CLOSE, CONTINUATION, FIN, Header, PING};
 use super::mask::unmask;
 use super::message::{MessageKind, MessageLength};
 use super::rewrite::forward;
+use super::subprotocol::{self, Incomplete};
 use super::utf8::Utf8;
 use super::{close, whole_messages};
 use crate::buffers::buffer::Buffer;
 
 pub use super::event::{Event, Tally};
+pub use super::subprotocol::TextPing;
 pub use super::violation::Violation;
 
 /// The longest payload of data frames that are never split, in bytes.
@@ -59,6 +63,9 @@ const EFFORT: u32 = 8192;
 
 /// The effort of a frame outside of the fast path, in messages of the fast path.
 const FRAME_EFFORT: u32 = 4;
+
+/// The effort of a text message that is read, in messages of the fast path: two microseconds.
+const TEXT_EFFORT: u32 = 128;
 
 /// The state of one client's stream between two reads.
 ///
@@ -85,8 +92,14 @@ pub struct Reframer {
     text: Utf8,
     tally: Tally,
     text_bytes: u64,
+    /// The text message that has not ended, if text is read.
+    incomplete_text: Incomplete,
     echo: Option<u8>,
     saves_memory: bool,
+    /// Whether text is read, and not dropped.
+    reads_text: bool,
+    /// Whether the output so far ends within a message.
+    output_is_open: bool,
     /// The effort since the last [`Event::Starved`] or [`Event::Yield`].
     /// At most [`EFFORT`], give or take one frame.
     effort: u32,
@@ -127,10 +140,19 @@ impl Reframer {
             text: Utf8::default(),
             tally: Tally::default(),
             text_bytes: 0,
+            incomplete_text: Incomplete::default(),
             echo: None,
             saves_memory: false,
+            reads_text: false,
+            output_is_open: false,
             effort: 0,
         }
+    }
+
+    /// The same for a client that speaks `arc-relay.v1`: its text is read, and not dropped.
+    #[must_use]
+    pub fn reading_text(self) -> Self {
+        Self { reads_text: true, ..self }
     }
 
     /// Sets whether memory is short.
@@ -158,6 +180,7 @@ impl Reframer {
                     Event::Yield
                 }
                 RawEvent::Ping(payload) => Event::Ping(&buffer.bytes[payload]),
+                RawEvent::TextPing(ping) => Event::TextPing(ping),
                 RawEvent::Close(payload) => {
                     self.end();
                     let (code, reason) = close::parse(&buffer.bytes[payload])?;
@@ -179,12 +202,19 @@ impl Reframer {
         self.message.is_some() || matches!(self.position, Position::Payload(_))
     }
 
+    /// Whether the output so far ends within a message.
+    ///
+    /// Then only the rest of that message and control frames may follow it (section 5.4).
+    pub fn output_ends_within_message(&self) -> bool {
+        self.output_is_open
+    }
+
     /// Messages that have ended, and bytes that were forwarded, so far.
     pub fn tally(&self) -> Tally {
         self.tally
     }
 
-    /// Bytes of dropped text messages so far, the headers of their frames included.
+    /// Bytes of text messages so far, the headers of their frames included.
     pub fn text_bytes(&self) -> u64 {
         self.text_bytes
     }
@@ -197,6 +227,7 @@ impl Reframer {
     fn end(&mut self) {
         self.position = Position::End;
         self.message = None;
+        self.incomplete_text.clear();
     }
 
     fn next_event(&mut self, buffer: &mut Buffer) -> Result<RawEvent, Violation> {
@@ -223,7 +254,14 @@ impl Reframer {
                     if buffer.input().is_empty() && payload.remaining > 0 {
                         return Ok(RawEvent::Starved { frame: 0 });
                     }
-                    self.continue_data(payload, buffer)?;
+                    match payload.kind {
+                        MessageKind::Binary => self.forward_payload(payload, buffer),
+                        MessageKind::Text => {
+                            if let Some(ping) = self.take_text(payload, buffer)? {
+                                return Ok(RawEvent::TextPing(ping));
+                            }
+                        }
+                    }
                 }
                 Position::End => {
                     buffer.clear_input();
@@ -280,7 +318,12 @@ impl Reframer {
                     return Ok(Some(header.size + header.length as usize));
                 }
             }
-            MessageKind::Text => self.text_bytes += header.size as u64,
+            MessageKind::Text => {
+                if self.reads_text && message_length > subprotocol::LONGEST as u64 {
+                    return Err(Violation::UnsupportedText);
+                }
+                self.text_bytes += header.size as u64;
+            }
         }
         self.message = Some(kind);
         self.length.set(message_length);
@@ -295,43 +338,70 @@ impl Reframer {
         Ok(None)
     }
 
-    /// Forwards or skips as much of a frame's payload as there is, which usually is all of it.
-    fn continue_data(&mut self, mut payload: Payload, buffer: &mut Buffer) -> Result<(), Violation> {
-        let part = buffer.input().len().min(usize::try_from(payload.remaining).unwrap_or(usize::MAX));
-        let start = buffer.input.start;
-        buffer.input.start += part;
-        payload.remaining -= part as u64;
-        let frame_ends = payload.remaining == 0;
-        let message_ends = frame_ends && payload.fin;
-        match payload.kind {
-            MessageKind::Binary => {
-                let first = payload.opcode | if message_ends { FIN } else { 0 };
-                forward(buffer, start, part, first, payload.key);
-                self.tally.bytes += part as u64;
-                self.tally.forwarded += u64::from(message_ends);
-            }
-            MessageKind::Text => {
-                let bytes = &mut buffer.bytes[start..start + part];
-                unmask(bytes, 0, payload.key);
-                self.text_bytes += part as u64;
-                self.text.push(bytes)?;
-                if message_ends {
-                    self.text.finish()?;
-                }
-                self.tally.dropped += u64::from(message_ends);
-            }
-        }
+    /// Forwards as much of a frame's payload as there is, which usually is all of it.
+    fn forward_payload(&mut self, payload: Payload, buffer: &mut Buffer) {
+        let Range { start, end } = payload.part(buffer);
+        buffer.input.start = end;
+        let (part, message_ends) = (end - start, payload.ends_message(end - start));
+        let first = payload.opcode | if message_ends { FIN } else { 0 };
+        forward(buffer, start, part, first, payload.key);
+        self.tally.bytes += part as u64;
+        self.tally.forwarded += u64::from(message_ends);
+        self.output_is_open = !message_ends;
+        self.leave_payload(payload, part);
+    }
+
+    /// Reads or drops as much of a text frame's payload as there is.
+    ///
+    /// Returns the ping that a message is, if it ends.
+    fn take_text(&mut self, payload: Payload, buffer: &mut Buffer) -> Result<Option<TextPing>, Violation> {
+        let Range { start, end } = payload.part(buffer);
+        buffer.input.start = end;
+        let (part, message_ends) = (end - start, payload.ends_message(end - start));
+        let bytes = &mut buffer.bytes[start..end];
+        unmask(bytes, 0, payload.key);
+        self.text_bytes += part as u64;
+        self.text.push(bytes)?;
         if message_ends {
+            self.text.finish()?;
+        }
+        let ping = if self.reads_text {
+            self.effort += TEXT_EFFORT;
+            self.incomplete_text.push(bytes, message_ends)?
+        } else {
+            self.tally.dropped += u64::from(message_ends);
+            None
+        };
+        self.leave_payload(payload, part);
+        Ok(ping)
+    }
+
+    /// Leaves a part of a payload, which is rewritten or read.
+    fn leave_payload(&mut self, mut payload: Payload, part: usize) {
+        if payload.ends_message(part) {
             self.message = None;
         }
-        self.position = if frame_ends {
+        payload.remaining -= part as u64;
+        self.position = if payload.remaining == 0 {
             Position::Header
         } else {
             payload.opcode = CONTINUATION;
             payload.key.rotate_left(part % 4);
             Position::Payload(payload)
         };
-        Ok(())
+    }
+}
+
+impl Payload {
+    /// The place of its bytes that have arrived.
+    fn part(&self, buffer: &Buffer) -> Range<usize> {
+        let part = buffer.input().len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
+        buffer.input.start..buffer.input.start + part
+    }
+
+    /// Whether the message ends with the next so many bytes.
+    fn ends_message(&self, part: usize) -> bool {
+        self.fin && self.remaining == part as u64
     }
 }
 
@@ -382,7 +452,11 @@ mod tests {
 
     /// The bytes that each call takes of a buffer full of `frame`.
     fn calls(frame: &[u8]) -> Vec<usize> {
-        let (mut reframer, mut buffer) = (Reframer::new(None), Buffer::new(256 << 10));
+        calls_of(Reframer::new(None), frame)
+    }
+
+    fn calls_of(mut reframer: Reframer, frame: &[u8]) -> Vec<usize> {
+        let mut buffer = Buffer::new(256 << 10);
         buffer.append_input(&frame.repeat(((256 << 10) - 64) / frame.len()));
         let mut calls = vec![0];
         loop {
@@ -414,6 +488,45 @@ mod tests {
             let most = most as usize * frame.len();
             assert!(!others.is_empty() && others.iter().all(|&bytes| bytes == most), "{first:x} {length}: {calls:?}");
             assert!((1..=most).contains(last), "{first:x} {length}: {calls:?}");
+        }
+    }
+
+    #[test]
+    fn texts_that_are_read_between_two_yields_are_bounded() {
+        let text = br#"{"type":"?"}"#;
+        let message = [&[FIN | TEXT, MASKED | text.len() as u8, 0, 0, 0, 0], &text[..]].concat();
+        let calls = calls_of(Reframer::new(None).reading_text(), &message);
+        let most = (EFFORT / (FRAME_EFFORT + TEXT_EFFORT) + 1) as usize * message.len();
+        assert!(calls.len() > 100 && calls.iter().all(|&bytes| bytes <= most), "{calls:?}");
+    }
+
+    #[test]
+    fn the_output_is_open_from_the_first_part_of_a_message_to_the_last() {
+        let mut reframer = Reframer::new(None).reading_text();
+        let large = [&[FIN | BINARY, MASKED | 127][..], &(1_u64 << 17).to_be_bytes(), &[0; 4]].concat();
+        let text = br#"{"type":"?"}"#;
+        let half = [&[TEXT, MASKED | 5, 0, 0, 0, 0], &text[..5]].concat();
+        let rest = [&[FIN | CONTINUATION, MASKED | 7, 0, 0, 0, 0], &text[5..]].concat();
+        for (sent, is_open) in [
+            (&frame(FIN | BINARY, 9)[..], false),
+            (&frame(BINARY, 0), true),
+            (&frame(FIN | PING, 1), true),
+            (&frame(FIN | CONTINUATION, 0), false),
+            (&half, false),
+            (&rest, false),
+            // The header has gone, and no part of the payload is there to be forwarded.
+            (&large, false),
+            (&[0; 9], true),
+            (&vec![0; (1 << 17) - 9], false),
+            (&frame(BINARY, 3), true),
+            // Nothing more comes, but the output stays as it is.
+            (&frame(FIN | CLOSE, 0), true),
+            (&frame(FIN | BINARY, 9), true),
+        ] {
+            let mut buffer = Buffer::new(sent.len() + 64);
+            buffer.append_input(sent);
+            while !matches!(reframer.advance(&mut buffer), Ok(Event::Starved { .. })) {}
+            assert_eq!(reframer.output_ends_within_message(), is_open, "{:x?}", &sent[..sent.len().min(9)]);
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::utf8::InvalidUtf8;
 
-/// A client's offence against RFC 6455 or the message limit.
+/// A client's offence against RFC 6455, the message limit or its subprotocol.
 ///
 /// It is the client's fault, and ends its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,12 +35,15 @@ pub enum Violation {
     InvalidUtf8,
     /// A message longer than the configured limit (section 7.4.1, code 1009).
     MessageTooBig,
+    /// Text that is no message of `arc-relay.v1`, from a client that speaks it (section 7.4.1, code 1003).
+    UnsupportedText,
 }
 
 impl Violation {
     /// The status code of the close frame (section 7.4.1).
     pub fn code(self) -> u16 {
         match self {
+            Self::UnsupportedText => 1003,
             Self::InvalidUtf8 => 1007,
             Self::MessageTooBig => 1009,
             _ => 1002,
@@ -63,6 +66,7 @@ impl Violation {
             Self::InvalidCloseCode => "invalid status code",
             Self::InvalidUtf8 => "invalid UTF-8",
             Self::MessageTooBig => "message too big",
+            Self::UnsupportedText => "unsupported text message",
         }
     }
 }

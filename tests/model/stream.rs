@@ -54,6 +54,8 @@ pub struct Outcome {
     /// The forwarded bytes: whole server frames.
     pub output: Vec<u8>,
     pub pings: Vec<Vec<u8>>,
+    /// The `id`s of pings of `arc-relay.v1`.
+    pub text_pings: Vec<Option<String>>,
     pub end: End,
     pub tally: Tally,
 }
@@ -68,15 +70,25 @@ pub fn feed(stream: &[u8], reads: &[usize], limit: Option<u64>) -> Outcome {
 
 /// Like [`feed`], with memory for long frames only at the reads for which `has_memory` is true.
 pub fn feed_with_memory(
-    mut stream: &[u8],
+    stream: &[u8],
     reads: &[usize],
     limit: Option<u64>,
     has_memory: impl Fn(usize) -> bool,
 ) -> Outcome {
-    let mut reframer = Reframer::new(limit);
+    feed_to(Reframer::new(limit), stream, reads, has_memory)
+}
+
+/// Like [`feed_with_memory`], to this new reframer.
+pub fn feed_to(
+    mut reframer: Reframer,
+    mut stream: &[u8],
+    reads: &[usize],
+    has_memory: impl Fn(usize) -> bool,
+) -> Outcome {
     let mut outcome = Outcome {
         output: Vec::new(),
         pings: Vec::new(),
+        text_pings: Vec::new(),
         end: End::Open { mid_message: false },
         tally: Tally::default(),
     };
@@ -104,6 +116,7 @@ pub fn feed_with_memory(
                 }
                 Ok(Event::Yield) => assert!(!buffer.input().is_empty(), "the reframer yields without input left"),
                 Ok(Event::Ping(data)) => outcome.pings.push(data.to_vec()),
+                Ok(Event::TextPing(ping)) => outcome.text_pings.push(ping.id),
                 Ok(Event::Close { code, reason }) => outcome.end = End::Closed { code, reason: reason.to_owned() },
                 Err(violation) => outcome.end = End::Violated(violation),
             }
@@ -120,6 +133,8 @@ pub fn feed_with_memory(
     }
     outcome.output.extend(buffer.output());
     outcome.tally = reframer.tally();
+    let is_open = messages(&outcome.output).1.is_some();
+    assert_eq!(reframer.output_ends_within_message(), is_open, "the end of the output is taken for another");
     outcome
 }
 
@@ -275,4 +290,24 @@ pub fn check_raw(stream: &[u8], reads: &[usize], limit: Option<u64>) {
         assert!(matches!(reason.len(), 1..=123), "a reason has to fit a close frame: {reason}");
     }
     super::oracle::compare(stream, limit, &whole);
+    check_text(stream, reads, limit, &whole);
+}
+
+/// Asserts that a reframer that reads text does not depend on the split either.
+///
+/// Up to text that it does not support, it does the same as the one whose outcome is given.
+fn check_text(stream: &[u8], reads: &[usize], limit: Option<u64>, dropping: &Outcome) {
+    let [whole, split] =
+        [&[][..], reads].map(|reads| feed_to(Reframer::new(limit).reading_text(), stream, reads, |_| true));
+    let (complete, partial) = messages(&whole.output);
+    assert_eq!((&whole.end, &whole.pings, &whole.text_pings), (&split.end, &split.pings, &split.text_pings));
+    assert_eq!((whole.tally, messages(&split.output)), (split.tally, (complete.clone(), partial.clone())));
+    assert_eq!(whole.tally.dropped, 0, "text that is read is not dropped");
+    assert!(dropping.tally.dropped >= whole.text_pings.len() as u64 && dropping.text_pings.is_empty());
+    if whole.end == End::Violated(Violation::UnsupportedText) {
+        assert!(messages(&dropping.output).0.starts_with(&complete) && dropping.pings.starts_with(&whole.pings));
+    } else {
+        assert_eq!((&whole.end, &whole.pings), (&dropping.end, &dropping.pings));
+        assert_eq!((complete, partial), messages(&dropping.output));
+    }
 }

@@ -33,6 +33,9 @@ pub(crate) async fn connect(relay: &Relay, target: &str) -> Client {
 }
 
 impl Client {
+    /// Reads what a client is told when it joins.
+    pub(crate) async fn greet(&mut self) {}
+
     /// The next message apart from pings. It must be text.
     pub(crate) async fn text(&mut self) -> String {
         loop {

@@ -23,6 +23,7 @@ use crate::buffers::buffer::{Buffer, HEADROOM, allocated};
 use crate::buffers::memory::Memory;
 use crate::buffers::pool::{LARGEST, Pool};
 use crate::connection::keepalive::KeepaliveConfig;
+use crate::connection::notices::Notices;
 use crate::limits::pair_rate::Allowance;
 use crate::limits::permits::Permits;
 use crate::limits::slots::Slots;
@@ -159,15 +160,27 @@ impl Side {
 
     /// With pings, and so with marks and a window.
     fn with_pings() -> Self {
-        Self::with(usize::MAX, Duration::MAX, Some(Duration::from_secs(20)))
+        Self::with(usize::MAX, Duration::MAX, Some(Duration::from_secs(20)), None)
     }
 
     /// With a memory budget for buffers and a write timeout.
     fn with_limits(bytes: usize, write_timeout: Duration) -> Self {
-        Self::with(bytes, write_timeout, None)
+        Self::with(bytes, write_timeout, None, None)
     }
 
-    fn with(bytes: usize, write_timeout: Duration, ping_interval: Option<Duration>) -> Self {
+    /// With a client that speaks `arc-relay.v1`.
+    fn speaking_v1() -> Self {
+        Self::with(usize::MAX, Duration::MAX, None, Some(Box::default()))
+    }
+
+    fn with(
+        bytes: usize,
+        write_timeout: Duration,
+        ping_interval: Option<Duration>,
+        notices: Option<Box<Notices>>,
+    ) -> Self {
+        let reframer = Reframer::new(None);
+        let reframer = if notices.is_some() { reframer.reading_text() } else { reframer };
         let memory = Memory::new(bytes);
         let clock = Arc::new(SystemClock);
         let seats = Seats::roomy(clock.clone());
@@ -192,11 +205,11 @@ impl Side {
                 &[],
                 ours.seat,
                 ours.end.outgoing,
-                Reframer::new(None),
+                reframer,
                 Allowance::default(),
                 Rc::clone(&context),
             ),
-            outbound: Outbound::new(ours.end.incoming, Rc::clone(&context)),
+            outbound: Outbound::new(ours.end.incoming, notices, Rc::clone(&context)),
             socket: FakeSocket::default(),
             peer: theirs.end,
             context,
@@ -230,6 +243,16 @@ impl Side {
             _alive: alive,
         };
         (connection, peer)
+    }
+
+    /// Has the peer send a batch of these frames.
+    fn peer_sends(&mut self, frames: &[u8], ends_within_message: bool) {
+        let mut batch = self.context.pool.take(HEADROOM + frames.len());
+        batch.append_output(frames);
+        batch.ends_within_message = ends_within_message;
+        let ready = self.peer.outgoing.poll_ready(&mut Context::from_waker(Waker::noop()));
+        assert!(ready.is_ready(), "the batch before is written");
+        self.peer.outgoing.send(batch, &self.context.channels);
     }
 
     fn arrive(&self, bytes: &[u8]) {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::connection::outbound::CONTROL_BACKLOG;
 use crate::runtime::reactor::Reactor;
+use crate::websocket::reframer::TextPing;
 
 #[test]
 fn an_interrupted_write_is_retried() {
@@ -347,4 +348,95 @@ fn there_is_no_window_without_pings() {
         side.write();
     }
     assert!(side.peer.outgoing.pace() == Pace::Fast);
+}
+
+/// A pong of `arc-relay.v1`.
+fn text_pong(id: &str) -> Vec<u8> {
+    let json = format!(r#"{{"type":"pong","id":"{id}"}}"#);
+    [&[0x81, json.len() as u8], json.as_bytes()].concat()
+}
+
+fn text_ping(side: &mut Side, id: &str) {
+    side.outbound.answer(TextPing { id: Some(id.into()) });
+}
+
+#[test]
+fn a_text_pong_waits_for_the_end_of_the_peers_message_and_answers_the_newest_ping() {
+    let mut side = Side::speaking_v1();
+    side.let_write(usize::MAX);
+    text_ping(&mut side, "one");
+    assert_eq!(side.write().concat(), text_pong("one"));
+    side.peer_sends(b"\x02\x01a", true);
+    assert_eq!(side.write().concat(), b"\x02\x01a");
+    ["two", "three"].iter().for_each(|id| text_ping(&mut side, id));
+    side.outbound.pong(b"control");
+    assert_eq!(side.write().concat(), b"\x8A\x07control", "a control frame need not wait");
+    side.peer_sends(b"\x00\x01b", true);
+    assert_eq!(side.write().concat(), b"\x00\x01b");
+    side.peer_sends(b"\x80\x01c", false);
+    assert_eq!(side.write().concat(), [b"\x80\x01c", &text_pong("three")[..]].concat());
+    assert_eq!(side.write().concat(), b"", "each ping is answered once at most");
+}
+
+#[test]
+fn a_text_pong_goes_before_the_close_frame_unless_the_peers_message_is_incomplete() {
+    for is_within_message in [false, true] {
+        let mut side = Side::speaking_v1();
+        side.let_write(1);
+        side.peer_sends(b"\x02\x01a", is_within_message);
+        side.write();
+        text_ping(&mut side, "last");
+        side.outbound.close(Some(1000), "");
+        text_ping(&mut side, "too late");
+        side.let_write(usize::MAX);
+        let pong = if is_within_message { vec![] } else { text_pong("last") };
+        assert_eq!(side.write().concat(), [b"\x01a", &pong[..], b"\x88\x02\x03\xE8"].concat());
+        assert!(side.outbound.is_flushed());
+    }
+}
+
+#[test]
+fn notices_have_room_behind_any_number_of_pongs() {
+    let mut side = Side::speaking_v1();
+    (0..CONTROL_BACKLOG / 32).for_each(|_| side.outbound.pong(&[b'a'; 30]));
+    side.outbound.pong(&[b'a'; CONTROL_BACKLOG % 32 - 2]);
+    text_ping(&mut side, &"\u{1}".repeat(64));
+    side.outbound.close(Some(1000), &"x".repeat(123));
+    side.let_write(usize::MAX);
+    let frames = CONTROL_BACKLOG + crate::connection::notices::MOST_BYTES + 2 + 125;
+    assert_eq!(side.write().concat().len(), frames);
+}
+
+#[test]
+fn a_text_pong_does_not_go_between_the_parts_of_a_frame() {
+    let mut side = Side::speaking_v1();
+    side.let_write(usize::MAX);
+    let mut frame = vec![0x82, 0xFF];
+    frame.extend((100_000_u64).to_be_bytes());
+    frame.extend([0; 4]);
+    side.arrive(&[&frame[..], &[0; 70_000]].concat());
+    side.read();
+    let next = |side: &mut Side| {
+        let (cx, channels) = (&mut Context::from_waker(Waker::noop()), &side.context.channels);
+        match side.peer.incoming.poll_next(cx, channels) {
+            Poll::Ready(Next::Batch(batch)) => {
+                side.peer.incoming.give_credit(Pace::Fast);
+                side.read();
+                Some((batch.output().len(), batch.ends_within_message))
+            }
+            _ => None,
+        }
+    };
+    let mut parts = vec![];
+    while let Some(part) = next(&mut side) {
+        parts.push(part);
+    }
+    assert!(!parts.is_empty() && parts.iter().all(|(_, ends_within)| *ends_within), "{parts:?}");
+    side.arrive(&[0; 30_000]);
+    side.read();
+    while let Some(part) = next(&mut side) {
+        parts.push(part);
+    }
+    assert!(parts.iter().map(|(length, _)| length).sum::<usize>() > 100_000, "{parts:?}");
+    assert!(!parts.pop().unwrap().1 && parts.iter().all(|(_, ends_within)| *ends_within), "{parts:?}");
 }
