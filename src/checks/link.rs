@@ -190,3 +190,30 @@ fn claimed_end_moves_to_another_thread() {
         assert_eq!(Arc::strong_count(&mark), 1, "a batch is left");
     });
 }
+
+/// The first side waits to be told of the second, which is told to do so, or is dropped as its handshake fails.
+///
+/// No batch overtakes that.
+#[test]
+fn waiting_side_is_told_of_the_other_before_its_first_batch() {
+    check(|| {
+        let (mark, (near, far)) = (Arc::new(()), link());
+        let (fails, far_mark) = (thread_rng().gen_bool(0.3), Arc::clone(&mark));
+        let second = Plan { sends: 2, ending: NoMore, receives: ALL };
+        let handshake = thread::spawn(move || match fails {
+            true => drop(far),
+            false => {
+                far.outgoing.meet();
+                second.play(far, far_mark);
+            }
+        });
+        let mut near = near;
+        let is_there = block_on(poll_fn(|cx| near.incoming.poll_met(cx)));
+        assert_eq!(is_there, !fails);
+        let first = Plan { sends: 1, ending: LastBatch, receives: ALL };
+        let expected = if fails { (0, Some(CloseCause::Lost)) } else { second.gives() };
+        assert_eq!(first.play(near, Arc::clone(&mark)), expected);
+        handshake.join().unwrap();
+        assert_eq!(Arc::strong_count(&mark), 1, "a batch is left");
+    });
+}

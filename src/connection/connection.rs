@@ -46,6 +46,7 @@ use super::closing::Closing;
 use super::context::WorkerContext;
 use super::in_flight::Heard;
 use super::inbound::{Ended, Inbound};
+use super::notices::Notices;
 use super::outbound::Outbound;
 use super::takeover::Takeover;
 use super::write_timeout::WriteTimeout;
@@ -98,11 +99,14 @@ impl<T: Transport> Connection<T> {
         client_guard: Option<Box<ClientGuard>>,
         alive: StopOnDrop,
     ) -> Self {
-        let Claim { seat, end, record, permit, allowance, speaks_v1, .. } = claim;
+        let Claim { seat, end, record, permit, allowance, speaks_v1, first_speaks_v1, .. } = claim;
         let (reframer, notices) = match speaks_v1 {
-            true => (reframer.reading_text(), Some(Box::default())),
+            true => (reframer.reading_text(), Some(Notices::new(first_speaks_v1.is_none()))),
             false => (reframer, None),
         };
+        if first_speaks_v1 == Some(true) {
+            end.outgoing.meet();
+        }
         record.begin(&context.telemetry);
         context.connections.set(context.connections.get() + 1);
         Self {

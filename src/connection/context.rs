@@ -34,6 +34,8 @@ pub(crate) struct WorkerContext {
     /// The number of beats so far.
     /// At each beat, a share of the connections is woken to check their clients.
     pub(crate) beat: Cell<u32>,
+    /// How long a client may wait for its peer.
+    pub(crate) pair_ttl: Duration,
     /// How long a client may take nothing.
     pub(crate) write_timeout: Duration,
     /// How long a client's kernel may acknowledge nothing in a takeover probe.

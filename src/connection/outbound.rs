@@ -307,8 +307,8 @@ impl Outbound {
             if self.poll_write(cx, socket)?.is_pending() {
                 return Ok(());
             }
-            if self.notices.is_some() && !self.is_closing() {
-                self.queue_notices();
+            if self.notices.is_some() && self.poll_notices(cx).is_pending() {
+                return Ok(());
             }
             if let Some(control) = self.control.take() {
                 self.give_credit(); // control frames may wait for room
@@ -430,10 +430,22 @@ impl Outbound {
         }
     }
 
+    /// Queues the notices that may be written now. Pending while the client waits for its peer, and nothing is queued.
+    fn poll_notices(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (Some(notices), Some(incoming)) = (&mut self.notices, &mut self.incoming) else { return Poll::Ready(()) };
+        let mut awaits_peer = notices.awaits_peer();
+        if awaits_peer && let Poll::Ready(is_there) = incoming.poll_met(cx) {
+            notices.end_wait(is_there);
+            awaits_peer = false;
+        }
+        self.queue_notices();
+        if awaits_peer && self.control.is_none() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
     /// Queues the notices that may be written behind the batch in hand, before any other batch.
     fn queue_notices(&mut self) {
         let Some(notices) = &mut self.notices else { return };
-        for notice in notices.take() {
+        for notice in notices.take(&self.context) {
             let control = self.control.get_or_insert_with(|| self.context.pool.take(0));
             control.append_output(&notice.frame());
         }

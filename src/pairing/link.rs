@@ -143,6 +143,8 @@ struct State<T> {
     ends: [Option<CloseCause>; 2],
     /// The task of each side, once it has waited.
     tasks: [Option<Waker>; 2],
+    /// Whether the far side has told that it is there.
+    has_met: bool,
 }
 
 #[derive(Debug)]
@@ -156,7 +158,7 @@ struct Direction<T> {
 impl<T> Default for State<T> {
     fn default() -> Self {
         let directions = [(); 2].map(|()| Direction { batch: None, last: None });
-        Self { directions, ends: [None; 2], tasks: [None, None] }
+        Self { directions, ends: [None; 2], tasks: [None, None], has_met: false }
     }
 }
 
@@ -275,6 +277,17 @@ impl<T> Outgoing<T> {
         }
     }
 
+    /// Tells the near side that the far side, which calls this, is there.
+    ///
+    /// It has to come before the first batch, and only if the near side [waits for it](Incoming::poll_met).
+    pub fn meet(&self) {
+        let receiver = with_lock(&self.link.state, |state| {
+            state.has_met = true;
+            state.end_wait(self.side.other(), &self.flags().receiver_waits)
+        });
+        wake(receiver);
+    }
+
     /// Whether the other side is gone, so that batches vanish.
     pub fn is_abandoned(&self) -> bool {
         self.flags().abandoned.load(Acquire)
@@ -331,6 +344,22 @@ impl<T> Incoming<T> {
             return Poll::Pending;
         }
         self.look(cx, channels, |_| None)
+    }
+
+    /// Waits until the far side [tells that it is there](Outgoing::meet), or the link ends without that.
+    ///
+    /// True if the far side was there. Until then, nothing is taken from the link.
+    pub fn poll_met(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.flags().receiver_waits.load(Acquire) {
+            return Poll::Pending;
+        }
+        let (met, _previous) = with_lock(&self.link.state, |state| {
+            match state.has_met || state.ends[self.side.other() as usize].is_some() {
+                true => (Poll::Ready(state.has_met), None),
+                false => (Poll::Pending, state.wait(self.side, &self.flags().receiver_waits, cx.waker())),
+            }
+        });
+        met
     }
 
     /// [Gives the credit](Self::give_credit) and [polls](Self::poll_next), in one step.
@@ -434,6 +463,23 @@ mod tests {
         far.incoming.give_credit(Pace::Fast);
         assert!(ready(&mut near));
         assert!(ready(&mut far), "the other direction has a credit of its own");
+    }
+
+    #[test]
+    fn near_side_is_told_once_the_far_side_is_there_or_will_not_come() {
+        let met = |end: &mut End<u8>| end.incoming.poll_met(&mut Context::from_waker(Waker::noop()));
+        let (mut near, mut far) = link();
+        assert!(met(&mut near).is_pending());
+        far.outgoing.meet();
+        assert_eq!(met(&mut near), Poll::Ready(true));
+        assert!(next(&mut near).is_pending() && ready(&mut far));
+        send(&mut far.outgoing, 1);
+        assert_eq!(next(&mut near), Poll::Ready(Next::Batch(1)));
+        let (mut near, far) = link();
+        assert!(met(&mut near).is_pending());
+        far.outgoing.finish(None, CloseCause::Expired);
+        assert_eq!(met(&mut near), Poll::Ready(false));
+        assert_eq!(next(&mut near), Poll::Ready(Next::End(CloseCause::Expired)));
     }
 
     #[test]

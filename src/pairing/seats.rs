@@ -88,6 +88,8 @@ pub(crate) struct Claim {
     pub(crate) permit: Permit,
     /// Whether the client speaks `arc-relay.v1`.
     pub(crate) speaks_v1: bool,
+    /// Whether the client that waits does so, and has to be told of this one. `None`: this one is the first.
+    pub(crate) first_speaks_v1: Option<bool>,
 }
 
 /// A connection's place in the table, for as long as it lives.
@@ -222,7 +224,7 @@ impl Seats {
         let park = || {
             let (end, far) = link();
             near = Some(end);
-            Box::new(ParkedSide { far, meeting: Arc::clone(&meeting), worker, allowance: allowance.clone() })
+            Box::new(ParkedSide { far, meeting: Arc::clone(&meeting), worker, allowance: allowance.clone(), speaks_v1 })
         };
         let (admission, waiting) = shard.connect(&occupant, permit.is_some(), park, now)?;
         let permit = permit.expect("no connection is admitted without one");
@@ -235,13 +237,15 @@ impl Seats {
                 }
                 let end = near.expect("a first side parks the far end of its link");
                 let record = ConnectionRecord::first(id.number(), meeting);
-                Ok(Claim { seat: seat(id), end, record, worker, allowance, permit, speaks_v1 })
+                let (seat, first_speaks_v1) = (seat(id), None);
+                Ok(Claim { seat, end, record, worker, allowance, permit, speaks_v1, first_speaks_v1 })
             }
             Admission::Paired { id, peer, handle } => {
-                let ParkedSide { far, meeting, worker, allowance } = *handle;
+                let ParkedSide { far: end, meeting, worker, allowance, speaks_v1: first } = *handle;
                 allowance.meet();
                 let record = ConnectionRecord::second(id.number(), peer.number(), now, meeting);
-                Ok(Claim { seat: seat(id), end: far, record, worker, allowance, permit, speaks_v1 })
+                let (seat, first_speaks_v1) = (seat(id), Some(first));
+                Ok(Claim { seat, end, record, worker, allowance, permit, speaks_v1, first_speaks_v1 })
             }
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct ParkedSide {
     pub(super) worker: usize,
     /// What the pair spends from.
     pub(super) allowance: Allowance,
+    /// Whether the first side speaks `arc-relay.v1`. Then the second one tells it that it is there.
+    pub(super) speaks_v1: bool,
 }
 
 // Handles are boxed, as a slot is as large as what it may hold, and most hold nothing.

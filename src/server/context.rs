@@ -43,6 +43,7 @@ pub(crate) struct RelayContext<T> {
     pub(super) spread: Duration,
     pub(crate) max_message: Option<u64>,
     pub(crate) keepalive: KeepaliveConfig,
+    pub(crate) pair_ttl: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) probe_timeout: Duration,
 }
@@ -94,6 +95,7 @@ impl<T> RelayContext<T> {
             spread: (config.drain_timeout / 10).min(LONGEST_SPREAD),
             max_message: config.max_message,
             keepalive: KeepaliveConfig::new(config.ping_interval, config.ping_timeout),
+            pair_ttl: config.pair_ttl,
             write_timeout: config.write_timeout,
             probe_timeout: config.probe_timeout,
         };

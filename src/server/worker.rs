@@ -141,6 +141,7 @@ fn worker_context<T>(
         beat: Cell::new(0),
         connections: Cell::new(0),
         keepalive: relay.keepalive,
+        pair_ttl: relay.pair_ttl,
         write_timeout: relay.write_timeout,
         probe_timeout: relay.probe_timeout,
         lingering: relay.handshakes.seats.lingering(),

@@ -88,6 +88,10 @@ impl Incomplete {
 /// A message from the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
+    /// The client is the first with its code, and waits for so many seconds at most.
+    Waiting { expires_in: u64 },
+    /// The peer is there.
+    Paired,
     /// The answer to a ping.
     Pong(TextPing),
     /// The client is refused, and may come again after so many seconds.
@@ -98,6 +102,8 @@ impl Notice {
     /// The frame of the message.
     pub(crate) fn frame(self) -> Vec<u8> {
         let json = match self {
+            Self::Waiting { expires_in } => format!(r#"{{"type":"waiting","expires_in":{expires_in}}}"#),
+            Self::Paired => String::from(r#"{"type":"paired"}"#),
             Self::Pong(TextPing { id: None }) => String::from(r#"{"type":"pong"}"#),
             Self::Pong(TextPing { id: Some(id) }) => format!(r#"{{"type":"pong","id":{}}}"#, Value::String(id)),
             Self::Retry { after } => format!(r#"{{"type":"retry","after":{after}}}"#),
@@ -198,6 +204,8 @@ mod tests {
     #[test]
     fn frames_are_as_documented() {
         let text = |notice: Notice| String::from_utf8(notice.frame()[2..].to_vec()).unwrap();
+        assert_eq!(text(Notice::Waiting { expires_in: 300 }), r#"{"type":"waiting","expires_in":300}"#);
+        assert_eq!(Notice::Paired.frame(), [&[0x81, 17][..], br#"{"type":"paired"}"#].concat());
         assert_eq!(text(Notice::Retry { after: 12 }), r#"{"type":"retry","after":12}"#);
         assert_eq!(text(Notice::Pong(TextPing { id: None })), r#"{"type":"pong"}"#);
         assert_eq!(text(Notice::Pong(TextPing { id: Some("\"".into()) })), r#"{"type":"pong","id":"\""}"#);

@@ -13,6 +13,11 @@ use crate::support::{Client, Relay};
 /// The line of a head that offers the subprotocol behind another one.
 pub(crate) const OFFER: &str = "Sec-WebSocket-Protocol: chat, arc-relay.v1\r\n";
 
+/// What a first client is told, with the default time to live of a pair.
+pub(crate) const WAITING: &str = r#"{"type":"waiting","expires_in":300}"#;
+/// What a client with a peer is told.
+pub(crate) const PAIRED: &str = r#"{"type":"paired"}"#;
+
 /// Connects with additional header fields. The relay has to answer 101.
 pub(crate) async fn connect_with(relay: &Relay, target: &str, fields: &[(&'static str, &str)]) -> (Client, Response) {
     let socket = Async::<TcpStream>::connect(relay.address).await.unwrap();
@@ -33,9 +38,6 @@ pub(crate) async fn connect(relay: &Relay, target: &str) -> Client {
 }
 
 impl Client {
-    /// Reads what a client is told when it joins.
-    pub(crate) async fn greet(&mut self) {}
-
     /// The next message apart from pings. It must be text.
     pub(crate) async fn text(&mut self) -> String {
         loop {

@@ -4,6 +4,7 @@
 
 mod client;
 mod messages;
+mod pairing;
 mod refusals;
 #[path = "../support/mod.rs"]
 mod support;

@@ -2,7 +2,7 @@
 
 use async_tungstenite::tungstenite::Message;
 
-use crate::client::{connect, connect_with};
+use crate::client::{PAIRED, WAITING, connect, connect_with};
 use crate::support::{Relay, run};
 
 const PING: &str = r#"{"type":"ping"}"#;
@@ -13,7 +13,7 @@ fn ping_gets_a_pong_with_its_id_and_the_peer_sees_nothing() {
     let relay = Relay::start(&[]);
     run(async {
         let (mut a, mut b) = (relay.connect("x").await, connect(&relay, "/?pair=x").await);
-        b.greet().await;
+        assert_eq!(b.text().await, PAIRED);
         for (ping, pong) in [
             (PING, PONG),
             (r#"{"type":"ping","id":"7"}"#, r#"{"type":"pong","id":"7"}"#),
@@ -42,7 +42,7 @@ fn other_text_ends_the_connection_with_1003_behind_everything_before_it() {
     for unsupported in ["hello", "", "[]", "{}", r#"{"type":1}"#, r#"{"type":"ping","id":1}"#, &long(513), &id(65)] {
         run(async {
             let (mut a, mut b) = (connect(&relay, "/?pair=x").await, relay.connect("x").await);
-            a.greet().await;
+            assert_eq!([a.text().await, a.text().await], [WAITING, PAIRED]);
             for supported in [long(512), id(64)] {
                 a.send_message(Message::text(supported)).await;
                 assert!(a.text().await.starts_with(r#"{"type":"pong""#));

@@ -23,7 +23,6 @@ use crate::buffers::buffer::{Buffer, HEADROOM, allocated};
 use crate::buffers::memory::Memory;
 use crate::buffers::pool::{LARGEST, Pool};
 use crate::connection::keepalive::KeepaliveConfig;
-use crate::connection::notices::Notices;
 use crate::limits::pair_rate::Allowance;
 use crate::limits::permits::Permits;
 use crate::limits::slots::Slots;
@@ -168,9 +167,20 @@ impl Side {
         Self::with(bytes, write_timeout, None, None)
     }
 
-    /// With a client that speaks `arc-relay.v1`.
+    /// With a first client that speaks `arc-relay.v1`, and was told nothing yet.
+    fn first_speaking_v1() -> Self {
+        Self::with(usize::MAX, Duration::MAX, None, Some(Notices::new(true)))
+    }
+
+    /// With a client that speaks `arc-relay.v1`, and was told of its peer.
     fn speaking_v1() -> Self {
-        Self::with(usize::MAX, Duration::MAX, None, Some(Box::default()))
+        let mut side = Self::first_speaking_v1();
+        side.let_write(usize::MAX);
+        side.peer.outgoing.meet();
+        let told = [&b"\x81\x23{\"type\":\"waiting\",\"expires_in\":300}"[..], b"\x81\x11{\"type\":\"paired\"}"];
+        assert_eq!(side.write(), told);
+        side.let_write(0);
+        side
     }
 
     fn with(
@@ -195,6 +205,7 @@ impl Side {
             turn: Rc::default(),
             beat: Cell::default(),
             keepalive: KeepaliveConfig::new(ping_interval, Duration::from_secs(20)),
+            pair_ttl: Duration::from_secs(300),
             write_timeout,
             probe_timeout: Duration::ZERO,
             connections: Cell::new(0),

@@ -1,9 +1,11 @@
 //! Writes: their bytes, their order, and their errors.
 
 use super::*;
+use crate::connection::notices::MOST_BYTES;
 use crate::connection::outbound::CONTROL_BACKLOG;
 use crate::runtime::reactor::Reactor;
 use crate::websocket::reframer::TextPing;
+use crate::websocket::subprotocol::LONGEST_FRAME;
 
 #[test]
 fn an_interrupted_write_is_retried() {
@@ -397,14 +399,16 @@ fn a_text_pong_goes_before_the_close_frame_unless_the_peers_message_is_incomplet
 
 #[test]
 fn notices_have_room_behind_any_number_of_pongs() {
-    let mut side = Side::speaking_v1();
+    let mut side = Side::first_speaking_v1();
     (0..CONTROL_BACKLOG / 32).for_each(|_| side.outbound.pong(&[b'a'; 30]));
     side.outbound.pong(&[b'a'; CONTROL_BACKLOG % 32 - 2]);
     text_ping(&mut side, &"\u{1}".repeat(64));
     side.outbound.close(Some(1000), &"x".repeat(123));
     side.let_write(usize::MAX);
-    let frames = CONTROL_BACKLOG + crate::connection::notices::MOST_BYTES + 2 + 125;
-    assert_eq!(side.write().concat().len(), frames);
+    let written = side.write().concat();
+    let notices = written.len() - CONTROL_BACKLOG - (2 + 125);
+    assert!(notices > LONGEST_FRAME && notices <= MOST_BYTES, "{notices}");
+    assert!(written.ends_with(&[b'x'; 123]));
 }
 
 #[test]
@@ -439,4 +443,26 @@ fn a_text_pong_does_not_go_between_the_parts_of_a_frame() {
     }
     assert!(parts.iter().map(|(length, _)| length).sum::<usize>() > 100_000, "{parts:?}");
     assert!(!parts.pop().unwrap().1 && parts.iter().all(|(_, ends_within)| *ends_within), "{parts:?}");
+}
+
+#[test]
+fn first_client_takes_nothing_from_the_link_before_it_is_told_of_its_peer() {
+    let mut side = Side::first_speaking_v1();
+    side.let_write(usize::MAX);
+    assert!(side.write().concat().ends_with(b"\"expires_in\":300}"));
+    side.peer.outgoing.meet();
+    side.peer_sends(b"\x82\x01a", false);
+    assert_eq!(side.write(), [&b"\x81\x11{\"type\":\"paired\"}"[..], b"\x82\x01a"]);
+    assert!(has_credit(&mut side) && side.write().is_empty());
+}
+
+#[test]
+fn first_client_without_a_peer_is_told_of_the_end_of_the_link_only() {
+    let mut side = Side::first_speaking_v1();
+    side.let_write(usize::MAX);
+    side.write();
+    let (_, end) = crate::pairing::link::link();
+    let outgoing = std::mem::replace(&mut side.peer.outgoing, end.outgoing);
+    outgoing.finish(None, CloseCause::Expired);
+    assert_eq!(side.write().concat(), [b"\x88\x0E\x03\xE9", &b"pair expired"[..]].concat());
 }
