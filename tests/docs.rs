@@ -202,7 +202,7 @@ fn rejection(relay: &Relay, request: &str) -> (String, String) {
 
 #[test]
 fn close_codes_are_those_in_the_table() {
-    let waits = [CloseCause::Expired, CloseCause::Stopping, CloseCause::Recalled];
+    let waits = [CloseCause::Expired, CloseCause::Stopping, CloseCause::Recalled, CloseCause::Replaced];
     let causes = [&[CloseCause::Left, CloseCause::Lost][..], &waits].concat();
     let mut sent: BTreeSet<_> = causes.iter().map(|cause| (cause.code(), cause.reason())).collect();
     let violations = [Violation::InvalidUtf8, Violation::MessageTooBig, Violation::UnsupportedText];

@@ -388,7 +388,7 @@ fn nothing_that_a_client_sends_is_logged() {
             logged.relay.http(request);
         }
         let mut client = logged.relay.socket();
-        let target = format!("/{escaped}?pair={escaped}&token={SECRET}");
+        let target = format!("/{escaped}?pair={escaped}&token={SECRET}&side={SECRET}");
         open(&mut client, &target, &[frame(0x82, SECRET.as_bytes()), frame(0x81, SECRET.as_bytes())].concat());
         client.write_all(&frame(0x88, &[&1000_u16.to_be_bytes(), hostile.as_bytes()].concat())).unwrap();
         expect(&mut client, &server_close(1000, ""));

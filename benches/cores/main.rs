@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use arc_relay::internals::buffer::Buffer;
 use arc_relay::internals::pair_code::PairCode;
-use arc_relay::internals::pair_table::{Admission, ConnId, Departure, PairTable};
+use arc_relay::internals::pair_table::{Admission, ConnId, Departure, HasSide, PairTable};
 use arc_relay::internals::reframer::{Event, Reframer};
+use arc_relay::internals::side_id::SideId;
 use frame::{MASK, frame};
 
 /// Payload sizes of the frames, in bytes.
@@ -116,18 +117,27 @@ fn rewrite(buffer: &mut Buffer) {
     assert_eq!(reframer.advance(buffer), Ok(Event::Starved { frame: 0 }));
 }
 
+/// An occupant without a side identity.
+struct Nameless;
+
+impl HasSide for Nameless {
+    fn side(&self) -> Option<&SideId> {
+        None
+    }
+}
+
 /// A table with this many pair codes, each with one waiting client.
 fn table(codes: usize) -> Table {
     let mut table = PairTable::new(Duration::from_secs(300));
     let now = Instant::now();
     for nth in 0..codes {
-        let _waiting = table.connect(&code(nth), (), || Some(()), now).expect("there is room");
+        let _waiting = table.connect(&code(nth), Nameless, |_| Some(()), now).expect("there is room");
     }
     Table { table, now, next: codes }
 }
 
 struct Table {
-    table: PairTable<(), ()>,
+    table: PairTable<(), Nameless>,
     now: Instant,
     next: usize,
 }
@@ -141,14 +151,14 @@ fn code(nth: usize) -> PairCode {
 fn churn(Table { table, now, next }: &mut Table, times: usize) {
     let id = |admission| -> ConnId {
         match admission {
-            Admission::Waiting { id } | Admission::Paired { id, .. } => id,
+            Admission::Waiting { id } | Admission::Paired { id, .. } | Admission::Replacing { id, .. } => id,
         }
     };
     for _ in 0..times {
         let code = code(*next);
         *next += 1;
-        let first = id(table.connect(&code, (), || Some(()), *now).expect("there is room"));
-        let second = id(table.connect(&code, (), || Some(()), *now).expect("there is a seat"));
+        let first = id(table.connect(&code, Nameless, |_| Some(()), *now).expect("there is room"));
+        let second = id(table.connect(&code, Nameless, |_| Some(()), *now).expect("there is a seat"));
         assert!(matches!(table.disconnect(&code, first), Departure::Paired { .. }));
         assert!(matches!(table.disconnect(&code, second), Departure::Absent));
     }

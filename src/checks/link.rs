@@ -191,7 +191,7 @@ fn claimed_end_moves_to_another_thread() {
     });
 }
 
-/// The first side waits to be told of the second, which is told to do so, or is dropped as its handshake fails.
+/// The first side waits to be told of the second, which tells it or is dropped by a failed handshake.
 ///
 /// No batch overtakes that.
 #[test]

@@ -61,8 +61,8 @@ pub(super) struct Closing {
 impl Closing {
     /// A closing handshake that begins now.
     ///
-    /// With a client that was given up it lingers at once: the client is most likely gone, and other connections may
-    /// need a slot.
+    /// With a client that was given up or replaced it lingers at once: the client is most likely gone, and other connections
+    /// may need a slot.
     pub(super) fn new(now: Instant, is_given_up: bool) -> Self {
         let lingers_at = if is_given_up { now } else { now + CLOSE_TIMEOUT };
         let until = now + LONGEST;

@@ -11,6 +11,7 @@
 //! | it cannot be written to any more      | 1011 `peer connection lost`             |                           |
 //! | it violates the protocol              | 1011 `peer connection lost`             | the violation's code      |
 //! | it does not answer in time            | 1011 `peer connection lost`             | 1011 `ping timeout`       |
+//! | it comes again as the same side       | 1011 `peer connection lost`             | 4001 `replaced`           |
 //! | the relay stops                       | 1001 `relay stopping`                   | (from its peer's end)     |
 //! | the link ends with a [`CloseCause`]   |                                         | the cause's code          |
 //!
@@ -53,6 +54,11 @@ use super::write_timeout::WriteTimeout;
 
 /// The close frame for a client that has not answered. It may still listen.
 const PING_TIMEOUT: (u16, &str) = (1011, "ping timeout");
+
+/// The close frame for a client that has come again, on the connection before.
+fn replaced() -> (u16, &'static str) {
+    (CloseCause::Replaced.code(), CloseCause::Replaced.reason())
+}
 
 /// A connection after its opening handshake.
 pub(crate) struct Connection<T> {
@@ -146,6 +152,7 @@ impl<T> Connection<T> {
                 CloseCause::Expired => Outcome::Expired,
                 CloseCause::Stopping => Outcome::Stopped,
                 CloseCause::Recalled => Outcome::Recalled,
+                CloseCause::Replaced => Outcome::Replaced,
             },
             (None, None) => match self.inbound.outcome() {
                 Some(Outcome::Lost) if self.inbound.has_stalled() || self.outbound.has_stalled() => {
@@ -190,7 +197,10 @@ impl<T: Transport> Connection<T> {
             match self.keepalive.look(beat, observation, &self.context.keepalive) {
                 Verdict::Wait => {}
                 Verdict::Ping => self.ping(),
-                Verdict::Lost => return self.give_up(cx),
+                Verdict::Lost => {
+                    let outcome = if self.takeover.is_probed() { Outcome::Replaced } else { Outcome::Timeout };
+                    return self.give_up(cx, outcome, PING_TIMEOUT);
+                }
             }
         }
         self.take_over(cx, received);
@@ -202,15 +212,18 @@ impl<T: Transport> Connection<T> {
         }
     }
 
-    /// Begins or ends a takeover probe.
-    fn take_over(&mut self, cx: &Context<'_>, received: bool) {
+    /// Begins or ends a takeover probe, or departs if a newcomer has the seat already.
+    fn take_over(&mut self, cx: &mut Context<'_>, received: bool) {
         let Some(seat) = self.inbound.seat() else { return };
         if !std::mem::replace(&mut self.attends, true) {
             seat.attend(cx.waker().clone());
         }
-        let is_asked = seat.is_asked();
-        if !is_asked && !self.takeover.is_probed() {
+        if !seat.is_called() && !self.takeover.is_probed() {
             return;
+        }
+        if seat.is_replaced() {
+            self.takeover.end(&self.socket, &self.context);
+            return self.give_up(cx, Outcome::Replaced, replaced());
         }
         // A live client that had no way to answer in time keeps its seat.
         if received || self.is_excused() {
@@ -254,9 +267,8 @@ impl<T: Transport> Connection<T> {
     }
 
     /// Gives the client up. If it lives, it gets the batch that is being written, and then the reason.
-    fn give_up(&mut self, cx: &mut Context<'_>) {
-        self.given_up = Some(if self.takeover.is_probed() { Outcome::Replaced } else { Outcome::Timeout });
-        let (code, reason) = PING_TIMEOUT;
+    fn give_up(&mut self, cx: &mut Context<'_>, outcome: Outcome, (code, reason): (u16, &str)) {
+        self.given_up = Some(outcome);
         self.outbound.close(Some(code), reason);
         self.outbound.poll(cx, &self.socket);
         self.inbound.close_link(CloseCause::Lost);
@@ -278,7 +290,8 @@ impl<T: Transport> Connection<T> {
         if self.closing.is_none() {
             self.takeover.end(&self.socket, &self.context);
             let now = self.context.clock.now();
-            self.closing = Some(Box::new(Closing::new(now, self.given_up.is_some())));
+            let is_replaced = self.outbound.close_cause() == Some(CloseCause::Replaced);
+            self.closing = Some(Box::new(Closing::new(now, is_replaced || self.given_up.is_some())));
         }
         let Some(closing) = &mut self.closing else { return Poll::Pending };
         let received = self.inbound.take_received();

@@ -142,7 +142,9 @@ impl Inbound {
             CloseCause::Lost if self.closed => Outcome::Violation,
             CloseCause::Lost => Outcome::Lost,
             CloseCause::Left => Outcome::Left,
-            CloseCause::Expired | CloseCause::Stopping | CloseCause::Recalled => Outcome::Stopped,
+            CloseCause::Expired | CloseCause::Stopping | CloseCause::Recalled | CloseCause::Replaced => {
+                Outcome::Stopped
+            }
         })
     }
 

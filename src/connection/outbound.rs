@@ -430,7 +430,9 @@ impl Outbound {
         }
     }
 
-    /// Queues the notices that may be written now. Pending while the client waits for its peer, and nothing is queued.
+    /// Queues the notices that may be written now.
+    ///
+    /// Pending while the client waits for its peer, and nothing is queued.
     fn poll_notices(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (Some(notices), Some(incoming)) = (&mut self.notices, &mut self.incoming) else { return Poll::Ready(()) };
         let mut awaits_peer = notices.awaits_peer();

@@ -14,6 +14,8 @@ pub enum CloseCause {
     Stopping,
     /// The client is to come again, because its peer may be sent to another relay.
     Recalled,
+    /// The client waited, and has come again: a newcomer with its side identity has its place.
+    Replaced,
 }
 
 impl CloseCause {
@@ -24,6 +26,7 @@ impl CloseCause {
             Self::Lost => 1011,
             Self::Expired | Self::Stopping => 1001,
             Self::Recalled => 1012,
+            Self::Replaced => 4001,
         }
     }
 
@@ -35,6 +38,7 @@ impl CloseCause {
             Self::Expired => "pair expired",
             Self::Stopping => "relay stopping",
             Self::Recalled => "service restart",
+            Self::Replaced => "replaced",
         }
     }
 }

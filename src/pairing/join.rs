@@ -9,7 +9,6 @@ use crate::telemetry::rejection::Rejection;
 pub(crate) struct Join {
     pub(crate) code: PairCode,
     /// The identity of the client, if it has one.
-    #[expect(dead_code, reason = "the pair table does not compare it yet")]
     pub(crate) side: Option<SideId>,
     /// Whether it speaks `arc-relay.v1`.
     pub(crate) speaks_v1: bool,

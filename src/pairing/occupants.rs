@@ -1,9 +1,11 @@
-//! The occupants of seats, as takeover probes see them.
+//! The occupants of seats, as takeover probes and newcomers with the same side identity see them.
 //!
 //! A third client comes with the code of a pair, and both clients of the pair are asked for a sign of life. Each of them
 //! answers or departs, which ends its part of the probe. The prober is told when both parts have ended.
 //!
 //! An occupant decides by itself when its client has been silent for too long, and departs. A probe takes no seat from it.
+//!
+//! A newcomer with the side identity of an occupant has its place in the table already. The occupant is told, and departs.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -14,10 +16,12 @@ use futures_lite::FutureExt;
 use crate::limits::permits::{Permit, Permits};
 use crate::pairing::join::Join;
 use crate::pairing::pair_code::PairCode;
+use crate::pairing::pair_table::HasSide;
+use crate::pairing::side_id::SideId;
 use crate::runtime::clock::Sleep;
 use crate::runtime::stop::{Stop, StopOnDrop, stop};
 use crate::runtime::sync::atomic::{
-    AtomicBool, AtomicU64,
+    AtomicU8, AtomicU64,
     Ordering::{self, Relaxed},
 };
 use crate::runtime::sync::{Mutex, lock, with_lock};
@@ -33,12 +37,22 @@ const ANSWER_COUNTS: Duration = Duration::from_secs(1);
 /// The client that has a seat. The seat and the table share it.
 #[derive(Debug)]
 pub(crate) struct Occupant {
-    /// The seat, by which the table finds it.
-    join: Join,
-    /// Whether an answer is owed. Each step of the connection looks at this, so it is outside of the lock.
-    is_asked: AtomicBool,
+    /// The code of the seat, by which the table finds it.
+    code: PairCode,
+    /// The identity by which a newcomer finds it.
+    side: Option<SideId>,
+    /// [`ASKED`] and [`REPLACED`]. Each step of the connection looks at this, so it is outside of the lock.
+    ///
+    /// It is changed within the lock.
+    calls: AtomicU8,
     state: Mutex<OccupantState>,
 }
+
+/// An answer to a takeover probe is owed.
+const ASKED: u8 = 1;
+
+/// A newcomer has the place of the occupant.
+const REPLACED: u8 = 2;
 
 #[derive(Debug, Default)]
 struct OccupantState {
@@ -60,11 +74,12 @@ enum ProbePart {
 impl Occupant {
     /// An occupant of the seat that it asked for.
     pub(crate) fn new(join: Join) -> Arc<Self> {
-        Arc::new(Self { join, is_asked: AtomicBool::default(), state: Mutex::default() })
+        let Join { code, side, .. } = join;
+        Arc::new(Self { code, side, calls: AtomicU8::default(), state: Mutex::default() })
     }
 
     pub(crate) fn code(&self) -> &PairCode {
-        &self.join.code
+        &self.code
     }
 
     /// Sets the waker of the connection's task.
@@ -72,9 +87,32 @@ impl Occupant {
         with_lock(&self.state, |state| state.task.replace(task));
     }
 
+    /// Whether anything is wanted of the connection.
+    pub(crate) fn is_called(&self) -> bool {
+        self.calls.load(Ordering::Acquire) != 0
+    }
+
     /// Whether a takeover probe waits for an answer.
     pub(crate) fn is_asked(&self) -> bool {
-        self.is_asked.load(Ordering::Acquire)
+        self.calls.load(Ordering::Acquire) & ASKED != 0
+    }
+
+    /// Whether a newcomer has its place, so that it has to depart.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.calls.load(Ordering::Acquire) & REPLACED != 0
+    }
+
+    /// Tells the connection that a newcomer has its place.
+    ///
+    /// A task that begins later looks by itself.
+    pub(crate) fn replace(&self) {
+        let task = with_lock(&self.state, |state| {
+            self.calls.fetch_or(REPLACED, Ordering::Release);
+            state.task.clone()
+        });
+        if let Some(task) = task {
+            task.wake();
+        }
     }
 
     /// Answers a takeover probe, if there is one: the client is there.
@@ -92,7 +130,7 @@ impl Occupant {
     fn ask(&self, number: u64, told: StopOnDrop) -> Option<Waker> {
         let mut state = lock(&self.state);
         state.part = Some(Box::new(ProbePart::Owed { number, _told: told }));
-        self.is_asked.store(true, Ordering::Release);
+        self.calls.fetch_or(ASKED, Ordering::Release);
         state.task.clone()
     }
 
@@ -100,7 +138,7 @@ impl Occupant {
     fn end_part(&self, is_it: impl FnOnce(u64) -> bool, then: Option<ProbePart>) {
         with_lock(&self.state, |state| match state.part.as_deref() {
             Some(ProbePart::Owed { number, .. }) if is_it(*number) => {
-                self.is_asked.store(false, Ordering::Release);
+                self.calls.fetch_and(!ASKED, Ordering::Release);
                 std::mem::replace(&mut state.part, then.map(Box::new))
             }
             _ => None,
@@ -113,6 +151,12 @@ impl Occupant {
             Some(ProbePart::Answered(at)) => now < *at + ANSWER_COUNTS,
             _ => false,
         }
+    }
+}
+
+impl HasSide for Arc<Occupant> {
+    fn side(&self) -> Option<&SideId> {
+        self.side.as_ref()
     }
 }
 

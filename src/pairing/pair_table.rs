@@ -7,17 +7,22 @@
 //! - `O` is the occupant of a seat, which the table keeps for as long as the seat is taken: in the relay, where a takeover
 //!   probe finds a client.
 //!
-//! The table moves both and never looks at them. The whole behaviour, for one code:
+//! The table moves both. It looks at nothing but the [side identity](HasSide) of an occupant. The whole behaviour, for one
+//! code:
 //!
-//! | state         | `connect`                   | `disconnect`                 | `expire` at the deadline | `drain`           |
-//! |---------------|-----------------------------|------------------------------|--------------------------|-------------------|
-//! | free          | waiting; parks `H`          | free; `Absent`               | free                     | free              |
-//! | waiting       | paired; takes `H`           | free; returns `H`            | free; returns `H`        | free; returns `H` |
-//! | paired        | paired; `Occupied`          | free; `Paired`               | paired                   | paired            |
-//! | free, no room | free; `Full`                |                              |                          |                   |
+//! | state         | `connect`          | ... as an occupant's side       | `disconnect`      | `expire` at the deadline | `drain`           |
+//! |---------------|--------------------|---------------------------------|-------------------|--------------------------|-------------------|
+//! | free          | waiting; parks `H` |                                 | free; `Absent`    | free                     | free              |
+//! | waiting       | paired; takes `H`  | waiting; parks `H`, returns `H` | free; returns `H` | free; returns `H`        | free; returns `H` |
+//! | paired        | paired; `Occupied` | waiting; parks `H`, `Paired`    | free; `Paired`    | paired                   | paired            |
+//! | free, no room | free; `Full`       |                                 |                   |                          |                   |
+//! | paired, no room to wait | paired; `Occupied` | paired; `Full`        |                   |                          |                   |
 //!
-//! Several tables share the limits of a relay, so the caller of `connect` says whether there is room for a first side: by
-//! the handle that it parks, or by none.
+//! A newcomer with the side identity of an occupant *replaces* it, and so the two sides of a pair are never the same client.
+//! Occupants with other identities, or with none, are safe from it.
+//!
+//! Several tables share the limits of a relay, so the caller of `connect` says whether there is [room](Room) for a first
+//! side: by the handle that it parks, or by none.
 //!
 //! When one side of a pair departs, its code is free. The table no longer knows the peer then, and the peer's own
 //! `disconnect` returns `Absent`.
@@ -30,6 +35,13 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::pairing::pair_code::PairCode;
+use crate::pairing::side_id::SideId;
+
+/// An occupant that may have a side identity.
+pub trait HasSide {
+    /// The side identity, if there is one. It never changes.
+    fn side(&self) -> Option<&SideId>;
+}
 
 /// The identity of an admitted connection.
 ///
@@ -48,7 +60,7 @@ impl ConnId {
 /// The result of a connection that was admitted.
 #[must_use = "the handle in it is the only way to the peer"]
 #[derive(Debug, PartialEq, Eq)]
-pub enum Admission<H> {
+pub enum Admission<H, O> {
     /// Side A: the first with this code.
     ///
     /// Its handle is parked until a second side comes or its deadline passes.
@@ -65,6 +77,28 @@ pub enum Admission<H> {
         /// The handle that the first side had parked.
         handle: H,
     },
+    /// Side A, in the place of an earlier connection with the same side identity.
+    ///
+    /// Its handle is parked, as that of any side that waits. The table does not know the earlier connection any more.
+    Replacing {
+        /// The new connection.
+        id: ConnId,
+        /// The earlier connection.
+        replaced: Seated<O>,
+        /// What the earlier connection left behind. Never [`Departure::Absent`].
+        departure: Departure<H>,
+    },
+}
+
+/// What a first side needs room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// For one more code in use, and for one more side that waits.
+    CodeAndWait,
+    /// For one more side that waits: it ends a pair with the same code.
+    Wait,
+    /// For nothing: it ends the wait of another side with the same code.
+    Nothing,
 }
 
 /// The reason why a connection was not admitted. The table is unchanged, and nothing was parked.
@@ -72,7 +106,7 @@ pub enum Admission<H> {
 pub enum Refusal {
     /// Both seats of this code are taken.
     Occupied,
-    /// There is no room for a first side. A second side is never refused so.
+    /// There is no [room](Room) for a first side. A second side is never refused so.
     Full,
 }
 
@@ -114,6 +148,9 @@ enum Second<H, O> {
     Taken(Seated<O>),
 }
 
+/// The deadline of each side that waits, and its code.
+type Deadlines = BTreeMap<(Instant, ConnId), PairCode>;
+
 /// The codes in use and the connections that use them.
 ///
 /// # Examples
@@ -121,14 +158,23 @@ enum Second<H, O> {
 /// ```
 /// use std::time::{Duration, Instant};
 /// use arc_relay::internals::pair_code::PairCode;
-/// use arc_relay::internals::pair_table::{Admission, Departure, PairTable};
+/// use arc_relay::internals::pair_table::{Admission, Departure, HasSide, PairTable};
+/// use arc_relay::internals::side_id::SideId;
+///
+/// struct Client(&'static str);
+///
+/// impl HasSide for Client {
+///     fn side(&self) -> Option<&SideId> {
+///         None
+///     }
+/// }
 ///
 /// let mut table = PairTable::new(Duration::from_secs(300));
 /// let code = PairCode::from_target("/?pair=abc").unwrap();
 /// let now = Instant::now();
 ///
-/// let Ok(Admission::Waiting { id: a }) = table.connect(&code, "A", || Some("far end of A"), now) else { panic!() };
-/// let Ok(Admission::Paired { id: b, handle, .. }) = table.connect(&code, "B", || None, now) else { panic!() };
+/// let Ok(Admission::Waiting { id: a }) = table.connect(&code, Client("A"), |_| Some("far end of A"), now) else { panic!() };
+/// let Ok(Admission::Paired { id: b, handle, .. }) = table.connect(&code, Client("B"), |_| None, now) else { panic!() };
 /// assert_eq!(handle, "far end of A");
 /// assert_eq!(table.pair(&code).unwrap().map(|side| side.id), [a, b]);
 ///
@@ -141,13 +187,13 @@ pub struct PairTable<H, O> {
     // Codes are chosen by strangers: the standard library's keyed hash keeps them from choosing collisions.
     slots: HashMap<PairCode, Occupancy<H, O>>,
     // Each side that waits, in the order in which they expire: effects must not depend on hash order.
-    deadlines: BTreeMap<(Instant, ConnId), PairCode>,
+    deadlines: Deadlines,
     next_id: u64,
     id_step: u64,
     ttl: Duration,
 }
 
-impl<H, O> PairTable<H, O> {
+impl<H, O: HasSide> PairTable<H, O> {
     /// An empty table, in which a side may wait alone for `ttl`.
     pub fn new(ttl: Duration) -> Self {
         Self::numbered(ttl, 0, 1)
@@ -165,9 +211,9 @@ impl<H, O> PairTable<H, O> {
 
     /// Seats a new connection at `code`. The first side parks a handle for the second.
     ///
-    /// `park` is called for a first side only. None means that there is no room for it.
+    /// `park` is called for a first side only, with the room that it needs. None means that there is none.
     ///
-    /// A side past its deadline that was not yet [expired](Self::expire) is still joined: it is there.
+    /// A side past its deadline that was not yet [expired](Self::expire) is still joined or replaced: it is there.
     ///
     /// # Errors
     ///
@@ -180,33 +226,47 @@ impl<H, O> PairTable<H, O> {
         &mut self,
         code: &PairCode,
         occupant: O,
-        park: impl FnOnce() -> Option<H>,
+        park: impl FnOnce(Room) -> Option<H>,
         now: Instant,
-    ) -> Result<Admission<H>, Refusal> {
-        let id = ConnId(self.next_id);
+    ) -> Result<Admission<H, O>, Refusal> {
+        let (id, deadline) = (ConnId(self.next_id), now + self.ttl);
         let side = Seated { id, occupant };
         let admission = match self.slots.entry(code.clone()) {
             hash_map::Entry::Vacant(free) => {
-                let Some(handle) = park() else { return Err(Refusal::Full) };
-                let deadline = now + self.ttl;
+                let Some(handle) = park(Room::CodeAndWait) else { return Err(Refusal::Full) };
                 free.insert(Occupancy { first: side, second: Second::Free { deadline, handle } });
                 self.deadlines.insert((deadline, id), code.clone());
                 Admission::Waiting { id }
             }
-            hash_map::Entry::Occupied(slot) => {
-                let Occupancy { first, second } = slot.into_mut();
-                if matches!(second, Second::Taken(_)) {
-                    return Err(Refusal::Occupied);
+            hash_map::Entry::Occupied(mut slot) => match slot.get().seat_of(side.occupant.side()) {
+                None => {
+                    let Occupancy { first, second } = slot.into_mut();
+                    if matches!(second, Second::Taken(_)) {
+                        return Err(Refusal::Occupied);
+                    }
+                    let Second::Free { deadline, handle } = mem::replace(second, Second::Taken(side)) else {
+                        unreachable!("it was free a line ago");
+                    };
+                    self.deadlines.remove(&(deadline, first.id));
+                    Admission::Paired { id, peer: first.id, handle }
                 }
-                let Second::Free { deadline, handle } = mem::replace(second, Second::Taken(side)) else {
-                    unreachable!("it was free a line ago");
-                };
-                self.deadlines.remove(&(deadline, first.id));
-                Admission::Paired { id, peer: first.id, handle }
-            }
+                Some(Seated { id: replaced, .. }) => {
+                    let (replaced, room) = (*replaced, slot.get().room_of_a_successor());
+                    let Some(handle) = park(room) else { return Err(Refusal::Full) };
+                    let successor = Occupancy { first: side, second: Second::Free { deadline, handle } };
+                    self.deadlines.insert((deadline, id), code.clone());
+                    let (replaced, departure) = slot.insert(successor).without(replaced, &mut self.deadlines);
+                    Admission::Replacing { id, replaced, departure }
+                }
+            },
         };
         self.next_id += self.id_step;
         Ok(admission)
+    }
+
+    /// The connection at `code` that a newcomer with this side identity would replace, if there is one.
+    pub fn seat_of(&self, code: &PairCode, side: Option<&SideId>) -> Option<&Seated<O>> {
+        self.slots.get(code)?.seat_of(side)
     }
 
     /// Takes a connection out and frees its code.
@@ -214,16 +274,12 @@ impl<H, O> PairTable<H, O> {
     /// Idempotent: a second call finds it [absent](Departure::Absent).
     pub fn disconnect(&mut self, code: &PairCode, id: ConnId) -> Departure<H> {
         // A successor may have the code.
-        let Some(slot) = self.slots.get(code).filter(|slot| slot.seats(id)) else { return Departure::Absent };
-        if let Second::Free { deadline, .. } = slot.second {
-            self.deadlines.remove(&(deadline, id));
+        if self.slots.get(code).is_none_or(|slot| !slot.seats(id)) {
+            return Departure::Absent;
         }
         match self.slots.remove(code) {
+            Some(slot) => slot.without(id, &mut self.deadlines).1,
             None => Departure::Absent,
-            Some(Occupancy { second: Second::Free { handle, .. }, .. }) => Departure::Waiting(handle),
-            Some(Occupancy { first, second: Second::Taken(second) }) => {
-                Departure::Paired { peer: if id == first.id { second.id } else { first.id } }
-            }
         }
     }
 
@@ -278,13 +334,46 @@ impl<H, O> PairTable<H, O> {
     }
 }
 
-impl<H, O> Occupancy<H, O> {
+impl<H, O: HasSide> Occupancy<H, O> {
     fn seats(&self, id: ConnId) -> bool {
-        let second = match &self.second {
+        self.first.id == id || self.second().is_some_and(|second| second.id == id)
+    }
+
+    fn second(&self) -> Option<&Seated<O>> {
+        match &self.second {
             Second::Free { .. } => None,
-            Second::Taken(second) => Some(second.id),
-        };
-        self.first.id == id || second == Some(id)
+            Second::Taken(second) => Some(second),
+        }
+    }
+
+    /// The connection with this side identity. Without one, no connection has it.
+    fn seat_of(&self, side: Option<&SideId>) -> Option<&Seated<O>> {
+        let side = side?;
+        [Some(&self.first), self.second()].into_iter().flatten().find(|seated| seated.occupant.side() == Some(side))
+    }
+
+    /// What a side that waits needs room for if this ends for it.
+    fn room_of_a_successor(&self) -> Room {
+        match self.second {
+            Second::Free { .. } => Room::Nothing,
+            Second::Taken(_) => Room::Wait,
+        }
+    }
+
+    /// Ends this, which is not in the table any more, by the departure of one of its sides.
+    ///
+    /// The side that departs has no deadline then.
+    fn without(self, id: ConnId, deadlines: &mut Deadlines) -> (Seated<O>, Departure<H>) {
+        match self {
+            Self { first, second: Second::Free { deadline, handle } } => {
+                deadlines.remove(&(deadline, first.id));
+                (first, Departure::Waiting(handle))
+            }
+            Self { first, second: Second::Taken(second) } => {
+                let (departed, stays) = if id == first.id { (first, second) } else { (second, first) };
+                (departed, Departure::Paired { peer: stays.id })
+            }
+        }
     }
 }
 
@@ -296,7 +385,21 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(10);
 
-    type Table = PairTable<&'static str, &'static str>;
+    type Table = PairTable<&'static str, Client>;
+
+    /// A client with a name, and a side identity if it has one.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Client(&'static str, Option<SideId>);
+
+    impl HasSide for Client {
+        fn side(&self) -> Option<&SideId> {
+            self.1.as_ref()
+        }
+    }
+
+    fn client(name: &'static str, side: &str) -> Client {
+        Client(name, SideId::from_target(&format!("/?{side}")).unwrap())
+    }
 
     fn code(name: &str) -> PairCode {
         PairCode::from_target(&format!("/?pair={name}")).unwrap()
@@ -307,14 +410,40 @@ mod tests {
     }
 
     fn waiting(table: &mut Table, name: &str, now: Instant) -> ConnId {
-        match table.connect(&code(name), "first", || Some("parked"), now) {
+        match table.connect(&code(name), client("first", ""), |_| Some("parked"), now) {
             Ok(Admission::Waiting { id }) => id,
             other => panic!("{other:?}"),
         }
     }
 
-    fn join(table: &mut Table, name: &str, now: Instant) -> Result<Admission<&'static str>, Refusal> {
-        table.connect(&code(name), "second", || None, now)
+    fn join(table: &mut Table, name: &str, now: Instant) -> Result<Admission<&'static str, Client>, Refusal> {
+        table.connect(&code(name), client("second", ""), |_| None, now)
+    }
+
+    /// Connects as this side, where there is any room but this.
+    ///
+    /// Returns the room that was asked for, too.
+    fn come(
+        table: &mut Table,
+        name: &'static str,
+        side: &str,
+        full: Option<Room>,
+        now: Instant,
+    ) -> (Result<Admission<&'static str, Client>, Refusal>, Option<Room>) {
+        let mut asked = None;
+        let park = |room| {
+            asked = Some(room);
+            (full != Some(room)).then_some(name)
+        };
+        (table.connect(&code("x"), client(name, side), park, now), asked)
+    }
+
+    /// A pair of clients of which the first has the side identity `a`, and the second `b`.
+    fn named_pair(now: Instant) -> (Table, [ConnId; 2]) {
+        let mut table = PairTable::new(TTL);
+        let Ok(Admission::Waiting { id: a }) = come(&mut table, "A", "side=a", None, now).0 else { panic!() };
+        let Ok(Admission::Paired { id: b, .. }) = come(&mut table, "B", "side=b", None, now).0 else { panic!() };
+        (table, [a, b])
     }
 
     fn paired(table: &mut Table, name: &str, now: Instant) -> (ConnId, ConnId) {
@@ -326,7 +455,7 @@ mod tests {
     }
 
     fn pair(table: &Table, name: &str) -> Option<[(ConnId, &'static str); 2]> {
-        Some(table.pair(&code(name))?.map(|side| (side.id, side.occupant)))
+        Some(table.pair(&code(name))?.map(|side| (side.id, side.occupant.0)))
     }
 
     #[test]
@@ -455,5 +584,68 @@ mod tests {
         assert_eq!(table.expire(now + TTL * 100, 9), []);
         assert_eq!(table.drain(9), []);
         assert_eq!(pair(&table, "x"), Some([(a, "first"), (b, "second")]));
+    }
+
+    #[test]
+    fn newcomer_with_the_side_of_a_waiting_one_waits_in_its_place() {
+        let (mut table, now) = table();
+        let Ok(Admission::Waiting { id: old }) = come(&mut table, "old", "side=a", None, now).0 else { panic!() };
+        let later = now + Duration::from_secs(1);
+        let (result, room) = come(&mut table, "new", "side=a", Some(Room::CodeAndWait), later);
+        let Ok(Admission::Replacing { id, replaced, departure }) = result else { panic!("{result:?}") };
+        assert_eq!((replaced.id, replaced.occupant.0, departure), (old, "old", Departure::Waiting("old")));
+        assert_eq!((room, id > old), (Some(Room::Nothing), true));
+        assert_eq!((table.codes(), table.waiting(), table.next_deadline()), (1, 1, Some(later + TTL)));
+        assert_eq!(table.disconnect(&code("x"), old), Departure::Absent);
+        assert_eq!(table.expire(now + TTL, 9), []);
+        assert_eq!(table.expire(later + TTL, 9), [(id, "new")]);
+    }
+
+    #[test]
+    fn newcomer_with_the_side_of_a_paired_one_ends_the_pair_and_waits() {
+        let now = Instant::now();
+        for (nth, side) in [(0, "side=a"), (1, "side=b")] {
+            let (mut table, ids) = named_pair(now);
+            let (result, room) = come(&mut table, "new", side, Some(Room::CodeAndWait), now);
+            let Ok(Admission::Replacing { id, replaced, departure }) = result else { panic!("{result:?}") };
+            assert_eq!((replaced.id, departure), (ids[nth], Departure::Paired { peer: ids[1 - nth] }));
+            assert_eq!((room, table.codes(), table.waiting()), (Some(Room::Wait), 1, 1));
+            assert!(ids.iter().all(|&id| table.disconnect(&code("x"), id) == Departure::Absent));
+            assert_eq!(table.disconnect(&code("x"), id), Departure::Waiting("new"));
+        }
+    }
+
+    #[test]
+    fn newcomer_without_room_to_wait_ends_no_pair() {
+        let now = Instant::now();
+        let (mut table, ids) = named_pair(now);
+        assert_eq!(come(&mut table, "new", "side=a", Some(Room::Wait), now).0, Err(Refusal::Full));
+        assert_eq!(pair(&table, "x"), Some([(ids[0], "A"), (ids[1], "B")]));
+        assert_eq!((table.codes(), table.waiting()), (1, 0));
+    }
+
+    #[test]
+    fn other_sides_replace_no_one() {
+        let now = Instant::now();
+        let (mut table, _) = named_pair(now);
+        for side in ["side=c", "side=A", ""] {
+            assert_eq!(come(&mut table, "C", side, None, now), (Err(Refusal::Occupied), None), "{side}");
+        }
+        for [first, second] in [["", ""], ["side=a", ""], ["", "side=a"], ["side=a", "side=b"]] {
+            let mut table = PairTable::new(TTL);
+            let _ = come(&mut table, "A", first, None, now).0.unwrap();
+            assert!(matches!(come(&mut table, "B", second, None, now), (Ok(Admission::Paired { .. }), None)));
+        }
+    }
+
+    #[test]
+    fn side_is_told_from_that_at_another_code() {
+        let now = Instant::now();
+        let (table, [a, _]) = named_pair(now);
+        let side = |name| SideId::from_target(&format!("/?side={name}")).unwrap();
+        assert_eq!(table.seat_of(&code("x"), side("a").as_ref()).map(|seated| seated.id), Some(a));
+        for (at, side) in [("x", side("c")), ("x", None), ("y", side("a"))] {
+            assert_eq!(table.seat_of(&code(at), side.as_ref()), None);
+        }
     }
 }

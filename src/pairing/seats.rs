@@ -24,7 +24,7 @@ use crate::pairing::join::Join;
 use crate::pairing::link::{CloseCause, End, link};
 use crate::pairing::occupants::{Occupant, Probes};
 use crate::pairing::pair_code::PairCode;
-use crate::pairing::pair_table::{Admission, ConnId};
+use crate::pairing::pair_table::{Admission, ConnId, Departure};
 use crate::pairing::shard::{CodeLimits, ParkedSide, Shard};
 use crate::runtime::clock::Clock;
 use crate::telemetry::counters::Counts;
@@ -88,7 +88,7 @@ pub(crate) struct Claim {
     pub(crate) permit: Permit,
     /// Whether the client speaks `arc-relay.v1`.
     pub(crate) speaks_v1: bool,
-    /// Whether the client that waits does so, and has to be told of this one. `None`: this one is the first.
+    /// Whether the waiting client speaks it, and has to be told of this one. `None`: this one is the first.
     pub(crate) first_speaks_v1: Option<bool>,
 }
 
@@ -106,9 +106,20 @@ impl Seat {
         self.occupant.attend(task);
     }
 
+    /// Whether anything is wanted of the connection: an answer, or its departure.
+    pub(crate) fn is_called(&self) -> bool {
+        self.occupant.is_called()
+    }
+
     /// Whether a takeover probe waits for the connection's answer.
+    #[cfg(test)]
     pub(crate) fn is_asked(&self) -> bool {
         self.occupant.is_asked()
+    }
+
+    /// Whether a newcomer has the place of the connection, so that it has to depart.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.occupant.is_replaced()
     }
 
     /// The number of the connection.
@@ -178,6 +189,8 @@ impl Seats {
 
     /// [Claims](Self::claim) a seat. If there is no permit left, a lingering connection makes room.
     ///
+    /// If there is none, an earlier connection with the side identity of this one does.
+    ///
     /// A connection that has just departed returns its permit a moment after its seat.
     async fn claim_with_room(
         self: &Arc<Self>,
@@ -185,12 +198,13 @@ impl Seats {
         worker: usize,
         has_departed: bool,
     ) -> Result<Claim, Rejection> {
-        let mut waits = has_departed;
-        for nth in 0..TRIES {
+        let (mut waits, mut has_revoked) = (has_departed, false);
+        for _ in 0..TRIES {
             match self.claim(join.clone(), worker) {
                 Err(Rejection::RelayFull) if self.permits.is_empty() => {
                     // One is enough, and takes a moment to end.
-                    waits |= nth == 0 && self.lingering.revoke_oldest();
+                    has_revoked = has_revoked || self.lingering.revoke_oldest();
+                    waits = waits || has_revoked || self.evict(join);
                     if !waits {
                         return Err(Rejection::RelayFull);
                     }
@@ -200,6 +214,18 @@ impl Seats {
             }
         }
         self.claim(join.clone(), worker)
+    }
+
+    /// Ends the connection that this newcomer would replace, for its permit. False if there is none.
+    ///
+    /// It lingers at once in its closing handshake, so a later try can revoke it.
+    fn evict(&self, newcomer: &Join) -> bool {
+        let evicted = self.shard(&newcomer.code).evict(newcomer);
+        let is_there = evicted.is_some();
+        if let Some((occupant, departure)) = evicted {
+            tell_replaced(&occupant, departure);
+        }
+        is_there
     }
 
     /// How long a third client waits for the answers of a pair, at most.
@@ -229,25 +255,28 @@ impl Seats {
         let (admission, waiting) = shard.connect(&occupant, permit.is_some(), park, now)?;
         let permit = permit.expect("no connection is admitted without one");
         let seat = |id| Seat { shard: Arc::clone(shard), id, occupant };
-        match admission {
-            Admission::Waiting { id } => {
-                if waiting == 1 {
-                    let timer = &self.first_waits[shard.nth() % self.first_waits.len()].0;
-                    let _ = timer.try_send(()); // full: it is told already
-                }
-                let end = near.expect("a first side parks the far end of its link");
-                let record = ConnectionRecord::first(id.number(), meeting);
-                let (seat, first_speaks_v1) = (seat(id), None);
-                Ok(Claim { seat, end, record, worker, allowance, permit, speaks_v1, first_speaks_v1 })
+        let id = match admission {
+            Admission::Waiting { id } => id,
+            Admission::Replacing { id, replaced, departure } => {
+                tell_replaced(&replaced.occupant, departure);
+                id
             }
             Admission::Paired { id, peer, handle } => {
                 let ParkedSide { far: end, meeting, worker, allowance, speaks_v1: first } = *handle;
                 allowance.meet();
                 let record = ConnectionRecord::second(id.number(), peer.number(), now, meeting);
                 let (seat, first_speaks_v1) = (seat(id), Some(first));
-                Ok(Claim { seat, end, record, worker, allowance, permit, speaks_v1, first_speaks_v1 })
+                return Ok(Claim { seat, end, record, worker, allowance, permit, speaks_v1, first_speaks_v1 });
             }
+        };
+        if waiting == 1 {
+            let timer = &self.first_waits[shard.nth() % self.first_waits.len()].0;
+            let _ = timer.try_send(()); // full: it is told already
         }
+        let end = near.expect("a first side parks the far end of its link");
+        let record = ConnectionRecord::first(id.number(), meeting);
+        let (seat, first_speaks_v1) = (seat(id), None);
+        Ok(Claim { seat, end, record, worker, allowance, permit, speaks_v1, first_speaks_v1 })
     }
 
     /// The shard of a code.
@@ -328,6 +357,17 @@ impl Seats {
         tasks.into_iter().for_each(Waker::wake);
         probe.settle(self.clock.sleep_until(self.clock.now() + self.longest_probe())).await;
         true
+    }
+}
+
+/// Tells a connection that a newcomer has its place, when nothing is locked.
+///
+/// One that waited learns of it from its link. A pair has both ends of its link, so one of its connections is told by its
+/// occupant, and tells its peer.
+fn tell_replaced(occupant: &Occupant, departure: Departure<Box<ParkedSide>>) {
+    match departure {
+        Departure::Waiting(parked) => parked.far.outgoing.finish(None, CloseCause::Replaced),
+        Departure::Paired { .. } | Departure::Absent => occupant.replace(),
     }
 }
 

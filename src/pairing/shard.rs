@@ -12,10 +12,11 @@ use crate::buffers::buffer::Buffer;
 use crate::limits::capacity::EffectiveLimits;
 use crate::limits::pair_rate::Allowance;
 use crate::limits::permits::Permits;
+use crate::pairing::join::Join;
 use crate::pairing::link::End;
 use crate::pairing::occupants::Occupant;
 use crate::pairing::pair_code::PairCode;
-use crate::pairing::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
+use crate::pairing::pair_table::{Admission, ConnId, Departure, HasSide, PairTable, Refusal, Room};
 use crate::runtime::clock::Clock;
 use crate::runtime::sync::{Mutex, with_lock};
 use crate::telemetry::records::Meeting;
@@ -40,6 +41,9 @@ pub(super) struct ParkedSide {
 // Handles are boxed, as a slot is as large as what it may hold, and most hold nothing.
 type Table = PairTable<Box<ParkedSide>, Arc<Occupant>>;
 
+/// An admission by such a table.
+pub(super) type Admitted = Admission<Box<ParkedSide>, Arc<Occupant>>;
+
 /// The limits that all shards share. Each shard has a share of the permits.
 #[derive(Debug)]
 pub(super) struct CodeLimits {
@@ -59,8 +63,16 @@ impl CodeLimits {
         !self.waiting.is_empty()
     }
 
-    /// Takes the permits of a first side, if there are both.
-    fn take(&self, shard: usize) -> bool {
+    /// Takes the permits of a first side, if they are there.
+    fn take(&self, shard: usize, room: Room) -> bool {
+        match room {
+            Room::Nothing => true,
+            Room::Wait => self.waiting.withdraw(shard),
+            Room::CodeAndWait => self.take_both(shard),
+        }
+    }
+
+    fn take_both(&self, shard: usize) -> bool {
         if !self.waiting.withdraw(shard) {
             return false;
         }
@@ -118,22 +130,37 @@ impl Shard {
         has_permit: bool,
         park: impl FnOnce() -> Box<ParkedSide>,
         now: Instant,
-    ) -> Result<(Admission<Box<ParkedSide>>, usize), Rejection> {
+    ) -> Result<(Admitted, usize), Rejection> {
         self.change(|Guarded { table, is_open }| {
             if !*is_open {
                 return Err(Rejection::Stopping);
             }
             if !has_permit {
                 // If a pair has the code, there is a permit when the pair has gone.
-                let is_occupied = table.pair(occupant.code()).is_some();
+                let replaces = table.seat_of(occupant.code(), occupant.side()).is_some();
+                let is_occupied = !replaces && table.pair(occupant.code()).is_some();
                 return Err(if is_occupied { Rejection::PairFull } else { Rejection::RelayFull });
             }
-            let park = || self.limits.take(self.nth).then(park);
+            let park = |room| self.limits.take(self.nth, room).then(park);
             match table.connect(occupant.code(), Arc::clone(occupant), park, now) {
                 Ok(admission) => Ok((admission, table.waiting())),
                 Err(Refusal::Occupied) => Err(Rejection::PairFull),
                 Err(Refusal::Full) => Err(Rejection::RelayFull),
             }
+        })
+    }
+
+    /// Takes out the connection that this newcomer would replace, if there is one.
+    ///
+    /// It stays if the newcomer could not wait then.
+    pub(super) fn evict(&self, newcomer: &Join) -> Option<(Arc<Occupant>, Departure<Box<ParkedSide>>)> {
+        let Join { code, side, .. } = newcomer;
+        self.change(|Guarded { table, is_open }| {
+            let seated = table.seat_of(code, side.as_ref())?;
+            let (id, occupant) = (seated.id, Arc::clone(&seated.occupant));
+            let is_paired = table.pair(code).is_some();
+            let may_wait = *is_open && !(is_paired && self.limits.waiting.is_empty());
+            may_wait.then(|| (occupant, table.disconnect(code, id)))
         })
     }
 

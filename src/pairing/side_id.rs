@@ -32,11 +32,9 @@ pub const MAX_CHARACTERS: usize = 64;
 pub struct SideId(Arc<str>);
 
 impl SideId {
-    /// Reads the identity from a request target.
+    /// Reads the identity from a request target, if it has one.
     ///
-    /// It is decoded as a [`PairCode`](super::pair_code::PairCode::from_target) is.
-    ///
-    /// The first `side` decides. None if there is none.
+    /// It is decoded as a [pair code](super::pair_code::PairCode::from_target) is, and the first `side` decides.
     ///
     /// # Errors
     ///

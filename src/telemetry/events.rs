@@ -30,7 +30,7 @@ words! {
         Violation = "violation",
         /// The client did not answer a ping in time.
         Timeout = "timeout",
-        /// The client did not answer a takeover probe in time, and a third client got its seat.
+        /// A newcomer got its place: with the same side identity, or by a takeover probe.
         Replaced = "replaced",
         /// The client's system acknowledged or accepted nothing for too long.
         Stalled = "stalled",

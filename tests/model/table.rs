@@ -8,13 +8,20 @@ use std::time::{Duration, Instant};
 
 use arc_relay::internals::link::{CloseCause, End, Next, Pace, SpareChannels, link};
 use arc_relay::internals::pair_code::PairCode;
-use arc_relay::internals::pair_table::{Admission, ConnId, Departure, PairTable, Refusal};
+use arc_relay::internals::pair_table::{Admission, ConnId, Departure, HasSide, PairTable, Refusal, Room};
+use arc_relay::internals::side_id::SideId;
 
 /// The pair TTL, short enough for a few steps in time to reach it.
 const TTL: Duration = Duration::from_millis(100);
 
 /// Few codes, so that many connections meet.
 const CODES: u8 = 5;
+
+/// Few side identities, so that many clients come again.
+const SIDES: u8 = 2;
+
+/// The number that stands for no side identity.
+pub const NO_SIDE: u8 = SIDES;
 
 /// Less room than there are codes, so that there is none at times.
 const LIMITS: TableLimits = TableLimits { codes: 4, waiting: 3 };
@@ -33,8 +40,8 @@ pub struct TableLimits {
 /// Targets are picked by `nth % count`, so that every sequence is legal.
 #[derive(Clone, Copy, Debug)]
 pub enum Operation {
-    /// A client connects with this code.
-    Connect(u8),
+    /// A client connects with this code, as this side.
+    Connect(u8, u8),
     /// A connection reads a message from its client, and sends it to the link if there is credit.
     Send(u8),
     /// A connection takes a batch from the link, writes it, and gives the credit back.
@@ -55,7 +62,8 @@ impl Operation {
     /// Decodes an operation; every two bytes are one.
     pub fn from_bytes([kind, argument]: [u8; 2]) -> Self {
         match kind % 16 {
-            0..=3 => Self::Connect(argument),
+            // Half of the clients have no side identity.
+            0..=3 => Self::Connect(argument, if kind & 16 == 0 { NO_SIDE } else { kind >> 5 }),
             4..=6 => Self::Send(argument),
             7..=9 => Self::Receive(argument),
             10 => Self::Stall(argument),
@@ -83,25 +91,27 @@ pub fn run(operations: impl IntoIterator<Item = Operation>) {
 
 /// Runs every sequence of `length` operations in a small world, and returns their number.
 ///
-/// A small world has two codes, up to four connections, and room within these limits. All processors share the work.
+/// A small world has up to four connections, each with one of these codes and side identities, and room within these limits.
+/// All processors share the work.
 /// Sequences that cannot make a difference are left out:
 ///
 /// - operations of departed connections, other than departing again;
 /// - a tick without waiting for it;
-/// - sequences that differ only in which code is called the first.
+/// - sequences that differ only in which of two codes is called the first.
 ///
 /// # Panics
 ///
 /// If the table and the model differ.
-pub fn run_all(length: usize, limits: TableLimits) -> u64 {
+pub fn run_all(length: usize, limits: TableLimits, clients: &[[u8; 2]]) -> u64 {
     let mut begun = Vec::new();
-    extend(&mut Vec::new(), length.min(3), limits, &mut |_, sequence| begun.push(sequence.to_vec()));
+    let world = (limits, clients);
+    extend(&mut Vec::new(), length.min(3), world, &mut |_, sequence| begun.push(sequence.to_vec()));
     let (next, count) = (AtomicUsize::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 while let Some(begin) = begun.get(next.fetch_add(1, Relaxed)) {
-                    extend(&mut begin.clone(), length, limits, &mut |world, _| {
+                    extend(&mut begin.clone(), length, world, &mut |world, _| {
                         world.end();
                         count.fetch_add(1, Relaxed);
                     });
@@ -116,7 +126,7 @@ pub fn run_all(length: usize, limits: TableLimits) -> u64 {
 fn extend(
     sequence: &mut Vec<Operation>,
     length: usize,
-    limits: TableLimits,
+    (limits, clients): (TableLimits, &[[u8; 2]]),
     visit: &mut impl FnMut(World, &[Operation]),
 ) {
     let mut world = World::new(limits);
@@ -125,10 +135,23 @@ fn extend(
     if sequence.len() == length {
         return visit(world, sequence);
     }
-    for operation in world.possible() {
+    for operation in world.possible(clients) {
         sequence.push(operation);
-        extend(sequence, length, limits, visit);
+        extend(sequence, length, (limits, clients), visit);
         sequence.pop();
+    }
+}
+
+/// The occupant of a seat: the index of its connection in `World::sides`, and its side identity.
+#[derive(Clone, Copy, Debug)]
+struct Occupant(usize, u8);
+
+impl HasSide for Occupant {
+    fn side(&self) -> Option<&SideId> {
+        static ALL: LazyLock<[Option<SideId>; SIDES as usize]> = LazyLock::new(|| {
+            std::array::from_fn(|digit| SideId::from_target(&format!("/?side={digit}")).expect("a digit is a side"))
+        });
+        ALL.get(usize::from(self.1))?.as_ref()
     }
 }
 
@@ -144,6 +167,8 @@ struct Seat {
     code: u8,
     /// The index of the connection in `World::sides`.
     side: usize,
+    /// Its side identity, if it is less than [`SIDES`].
+    identity: u8,
     deadline: Instant,
 }
 
@@ -165,8 +190,7 @@ struct Side {
 }
 
 struct World {
-    /// Each occupant is the index of its connection in `sides`.
-    table: PairTable<Handle, usize>,
+    table: PairTable<Handle, Occupant>,
     /// How many codes there may be.
     limits: TableLimits,
     now: Instant,
@@ -204,13 +228,11 @@ impl World {
     }
 
     /// The next operations in a small world.
-    fn possible(&self) -> Vec<Operation> {
+    fn possible(&self, clients: &[[u8; 2]]) -> Vec<Operation> {
         let mut possible = Vec::new();
         if self.connects < 4 {
-            possible.push(Operation::Connect(0));
-            if self.connects > 0 {
-                possible.push(Operation::Connect(1));
-            }
+            let may_come = clients.iter().filter(|[code, _]| *code == 0 || self.connects > 0);
+            possible.extend(may_come.map(|&[code, identity]| Operation::Connect(code, identity)));
         }
         for (nth, side) in (0..).zip(&self.sides) {
             possible.push(Operation::Leave(nth, false));
@@ -228,7 +250,7 @@ impl World {
 
     fn apply(&mut self, operation: Operation) {
         match operation {
-            Operation::Connect(number) => self.connect(number % CODES),
+            Operation::Connect(number, identity) => self.connect(number % CODES, identity.min(NO_SIDE)),
             Operation::Send(nth) => self.pick(nth, Self::send),
             Operation::Receive(nth) => self.pick(nth, |world, at| world.receive(at, true)),
             Operation::Stall(nth) => self.pick(nth, |world, at| world.receive(at, false)),
@@ -254,32 +276,45 @@ impl World {
         }
     }
 
-    fn connect(&mut self, number: u8) {
+    fn connect(&mut self, number: u8, identity: u8) {
         self.connects += 1;
         let new = self.sides.len();
         let there: Vec<_> = self.seats.iter().filter(|seat| seat.code == number).copied().collect();
+        let same = there.iter().find(|seat| seat.identity == identity && identity < SIDES);
         let codes = self.waiting().len() + (self.seats.len() - self.waiting().len()) / 2;
-        let has_room = codes < self.limits.codes && self.waiting().len() < self.limits.waiting;
-        let mut has_parked = false;
-        let park = || {
-            has_parked = true;
+        let (has_code, may_wait) = (codes < self.limits.codes, self.waiting().len() < self.limits.waiting);
+        let (room, has_room) = match (there.len(), same) {
+            (0, _) => (Some(Room::CodeAndWait), has_code && may_wait),
+            (1, Some(_)) => (Some(Room::Nothing), true),
+            (2, Some(_)) => (Some(Room::Wait), may_wait),
+            _ => (None, false),
+        };
+        let mut asked = None;
+        let park = |room| {
+            asked = Some(room);
             has_room.then_some(Handle { owner: new })
         };
-        let result = self.table.connect(code(number), new, park, self.now);
-        assert_eq!(has_parked, there.is_empty(), "a first side parks, and no other");
-        let (id, peer) = match (result, &there[..]) {
-            (Err(Refusal::Full), []) if !has_room => return,
-            (Err(Refusal::Occupied), [_, _]) => return,
-            (Ok(Admission::Waiting { id }), []) if has_room => (id, None),
-            (Ok(Admission::Paired { id, peer, handle }), [waits]) => {
+        let result = self.table.connect(code(number), Occupant(new, identity), park, self.now);
+        assert_eq!(asked, room, "a first side parks, and no other");
+        let (id, peer) = match (result, &there[..], same) {
+            (Err(Refusal::Full), _, _) if room.is_some() && !has_room => return,
+            (Err(Refusal::Occupied), [_, _], None) => return,
+            (Ok(Admission::Waiting { id }), [], _) if has_room => (id, None),
+            (Ok(Admission::Paired { id, peer, handle }), [waits], None) => {
                 assert_eq!(peer, self.sides[waits.side].id);
                 assert_eq!(handle.owner, waits.side);
                 (id, Some(waits.side))
             }
-            (result, there) => panic!("{result:?} with {there:?} and {codes} codes in use"),
+            (Ok(Admission::Replacing { id, replaced, departure }), _, Some(same)) if has_room => {
+                assert_eq!((replaced.id, replaced.occupant.0), (self.sides[same.side].id, same.side));
+                self.seats.retain(|seat| seat.code != number);
+                self.end_replaced(same.side, there.iter().find(|seat| seat.side != same.side).copied(), departure);
+                (id, None)
+            }
+            (result, there, same) => panic!("{result:?} with {there:?}, {same:?} and {codes} codes in use"),
         };
         assert!(self.sides.last().is_none_or(|last| last.id < id), "ids must increase");
-        self.seats.push(Seat { code: number, side: new, deadline: self.now + TTL });
+        self.seats.push(Seat { code: number, side: new, identity, deadline: self.now + TTL });
         let (near, far) = match peer {
             None => {
                 let (near, far) = link();
@@ -302,6 +337,22 @@ impl World {
             cause: None,
             reported: None,
         });
+    }
+
+    /// Ends a connection whose place a newcomer has, as the relay does.
+    fn end_replaced(&mut self, at: usize, peer: Option<Seat>, departure: Departure<Handle>) {
+        match (departure, peer) {
+            (Departure::Waiting(handle), None) => {
+                assert_eq!(handle.owner, at);
+                let far = self.sides[at].far.take().expect("a parked handle leads to a far end");
+                far.outgoing.finish(None, CloseCause::Replaced);
+            }
+            (Departure::Paired { peer }, Some(other)) => {
+                assert_eq!(peer, self.sides[other.side].id);
+                self.depart(at, None, CloseCause::Lost);
+            }
+            (departure, peer) => panic!("{departure:?}, but the peer is {peer:?}"),
+        }
     }
 
     fn send(&mut self, at: usize) {
@@ -361,6 +412,7 @@ impl World {
             CloseCause::Expired => (1001, "pair expired"),
             CloseCause::Stopping => (1001, "relay stopping"),
             CloseCause::Recalled => (1012, "service restart"),
+            CloseCause::Replaced => (4001, "replaced"),
         };
         assert_eq!((cause.code(), cause.reason()), expected);
         let side = &self.sides[at];
@@ -460,8 +512,11 @@ impl World {
         for number in 0..CODES {
             let seated = self.seats.iter().filter(|seat| seat.code == number);
             let seated: Vec<_> = seated.map(|seat| (self.sides[seat.side].id, seat.side)).collect();
-            let pair = self.table.pair(code(number)).map(|pair| pair.map(|side| (side.id, side.occupant)));
+            let pair = self.table.pair(code(number)).map(|pair| pair.map(|side| (side.id, side.occupant.0)));
             assert_eq!(pair, <[_; 2]>::try_from(seated).ok());
+            let identities = self.seats.iter().filter(|seat| seat.code == number && seat.identity < SIDES);
+            let identities: Vec<_> = identities.map(|seat| seat.identity).collect();
+            assert!(!matches!(identities[..], [one, other] if one == other), "a client is paired with itself");
         }
         for side in &self.sides {
             if let Some(peer) = side.peer {

@@ -157,6 +157,52 @@ fn probe_of_one_pair_leaves_other_pairs_alone() {
     assert!(others.iter().all(|side| !side.seat.is_asked()));
 }
 
+/// The relay has as many connections as it may have.
+#[test]
+fn earlier_connection_of_a_client_makes_room_for_it() {
+    let clock = Arc::new(SystemClock);
+    let join = |side: &str| Join::from_target(&format!("/?pair=x{side}")).unwrap();
+    for count in [1, 2] {
+        let limits = EffectiveLimits { connections: count, codes: 1, waiting: 1, ..EffectiveLimits::ROOMY };
+        let seats = Seats::new(1, Duration::from_secs(60), limits, Duration::ZERO, Rates::default(), clock.clone());
+        let seats = Arc::new(seats);
+        let mut claims: Vec<_> =
+            ["&side=a", "&side=b"].into_iter().take(count).map(|side| seats.claim(join(side), 0).unwrap()).collect();
+        let rejection = if count == 1 { Rejection::RelayFull } else { Rejection::PairFull };
+        assert_eq!(block_on(seats.join(join("&side=c"), 0)).unwrap_err(), rejection, "another side makes none");
+        let Claim { seat, end: mut near, permit, .. } = claims.remove(0);
+        let joined = Reactor::new().unwrap().block_on(zip(seats.join(join("&side=a"), 0), async {
+            if count == 2 {
+                assert!(seat.is_replaced() && !claims[0].seat.is_replaced());
+            } else {
+                let mut cx = Context::from_waker(Waker::noop());
+                let next = near.incoming.poll_next(&mut cx, &SpareChannels::default());
+                assert_eq!(next.map(|next| matches!(next, Next::End(CloseCause::Replaced))), Poll::Ready(true));
+            }
+            // Its closing handshake lingers, and is cut short.
+            let slot = seats.lingering().take(0, Instant::now());
+            slot.revoked().await;
+            drop((seat, near, permit));
+        }));
+        assert!(joined.0.is_ok());
+        assert_eq!(seats.counts().waiting, 1);
+    }
+}
+
+#[test]
+fn no_pair_ends_for_a_newcomer_that_could_not_wait() {
+    let (join, clock) = (|target| Join::from_target(target).unwrap(), Arc::new(SystemClock));
+    for connections in [3, 4] {
+        let limits = EffectiveLimits { connections, waiting: 1, ..EffectiveLimits::ROOMY };
+        let seats = Seats::new(1, Duration::from_secs(60), limits, Duration::ZERO, Rates::default(), clock.clone());
+        let (seats, targets) = (Arc::new(seats), ["/?pair=x&side=a", "/?pair=x&side=b", "/?pair=y"]);
+        let claims = targets.map(|target| seats.claim(join(target), 0).unwrap());
+        assert_eq!(block_on(seats.join(join(targets[0]), 0)).unwrap_err(), Rejection::RelayFull);
+        assert!(claims.iter().all(|claim| !claim.seat.is_called()));
+        assert_eq!((seats.counts().waiting, seats.counts().paired), (1, 1));
+    }
+}
+
 /// A clock that is set by hand.
 #[derive(Debug)]
 struct ManualClock(Arc<Mutex<Instant>>);
@@ -175,8 +221,8 @@ impl Clock for ManualClock {
 /// Something that happens to the seats. Connections are picked by `nth % count`.
 #[derive(Clone, Copy, Debug)]
 enum Operation {
-    /// A client joins with this code, on this worker.
-    Join(u8, usize),
+    /// A client joins with this code and side identity, on this worker. Side identities from 2 are none.
+    Join(u8, u8, usize),
     /// The connection frees its seat, and goes on closing.
     Depart(usize),
     /// The connection ends.
@@ -189,7 +235,7 @@ enum Operation {
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let operation = prop_oneof![
-        8 => (0..6_u8, 0..4_usize).prop_map(|(code, worker)| Operation::Join(code, worker)),
+        8 => (0..6_u8, 0..4_u8, 0..4_usize).prop_map(|(code, side, worker)| Operation::Join(code, side, worker)),
         3 => any::<usize>().prop_map(Operation::Depart),
         3 => any::<usize>().prop_map(Operation::End),
         3 => (0..80_u64).prop_map(Operation::Pass),
@@ -205,16 +251,27 @@ const TTL: Duration = Duration::from_millis(100);
 /// A connection, as the naive model knows it.
 struct Modelled {
     code: u8,
+    side: u8,
     worker: usize,
     deadline: Instant,
     /// None when it has departed, or was taken out.
     seat: Option<Seat>,
     is_seated: bool,
+    /// Whether it is to be told to depart.
+    is_replaced: bool,
     peer: Option<usize>,
     end: End<Box<Buffer>>,
     /// The end of the link that it is to be told, and whether it was.
     cause: Option<CloseCause>,
     permit: Option<Permit>,
+}
+
+/// What a join leads to.
+#[derive(Clone, Copy, Debug)]
+enum Joined {
+    Waiting,
+    Paired(usize),
+    Replacing(usize),
 }
 
 /// The naive model: a list of all connections so far, which is searched linearly.
@@ -234,17 +291,35 @@ impl Model {
         [1, 2].map(|sides| (0..6).filter(|&code| self.seated(code).len() == sides).count())
     }
 
-    /// What a join has to lead to: the peer if there is one.
-    fn join(&self, code: u8) -> Result<Option<usize>, Rejection> {
+    /// What a join has to lead to: the peer or the earlier connection, if there is one.
+    fn join(&self, code: u8, side: u8) -> Result<Joined, Rejection> {
         let connections = self.connections.iter().filter(|connection| connection.permit.is_some()).count();
         let [waiting, paired] = self.counts();
-        match self.seated(code)[..] {
+        let (has_permit, may_wait) = (connections < self.limits.connections, waiting < self.limits.waiting);
+        let seated = self.seated(code);
+        let earlier = seated.iter().copied().find(|&nth| side < 2 && self.connections[nth].side == side);
+        match (&seated[..], earlier) {
             _ if self.is_closed => Err(Rejection::Stopping),
-            [_, _] => Err(Rejection::PairFull),
-            _ if connections == self.limits.connections => Err(Rejection::RelayFull),
-            [waits] => Ok(Some(waits)),
-            _ if waiting == self.limits.waiting || waiting + paired == self.limits.codes => Err(Rejection::RelayFull),
-            _ => Ok(None),
+            ([_, _], None) => Err(Rejection::PairFull),
+            _ if !has_permit => Err(Rejection::RelayFull),
+            ([_], Some(earlier)) => Ok(Joined::Replacing(earlier)),
+            ([_, _], Some(earlier)) if may_wait => Ok(Joined::Replacing(earlier)),
+            ([waits], None) => Ok(Joined::Paired(*waits)),
+            ([], _) if may_wait && waiting + paired < self.limits.codes => Ok(Joined::Waiting),
+            _ => Err(Rejection::RelayFull),
+        }
+    }
+
+    /// A newcomer has the place of this connection.
+    fn replace(&mut self, nth: usize) {
+        self.connections[nth].is_seated = false;
+        match self.connections[nth].peer {
+            None => self.connections[nth].cause = Some(CloseCause::Replaced),
+            // The table forgets both. Their link lives until the connection departs.
+            Some(peer) => {
+                self.connections[nth].is_replaced = true;
+                self.connections[peer].is_seated = false;
+            }
         }
     }
 
@@ -266,7 +341,8 @@ impl Modelled {
     /// The connection departs, and then its peer is to be told.
     fn depart(&mut self) -> Option<usize> {
         self.seat = None;
-        std::mem::take(&mut self.is_seated).then_some(self.peer).flatten()
+        let was_paired = std::mem::take(&mut self.is_seated) | std::mem::take(&mut self.is_replaced);
+        was_paired.then_some(self.peer).flatten()
     }
 }
 
@@ -286,12 +362,17 @@ fn compare(operations: &[Operation], workers: usize, limits: EffectiveLimits) {
         let count = model.connections.len();
         let at = *now.lock().unwrap();
         match operation {
-            Operation::Join(code, worker) => {
+            Operation::Join(code, side, worker) => {
                 let worker = worker % workers;
-                let claim = seats.claim(Join::from_target(&format!("/?pair={code}")).unwrap(), worker);
-                let expected = model.join(code);
+                let side_field = if side < 2 { format!("&side={side}") } else { String::new() };
+                let claim = seats.claim(Join::from_target(&format!("/?pair={code}{side_field}")).unwrap(), worker);
+                let expected = model.join(code, side);
                 assert_eq!(claim.as_ref().map(drop).map_err(|rejection| *rejection), expected.map(drop));
-                if let (Ok(claim), Ok(peer)) = (claim, expected) {
+                if let (Ok(claim), Ok(joined)) = (claim, expected) {
+                    let peer = if let Joined::Paired(peer) = joined { Some(peer) } else { None };
+                    if let Joined::Replacing(earlier) = joined {
+                        model.replace(earlier);
+                    }
                     let Claim { seat, end, permit, worker: runs_on, .. } = claim;
                     assert!(numbers.insert(seat.number()), "a number was issued twice");
                     assert_eq!(runs_on, peer.map_or(worker, |peer| model.connections[peer].worker));
@@ -299,13 +380,15 @@ fn compare(operations: &[Operation], workers: usize, limits: EffectiveLimits) {
                         model.connections[peer].peer = Some(count);
                     }
                     let (seat, permit) = (Some(seat), Some(permit));
-                    let (deadline, is_seated, cause) = (at + TTL, true, None);
+                    let (deadline, is_seated, is_replaced, cause) = (at + TTL, true, false, None);
                     model.connections.push(Modelled {
                         code,
+                        side,
                         worker,
                         deadline,
                         seat,
                         is_seated,
+                        is_replaced,
                         peer,
                         end,
                         cause,
@@ -353,6 +436,8 @@ fn compare(operations: &[Operation], workers: usize, limits: EffectiveLimits) {
                 _ => None,
             };
             assert_eq!(told, connection.cause);
+            let is_replaced = connection.seat.as_ref().is_some_and(Seat::is_replaced);
+            assert_eq!(is_replaced, connection.is_replaced);
         }
     }
 }
