@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use super::keepalive::KeepaliveConfig;
 use crate::buffers::buffer::Buffer;
@@ -15,6 +15,24 @@ use crate::telemetry::counters::Telemetry;
 
 /// The number of portions in which a stop ends pairs.
 pub(crate) const PORTIONS: u8 = 16;
+
+/// When the relay will have ended all connections, once it was told to stop.
+///
+/// All workers share it. It is set before any client is told to leave, so each client hears of the stop first.
+#[derive(Debug, Default)]
+pub(crate) struct Drain(OnceLock<Instant>);
+
+impl Drain {
+    /// Notes that the relay was told to stop, and ends the last connections at this time.
+    pub(crate) fn begin(&self, end: Instant) {
+        let _ = self.0.set(end); // it is told once
+    }
+
+    /// When the last connections end, if the relay was told to stop.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.0.get().copied()
+    }
+}
 
 /// The shared state of a worker's connections.
 #[derive(Debug)]
@@ -29,6 +47,10 @@ pub(crate) struct WorkerContext {
     ///
     /// All connections are woken when this changes.
     pub(crate) stopping: Cell<u8>,
+    /// Whether the relay was told to stop, for clients of `arc-relay.v1`.
+    ///
+    /// All connections are woken when this changes.
+    pub(crate) drain: Arc<Drain>,
     /// The executor's turn counter.
     pub(crate) turn: Rc<Cell<u32>>,
     /// The number of beats so far.

@@ -16,4 +16,4 @@ mod window;
 mod write_timeout;
 
 pub(crate) use connection::Connection;
-pub(crate) use context::{PORTIONS, WorkerContext};
+pub(crate) use context::{Drain, PORTIONS, WorkerContext};

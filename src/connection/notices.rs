@@ -7,8 +7,8 @@
 use super::context::WorkerContext;
 use crate::websocket::subprotocol::{LONGEST_FRAME, Notice, TextPing};
 
-/// The most bytes of all notices that are written together: the longest pong, and two of fewer bytes.
-pub(super) const MOST_BYTES: usize = LONGEST_FRAME + 2 * 64;
+/// The most bytes of all notices that are written together: the longest pong, and three of fewer bytes.
+pub(super) const MOST_BYTES: usize = LONGEST_FRAME + 3 * 64;
 
 /// What a client knows of its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(super) struct Notices {
     peer: Peer,
     /// The newest ping without an answer.
     ping: Option<TextPing>,
+    /// Whether the client was told that the relay stops.
+    knows_drain: bool,
     /// Whether the bytes that were taken from the peer so far end within a message.
     is_within_message: bool,
 }
@@ -37,7 +39,7 @@ impl Notices {
     /// The notices for the first client of a pair, or for the second.
     pub(super) fn new(is_first: bool) -> Box<Self> {
         let peer = if is_first { Peer::Waiting } else { Peer::There };
-        Box::new(Self { peer, ping: None, is_within_message: false })
+        Box::new(Self { peer, ping: None, knows_drain: false, is_within_message: false })
     }
 
     /// Whether the client waits for the link to tell that its peer is there.
@@ -76,6 +78,13 @@ impl Notices {
                 due.push(Notice::Paired);
             }
             Peer::Awaited | Peer::Known => {}
+        }
+        if !self.knows_drain
+            && let Some(end) = context.drain.end()
+        {
+            self.knows_drain = true;
+            let left = end.saturating_duration_since(context.clock.now());
+            due.push(Notice::Draining { within: left.as_secs() + u64::from(left.subsec_nanos() > 0) });
         }
         due.extend(self.ping.take().map(Notice::Pong));
         due

@@ -8,6 +8,7 @@ use async_channel::{Receiver, Sender};
 use super::config::Config;
 use crate::access::policy::Policy;
 use crate::buffers::memory::Memory;
+use crate::connection::Drain;
 use crate::connection::keepalive::KeepaliveConfig;
 use crate::http::context::{HandshakeContext, Readiness};
 use crate::http::opening::Admitted;
@@ -35,6 +36,10 @@ pub(crate) struct RelayContext<T> {
     /// The inbox of each worker.
     pub(crate) inboxes: Vec<Sender<Job<T>>>,
     pub(super) loads: Loads,
+    /// When the last connections end, once the relay was told to stop.
+    pub(crate) drain: Arc<Drain>,
+    /// The signal to workers that the relay was told to stop.
+    pub(crate) drain_begun: Stop,
     /// The signal to workers that no client is admitted any more.
     pub(crate) admission_closed: Stop,
     /// The signal to workers to close their connections.
@@ -71,6 +76,7 @@ pub(crate) struct Job<T> {
 
 /// The signals of a stop, which the workers wait for.
 pub(super) struct Signals {
+    pub(super) drain_begun: Stop,
     pub(super) admission_closed: Stop,
     pub(super) stopped: Stop,
 }
@@ -90,6 +96,8 @@ impl<T> RelayContext<T> {
             buffer_memory: Memory::new(capacity.buffer_memory),
             inboxes,
             loads: Loads::new(workers),
+            drain: Arc::default(),
+            drain_begun: signals.drain_begun,
             admission_closed: signals.admission_closed,
             stopped: signals.stopped,
             spread: (config.drain_timeout / 10).min(LONGEST_SPREAD),

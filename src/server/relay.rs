@@ -192,10 +192,16 @@ impl<L: Listener> Parts<L> {
         let capacity = EffectiveLimits::new(wish, resources);
         let (request_stop, stop_requested) = stop();
         let (request_recall, recalls) = async_channel::bounded(1);
+        let (begin_drain, drain_begun) = stop();
         let (close_admission, admission_closed) = stop();
         let (stop_all, stopped) = stop();
-        let (relay, inboxes) =
-            RelayContext::new(&config, wish.workers, capacity, Signals { admission_closed, stopped }, clock);
+        let (relay, inboxes) = RelayContext::new(
+            &config,
+            wish.workers,
+            capacity,
+            Signals { drain_begun, admission_closed, stopped },
+            clock,
+        );
         let relay = Arc::new(relay);
         let (mut workers, mut all_ended) = (Vec::new(), Vec::new());
         for (index, inbox) in inboxes.into_iter().enumerate() {
@@ -207,6 +213,7 @@ impl<L: Listener> Parts<L> {
             relay,
             stop_requested,
             recalls,
+            begin_drain,
             close_admission,
             stop_all,
             all_ended,
@@ -340,7 +347,8 @@ impl RelayHandle {
 
     /// Stops the relay gracefully, and waits for its end.
     ///
-    /// 1. `/readyz` is 503 from now on. Everything else goes on for [`Config::drain_delay`].
+    /// 1. `/readyz` is 503 from now on, and clients of `arc-relay.v1` are told. Everything else goes on for
+    ///    [`Config::drain_delay`].
     /// 2. It empties the queue of the listener and closes it, and waiting clients get 1001 `relay stopping`.
     /// 3. Pairs may go on until they end, or for [`Config::drain_timeout`].
     /// 4. Their clients get what was received for them, then 1001 `relay stopping`, and have 2 seconds to answer.

@@ -23,6 +23,8 @@ pub(crate) struct Supervisor<T> {
     pub(crate) stop_requested: Stop,
     /// Receives a request to tell the sides that wait to come again.
     pub(crate) recalls: Receiver<()>,
+    /// Its drop has clients told that the relay stops.
+    pub(crate) begin_drain: StopOnDrop,
     /// Its drop ends accepting and opening handshakes.
     pub(crate) close_admission: StopOnDrop,
     /// Its drop closes all connections.
@@ -38,7 +40,8 @@ pub(crate) struct Supervisor<T> {
 impl<T> Supervisor<T> {
     /// Runs until the relay has stopped, and then ends its workers.
     pub(crate) async fn run(self) {
-        let Self { relay, mut stop_requested, recalls, close_admission, stop_all, mut all_ended, .. } = self;
+        let Self { relay, mut stop_requested, recalls, begin_drain, close_admission, stop_all, mut all_ended, .. } =
+            self;
         let _end = EndOnDrop(Arc::clone(&relay));
         let after = |time| relay.clock().sleep_until(relay.clock().now() + time);
         while is_recall(&mut stop_requested, &recalls).await {
@@ -48,6 +51,8 @@ impl<T> Supervisor<T> {
 
         events::stopping(self.drain_delay, self.drain_timeout);
         relay.handshakes.readiness.end();
+        relay.drain.begin(relay.clock().now() + self.drain_delay + self.drain_timeout);
+        drop(begin_drain);
         if !self.drain_delay.is_zero() {
             // Not shorter for a relay without clients: a load balancer still sends some.
             after(self.drain_delay).await;

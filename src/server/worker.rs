@@ -92,6 +92,8 @@ impl<L: Listener> Worker<L> {
         // One task waits for the signals and sets flags for all other tasks: a listener each would cost memory, and each
         // handshake a lock that all workers share.
         let stop = async {
+            relay.drain_begun.clone().wait().await;
+            executor.wake(0, 1);
             relay.admission_closed.clone().wait().await;
             reception.admission_closed.set();
             executor.wake(0, 1);
@@ -137,6 +139,7 @@ fn worker_context<T>(
         clock: Arc::clone(&relay.handshakes.clock),
         telemetry,
         stopping: Cell::new(0),
+        drain: Arc::clone(&relay.drain),
         turn,
         beat: Cell::new(0),
         connections: Cell::new(0),

@@ -92,6 +92,8 @@ pub(crate) enum Notice {
     Waiting { expires_in: u64 },
     /// The peer is there.
     Paired,
+    /// The relay stops, and ends the connection within so many seconds.
+    Draining { within: u64 },
     /// The answer to a ping.
     Pong(TextPing),
     /// The client is refused, and may come again after so many seconds.
@@ -104,6 +106,7 @@ impl Notice {
         let json = match self {
             Self::Waiting { expires_in } => format!(r#"{{"type":"waiting","expires_in":{expires_in}}}"#),
             Self::Paired => String::from(r#"{"type":"paired"}"#),
+            Self::Draining { within } => format!(r#"{{"type":"draining","within":{within}}}"#),
             Self::Pong(TextPing { id: None }) => String::from(r#"{"type":"pong"}"#),
             Self::Pong(TextPing { id: Some(id) }) => format!(r#"{{"type":"pong","id":{}}}"#, Value::String(id)),
             Self::Retry { after } => format!(r#"{{"type":"retry","after":{after}}}"#),
@@ -206,6 +209,7 @@ mod tests {
         let text = |notice: Notice| String::from_utf8(notice.frame()[2..].to_vec()).unwrap();
         assert_eq!(text(Notice::Waiting { expires_in: 300 }), r#"{"type":"waiting","expires_in":300}"#);
         assert_eq!(Notice::Paired.frame(), [&[0x81, 17][..], br#"{"type":"paired"}"#].concat());
+        assert_eq!(text(Notice::Draining { within: 30 }), r#"{"type":"draining","within":30}"#);
         assert_eq!(text(Notice::Retry { after: 12 }), r#"{"type":"retry","after":12}"#);
         assert_eq!(text(Notice::Pong(TextPing { id: None })), r#"{"type":"pong"}"#);
         assert_eq!(text(Notice::Pong(TextPing { id: Some("\"".into()) })), r#"{"type":"pong","id":"\""}"#);

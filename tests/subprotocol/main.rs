@@ -6,5 +6,6 @@ mod client;
 mod messages;
 mod pairing;
 mod refusals;
+mod stopping;
 #[path = "../support/mod.rs"]
 mod support;

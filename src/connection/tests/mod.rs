@@ -202,6 +202,7 @@ impl Side {
             clock,
             telemetry: Rc::default(),
             stopping: Cell::default(),
+            drain: Arc::default(),
             turn: Rc::default(),
             beat: Cell::default(),
             keepalive: KeepaliveConfig::new(ping_interval, Duration::from_secs(20)),
