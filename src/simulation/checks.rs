@@ -129,12 +129,21 @@ impl World {
                         !unanswered || !self.clients[*number].line.is_read(),
                         "client {number} got no pong to its last ping"
                     );
+                    let untold = alone.v1.as_ref().is_some_and(|told| !told.is_complete());
+                    let excused = is_cut_off || has_silent_peer || !self.clients[*number].line.is_read();
+                    assert!(!untold || excused, "client {number} was not told where it stands");
                 }
                 [(a_number, a), (b_number, b)] => {
                     for (number, from, to) in [(a_number, a, b), (b_number, b, a)] {
                         assert!(from.departed_at.is_none(), "client {number} has left, but its peer was not told");
                         assert_eq!(to.received.len(), from.sent, "messages of client {number} got stuck");
                         assert!(!from.sending, "the relay does not read from client {number}");
+                        if let Some(told) = &from.v1 {
+                            assert!(told.is_paired, "client {number} was not told of its peer");
+                            assert!(told.is_complete(), "client {number} got no pong to its last text ping");
+                            let knows = told.drain.is_some() || self.relay_stopped_at.is_none();
+                            assert!(knows, "client {number} was not told of the stop");
+                        }
                         // A client that did not read for long may have got a pong to its newest ping only.
                         assert_eq!(
                             from.pongs.last(),
@@ -194,6 +203,19 @@ impl World {
                 "the connection of client {number} lingered for {:?}",
                 ended - closed
             );
+        }
+        if let Some(told) = &client.v1 {
+            let Config { drain_delay, drain_timeout, .. } = self.stage.config;
+            assert!(
+                told.waits.is_none_or(|seconds| seconds == PAIR_TTL.as_secs()),
+                "client {number} waits for another time"
+            );
+            let most = (drain_delay + drain_timeout).as_secs();
+            assert!(told.drain.is_none_or(|within| within <= most), "client {number} was told of a later stop");
+            assert!(told.drain.is_none() || self.relay_stopped_at.is_some(), "client {number} was told of no stop");
+            let stops = client.close.as_ref().is_some_and(|(_, reason)| reason == "relay stopping");
+            let knows = told.drain.is_some() || told.is_within_message;
+            assert!(!stops || knows, "client {number} was closed at a stop, and not told before");
         }
         match &client.close {
             Some(_) => self.check_close(number, client, delays),
@@ -312,7 +334,7 @@ impl World {
                 let told = self.door_closed_at().is_some_and(|at| Some(at + grace) <= client.closed_at);
                 assert!(told, "the relay told client {number} too early that it stops");
             }
-            (Some(code @ (1002 | 1007 | 1009)), _) => assert_eq!(client.ending, Ending::Violation(code)),
+            (Some(code @ (1002 | 1003 | 1007 | 1009)), _) => assert_eq!(client.ending, Ending::Violation(code)),
             (Some(code), "") => {
                 assert_eq!(client.ending, Ending::Close(code));
                 // The relay reads the close frame after the peer has taken everything before it, and answers behind

@@ -38,6 +38,57 @@ pub(super) enum Ending {
     Stay,
 }
 
+/// What a client of `arc-relay.v1` was told, and has asked.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The seconds for which it waits at most, if it was the first.
+    pub(super) waits: Option<u64>,
+    pub(super) is_paired: bool,
+    /// The seconds until the relay ends its connection.
+    pub(super) drain: Option<u64>,
+    /// The number of pings that it has sent, which is the `id` of the next.
+    pub(super) pings: usize,
+    /// The `id`s of the pongs that it has received.
+    pub(super) pongs: Vec<usize>,
+    /// Whether a message of its peer is incomplete.
+    pub(super) is_within_message: bool,
+}
+
+impl Told {
+    /// Reads a message of the relay. Each but a pong comes once, and in this order.
+    fn read(&mut self, text: &str) {
+        let number = |prefix: &str, suffix: &str| text.strip_prefix(prefix)?.strip_suffix(suffix)?.parse::<u64>().ok();
+        if let Some(seconds) = number(r#"{"type":"waiting","expires_in":"#, "}") {
+            let is_first = self.waits.is_none() && !self.is_paired && self.drain.is_none() && self.pongs.is_empty();
+            assert!(is_first, "a client was told to wait too late");
+            self.waits = Some(seconds);
+        } else if text == r#"{"type":"paired"}"# {
+            assert!(!self.is_paired, "a client was told of its peer twice");
+            assert!(
+                self.waits.is_some() || self.drain.is_none() && self.pongs.is_empty(),
+                "a second client was told too late"
+            );
+            self.is_paired = true;
+        } else if let Some(seconds) = number(r#"{"type":"draining","within":"#, "}") {
+            assert!(self.drain.is_none(), "a client was told of the stop twice");
+            assert!(self.waits.is_some() || self.is_paired, "a client was told of the stop first");
+            self.drain = Some(seconds);
+        } else if let Some(id) = number(r#"{"type":"pong","id":""#, "\"}") {
+            let id = id as usize;
+            assert!(id < self.pings + 1 && self.pongs.last().is_none_or(|last| *last < id), "pongs are out of order");
+            assert!(self.waits.is_some() || self.is_paired, "a pong came first");
+            self.pongs.push(id);
+        } else {
+            panic!("an unexpected text: {text}");
+        }
+    }
+
+    /// Whether it was told where it stands, and its newest ping was answered.
+    pub(super) fn is_complete(&self) -> bool {
+        (self.waits.is_some() || self.is_paired) && self.pongs.last().map_or(0, |last| last + 1) == self.pings
+    }
+}
+
 /// The state of a client, for the checks.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -56,6 +107,8 @@ pub(super) struct Client {
     /// When it had departed, as far as its side can.
     pub(super) departed_at: Option<Instant>,
     pub(super) pings: Vec<Vec<u8>>,
+    /// What it was told and has asked, if it speaks `arc-relay.v1`.
+    pub(super) v1: Option<Told>,
 
     pub(super) came_at: Instant,
     pub(super) requested_at: Option<Instant>,
@@ -107,7 +160,7 @@ impl Handle {
 }
 
 impl Client {
-    fn new(number: usize, random: &mut Random, came_at: Instant) -> Self {
+    fn new(number: usize, speaks_v1: bool, random: &mut Random, came_at: Instant) -> Self {
         // Some clients send much more than the others: a proxy then holds minutes of data.
         let kinds = if random.once_in(8) { 7..8 } else { 0..8 };
         let messages = (0..random.below(7)).map(|nth| message(number, nth, kinds.clone(), random)).collect();
@@ -120,6 +173,10 @@ impl Client {
             7 => Ending::Vanish,
             _ => Ending::Stay,
         };
+        let ending = match ending {
+            Ending::Violation(1002) if speaks_v1 => Ending::Violation(1003),
+            other => other,
+        };
         Self {
             code: random.below(3),
             ending,
@@ -130,6 +187,7 @@ impl Client {
             departs: false,
             departed_at: None,
             pings: Vec::new(),
+            v1: speaks_v1.then(Told::default),
             came_at,
             requested_at: None,
             joined_at: None,
@@ -193,15 +251,17 @@ pub(super) fn origin(message: &[u8]) -> (usize, usize) {
     (message[0].into(), message[1].into())
 }
 
-/// Creates a client and its two tasks. `is_asked` says whether the relay sends it pings.
+/// Creates a client and its two tasks.
+///
+/// `is_asked` says whether the relay sends it pings, and `speaks_v1` whether it speaks `arc-relay.v1`.
 pub(super) fn client(
     number: usize,
     (socket, line): (Socket, Line),
-    is_asked: bool,
+    [is_asked, speaks_v1]: [bool; 2],
     random: &mut Random,
     clock: &Arc<dyn Clock>,
 ) -> (Handle, impl Future<Output = ()> + 'static, impl Future<Output = ()> + 'static) {
-    let state = Rc::new(RefCell::new(Client::new(number, random, clock.now())));
+    let state = Rc::new(RefCell::new(Client::new(number, speaks_v1, random, clock.now())));
     let (nudge, nudged) = async_channel::bounded(1);
     let writer = Writer {
         number,
@@ -242,8 +302,9 @@ impl Writer {
     async fn write_all(&mut self) -> io::Result<()> {
         self.pause().await?;
         let code = self.state.borrow().code;
+        let offer = if self.speaks_v1() { "Sec-WebSocket-Protocol: arc-relay.v1\r\n" } else { "" };
         let request = format!(
-            "GET /?pair={code} HTTP/1.1\r\nHost: simulation\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET /?pair={code} HTTP/1.1\r\nHost: simulation\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{offer}\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         self.state.borrow_mut().requested_at = Some(self.clock.now());
@@ -282,6 +343,7 @@ impl Writer {
             }
             Ending::Violation(code) => {
                 let bytes = match code {
+                    1003 => vec![0x81, 0x82, 0, 0, 0, 0, b'{', b'}'],
                     1007 => vec![0x81, 0x81, 0, 0, 0, 0, 0xFF],
                     1009 => [&[0x82, 0xFF], &(MAX_MESSAGE as u64 + 1).to_be_bytes()[..], &[0; 4]].concat(),
                     _ => [[0xC2, 0x80], [0x83, 0x80], [0x82, 0x00], [0x80, 0x80]][self.random.below(4)].into(),
@@ -322,7 +384,10 @@ impl Writer {
                 self.state.borrow_mut().pings.push(data);
             }
             if opcode == 0x02 && self.random.once_in(6) {
-                self.frame(0x81, "not forwarded: é".as_bytes()).await?;
+                match self.speaks_v1() {
+                    true => self.text_ping().await?,
+                    false => self.frame(0x81, "not forwarded: é".as_bytes()).await?,
+                }
             }
             let length = if self.random.once_in(2) { rest.len() } else { self.random.below(rest.len() + 1) };
             let (part, more) = rest.split_at(length);
@@ -333,6 +398,28 @@ impl Writer {
             }
             (opcode, rest) = (0x00, more);
         }
+    }
+
+    fn speaks_v1(&self) -> bool {
+        self.state.borrow().v1.is_some()
+    }
+
+    /// Sends a ping of `arc-relay.v1` in one frame or two.
+    async fn text_ping(&mut self) -> io::Result<()> {
+        let number = self.state.borrow().v1.as_ref().map_or(0, |told| told.pings);
+        let text = format!(r#"{{"type":"ping","id":"{number}"}}"#);
+        let (part, rest) = text.as_bytes().split_at(self.random.below(text.len()));
+        if self.random.once_in(2) {
+            self.frame(0x81, text.as_bytes()).await?;
+        } else {
+            self.frame(0x01, part).await?;
+            self.pong().await?;
+            self.frame(0x80, rest).await?;
+        }
+        if let Some(told) = &mut self.state.borrow_mut().v1 {
+            told.pings += 1;
+        }
+        Ok(())
     }
 
     async fn answer(&mut self) -> io::Result<()> {
@@ -425,6 +512,9 @@ impl Reader {
     async fn run(mut self) {
         let end = self.read_all().await.map_err(|error| error.kind());
         trace(|| format!("client {}: the stream ends: {end:?}", self.number));
+        if self.state.borrow().joined_at.is_some() {
+            self.begin(); // the stream has ended before any frame
+        }
         self.state.borrow_mut().end = Some(end);
         self.state.borrow_mut().ended_at = Some(self.clock.now());
         // Nothing more will arrive that the writer may wait for. Closing the channel tells it so.
@@ -439,9 +529,12 @@ impl Reader {
         }
         let status = std::str::from_utf8(&head[9..12]).unwrap().parse().unwrap();
         trace(|| format!("client {}: status {status}", self.number));
-        self.state.borrow_mut().status = Some(status);
         self.state.borrow_mut().joined_at = Some(self.clock.now());
-        let _ = self.nudge.try_send(());
+        // A client of `arc-relay.v1` learns from the next frame whether it is refused.
+        if self.state.borrow().v1.is_none() {
+            self.state.borrow_mut().status = Some(status);
+            let _ = self.nudge.try_send(());
+        }
         if status != 101 {
             while let Some(byte) = self.byte().await? {
                 self.state.borrow_mut().refusal.push(byte.into());
@@ -454,12 +547,19 @@ impl Reader {
             let payload = self.payload().await?;
             match (first, &mut message) {
                 (0x89, _) => {
+                    self.begin();
                     trace(|| format!("client {}: receives a ping", self.number));
                     self.state.borrow_mut().owed.push(payload);
                     let _ = self.nudge.try_send(());
                 }
-                (0x8A, _) => self.state.borrow_mut().pongs.push(payload),
+                (0x8A, _) => {
+                    self.begin();
+                    self.state.borrow_mut().pongs.push(payload);
+                }
+                (0x81, None) => self.read_text(std::str::from_utf8(&payload).unwrap()),
+                (0x88, _) if self.is_refused(&payload) => {}
                 (0x88, _) => {
+                    self.begin();
                     let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
                     let reason = String::from_utf8(payload.get(2..).unwrap_or_default().to_vec()).unwrap();
                     trace(|| format!("client {}: receives a close frame, {code:?} {reason:?}", self.number));
@@ -467,7 +567,11 @@ impl Reader {
                     self.state.borrow_mut().closed_at = Some(self.clock.now());
                     let _ = self.nudge.try_send(());
                 }
-                (0x02 | 0x82, None) => message = Some(payload),
+                (0x02 | 0x82, None) => {
+                    let knows = self.state.borrow().v1.as_ref().is_none_or(|told| told.is_paired);
+                    assert!(knows, "a message came before its client was told of the peer");
+                    message = Some(payload);
+                }
                 (0x00 | 0x80, Some(begun)) => begun.extend(payload),
                 _ => panic!("an unexpected frame that begins with {first:#x}"),
             }
@@ -481,8 +585,46 @@ impl Reader {
                     let _ = self.nudge.try_send(());
                 }
             }
+            if let Some(told) = &mut self.state.borrow_mut().v1 {
+                told.is_within_message = message.is_some();
+            }
         }
         Ok(())
+    }
+
+    /// Notes that the client is admitted, as another frame than a refusal has come.
+    fn begin(&self) {
+        if self.state.borrow().status.is_none() {
+            self.state.borrow_mut().status = Some(101);
+            let _ = self.nudge.try_send(());
+        }
+    }
+
+    fn read_text(&self, text: &str) {
+        trace(|| format!("client {}: receives {text}", self.number));
+        if text == r#"{"type":"retry","after":5}"# {
+            assert!(self.state.borrow().status.is_none(), "a client was refused late");
+            return;
+        }
+        self.begin();
+        self.state.borrow_mut().v1.as_mut().expect("it speaks `arc-relay.v1`").read(text);
+    }
+
+    /// Whether a close frame is a refusal, which the state then tells like one by a status.
+    fn is_refused(&self, payload: &[u8]) -> bool {
+        let mut state = self.state.borrow_mut();
+        if state.v1.is_none() || state.status.is_some() {
+            return false;
+        }
+        let Some((code, reason)) = payload.split_first_chunk() else { return false };
+        let code = u16::from_be_bytes(*code);
+        let is_refusal = (4400..4600).contains(&code);
+        if is_refusal {
+            state.status = Some(code - 4000);
+            state.refusal = format!("{}\n", str::from_utf8(reason).unwrap());
+            let _ = self.nudge.try_send(());
+        }
+        is_refusal
     }
 
     async fn payload(&mut self) -> io::Result<Vec<u8>> {

@@ -36,6 +36,8 @@ pub(super) struct World {
     pub(super) recalled_at: Option<Instant>,
     /// The last time at which all available pair codes were in use.
     pub(super) full_at: Option<Instant>,
+    /// Decides which clients speak `arc-relay.v1`, if any do.
+    v1: Option<Random>,
 }
 
 impl World {
@@ -63,7 +65,10 @@ impl World {
             ..defaults
         };
         let stage = Stage::new(random, config);
-        Self { stage, clients: vec![], visitors: vec![], relay_stopped_at: None, recalled_at: None, full_at: None }
+        // In a quarter of all worlds, two thirds of the clients. The other worlds do without these decisions.
+        let v1 = (seed % 4 == 1).then(|| Random::new(!seed));
+        let (relay_stopped_at, recalled_at, full_at) = (None, None, None);
+        Self { stage, clients: vec![], visitors: vec![], relay_stopped_at, recalled_at, full_at, v1 }
     }
 
     fn socket(&mut self, client: usize) -> (Socket, Cable) {
@@ -101,7 +106,8 @@ impl World {
         let line = self.line(number);
         let clock = self.stage.shared_clock();
         let asks = self.stage.config.ping_interval.is_some();
-        let (handle, writer, reader) = client(number, line, asks, &mut self.stage.random, &clock);
+        let speaks_v1 = self.v1.as_mut().is_some_and(|random| !random.once_in(3));
+        let (handle, writer, reader) = client(number, line, [asks, speaks_v1], &mut self.stage.random, &clock);
         trace(|| {
             let client = handle.state.borrow();
             let lengths: Vec<_> = client.messages.iter().map(Vec::len).collect();
@@ -110,6 +116,7 @@ impl World {
                 (client.slow, "slow"),
                 (client.dreamy, "dreamy"),
                 (client.acknowledges, "acknowledges"),
+                (client.v1.is_some(), "speaks arc-relay.v1"),
             ];
             let traits: Vec<_> = traits.iter().filter_map(|(is, what)| is.then_some(what)).collect();
             let proxy =
