@@ -106,6 +106,34 @@ await check('the first subprotocol is echoed and no extension accepted', async (
     await tab.page.close();
 });
 
+await check('tabs that speak arc-relay.v1 are told of each other, and get pongs', async (url) => {
+    const [a, b] = [await openTab(), await openTab()];
+    const chosen = { protocol: 'arc-relay.v1', extensions: '' };
+    assert.deepEqual(await a.join(url, ['chat', 'arc-relay.v1']), chosen);
+    assert.equal(await a.call('receive'), 'text: {"type":"waiting","expires_in":300}');
+    assert.deepEqual(await b.join(url, ['arc-relay.v1']), chosen);
+    for (const tab of [a, b]) {
+        assert.equal(await tab.call('receive'), 'text: {"type":"paired"}');
+    }
+    await a.page.evaluate(() => socket.send(JSON.stringify({ type: 'ping', id: '7' })));
+    assert.equal(await a.call('receive'), 'text: {"type":"pong","id":"7"}');
+    await a.call('send', [1]);
+    assert.deepEqual(await b.call('receive'), [1]);
+    await a.page.evaluate(() => socket.send('hello'));
+    assert.deepEqual(await a.ending(), { code: 1003, reason: 'unsupported text message', wasClean: true });
+    assert.deepEqual(await b.ending(), { ...PEER_LEFT, code: 1011, reason: 'peer connection lost' });
+    await Promise.all([a.page.close(), b.page.close()]);
+});
+
+await checkInTabs('a third tab that speaks arc-relay.v1 sees why it is refused', async (a, b, url) => {
+    const third = await openTab();
+    await third.join(url, ['arc-relay.v1']);
+    assert.deepEqual(await third.ending(), { code: 4409, reason: 'pair is full', wasClean: true });
+    await third.join(`ws://${address}/`, ['arc-relay.v1']);
+    assert.deepEqual(await third.ending(), { code: 4400, reason: 'missing or invalid pair code', wasClean: true });
+    await third.page.close();
+});
+
 await check('a tab and Node: messages of all sizes in both directions', async (url) => {
     const tab = await openTab();
     const node = await connect(url);
