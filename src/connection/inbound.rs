@@ -390,7 +390,11 @@ impl Inbound {
                     break None;
                 }
                 Ok(Event::Ping(data)) => outbound.pong(data),
-                Ok(Event::TextPing(ping)) => outbound.answer(ping),
+                Ok(Event::TextPing) => {
+                    if let Some(ping) = self.reframer.take_text_ping() {
+                        outbound.answer(ping);
+                    }
+                }
                 Ok(Event::Close { code, .. }) => {
                     outbound.end(code, "");
                     break Some(CloseCause::Left);

@@ -433,6 +433,7 @@ impl Outbound {
     /// Queues the notices that may be written now.
     ///
     /// Pending while the client waits for its peer, and nothing is queued.
+    #[inline(never)] // few clients have any, and the loop is to stay small
     fn poll_notices(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (Some(notices), Some(incoming)) = (&mut self.notices, &mut self.incoming) else { return Poll::Ready(()) };
         let mut awaits_peer = notices.awaits_peer();
@@ -445,6 +446,7 @@ impl Outbound {
     }
 
     /// Queues the notices that may be written behind the batch in hand, before any other batch.
+    #[inline(never)]
     fn queue_notices(&mut self) {
         let Some(notices) = &mut self.notices else { return };
         for notice in notices.take(&self.context) {

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use super::subprotocol::TextPing;
-
 /// The reason why [`Reframer::advance`](super::reframer::Reframer::advance) returned.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'b> {
@@ -20,8 +18,8 @@ pub enum Event<'b> {
     Yield,
     /// A ping, to be answered with its application data (section 5.5.2).
     Ping(&'b [u8]),
-    /// A ping of `arc-relay.v1`, to be answered with its `id`.
-    TextPing(TextPing),
+    /// A ping of `arc-relay.v1`, to be [taken](super::reframer::Reframer::take_text_ping) and answered.
+    TextPing,
     /// The client closes (section 5.5.1). Input behind it is left, and the next call discards it.
     Close {
         /// The status code, if there is one. It is valid on the wire (section 7.4).
@@ -47,6 +45,6 @@ pub(super) enum RawEvent {
     Starved { frame: usize },
     Yield,
     Ping(Range<usize>),
-    TextPing(TextPing),
+    TextPing,
     Close(Range<usize>),
 }

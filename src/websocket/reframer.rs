@@ -37,7 +37,7 @@ use super::header::{CLOSE, CONTINUATION, FIN, Header, PING};
 use super::mask::unmask;
 use super::message::{MessageKind, MessageLength};
 use super::rewrite::forward;
-use super::subprotocol::{self, Incomplete};
+use super::subprotocol::{self, TextReader};
 use super::utf8::Utf8;
 use super::{close, whole_messages};
 use crate::buffers::buffer::Buffer;
@@ -92,8 +92,7 @@ pub struct Reframer {
     text: Utf8,
     tally: Tally,
     text_bytes: u64,
-    /// The text message that has not ended, if text is read.
-    incomplete_text: Incomplete,
+    text_reader: TextReader,
     echo: Option<u8>,
     saves_memory: bool,
     /// Whether text is read, and not dropped.
@@ -140,7 +139,7 @@ impl Reframer {
             text: Utf8::default(),
             tally: Tally::default(),
             text_bytes: 0,
-            incomplete_text: Incomplete::default(),
+            text_reader: TextReader::default(),
             echo: None,
             saves_memory: false,
             reads_text: false,
@@ -180,7 +179,7 @@ impl Reframer {
                     Event::Yield
                 }
                 RawEvent::Ping(payload) => Event::Ping(&buffer.bytes[payload]),
-                RawEvent::TextPing(ping) => Event::TextPing(ping),
+                RawEvent::TextPing => Event::TextPing,
                 RawEvent::Close(payload) => {
                     self.end();
                     let (code, reason) = close::parse(&buffer.bytes[payload])?;
@@ -224,10 +223,15 @@ impl Reframer {
         self.echo.take()
     }
 
+    /// Takes the ping of the last [`Event::TextPing`].
+    pub fn take_text_ping(&mut self) -> Option<TextPing> {
+        self.text_reader.take()
+    }
+
     fn end(&mut self) {
         self.position = Position::End;
         self.message = None;
-        self.incomplete_text.clear();
+        self.text_reader.clear();
     }
 
     fn next_event(&mut self, buffer: &mut Buffer) -> Result<RawEvent, Violation> {
@@ -257,8 +261,8 @@ impl Reframer {
                     match payload.kind {
                         MessageKind::Binary => self.forward_payload(payload, buffer),
                         MessageKind::Text => {
-                            if let Some(ping) = self.take_text(payload, buffer)? {
-                                return Ok(RawEvent::TextPing(ping));
+                            if self.take_text(payload, buffer)? {
+                                return Ok(RawEvent::TextPing);
                             }
                         }
                     }
@@ -353,8 +357,8 @@ impl Reframer {
 
     /// Reads or drops as much of a text frame's payload as there is.
     ///
-    /// Returns the ping that a message is, if it ends.
-    fn take_text(&mut self, payload: Payload, buffer: &mut Buffer) -> Result<Option<TextPing>, Violation> {
+    /// True if a message ends that is a ping.
+    fn take_text(&mut self, payload: Payload, buffer: &mut Buffer) -> Result<bool, Violation> {
         let Range { start, end } = payload.part(buffer);
         buffer.input.start = end;
         let (part, message_ends) = (end - start, payload.ends_message(end - start));
@@ -365,15 +369,15 @@ impl Reframer {
         if message_ends {
             self.text.finish()?;
         }
-        let ping = if self.reads_text {
+        let is_ping = if self.reads_text {
             self.effort += TEXT_EFFORT;
-            self.incomplete_text.push(bytes, message_ends)?
+            self.text_reader.push(bytes, message_ends)?
         } else {
             self.tally.dropped += u64::from(message_ends);
-            None
+            false
         };
         self.leave_payload(payload, part);
-        Ok(ping)
+        Ok(is_ping)
     }
 
     /// Leaves a part of a payload, which is rewritten or read.

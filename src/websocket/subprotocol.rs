@@ -48,35 +48,49 @@ pub(super) fn parse(text: &[u8]) -> Result<Option<TextPing>, Violation> {
     }
 }
 
-/// The message that a client is sending.
+/// Reads the messages of a client.
 ///
-/// It takes memory only while a part of the message has come.
+/// It takes memory only while a part of a message has come, or a ping waits to be taken.
 #[derive(Default)]
-pub(super) struct Incomplete(Option<Box<Part>>);
+pub(super) struct TextReader(Option<Box<Kept>>);
 
-/// The part that has come: the first `length` bytes.
-struct Part {
+/// What is kept of a message: the first `length` bytes, or the ping that it was.
+struct Kept {
     length: usize,
     bytes: [u8; LONGEST],
+    ping: Option<TextPing>,
 }
 
-impl Incomplete {
-    /// Adds a piece of a message, which has [`LONGEST`] bytes at most.
+impl Default for Kept {
+    fn default() -> Self {
+        Self { length: 0, bytes: [0; LONGEST], ping: None }
+    }
+}
+
+impl TextReader {
+    /// Adds a piece of a message, which has [`LONGEST`] bytes at most. The ping before it has to be taken.
     ///
-    /// Returns what the message asks for when it `ends`.
-    pub(super) fn push(&mut self, piece: &[u8], ends: bool) -> Result<Option<TextPing>, Violation> {
-        if ends && self.0.is_none() {
-            return parse(piece);
-        }
-        let part = self.0.get_or_insert_with(|| Box::new(Part { length: 0, bytes: [0; LONGEST] }));
-        part.bytes[part.length..part.length + piece.len()].copy_from_slice(piece);
-        part.length += piece.len();
-        if !ends {
-            return Ok(None);
-        }
-        let result = parse(&part.bytes[..part.length]);
-        self.0 = None;
-        result
+    /// True if the message `ends` and is a ping.
+    pub(super) fn push(&mut self, piece: &[u8], ends: bool) -> Result<bool, Violation> {
+        let ping = if ends && self.0.is_none() {
+            parse(piece)?
+        } else {
+            let kept = self.0.get_or_insert_default();
+            kept.bytes[kept.length..kept.length + piece.len()].copy_from_slice(piece);
+            kept.length += piece.len();
+            if !ends {
+                return Ok(false);
+            }
+            let kept = self.0.take().unwrap_or_default();
+            parse(&kept.bytes[..kept.length])?
+        };
+        self.0 = ping.map(|ping| Box::new(Kept { ping: Some(ping), ..Kept::default() }));
+        Ok(self.0.is_some())
+    }
+
+    /// Takes the ping that has come.
+    pub(super) fn take(&mut self) -> Option<TextPing> {
+        self.0.take()?.ping
     }
 
     /// Forgets the message, which will not end.
@@ -184,15 +198,19 @@ mod tests {
     }
 
     #[test]
-    fn pieces_take_memory_until_the_message_ends() {
-        let mut incomplete = Incomplete::default();
-        assert_eq!(incomplete.push(br#"{"type":"#, false), Ok(None));
-        assert_eq!(incomplete.push(b"", false), Ok(None));
-        assert_eq!(incomplete.push(br#""ping"}"#, true), Ok(Some(TextPing { id: None })));
-        assert!(incomplete.0.is_none());
-        assert_eq!(incomplete.push(b"{", false), Ok(None));
-        assert_eq!(incomplete.push(b"{", true), Err(Violation::UnsupportedText));
-        assert!(incomplete.0.is_none());
+    fn pieces_take_memory_until_the_message_ends_and_a_ping_is_taken() {
+        let mut reader = TextReader::default();
+        assert_eq!(reader.push(br#"{"type":"#, false), Ok(false));
+        assert_eq!(reader.push(b"", false), Ok(false));
+        assert_eq!(reader.push(br#""ping"}"#, true), Ok(true));
+        assert_eq!(reader.take(), Some(TextPing { id: None }));
+        assert!(reader.0.is_none());
+        assert_eq!(reader.push(b"{", false), Ok(false));
+        assert_eq!(reader.push(br#""type":"?"}"#, true), Ok(false));
+        assert!(reader.0.is_none());
+        assert_eq!(reader.push(b"{", false), Ok(false));
+        assert_eq!(reader.push(b"{", true), Err(Violation::UnsupportedText));
+        assert!(reader.0.is_none());
     }
 
     #[test]

@@ -116,7 +116,9 @@ pub fn feed_to(
                 }
                 Ok(Event::Yield) => assert!(!buffer.input().is_empty(), "the reframer yields without input left"),
                 Ok(Event::Ping(data)) => outcome.pings.push(data.to_vec()),
-                Ok(Event::TextPing(ping)) => outcome.text_pings.push(ping.id),
+                Ok(Event::TextPing) => {
+                    outcome.text_pings.push(reframer.take_text_ping().expect("it has just come").id);
+                }
                 Ok(Event::Close { code, reason }) => outcome.end = End::Closed { code, reason: reason.to_owned() },
                 Err(violation) => outcome.end = End::Violated(violation),
             }
