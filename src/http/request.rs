@@ -158,6 +158,9 @@ pub(super) fn offers_v1(fields: Fields<'_>) -> bool {
 /// RFC 6455, section 4.1, item 10, tells clients to offer none twice. Section 4.2.1 does not tell servers to check it, and
 /// the choice is the same with and without a repetition: such clients are let in.
 fn chosen_protocol(fields: Fields<'_>) -> Result<Option<&[u8]>, Rejected> {
+    if !fields.has(PROTOCOL) {
+        return Ok(None); // as most clients that are no browsers
+    }
     if !fields.all(PROTOCOL).all(is_text) || !fields.elements(PROTOCOL).all(is_token) {
         return Err(Rejected::handshake("invalid Sec-WebSocket-Protocol"));
     }
