@@ -197,6 +197,23 @@ mod tests {
         }
     }
 
+    /// The document gives these bounds.
+    #[test]
+    fn nesting_and_numbers_have_bounds() {
+        let nested = |depth: usize| format!(r#"{{"type":"?","x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(parse(nested(126).as_bytes()), Ok(None));
+        assert_eq!(parse(nested(127).as_bytes()), Err(Violation::UnsupportedText));
+        let number = |number: &str| parse(format!(r#"{{"type":"?","x":{number}}}"#).as_bytes());
+        assert_eq!((number("-1.7e308"), number("123456789012345678901234567890")), (Ok(None), Ok(None)));
+        assert_eq!(number("1e309"), Err(Violation::UnsupportedText));
+    }
+
+    #[test]
+    fn the_last_of_two_equal_fields_counts() {
+        assert_eq!(parse(br#"{"type":"?","id":1,"id":"a","type":"ping"}"#), ping("a"));
+        assert_eq!(parse(br#"{"type":"ping","id":1,"type":"?"}"#), Ok(None));
+    }
+
     #[test]
     fn pieces_take_memory_until_the_message_ends_and_a_ping_is_taken() {
         let mut reader = TextReader::default();

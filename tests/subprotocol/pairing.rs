@@ -74,6 +74,25 @@ fn client_without_a_peer_is_never_told_of_one() {
     });
 }
 
+/// It waits again, and hears of the peer that comes.
+#[test]
+fn client_that_takes_its_own_place_is_told_where_it_stands() {
+    let relay = Relay::start(&[]);
+    run(async {
+        let mut earlier = connect(&relay, "/?pair=x&side=phone").await;
+        assert_eq!(earlier.text().await, WAITING);
+        let mut phone = connect(&relay, "/?pair=x&side=phone").await;
+        assert_eq!(earlier.closed().await, (4001, "replaced".into()));
+        assert_eq!(phone.text().await, WAITING);
+        let mut daemon = connect(&relay, "/?pair=x&side=daemon").await;
+        assert_eq!((phone.text().await.as_str(), daemon.text().await.as_str()), (PAIRED, PAIRED));
+        daemon.send("binary").await;
+        assert_eq!(phone.receive().await, b"binary");
+        assert_eq!(phone.close(1000, "").await.0, 1000);
+        assert_eq!(daemon.closed().await.0, 1000);
+    });
+}
+
 #[test]
 fn pong_waits_for_the_end_of_a_message_that_arrives_in_fragments() {
     let relay = Relay::start(&[]);

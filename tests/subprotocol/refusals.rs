@@ -26,6 +26,7 @@ fn each_refusal_is_a_close_code_and_a_line() {
     run(async {
         let pair = (connect(&relay, "/?pair=x&token=token").await, connect(&relay, "/?pair=x&token=token").await);
         assert_refused(&relay, "/?token=token", &[], 4400, "missing or invalid pair code").await;
+        assert_refused(&relay, "/?pair=x&side=&token=token", &[], 4400, "invalid side").await;
         assert_refused(&relay, "/?pair=x", &[], 4401, "access token required").await;
         assert_refused(&relay, "/?pair=x&token=token", &[], 4409, "pair is full").await;
         let alone = connect(&relay, "/?pair=y&token=token").await;
