@@ -67,8 +67,11 @@ fn client_without_a_peer_is_never_told_of_one() {
         let mut alone = connect(&relay, "/?pair=x").await;
         assert_eq!(alone.text().await, r#"{"type":"waiting","expires_in":2}"#);
         assert_eq!(alone.closed().await, (1001, "pair expired".into()));
+    });
+    let relay = Relay::start(&[]);
+    run(async {
         let mut recalled = connect(&relay, "/?pair=x").await;
-        recalled.text().await;
+        assert_eq!(recalled.text().await, WAITING);
         relay.signal(Signal::USR1);
         assert_eq!(recalled.closed().await, (1012, "service restart".into()));
     });

@@ -102,20 +102,20 @@ fn without_the_subprotocol_a_refusal_stays_as_it_is() {
 /// Only a well-formed opening handshake can be completed, by a refusal, too.
 #[test]
 fn malformed_handshake_gets_a_status_whatever_it_offers() {
-    let relay = Relay::start(&["--max-joins-per-minute", "4"]);
+    let (relay, limited) = (Relay::start(&[]), Relay::start(&["--max-joins-per-minute", "1"]));
     let good = upgrade("/?pair=x", OFFER);
-    for (found, replacement, status) in [
-        ("Version: 13", "Version: 8", 426),
-        ("GET", "POST", 405),
-        ("v1\r\n", "v1, two words\r\n", 400),
-        ("Host: test\r\n", "", 400),
-        // This is the fifth, so the limit comes first.
-        ("Version: 13", "Version: 8", 429),
+    open(&mut limited.socket(), "/?pair=y", b"");
+    for (relay, found, replacement, status) in [
+        (&relay, "Version: 13", "Version: 8", 426),
+        (&relay, "GET", "POST", 405),
+        (&relay, "v1\r\n", "v1, two words\r\n", 400),
+        (&relay, "Host: test\r\n", "", 400),
+        (&limited, "Version: 13", "Version: 8", 429),
     ] {
         let response = relay.http(&good.replace(found, replacement));
         assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{replacement}: {response}");
     }
-    let mut socket = relay.socket();
+    let mut socket = limited.socket();
     socket.write_all(good.as_bytes()).unwrap();
     assert!(head(&mut socket).starts_with("HTTP/1.1 101 "), "the same client, with a well-formed request");
     let mut text = [0; 2];
