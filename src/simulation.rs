@@ -24,6 +24,8 @@ mod network;
 mod proxy;
 #[cfg(test)]
 mod scenes;
+#[cfg(test)]
+mod side_scenes;
 mod stage;
 #[cfg(test)]
 mod stop_scenes;

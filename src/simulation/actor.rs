@@ -61,6 +61,11 @@ impl Actor {
         Self::join(stage, number, &JOIN.replace("pair=x", &format!("pair={code}")), capacity)
     }
 
+    /// Joins with the scenes' code, as this side.
+    pub(super) fn enter_as_side(stage: &mut Stage, number: usize, side: &str, capacity: usize) -> Self {
+        Self::join(stage, number, &JOIN.replace("pair=x", &format!("pair=x&side={side}")), capacity)
+    }
+
     /// Joins through a proxy with these paces: the first towards the relay, the second towards the client.
     pub(super) fn enter_behind_proxy(
         stage: &mut Stage,

@@ -93,6 +93,8 @@ impl Told {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) code: usize,
+    /// Its side identity, if the world gives it one.
+    pub(super) side: Option<usize>,
     pub(super) ending: Ending,
     /// Whether it never answers a close frame.
     pub(super) deaf: bool,
@@ -179,6 +181,7 @@ impl Client {
         };
         Self {
             code: random.below(3),
+            side: None,
             ending,
             deaf: random.once_in(8),
             messages,
@@ -301,10 +304,11 @@ impl Writer {
 
     async fn write_all(&mut self) -> io::Result<()> {
         self.pause().await?;
-        let code = self.state.borrow().code;
+        let Client { code, side, .. } = *self.state.borrow();
+        let side = side.map(|side| format!("&side={side}")).unwrap_or_default();
         let offer = if self.speaks_v1() { "Sec-WebSocket-Protocol: arc-relay.v1\r\n" } else { "" };
         let request = format!(
-            "GET /?pair={code} HTTP/1.1\r\nHost: simulation\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{offer}\
+            "GET /?pair={code}{side} HTTP/1.1\r\nHost: simulation\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{offer}\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         self.state.borrow_mut().requested_at = Some(self.clock.now());

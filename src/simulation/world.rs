@@ -38,6 +38,8 @@ pub(super) struct World {
     pub(super) full_at: Option<Instant>,
     /// Decides which clients speak `arc-relay.v1`, if any do.
     v1: Option<Random>,
+    /// Decides which clients have a side identity, if any have.
+    sides: Option<Random>,
 }
 
 impl World {
@@ -67,8 +69,9 @@ impl World {
         let stage = Stage::new(random, config);
         // In a quarter of all worlds, two thirds of the clients. The other worlds do without these decisions.
         let v1 = (seed % 4 == 1).then(|| Random::new(!seed));
+        let sides = matches!(seed % 4, 1 | 2).then(|| Random::new(seed.rotate_left(32)));
         let (relay_stopped_at, recalled_at, full_at) = (None, None, None);
-        Self { stage, clients: vec![], visitors: vec![], relay_stopped_at, recalled_at, full_at, v1 }
+        Self { stage, clients: vec![], visitors: vec![], relay_stopped_at, recalled_at, full_at, v1, sides }
     }
 
     fn socket(&mut self, client: usize) -> (Socket, Cable) {
@@ -108,6 +111,7 @@ impl World {
         let asks = self.stage.config.ping_interval.is_some();
         let speaks_v1 = self.v1.as_mut().is_some_and(|random| !random.once_in(3));
         let (handle, writer, reader) = client(number, line, [asks, speaks_v1], &mut self.stage.random, &clock);
+        self.name(&handle);
         trace(|| {
             let client = handle.state.borrow();
             let lengths: Vec<_> = client.messages.iter().map(Vec::len).collect();
@@ -121,12 +125,25 @@ impl World {
             let traits: Vec<_> = traits.iter().filter_map(|(is, what)| is.then_some(what)).collect();
             let proxy =
                 handle.line.proxy_rate().map(|rate| format!(", behind a proxy of {rate} bytes/s")).unwrap_or_default();
-            let Client { code, ending, .. } = &*client;
-            format!("client {number}: code {code}, messages {lengths:?}, {ending:?}, {traits:?}{proxy}")
+            let Client { code, side, ending, .. } = &*client;
+            format!("client {number}: code {code}, side {side:?}, messages {lengths:?}, {ending:?}, {traits:?}{proxy}")
         });
         self.stage.executor.spawn(("writer of client", number), writer);
         self.stage.executor.spawn(("reader of client", number), reader);
         self.clients.push(handle);
+    }
+
+    /// Gives half of the clients a side identity, if any have one.
+    ///
+    /// A third come with the code and the side of an earlier one, which may be alive, half-open or gone.
+    fn name(&mut self, handle: &Handle) {
+        let Some(random) = &mut self.sides else { return };
+        let client = &mut *handle.state.borrow_mut();
+        client.side = random.once_in(2).then(|| random.below(3));
+        if !self.clients.is_empty() && random.once_in(3) {
+            let earlier = self.clients[random.below(self.clients.len())].state.borrow();
+            (client.code, client.side) = (earlier.code, earlier.side);
+        }
     }
 
     fn visit(&mut self) {
@@ -175,7 +192,8 @@ impl World {
                     continue; // another client comes at once
                 }
             }
-            if recalls_at == Some(round) && self.relay_stopped_at.is_none() {
+            // A relay that is told to stop at the same moment need not tell them.
+            if recalls_at == Some(round) && stops_at != recalls_at && self.relay_stopped_at.is_none() {
                 trace(|| "the relay is to recall waiting clients".into());
                 self.stage.relay.recall_waiting();
                 self.recalled_at = Some(self.stage.clock.now());
