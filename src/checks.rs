@@ -21,6 +21,7 @@ mod executor;
 mod link;
 mod notifier;
 mod permits;
+mod places;
 mod probes;
 mod seats;
 mod slots;

@@ -16,7 +16,7 @@ use crate::pairing::seats::{Claim, Seats};
 use crate::runtime::clock::{Clock, Sleep};
 use crate::telemetry::rejection::Rejection;
 
-const ROOMY: EffectiveLimits = EffectiveLimits::ROOMY;
+pub(super) const ROOMY: EffectiveLimits = EffectiveLimits::ROOMY;
 
 /// A clock on which every deadline has passed.
 #[derive(Debug)]
@@ -33,22 +33,22 @@ impl Clock for Late {
 }
 
 /// Seats in eight shards, for two workers.
-fn seats(ttl: Duration, limits: EffectiveLimits) -> Arc<Seats> {
+pub(super) fn seats(ttl: Duration, limits: EffectiveLimits) -> Arc<Seats> {
     Arc::new(Seats::new(2, ttl, limits, Duration::ZERO, Rates::default(), Arc::new(Late)))
 }
 
-fn claim(seats: &Arc<Seats>, code: &str, worker: usize) -> Result<Claim, Rejection> {
+pub(super) fn claim(seats: &Arc<Seats>, code: &str, worker: usize) -> Result<Claim, Rejection> {
     seats.claim(Join::from_target(&format!("/?pair={code}")).unwrap(), worker)
 }
 
 /// Departs as a connection does: the code is free first.
-fn depart(claim: Claim, cause: CloseCause) {
+pub(super) fn depart(claim: Claim, cause: CloseCause) {
     drop(claim.seat);
     claim.end.outgoing.finish(None, cause);
 }
 
 /// Waits for what the link tells at its end.
-fn told(claim: &mut Claim) -> CloseCause {
+pub(super) fn told(claim: &mut Claim) -> CloseCause {
     let channels = SpareChannels::default();
     match block_on(poll_fn(|cx| claim.end.incoming.poll_next(cx, &channels))) {
         Next::End(cause) => cause,
@@ -56,13 +56,13 @@ fn told(claim: &mut Claim) -> CloseCause {
     }
 }
 
-fn is_deserted(seats: &Seats) -> bool {
+pub(super) fn is_deserted(seats: &Seats) -> bool {
     let counts = seats.counts();
     (counts.waiting, counts.paired, seats.pairs()) == (0, 0, 0)
 }
 
 /// Threads that claim a seat each, all at once. They hold what they get.
-fn claims(seats: &Arc<Seats>, codes: &[&'static str]) -> Vec<Result<Claim, Rejection>> {
+pub(super) fn claims(seats: &Arc<Seats>, codes: &[&'static str]) -> Vec<Result<Claim, Rejection>> {
     let claim = |(nth, &code): (usize, &&'static str)| {
         let seats = Arc::clone(seats);
         thread::spawn(move || claim(&seats, code, nth % 2))
