@@ -14,7 +14,7 @@
 //! | `server` | [`Relay`], [`Config`], supervisor and workers |
 //! | `operations` | the operations listener: metrics, probes, a page |
 //! | `http` | the opening handshake: from an accepted socket to 101 or a rejection |
-//! | `access` | origins, access tokens, length of pair codes |
+//! | `access` | origins, access tokens and tickets, length of pair codes |
 //! | `connection` | one task for each connection: inbound, outbound, closing handshake, keep-alive |
 //! | `pairing` | pair codes, the table of pairs, seats, links |
 //! | `telemetry` | events and counters |
@@ -58,6 +58,7 @@ pub mod internals {
 pub use self::http::network::{InvalidNetwork, Network};
 pub use access::access_tokens::{AccessTokens, NoAccessToken};
 pub use access::origin::{InvalidOrigin, Origin};
+pub use access::ticket_keys::{InvalidTicketKeys, TicketKeys};
 pub use operations::address::{InvalidOpsAddress, OpsAddress};
 pub use server::config::Config;
 pub use server::relay::{Relay, RelayHandle};

@@ -244,6 +244,19 @@ fn unreadable_access_tokens_are_one_line_and_exit_1() {
 }
 
 #[test]
+fn unreadable_ticket_keys_are_one_line_and_exit_1() {
+    let short = scratch("cli-short-ticket-key");
+    fs::write(&short, "# of the backend\n\nhs256 c2VjcmV0\n").unwrap();
+    let fault = "line 3: a secret of at least 32 bytes in Base64 is needed\n";
+    for (path, reason) in [(short.to_str().unwrap(), fault), ("/nowhere", "No such file")] {
+        let (code, stdout, stderr) = output(command().args(["start", "--port", "0", "--ticket-key-file", path]));
+        assert_eq!((code, &*stdout), (Some(1), ""));
+        assert!(stderr.starts_with(&format!("arc-relay: cannot read ticket keys from {path:?}: {reason}")), "{stderr}");
+        assert!(stderr.lines().count() == 1 && !stderr.contains("c2VjcmV0"), "{stderr}");
+    }
+}
+
+#[test]
 fn flags_win_over_the_environment_and_that_over_defaults() {
     let mut from_environment = command();
     from_environment

@@ -15,6 +15,7 @@ use arc_relay::internals::link::CloseCause;
 use arc_relay::internals::reframer::Violation;
 use rustix::process::Signal;
 use support::raw::{expect, open, upgrade};
+use support::tickets::{Key, seconds_from_now};
 use support::{Relay, eventually, scratch};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -142,6 +143,24 @@ fn rejections_are_those_in_the_table() {
     seen.insert(rejection(&strict, &upgrade("/?pair=x", "Origin: https://evil.test\r\n")));
     seen.insert(rejection(&strict, &whole));
 
+    let key = Key::Hs256([7; 32]);
+    let keys = scratch("docs-ticket-keys");
+    fs::write(&keys, key.line()).unwrap();
+    let signed = Relay::start(&["--ticket-key-file", keys.to_str().unwrap()]);
+    let soon = seconds_from_now(60);
+    for claims in [
+        String::from("invalid"),
+        String::from("{}"),
+        format!(r#"{{"exp":{soon}000}}"#),
+        String::from(r#"{"exp":0}"#),
+        format!(r#"{{"exp":{soon},"nbf":{soon}}}"#),
+        format!(r#"{{"exp":{soon},"aud":"x"}}"#),
+        format!(r#"{{"exp":{soon},"pair":"x"}}"#),
+        format!(r#"{{"exp":{soon},"side":"x"}}"#),
+    ] {
+        seen.insert(rejection(&signed, &upgrade(&format!("/?pair=y&side=y&token={}", key.sign(&claims)), "")));
+    }
+
     let once = Relay::start(&["--max-joins-per-minute", "1"]);
     once.http(&upgrade("/", ""));
     seen.insert(rejection(&once, &whole));
@@ -251,7 +270,7 @@ fn every_variable_in_the_help_has_an_effect() {
     for variable in variables {
         let (wrong, elsewhere, expected, told) = match variable {
             "ARC_RELAY_HOST" | "RELAY_HOST" => ("192.0.2.1", &["--port", "0"], 1, "192.0.2.1"),
-            "ARC_RELAY_ACCESS_TOKEN_FILE" => ("/nowhere", &elsewhere, 1, "/nowhere"),
+            "ARC_RELAY_ACCESS_TOKEN_FILE" | "ARC_RELAY_TICKET_KEY_FILE" => ("/nowhere", &elsewhere, 1, "/nowhere"),
             variable => ("?", &elsewhere, 2, variable),
         };
         let (code, _, stderr) = arc_relay(&[&["start"][..], elsewhere].concat(), &[(variable, wrong)]);

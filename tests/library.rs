@@ -16,6 +16,7 @@ use arc_relay::internals::reframer::Tally;
 use arc_relay::{Config, Outcome, Rejection, Relay};
 use rustix::process::{Pid, Signal, kill_process};
 use support::raw::{expect, expect_end, frame, open, server_close, server_frame, upgrade};
+use support::tickets::{Key, seconds_from_now};
 
 fn config() -> Config {
     Config { host: "127.0.0.1".into(), port: 0, workers: support::workers(), ..Config::default() }
@@ -77,6 +78,22 @@ fn access_tokens_can_be_replaced_and_are_not_printed() {
     connect(&relay, "/?pair=x&token=hush-2");
     let mut refused = TcpStream::connect(relay.local_addr()).unwrap();
     refused.write_all(upgrade("/?pair=x&token=hush-1", "").as_bytes()).unwrap();
+    expect(&mut refused, b"HTTP/1.1 401 ");
+    smol::block_on(relay.stop());
+}
+
+#[test]
+fn ticket_keys_can_be_replaced_and_are_not_printed() {
+    let [old, new] = [Key::Hs256([b'h'; 32]), Key::Ed25519([b'n'; 32])];
+    let config = Config { ticket_keys: Some(old.line().parse().unwrap()), ..config() };
+    assert!(format!("{config:?}").contains("ticket_keys: Some(TicketKeys(..))"));
+    let relay = Relay::start(config).unwrap();
+    let target = |key: Key| format!("/?pair=x&token={}", key.sign(&format!(r#"{{"exp":{}}}"#, seconds_from_now(60))));
+    connect(&relay, &target(old));
+    relay.set_ticket_keys(new.line().parse().unwrap());
+    connect(&relay, &target(new));
+    let mut refused = TcpStream::connect(relay.local_addr()).unwrap();
+    refused.write_all(upgrade(&target(old), "").as_bytes()).unwrap();
     expect(&mut refused, b"HTTP/1.1 401 ");
     smol::block_on(relay.stop());
 }

@@ -558,6 +558,8 @@ fn logged_events_are_those_in_the_table() {
         "recalled",
         "service_manager_not_told",
         "text_dropped",
+        "ticket_keys_kept",
+        "ticket_keys_read",
         "tokens_kept",
         "tokens_read",
         "variable_ignored",

@@ -207,6 +207,7 @@ impl Answer {
             101 => {
                 assert_eq!(header("sec-websocket-accept"), self.accept.as_deref());
                 let chosen = header("sec-websocket-protocol");
+                assert!(!chosen.is_some_and(|chosen| chosen.starts_with("arc-relay.token.")));
                 assert_eq!(chosen == Some("arc-relay.v1"), self.v1.is_some());
                 check_frames(rest, self.v1);
             }

@@ -1,17 +1,14 @@
 //! The operator's policy: the clients that may join. By default these are all clients with a pair code.
 
+use std::num::NonZeroU64;
 use std::str;
-use std::sync::PoisonError;
 
-use crate::access::access_tokens::AccessTokens;
 use crate::access::credentials::Credentials;
 use crate::access::origin::Origin;
+use crate::access::secrets::{Denied, Secrets};
+use crate::access::ticket::{Grant, TicketFault};
 use crate::pairing::join::Join;
-use crate::runtime::sync::RwLock;
-use crate::runtime::sync::atomic::{
-    AtomicBool,
-    Ordering::{Acquire, Release},
-};
+use crate::runtime::clock::Clock;
 use crate::telemetry::rejection::Rejection;
 
 /// The requirements for a request to join.
@@ -19,24 +16,15 @@ use crate::telemetry::rejection::Rejection;
 pub(crate) struct Policy {
     /// The sites that may join by a script in a browser. Empty: all.
     allowed_origins: Vec<Origin>,
-    /// The tokens of which a request needs one.
-    ///
-    /// They can be exchanged while the relay runs. The lock is held for a comparison, and never across an await.
-    access_tokens: RwLock<Option<AccessTokens>>,
-    /// Whether there are tokens. Without them no request takes the lock, which all workers share.
-    needs_token: AtomicBool,
+    /// The access tokens, and the keys of tickets.
+    pub(crate) secrets: Secrets,
     /// The shortest pair code, in characters. An invalid code stays invalid, whatever this is.
     min_code_length: usize,
 }
 
 impl Policy {
-    pub(crate) fn new(
-        allowed_origins: Vec<Origin>,
-        access_tokens: Option<AccessTokens>,
-        min_code_length: usize,
-    ) -> Self {
-        let needs_token = AtomicBool::new(access_tokens.is_some());
-        Self { allowed_origins, access_tokens: RwLock::new(access_tokens), needs_token, min_code_length }
+    pub(crate) fn new(allowed_origins: Vec<Origin>, secrets: Secrets, min_code_length: usize) -> Self {
+        Self { allowed_origins, secrets, min_code_length }
     }
 
     /// The seat that a request asks for, if its client may join.
@@ -47,24 +35,19 @@ impl Policy {
         target: &'a str,
         origins: impl Iterator<Item = &'a [u8]>,
         credentials: impl FnOnce() -> Credentials<'a>,
-    ) -> Result<Join, Rejection> {
+        clock: &dyn Clock,
+    ) -> Result<Permitted, Refusal> {
         if !self.allows_origin(origins) {
-            return Err(Rejection::Origin);
+            return Err(Rejection::Origin.into());
         }
-        if !self.allows_access(target, credentials) {
-            return Err(Rejection::Token);
-        }
-        let join = Join::from_target(target)?;
+        let join = Join::from_target(target);
+        let Grant { side, rate } = self.secrets.admit(target, join.as_ref().ok(), credentials, clock)?;
+        let mut join = join?;
         if join.code.characters() < self.min_code_length {
-            return Err(Rejection::PairCode);
+            return Err(Rejection::PairCode.into());
         }
-        Ok(join)
-    }
-
-    /// Exchanges the tokens. Existing connections stay.
-    pub(crate) fn set_access_tokens(&self, tokens: AccessTokens) {
-        *self.access_tokens.write().unwrap_or_else(PoisonError::into_inner) = Some(tokens);
-        self.needs_token.store(true, Release); // never false again
+        join.side = side.or(join.side);
+        Ok(Permitted { join, rate })
     }
 
     /// Whether the origin is allowed.
@@ -76,14 +59,35 @@ impl Policy {
         let parse = |origin: &[u8]| str::from_utf8(origin).ok().filter(|origin| origin.is_ascii())?.parse().ok();
         self.allowed_origins.is_empty() || origins.all(|origin| is_allowed(parse(origin)))
     }
+}
 
-    /// Whether the request has a token, or needs none.
-    fn allows_access<'a>(&self, target: &'a str, credentials: impl FnOnce() -> Credentials<'a>) -> bool {
-        if !self.needs_token.load(Acquire) {
-            return true;
+/// What a client may have.
+#[derive(Debug)]
+pub(crate) struct Permitted {
+    pub(crate) join: Join,
+    /// How many bytes it may send in a second, if its ticket says so.
+    pub(crate) rate: Option<NonZeroU64>,
+}
+
+/// Why a client may not join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Rejection,
+    /// The fault of its ticket, if that is the reason.
+    pub(crate) ticket_fault: Option<TicketFault>,
+}
+
+impl From<Rejection> for Refusal {
+    fn from(reason: Rejection) -> Self {
+        Self { reason, ticket_fault: None }
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Token => Rejection::Token.into(),
+            Denied::Ticket(fault) => Self { reason: Rejection::Ticket, ticket_fault: Some(fault) },
         }
-        let tokens = self.access_tokens.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(tokens) = &*tokens else { return true };
-        credentials().tokens(target).any(|token| tokens.contains(&token))
     }
 }

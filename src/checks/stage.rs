@@ -29,6 +29,10 @@ impl Clock for Still {
     fn sleep_until(&self, deadline: Instant) -> Sleep {
         if deadline <= self.0 { Box::pin(ready(())) } else { Box::pin(pending()) }
     }
+
+    fn since_epoch(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;

@@ -18,9 +18,10 @@ use super::values::{
 /// What the command line and the environment ask for.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Settings {
-    /// All but the access tokens.
+    /// All but the access tokens and the ticket keys.
     pub(crate) config: Config,
     pub(crate) access_token_file: Option<PathBuf>,
+    pub(crate) ticket_key_file: Option<PathBuf>,
     pub(crate) log_level: LevelFilter,
     pub(crate) log_format: Format,
 }
@@ -65,6 +66,9 @@ flags! {
         /// file of access tokens, one per line; a client needs one of them to join; SIGHUP reads the file
         /// again; default none, no token is needed
         access_token_file <path> => access_token_file = path;
+        /// file of keys, one per line, that tickets are signed with: "hs256 SECRET" or "ed25519 KEY"; a
+        /// ticket counts as an access token; SIGHUP reads the file again; default none
+        ticket_key_file <path> => ticket_key_file = path;
         /// shortest pair code accepted, in characters, up to 256; default 1
         min_code_length <number> => config.min_code_length = within(1..=MAX_CHARACTERS);
     }
@@ -134,7 +138,8 @@ flags! {
 impl Default for Settings {
     fn default() -> Self {
         let (log_level, log_format) = (LevelFilter::Info, Format::Text);
-        Self { config: Config::default(), access_token_file: None, log_level, log_format }
+        let (access_token_file, ticket_key_file) = (None, None);
+        Self { config: Config::default(), access_token_file, ticket_key_file, log_level, log_format }
     }
 }
 
@@ -207,7 +212,7 @@ mod tests {
             ["--log-code-hash", "true"],
         ];
         let flags = [flags.as_flattened(), &["--proxy-protocol", "true", "--log-addresses", "TRUE"]].concat();
-        assert_eq!(flags.len() / 2 + 3, FLAGS.rows.len(), "the other three have tests of their own");
+        assert_eq!(flags.len() / 2 + 4, FLAGS.rows.len(), "the other four have tests of their own");
         let expected = Config {
             port: 1,
             host: "::1".into(),
@@ -321,6 +326,15 @@ mod tests {
     }
 
     #[test]
+    fn ticket_key_file_is_a_flag_or_a_variable() {
+        let environment = [("ARC_RELAY_TICKET_KEY_FILE", "/b")];
+        let file = |flags, environment| settings(flags, environment).unwrap().ticket_key_file;
+        assert_eq!(file(&[], &[]), None);
+        assert_eq!(file(&[], &environment), Some("/b".into()));
+        assert_eq!(file(&["--ticket-key-file", "/a"], &environment), Some("/a".into()));
+    }
+
+    #[test]
     fn access_token_file_is_a_flag_or_a_variable() {
         let environment = [("ARC_RELAY_ACCESS_TOKEN_FILE", "/b")];
         let file = |flags, environment| settings(flags, environment).unwrap().access_token_file;
@@ -413,6 +427,7 @@ mod tests {
             ("--allow-origin", "https://a.test,"),
             ("--allow-origin", "https://a.test/"),
             ("--access-token-file", ""),
+            ("--ticket-key-file", ""),
             ("--min-code-length", "0"),
             ("--min-code-length", "257"),
             ("--trusted-proxies", ""),

@@ -12,7 +12,7 @@ pub(crate) mod log_line;
 pub(crate) mod logging;
 pub(crate) mod nearest;
 pub(crate) mod run;
+pub(crate) mod secret_file;
 pub(crate) mod service_manager;
 pub(crate) mod table;
-pub(crate) mod token_file;
 pub(crate) mod values;

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use arc_relay::{Relay, RelayHandle};
+use arc_relay::{AccessTokens, Relay, RelayHandle, TicketKeys};
 use async_signal::{Signal, Signals};
 use futures_lite::future::pending;
 use futures_lite::{FutureExt, StreamExt};
@@ -11,8 +11,8 @@ use futures_lite::{FutureExt, StreamExt};
 use super::environment::Environment;
 use super::flags::{self, Settings};
 use super::logging;
+use super::secret_file::{self, SecretFile};
 use super::service_manager;
-use super::token_file::{self, TokenFile};
 
 /// The signals that the relay acts on.
 #[cfg(unix)]
@@ -30,11 +30,14 @@ const SIGNALS: &[Signal] = &[Signal::Int];
 ///
 /// The error says in one line what failed.
 pub(crate) fn run(settings: Settings, environment: &Environment) -> Result<ExitCode, String> {
-    let Settings { mut config, access_token_file, log_level, log_format } = settings;
+    let Settings { mut config, access_token_file, ticket_key_file, log_level, log_format } = settings;
     let sockets = service_manager::inherited_sockets()?;
     // Signals still end the process here: reading may take long.
     if let Some(path) = &access_token_file {
-        config.access_tokens = Some(token_file::read(path)?);
+        config.access_tokens = Some(secret_file::read(path)?);
+    }
+    if let Some(path) = &ticket_key_file {
+        config.ticket_keys = Some(secret_file::read(path)?);
     }
     // No signal may be lost once the relay runs.
     let signals = Signals::new(SIGNALS);
@@ -52,8 +55,9 @@ pub(crate) fn run(settings: Settings, environment: &Environment) -> Result<ExitC
     service_manager::tell_ready();
     smol::block_on(async {
         let requested = async {
-            let tokens = TokenFile::new(&relay, access_token_file);
-            stop_requested(&mut signals, Some(Running { relay: &relay, tokens })).await;
+            let tokens = SecretFile::new(&relay, access_token_file);
+            let keys = SecretFile::new(&relay, ticket_key_file);
+            stop_requested(&mut signals, Some(Running { relay: &relay, tokens, keys })).await;
             Ok(())
         };
         let failed = async { Err(relay.failed().await.to_string()) };
@@ -95,17 +99,26 @@ fn raise_file_limit() {}
 /// What signals act on, unless the relay stops already.
 struct Running<'a> {
     relay: &'a RelayHandle,
-    tokens: TokenFile<'a>,
+    tokens: SecretFile<'a, AccessTokens>,
+    keys: SecretFile<'a, TicketKeys>,
+}
+
+impl Running<'_> {
+    /// Reads both files again. Each is exchanged for itself.
+    fn reload(&mut self) {
+        self.tokens.begin();
+        self.keys.begin();
+    }
 }
 
 /// Waits for SIGTERM or SIGINT, and returns its number.
 ///
-/// SIGHUP reloads the access tokens, and SIGUSR1 tells the sides that wait to come again.
+/// SIGHUP reloads the access tokens and the ticket keys, and SIGUSR1 tells the sides that wait to come again.
 async fn stop_requested(signals: &mut Signals, mut running: Option<Running<'_>>) -> u8 {
     loop {
         let reload = async {
             match &mut running {
-                Some(running) => running.tokens.finish().await,
+                Some(running) => running.tokens.finish().or(running.keys.finish()).await,
                 None => pending().await,
             }
             None
@@ -113,7 +126,7 @@ async fn stop_requested(signals: &mut Signals, mut running: Option<Running<'_>>)
         let signal = async { Some(signals.next().await) };
         match signal.or(reload).await {
             None => {}
-            Some(Some(Ok(Signal::Hup))) => running.iter_mut().for_each(|running| running.tokens.begin()),
+            Some(Some(Ok(Signal::Hup))) => running.iter_mut().for_each(Running::reload),
             Some(Some(Ok(Signal::Usr1))) => running.iter().for_each(|running| running.relay.recall_waiting()),
             Some(other) => return other.and_then(Result::ok).map_or(1, |signal| signal as u8),
         }

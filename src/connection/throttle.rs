@@ -1,6 +1,7 @@
 //! Rate limits on a client's reads.
 //!
-//! There are two: that of its pair (a token bucket), and that of all clients together (fair queueing).
+//! There are three: that of its ticket and that of its pair (token buckets), and that of all clients together (fair
+//! queueing). Each holds for itself, so the smallest decides.
 //!
 //! Nothing is dropped. Bytes that are not read wait in the kernel's queue, and TCP slows the client.
 
@@ -35,9 +36,9 @@ pub(super) struct Throttle {
 impl Throttle {
     /// The limits of an allowance, if it has any. `read_ahead` bytes were read before.
     pub(super) fn new(allowance: Allowance, read_ahead: usize) -> Option<Box<Self>> {
-        let of_pair = allowance.pair.as_deref().map(|bucket| lock(bucket).portion());
+        let of_buckets = allowance.buckets().map(|bucket| lock(bucket).portion());
         let of_all = allowance.share.as_ref().map(|share| share.portion());
-        let portion = of_pair.into_iter().chain(of_all).min()?;
+        let portion = of_buckets.chain(of_all).min()?;
         Some(Box::new(Self {
             allowance,
             portion,
@@ -94,7 +95,8 @@ impl Throttle {
     }
 
     fn ask(&mut self, cx: &Context<'_>, now: Instant) -> Turn {
-        let until = self.allowance.pair.as_deref().and_then(|bucket| lock(bucket).wait(now));
+        // The latest is not needed: then this asks again.
+        let until = self.allowance.buckets().find_map(|bucket| lock(bucket).wait(now));
         if let Some(until) = until {
             self.leave();
             return Turn::At(until);
@@ -108,9 +110,7 @@ impl Throttle {
     /// Pays for bytes that were read, maybe none, if a portion was [permitted](Self::poll_ready).
     pub(super) fn spend(&mut self, bytes: usize, now: Instant) {
         if std::mem::take(&mut self.passes) {
-            if let Some(bucket) = &self.allowance.pair {
-                lock(bucket).spend(bytes, now);
-            }
+            self.allowance.buckets().for_each(|bucket| lock(bucket).spend(bytes, now));
             if let Some(share) = &self.allowance.share {
                 share.spend(bytes, now);
             }

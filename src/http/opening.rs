@@ -24,6 +24,7 @@ use super::probe::Probe;
 use super::proxy_protocol::{self, Preamble};
 use super::rejection::Rejected;
 use super::request::{Route, Upgrade, admit, asks_for_websocket, offers_v1, route};
+use crate::access::policy::Permitted;
 use crate::limits::clients::ClientGuard;
 use crate::limits::slots::{Slot, Slots};
 use crate::pairing::join::Join;
@@ -59,7 +60,7 @@ pub(crate) struct Admitted<T> {
 /// What the client of a well-formed request asks for, and may.
 enum Asked {
     /// A seat.
-    Seat(Join, Upgrade),
+    Seat(Permitted, Upgrade),
     Probe(Probe),
 }
 
@@ -191,8 +192,8 @@ impl<'a, T: Transport> Handshake<'a, T> {
         stop: &StopFlag,
     ) -> Option<Admitted<T>> {
         let (form, asked) = self.understand(&head, &mut client);
-        if let (Some(hasher), Ok(Asked::Seat(join, _))) = (&self.context.code_hasher, &asked) {
-            self.recorder.learn_code(hasher.hash(join.code.as_bytes()));
+        if let (Some(hasher), Ok(Asked::Seat(permitted, _))) = (&self.context.code_hasher, &asked) {
+            self.recorder.learn_code(hasher.hash(permitted.join.code.as_bytes()));
         }
         // The time that this takes is not the client's, and its slot is not revoked meanwhile.
         let (answer, claim) = match decide(asked, self.context, worker, stop).await {
@@ -324,11 +325,11 @@ fn judge(
         Err(rejected) => return Err(limited.err().map_or(rejected, Rejected::from).into()),
     };
     let admitted = match limited {
-        Ok(()) => admit(request, &context.policy).map_err(Rejected::from),
+        Ok(()) => admit(request, context).map_err(Rejected::from),
         Err(excess) => Err(excess.into()),
     };
     match admitted {
-        Ok(join) => Ok(Asked::Seat(join, upgrade)),
+        Ok(permitted) => Ok(Asked::Seat(permitted, upgrade)),
         Err(rejected) => Err(Refused { rejected, upgrade: Some(Box::new(upgrade)) }),
     }
 }
@@ -341,7 +342,7 @@ async fn decide(
     stop: &StopFlag,
 ) -> Result<(Answer, Option<Claim>), Refused> {
     match asked? {
-        Asked::Seat(join, upgrade) => {
+        Asked::Seat(Permitted { join, rate }, upgrade) => {
             // At a stop, a takeover probe is not waited for any more.
             let stopping = async {
                 stop.wait().await;
@@ -349,7 +350,12 @@ async fn decide(
             };
             let join = Join { speaks_v1: upgrade.speaks_v1, ..join };
             match context.seats.join(join, worker).or(stopping).await {
-                Ok(claim) => Ok((upgrade.answer, Some(claim))),
+                Ok(mut claim) => {
+                    if let Some(rate) = rate {
+                        claim.allowance.limit_own(rate, context.clock.now());
+                    }
+                    Ok((upgrade.answer, Some(claim)))
+                }
                 Err(rejection) => Err(Refused { rejected: rejection.into(), upgrade: Some(Box::new(upgrade)) }),
             }
         }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::answer::Answer;
+use crate::access::policy::Refusal;
+use crate::access::ticket::TicketFault;
 use crate::limits::clients::Excess;
 use crate::telemetry::rejection::Rejection;
 use crate::websocket::subprotocol::{self, Notice};
@@ -39,6 +41,7 @@ impl From<Rejection> for Rejected {
             Rejection::Handshake => (StatusCode::BAD_REQUEST, "invalid opening handshake"),
             Rejection::Origin => (StatusCode::FORBIDDEN, "origin not allowed"),
             Rejection::Token => (StatusCode::UNAUTHORIZED, "access token required"),
+            Rejection::Ticket => (StatusCode::UNAUTHORIZED, TicketFault::Invalid.line()),
             Rejection::PairCode => (StatusCode::BAD_REQUEST, "missing or invalid pair code"),
             Rejection::Side => (StatusCode::BAD_REQUEST, "invalid side"),
             Rejection::Connections => (StatusCode::TOO_MANY_REQUESTS, "too many connections"),
@@ -52,11 +55,23 @@ impl From<Rejection> for Rejected {
         let field = match reason {
             Rejection::Version => Some(("sec-websocket-version", "13")),
             Rejection::Token => Some(("www-authenticate", "Bearer")),
+            // RFC 6750, section 3.1.
+            Rejection::Ticket => Some(("www-authenticate", "Bearer error=\"invalid_token\"")),
             Rejection::Connections | Rejection::RelayFull | Rejection::Stopping => Some((RETRY_FIELD, RETRY_AFTER)),
             _ => None,
         };
         let field = field.map(|(name, value)| (name, value.into()));
         Self { reason, status: Some(status), body, field }
+    }
+}
+
+impl From<Refusal> for Rejected {
+    fn from(refusal: Refusal) -> Self {
+        let rejected = Self::from(refusal.reason);
+        match refusal.ticket_fault {
+            Some(fault) => Self { body: fault.line(), ..rejected },
+            None => rejected,
+        }
     }
 }
 

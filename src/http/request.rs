@@ -5,13 +5,13 @@ use http::{StatusCode, Uri, Version};
 use sha1::{Digest, Sha1};
 
 use super::answer::Answer;
+use super::context::HandshakeContext;
 use super::fields::{Fields, is_text};
 use super::head::Request;
 use super::probe::Probe;
 use super::rejection::Rejected;
 use crate::access::credentials::{Credentials, is_token_protocol};
-use crate::access::policy::Policy;
-use crate::pairing::join::Join;
+use crate::access::policy::{Permitted, Refusal};
 use crate::telemetry::rejection::Rejection;
 use crate::websocket::subprotocol;
 
@@ -60,15 +60,15 @@ pub(super) fn route(request: &Request<'_>) -> Result<Route, Rejected> {
     Ok(Route::Upgrade(Upgrade { answer, speaks_v1: protocol == Some(subprotocol::NAME) }))
 }
 
-/// The seat that an upgrade asks for, if its client may join.
-pub(super) fn admit(request: &Request<'_>, policy: &Policy) -> Result<Join, Rejection> {
+/// The seat that an upgrade asks for, and what its ticket says, if its client may join.
+pub(super) fn admit(request: &Request<'_>, context: &HandshakeContext) -> Result<Permitted, Refusal> {
     let fields = request.fields;
     let target = request.uri.path_and_query().map_or("", |target| target.as_str());
     let credentials = || Credentials {
         authorization: fields.single("authorization"),
         protocol: fields.elements(PROTOCOL).find(|protocol| is_token_protocol(protocol)),
     };
-    policy.admit(target, fields.all("origin"), credentials)
+    context.policy.admit(target, fields.all("origin"), credentials, &*context.clock)
 }
 
 /// Checks what is required of every request.

@@ -1,4 +1,6 @@
 //! The rates that limit a pair: its own, and its share of the rate of all clients.
+//!
+//! A ticket may limit one side besides.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -21,9 +23,11 @@ pub(crate) struct Rates {
     all: Option<Arc<FairRate>>,
 }
 
-/// What both sides of a pair spend from. Each holds a clone.
+/// What a side of a pair spends from. The pair's are shared: each side holds a clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Allowance {
+    /// That of this side alone, which its ticket limits.
+    pub(crate) own: Option<Arc<Mutex<PairBucket>>>,
     pub(crate) pair: Option<Arc<Mutex<PairBucket>>>,
     pub(crate) share: Option<Arc<Flow>>,
 }
@@ -37,11 +41,21 @@ impl Rates {
     /// The allowance of a new pair, one side of which has come.
     pub(crate) fn of_pair(&self, now: Instant) -> Allowance {
         let pair = self.pair.map(|rate| Arc::new(Mutex::new(PairBucket::new(rate, now))));
-        Allowance { pair, share: self.all.as_ref().map(FairRate::open) }
+        Allowance { own: None, pair, share: self.all.as_ref().map(FairRate::open) }
     }
 }
 
 impl Allowance {
+    /// Limits this side to a rate in bytes per second, besides all other limits.
+    pub(crate) fn limit_own(&mut self, rate: NonZeroU64, now: Instant) {
+        self.own = Some(Arc::new(Mutex::new(PairBucket::new(rate, now))));
+    }
+
+    /// The buckets of this side and of its pair.
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = &Mutex<PairBucket>> {
+        self.own.iter().chain(&self.pair).map(|bucket| &**bucket)
+    }
+
     /// The second side has come.
     pub(crate) fn meet(&self) {
         if let Some(share) = &self.share {
@@ -50,7 +64,7 @@ impl Allowance {
     }
 }
 
-/// A token bucket of bytes with hysteresis, from which both sides of a pair spend.
+/// A token bucket of bytes with hysteresis, from which the sides of a pair spend, or one of them.
 ///
 /// Bytes pass while no more than [`BURST`] is owed. Once more is owed, none pass until all is paid: so the sides wait for
 /// the same time, a few times in a second.
@@ -90,6 +104,7 @@ impl PairBucket {
 mod tests {
     use super::*;
     use crate::limits::token_bucket::LEAST_RATE;
+    use crate::runtime::sync::lock;
     use proptest::prelude::*;
 
     fn bucket(rate: u64, now: Instant) -> PairBucket {
@@ -116,6 +131,20 @@ mod tests {
         let later = now + Duration::from_secs(1000);
         bucket.spend(1_000_000, later);
         assert_eq!(bucket.wait(later), Some(later + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn rate_of_a_side_is_not_that_of_its_peer() {
+        let (now, rate) = (Instant::now(), NonZeroU64::new(1_000_000).unwrap());
+        let peer = Rates::new(Some(rate), None, now).of_pair(now);
+        let mut side = peer.clone();
+        side.limit_own(NonZeroU64::new(1000).unwrap(), now);
+        side.buckets().for_each(|bucket| lock(bucket).spend(50_000, now));
+        let waits = |side: &Allowance| side.buckets().filter_map(|bucket| lock(bucket).wait(now)).collect::<Vec<_>>();
+        let paid = now + Duration::from_nanos(50_000 * 1_000_000_000 / LEAST_RATE);
+        assert_eq!((waits(&side), waits(&peer)), (vec![paid], vec![]), "a rate below the least counts as that");
+        peer.buckets().for_each(|bucket| lock(bucket).spend(100_000, now));
+        assert_eq!((waits(&side).len(), waits(&peer).len()), (2, 1), "the rate of the pair is that of both");
     }
 
     proptest! {

@@ -30,10 +30,14 @@ pub(super) struct InvalidText;
 ///
 /// It is a text of 1 to `longest` characters (Unicode scalar values).
 pub(super) fn first_text(target: &str, name: &str, longest: usize) -> Result<Option<Arc<str>>, InvalidText> {
-    let Some(value) = first(target, name) else { return Ok(None) };
-    let text = str::from_utf8(&value).map_err(|_| InvalidText)?;
+    first(target, name).map(|value| text(&value, longest)).transpose()
+}
+
+/// These bytes as a text of 1 to `longest` characters (Unicode scalar values).
+pub(super) fn text(bytes: &[u8], longest: usize) -> Result<Arc<str>, InvalidText> {
+    let text = str::from_utf8(bytes).map_err(|_| InvalidText)?;
     let length = text.chars().take(longest + 1).count();
-    if (1..=longest).contains(&length) { Ok(Some(text.into())) } else { Err(InvalidText) }
+    if (1..=longest).contains(&length) { Ok(text.into()) } else { Err(InvalidText) }
 }
 
 /// Decodes one name or value, and borrows it if there is nothing to decode.

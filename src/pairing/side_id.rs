@@ -44,6 +44,11 @@ impl SideId {
         let side = query::first_text(target, "side", MAX_CHARACTERS).map_err(|_| InvalidSideId)?;
         Ok(side.map(Self))
     }
+
+    /// An identity with this text, if that is neither empty nor too long.
+    pub(crate) fn new(side: &str) -> Option<Self> {
+        query::text(side.as_bytes(), MAX_CHARACTERS).ok().map(Self)
+    }
 }
 
 impl fmt::Debug for SideId {

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::runtime::timer::Timer;
 
@@ -14,12 +14,17 @@ pub(crate) trait Clock: Debug + Send + Sync {
 
     /// Ready at `deadline` or a little later.
     fn sleep_until(&self, deadline: Instant) -> Sleep;
+
+    /// The time of day, since the beginning of 1970.
+    ///
+    /// It may jump. So it is compared only with what another host has dated.
+    fn since_epoch(&self) -> Duration;
 }
 
 /// A wait until a deadline.
 pub(crate) type Sleep = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
-/// The system's monotonic clock.
+/// The clocks of the system.
 #[derive(Debug)]
 pub(crate) struct SystemClock;
 
@@ -30,5 +35,11 @@ impl Clock for SystemClock {
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
         Box::pin(Timer::at(deadline))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a date by another host's clock says when a ticket expires")]
+    fn since_epoch(&self) -> Duration {
+        // Before 1970 the clock is not set. Then no ticket has expired, and those with a beginning are not valid yet.
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::access::access_tokens::AccessTokens;
 use crate::access::origin::Origin;
+use crate::access::ticket_keys::TicketKeys;
 use crate::http::network::Network;
 use crate::limits::clients::MOST_JOINS;
 use crate::limits::token_bucket::LEAST_RATE;
@@ -115,6 +116,12 @@ pub struct Config {
     ///
     /// They can be [replaced](crate::RelayHandle::set_access_tokens) while the relay runs.
     pub access_tokens: Option<AccessTokens>,
+    /// Keys that tickets are signed with.
+    ///
+    /// A ticket counts as an access token. Default: `None`, and no ticket does. With access tokens, too, either suffices.
+    ///
+    /// They can be [replaced](crate::RelayHandle::set_ticket_keys) while the relay runs.
+    pub ticket_keys: Option<TicketKeys>,
     /// The shortest pair code in characters. Default: 1. A shorter one is rejected with 400.
     pub min_code_length: usize,
     /// How long the relay goes on as before after it was told to stop, but for `/readyz`. Default: zero.
@@ -243,6 +250,7 @@ impl Default for Config {
             max_handshakes: 1024,
             allowed_origins: Vec::new(),
             access_tokens: None,
+            ticket_keys: None,
             min_code_length: 1,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::ZERO,

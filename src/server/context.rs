@@ -7,6 +7,7 @@ use async_channel::{Receiver, Sender};
 
 use super::config::Config;
 use crate::access::policy::Policy;
+use crate::access::secrets::Secrets;
 use crate::buffers::memory::Memory;
 use crate::connection::Drain;
 use crate::connection::keepalive::KeepaliveConfig;
@@ -121,10 +122,11 @@ fn handshakes(config: &Config, workers: usize, capacity: EffectiveLimits, clock:
     let rates = Rates::new(config.max_rate_per_pair, config.max_rate, clock.now());
     let client_limits =
         Limits { connections: config.max_connections_per_client, joins_per_minute: config.max_joins_per_minute };
+    let secrets = Secrets::new(config.access_tokens.clone(), config.ticket_keys.clone());
     HandshakeContext {
         slots: Arc::new(Slots::sharded(capacity.handshakes, workers)),
         handshake_timeout: config.handshake_timeout,
-        policy: Policy::new(config.allowed_origins.clone(), config.access_tokens.clone(), config.min_code_length),
+        policy: Policy::new(config.allowed_origins.clone(), secrets, config.min_code_length),
         client_limits: Arc::new(ClientLimits::new(client_limits, Arc::clone(&clock))),
         trusted_proxies: config.trusted_proxies.clone(),
         proxy_protocol: config.proxy_protocol,

@@ -22,6 +22,7 @@ use super::context::{RelayContext, Signals};
 use super::supervisor::Supervisor;
 use super::worker::Worker;
 use crate::access::access_tokens::AccessTokens;
+use crate::access::ticket_keys::TicketKeys;
 use crate::http::context::HandshakeContext;
 use crate::limits::capacity::{EffectiveLimits, RequestedLimits};
 use crate::limits::resources::Resources;
@@ -296,7 +297,26 @@ impl RelayHandle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn set_access_tokens(&self, tokens: AccessTokens) {
-        self.handshakes.policy.set_access_tokens(tokens);
+        self.handshakes.policy.secrets.set_access_tokens(tokens);
+    }
+
+    /// Replaces the keys that tickets are signed with.
+    ///
+    /// From now on a client needs a ticket of one of these keys, or an access token, to join, even if none was needed before.
+    ///
+    /// Clients that have joined stay.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use arc_relay::{Config, Relay};
+    ///
+    /// let relay = Relay::start(Config { port: 0, ..Config::default() })?;
+    /// relay.set_ticket_keys("ed25519 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo".parse()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_ticket_keys(&self, keys: TicketKeys) {
+        self.handshakes.policy.secrets.set_ticket_keys(keys);
     }
 
     /// Tells the sides that wait for a peer to come again, with 1012 `service restart`. Pairs go on.

@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 use super::trace;
 use crate::runtime::clock::{Clock, Sleep};
 
+/// When a simulation begins, since 1970.
+const BEGAN: Duration = Duration::from_secs(1_800_000_000);
+
 /// A clock that tests advance by hand.
 #[derive(Debug)]
 pub(super) struct SimulatedClock(Arc<Mutex<Time>>);
 
 #[derive(Debug)]
 struct Time {
+    began: Instant,
     now: Instant,
     sleepers: BTreeMap<(Instant, usize), Waker>,
     issued: usize,
@@ -22,7 +26,8 @@ struct Time {
 
 impl SimulatedClock {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Time { now: Instant::now(), sleepers: BTreeMap::new(), issued: 0 })))
+        let now = Instant::now();
+        Self(Arc::new(Mutex::new(Time { began: now, now, sleepers: BTreeMap::new(), issued: 0 })))
     }
 
     /// Advances to the next deadline, up to `limit` from now. Returns false if there is none.
@@ -74,6 +79,11 @@ impl Clock for SimulatedClock {
             time.sleepers.insert(sleeper.1, cx.waker().clone());
             Poll::Pending
         }))
+    }
+
+    fn since_epoch(&self) -> Duration {
+        let time = self.0.lock().unwrap();
+        BEGAN + (time.now - time.began)
     }
 }
 

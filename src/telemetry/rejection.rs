@@ -23,6 +23,8 @@ words! {
         Origin = "origin",
         /// The request has no access token.
         Token = "token",
+        /// The ticket of the request is not valid.
+        Ticket = "ticket",
         /// The pair code is missing, invalid or too short.
         PairCode = "pair_code",
         /// The side identity is empty, too long, or not UTF-8.

@@ -7,4 +7,5 @@ mod handshakes;
 mod policy;
 #[path = "../support/mod.rs"]
 mod support;
+mod tickets;
 mod tokens;

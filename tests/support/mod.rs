@@ -4,6 +4,7 @@
 
 pub mod raw;
 pub mod runner;
+pub mod tickets;
 
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -39,6 +39,10 @@ impl Clock for CountingClock {
         self.0.fetch_add(1, Relaxed);
         SystemClock.sleep_until(deadline)
     }
+
+    fn since_epoch(&self) -> Duration {
+        SystemClock.since_epoch()
+    }
 }
 
 /// A port at which the first accepts fail.

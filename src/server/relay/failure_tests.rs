@@ -29,6 +29,10 @@ impl Clock for Trap {
         assert!(!self.0(deadline.saturating_duration_since(self.now())), "a planted bug");
         SystemClock.sleep_until(deadline)
     }
+
+    fn since_epoch(&self) -> Duration {
+        SystemClock.since_epoch()
+    }
 }
 
 /// A listener that panics instead of accepting a second connection, on any worker.
