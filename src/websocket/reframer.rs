@@ -358,6 +358,7 @@ impl Reframer {
     /// Reads or drops as much of a text frame's payload as there is.
     ///
     /// True if a message ends that is a ping.
+    #[inline(never)] // text is rare, and the loop around the fast path is to stay small
     fn take_text(&mut self, payload: Payload, buffer: &mut Buffer) -> Result<bool, Violation> {
         let Range { start, end } = payload.part(buffer);
         buffer.input.start = end;
