@@ -121,7 +121,9 @@ impl World {
                     let since = alone.joined_at.unwrap();
                     let expired = self.stage.clock.now() > since + PAIR_TTL + Duration::from_secs(1);
                     assert!(!expired || has_silent_peer, "client {number} has waited beyond the pair TTL");
-                    let recalled = self.recalled_at.is_some_and(|at| since < at);
+                    // A stop that is asked for at the same time comes first.
+                    let recalls = |at| since < at && self.relay_stopped_at != Some(at);
+                    let recalled = self.recalled_at.is_some_and(recalls);
                     assert!(!recalled || has_silent_peer, "client {number} was not told to come again");
                     // While buffers are full, the relay does not read from a client. If the client's stream ends then,
                     // the relay ends its own direction, too.
