@@ -332,6 +332,7 @@ KINDS = [
     ("*.cpp", _c_blocks(CPP)),
     ("*.js", _c_blocks(JAVASCRIPT)),
     ("*.mjs", _c_blocks(JAVASCRIPT)),
+    ("*.ts", _c_blocks(JAVASCRIPT)),
     ("*.html", _html),
     ("*.md", _markdown),
     ("*.patch", _patch),

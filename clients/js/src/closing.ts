@@ -1,0 +1,61 @@
+/**
+ * What a close code of the relay asks of a client, and how long it waits before it comes again.
+ *
+ * docs/protocol.md has the reasons, and docs/protocol/vectors.json the same table for every client.
+ */
+
+/** What a client does after a close code. */
+export type Action =
+  /** Come again: at once, then after growing pauses. */
+  | "retry"
+  /** Come again later: after the seconds that the relay names, or some. */
+  | "later"
+  /** Come again each second, for a minute: the client's own old connection may have to be found dead. */
+  | "occupied"
+  /** Do not come again without a change. */
+  | "stop";
+
+const ACTIONS: Readonly<Record<number, Action>> = {
+  1002: "stop",
+  1003: "stop",
+  1007: "stop",
+  1009: "stop",
+  1012: "later",
+  4001: "stop",
+  4400: "stop",
+  4401: "stop",
+  4403: "stop",
+  4409: "occupied",
+  4429: "later",
+  4503: "later",
+};
+
+/** What a client does after this close code. A code that the relay does not use is one of a network that failed. */
+export const actionOf = (code: number): Action => ACTIONS[code] ?? "retry";
+
+/** The first pause is at most this long, in milliseconds. Each further one may be twice as long. */
+const FIRST_PAUSE = 500;
+
+/** No pause is longer, in milliseconds, unless the relay asks for it. */
+const LONGEST_PAUSE = 30_000;
+
+/** For this long a client comes again though both seats are taken, in milliseconds. */
+export const OCCUPIED_FOR = 60_000;
+
+/**
+ * The pause before the next attempt, in milliseconds, with full jitter: clients that lost one relay do not come at once.
+ *
+ * @param attempts how many attempts have failed since one succeeded
+ * @param after the seconds that the relay named, if it did
+ * @param random a number from 0 to 1
+ */
+export function pauseBefore(action: Action, attempts: number, after: number | undefined, random: number): number {
+  switch (action) {
+    case "occupied":
+      return 500 + 1000 * random;
+    case "later":
+      return 1000 * (after ?? 1) + random * Math.max(1000, 250 * (after ?? 1));
+    default:
+      return random * Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** Math.min(attempts, 16));
+  }
+}

@@ -1,0 +1,49 @@
+// The vectors of docs/protocol/vectors.json, which every client and the relay have in common.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import test from "node:test";
+import { encode } from "../dist/base64url.js";
+import { deviceSecret, endToEnd } from "../dist/e2e.js";
+import { actionOf } from "../dist/index.js";
+import { Handshake } from "../dist/noise.js";
+
+const vectors = JSON.parse(readFileSync(new URL("../../../docs/protocol/vectors.json", import.meta.url), "utf8"));
+const bytes = (hex) => Uint8Array.from(Buffer.from(hex, "hex"));
+const hex = (value) => Buffer.from(value).toString("hex");
+
+test("each close code has its action", () => {
+  for (const { code, action } of vectors.close_codes) assert.equal(actionOf(code), action, String(code));
+});
+
+test("a token goes into a subprotocol", () => {
+  for (const { token, subprotocol } of vectors.token_subprotocols) {
+    assert.equal(`arc-relay.token.${encode(new TextEncoder().encode(token))}`, subprotocol);
+  }
+});
+
+test("a secret gives the code, the key, and those of devices", () => {
+  for (const { secret, code, device, device_secret } of vectors.end_to_end.derivations) {
+    assert.equal(endToEnd(bytes(secret)).code, code);
+    assert.equal(hex(deviceSecret(bytes(secret), device)), device_secret);
+  }
+});
+
+test("handshakes and records are those of another implementation of Noise", () => {
+  for (const meeting of vectors.end_to_end.meetings) {
+    const prologue = new TextEncoder().encode("arc-relay.e2e.v1");
+    const [key, first, second] = [meeting.key, meeting.first, meeting.second].map(bytes);
+    const initiator = new Handshake(key, prologue, bytes(meeting.initiator_ephemeral));
+    const responder = new Handshake(key, prologue, bytes(meeting.responder_ephemeral));
+    assert.equal(hex(initiator.writeFirst()), meeting.first);
+    assert.equal(responder.readFirst(first).length, 0);
+    const written = responder.writeSecond(first);
+    assert.equal(hex(written.message), meeting.second);
+    const keys = { initiator: initiator.readSecond(second).keys, responder: written.keys };
+    for (const { from, plaintext, record } of meeting.records) {
+      const to = from === "initiator" ? "responder" : "initiator";
+      assert.equal(hex(keys[from].send.encrypt(bytes(plaintext))), record);
+      assert.equal(hex(keys[to].receive.decrypt(bytes(record))), plaintext);
+    }
+  }
+});
