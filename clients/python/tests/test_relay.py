@@ -1,0 +1,234 @@
+"""Connections by a real relay, and by a line that cuts. Every wait has a bound."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import pathlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+import arc_relay
+from arc_relay.e2e import end_to_end, new_secret
+
+BINARY = os.environ.get("ARC_RELAY_BIN", str(pathlib.Path(__file__).parents[3] / "target/release/arc-relay"))
+TIMEOUT = 60.0
+
+codes = (f"python-test-{os.getpid()}-{number}" for number in itertools.count())
+KINDS: dict[str, Callable[[], dict[str, Any]]] = {
+    "in the clear": lambda: {"code": next(codes)},
+    "encrypted": lambda: {**end_to_end(new_secret())},
+}
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), TIMEOUT))
+
+
+@contextlib.asynccontextmanager
+async def relay(*flags: str, port: int = 0) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    process = await asyncio.create_subprocess_exec(
+        BINARY, "start", "--host", "127.0.0.1", "--port", str(port), "--log-level", "off", *flags,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        line = (await process.stdout.readline()).decode()
+        found = re.search(r"ws://\S+", line)
+        assert found, line
+        yield found[0], process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+class Line:
+    """A TCP proxy that can reset its connections."""
+
+    def __init__(self, url: str) -> None:
+        self.port = int(url.rsplit(":", 1)[1])
+        self.writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> "Line":
+        self.server = await asyncio.start_server(self.accept, "127.0.0.1")
+        self.url = f"ws://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+        self.cut()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.writers |= {writer, far_writer}
+        await asyncio.gather(self.carry(reader, far_writer), self.carry(far_reader, writer), return_exceptions=True)
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while content := await reader.read(1 << 16):
+            writer.write(content)
+            await writer.drain()
+        writer.close()
+
+    def cut(self) -> None:
+        for writer in self.writers:
+            writer.transport.abort()
+        self.writers.clear()
+
+
+class Events(list[arc_relay.Event]):
+    """The events of a connection."""
+
+    async def when(self, matches: Callable[[arc_relay.Event], bool], start: int = 0) -> arc_relay.Event:
+        while True:
+            for event in self[start:]:
+                if matches(event):
+                    return event
+            await asyncio.sleep(0.01)
+
+    async def paired(self, start: int = 0) -> None:
+        await self.when(lambda event: isinstance(event, arc_relay.Paired), start)
+
+
+async def next_message(peer: arc_relay.Connection) -> bytes:
+    async for message in peer:
+        return message
+    raise AssertionError("the peer has closed")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_messages_of_all_lengths_arrive_both_ways_in_order(kind: str) -> None:
+    lengths = [0, 1, 125, 65_518, 65_519, 65_536, 8 << 20, 3]
+
+    async def send(peer: arc_relay.Connection) -> None:
+        for number, length in enumerate(lengths):
+            await peer.send(bytes([number]) * length)
+
+    async def receive(peer: arc_relay.Connection) -> None:
+        for number, length in enumerate(lengths):
+            assert await next_message(peer) == bytes([number]) * length
+
+    async def test() -> None:
+        async with relay() as (url, _):
+            options = KINDS[kind]()
+            async with arc_relay.connect(url, **options) as one, arc_relay.connect(url, **options) as other:
+                await asyncio.gather(*(act(side) for act in (send, receive) for side in (one, other)))
+
+    run(test)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_sides_come_again_after_each_cut_and_send_on(kind: str) -> None:
+    async def test() -> None:
+        async with relay() as (url, _), Line(url) as line:
+            options, events = KINDS[kind](), [Events(), Events()]
+            async with (
+                arc_relay.connect(line.url, **options, on_event=events[0].append) as one,
+                arc_relay.connect(line.url, **options, on_event=events[1].append) as other,
+            ):
+                for number in range(4):
+                    await one.send(f"round {number}")
+                    assert await next_message(other) == f"round {number}".encode()
+                    starts = [len(side) for side in events]
+                    line.cut()
+                    await asyncio.gather(*(side.paired(start) for side, start in zip(events, starts)))
+                assert arc_relay.Unpaired(orderly=False) in events[0]
+
+    run(test)
+
+
+def test_a_relay_that_stops_says_so_and_its_clients_meet_at_the_next() -> None:
+    async def test() -> None:
+        events = [Events(), Events()]
+        async with contextlib.AsyncExitStack() as stack:
+            async with relay("--drain-timeout", "1s") as (url, process):
+                code = next(codes)
+                for side in events:
+                    await stack.enter_async_context(arc_relay.connect(url, code, on_event=side.append))
+                await asyncio.gather(*(side.paired() for side in events))
+                process.terminate()
+                for side in events:
+                    await side.when(lambda event: event == arc_relay.Draining(within=1))
+                await process.wait()
+            starts = [len(side) for side in events]
+            async with relay(port=int(url.rsplit(":", 1)[1])):
+                await asyncio.gather(*(side.paired(start) for side, start in zip(events, starts)))
+
+    run(test)
+
+
+def test_refusals_that_no_retry_can_change_close_the_connection() -> None:
+    async def test() -> None:
+        events = Events()
+        async with relay("--min-code-length", "4") as (url, _):
+            async with arc_relay.connect(url, "abc", on_event=events.append) as refused:
+                for attempt in (refused.send(b"late"), next_message(refused)):
+                    with pytest.raises(arc_relay.Closed, match="missing or invalid pair code") as raised:
+                        await attempt
+                    assert raised.value.code == 4400
+                assert refused.state == "closed" and not events
+
+    run(test)
+
+
+def test_an_encrypted_peer_that_takes_leave_is_told_from_one_that_is_cut_off() -> None:
+    async def test() -> None:
+        events, options = Events(), end_to_end(new_secret())
+        async with relay() as (url, _), arc_relay.connect(url, **options, on_event=events.append) as stays:
+            async with arc_relay.connect(url, **options) as leaves:
+                await leaves.send(b"the last")
+            assert await next_message(stays) == b"the last"
+            await events.when(lambda event: event == arc_relay.Unpaired(orderly=True))
+
+    run(test)
+
+
+def test_sides_with_different_secrets_never_pair() -> None:
+    async def test() -> None:
+        code, events = end_to_end(new_secret())["code"], [Events(), Events()]
+        async with relay() as (url, _), contextlib.AsyncExitStack() as stack:
+            for side in events:
+                session = end_to_end(new_secret())["session"]
+                await stack.enter_async_context(arc_relay.connect(url, code, session=session, on_event=side.append))
+            refused: list[Awaitable[arc_relay.Event]] = [
+                side.when(lambda event: isinstance(event, arc_relay.Reconnecting)) for side in events
+            ]
+            await asyncio.gather(*refused)
+            codes_of = [event.code for side in events for event in side if isinstance(event, arc_relay.Reconnecting)]
+            assert 4002 in codes_of
+            assert not any(isinstance(event, arc_relay.Unpaired) for event in events[1])
+
+    run(test)
+
+
+def test_a_program_that_takes_nothing_slows_its_peer_and_keeps_its_connection() -> None:
+    async def test() -> None:
+        code, events = next(codes), Events()
+        async with relay() as (url, _):
+            async with (
+                arc_relay.connect(url, code, on_event=events.append, heartbeat=0.3, patience=0.5) as slow,
+                arc_relay.connect(url, code) as fast,
+            ):
+                sent = 0
+
+                async def stream() -> None:
+                    nonlocal sent
+                    while sent < 64:
+                        await fast.send(bytes(1 << 20))
+                        sent += 1
+
+                task = asyncio.create_task(stream())
+                before = -1
+                while before != sent:
+                    before = sent
+                    await asyncio.sleep(2)
+                assert sent < 32, f"{sent} MiB went into buffers"
+                for _ in range(64):
+                    assert len(await next_message(slow)) == 1 << 20
+                await task
+                assert events == [arc_relay.Paired()]
+
+    run(test)
