@@ -326,6 +326,8 @@ KINDS = [
     ("*.json", _none),
     ("*.svg", _none),
     ("LICENSE-*", _none),
+    # The mark of a package with types. It is empty.
+    ("py.typed", _none),
     # proptest writes these.
     ("tests/regressions/*", _none),
     ("*.rs", _c_blocks(RUST)),

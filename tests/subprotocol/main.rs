@@ -7,6 +7,6 @@ mod messages;
 mod pairing;
 mod refusals;
 mod stopping;
-mod vectors;
 #[path = "../support/mod.rs"]
 mod support;
+mod vectors;
