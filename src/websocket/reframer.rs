@@ -5,7 +5,7 @@
 //! The relay does not assemble messages. It rewrites the bytes of each read frame by frame and passes them on. So
 //! memory does not depend on the size of messages, and a message costs no more than its bytes. This file decides which
 //! bytes are forwarded and which are a violation of [RFC 6455]. It does no I/O, reads no clock and allocates nothing, except
-//! for the text of a client that speaks [`arc-relay.v1`](super::subprotocol).
+//! for the text of a client that speaks `arc-relay.v1`.
 //! Its counterpart in `connection` fills the [`Buffer`] and acts on [`Event`]s.
 //!
 //! **The output always fits.** A server frame is a client frame without the four bytes of its masking key (section

@@ -53,11 +53,8 @@ fn tokens_are_taken_from_subprotocols_as_specified() {
     let relay = Relay::start(&["--access-token-file", file.to_str().unwrap()]);
     run(async {
         for vector in &vectors {
-            let fields = [
-                ("sec-websocket-protocol", vector["subprotocol"].as_str().unwrap()),
-                ("sec-websocket-protocol", "own"),
-            ];
-            let (client, response) = connect_with(&relay, "/?pair=x", &fields).await;
+            let offer = format!("{}, own", vector["subprotocol"].as_str().unwrap());
+            let (client, response) = connect_with(&relay, "/?pair=x", &[("sec-websocket-protocol", &offer)]).await;
             assert_eq!(response.headers()["sec-websocket-protocol"], "own");
             assert_eq!(client.close(1000, "").await.0, 1000);
         }
