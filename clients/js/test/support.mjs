@@ -39,7 +39,7 @@ export async function line(t, port) {
   const pairs = new Set();
   let refuses = false;
   const server = net.createServer((near) => {
-    if (refuses) return near.resetAndDestroy();
+    if (refuses) return near.destroy();
     const far = net.connect(port, "127.0.0.1");
     const pair = [near, far];
     pairs.add(pair);
@@ -55,8 +55,8 @@ export async function line(t, port) {
   await once(server.listen(0, "127.0.0.1"), "listening");
   const line = {
     url: `ws://127.0.0.1:${server.address().port}`,
-    /** Resets all connections. */
-    cut: () => pairs.forEach((pair) => pair.forEach((socket) => socket.resetAndDestroy())),
+    /** Ends all connections, without a close frame. */
+    cut: () => pairs.forEach((pair) => pair.forEach((socket) => socket.destroy())),
     /** Carries nothing more on the connections that there are. */
     stall: () => pairs.forEach((pair) => pair.forEach((socket) => (socket.removeAllListeners("drain"), socket.pause()))),
     refuse: (does) => (refuses = does),
