@@ -51,7 +51,7 @@ test("a side that stalls is given up, and its own successor is not its peer", as
   const { port, url } = await relay(t);
   const wire = await line(t, port);
   const code = newCode();
-  const phone = client(t, { url: wire.url, code, heartbeat: 200, patience: 300 });
+  const phone = client(t, { url: wire.url, code, heartbeat: 200, patience: 2000 });
   await phone.when("state", (state) => state === "waiting");
   wire.stall();
   // The relay still has the old connection. Without a side, the phone would be paired with itself.

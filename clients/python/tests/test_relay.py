@@ -209,7 +209,7 @@ def test_a_program_that_takes_nothing_slows_its_peer_and_keeps_its_connection() 
         code, events = next(codes), Events()
         async with relay() as (url, _):
             async with (
-                arc_relay.connect(url, code, on_event=events.append, heartbeat=0.3, patience=0.5) as slow,
+                arc_relay.connect(url, code, on_event=events.append, heartbeat=0.5, patience=3) as slow,
                 arc_relay.connect(url, code) as fast,
             ):
                 sent = 0
@@ -221,10 +221,11 @@ def test_a_program_that_takes_nothing_slows_its_peer_and_keeps_its_connection() 
                         sent += 1
 
                 task = asyncio.create_task(stream())
+                # Longer than the heartbeat and the patience, and until the stream stands still.
                 before = -1
                 while before != sent:
                     before = sent
-                    await asyncio.sleep(2)
+                    await asyncio.sleep(5)
                 assert sent < 32, f"{sent} MiB went into buffers"
                 for _ in range(64):
                     assert len(await next_message(slow)) == 1 << 20
