@@ -13,18 +13,18 @@ export type Action =
   /** Come again each second, for a minute: the client's own old connection may have to be found dead. */
   | "occupied"
   /** Do not come again without a change. */
-  | "stop";
+  | "terminal";
 
 const ACTIONS: Readonly<Record<number, Action>> = {
-  1002: "stop",
-  1003: "stop",
-  1007: "stop",
-  1009: "stop",
+  1002: "terminal",
+  1003: "terminal",
+  1007: "terminal",
+  1009: "terminal",
   1012: "later",
-  4001: "stop",
-  4400: "stop",
-  4401: "stop",
-  4403: "stop",
+  4001: "terminal",
+  4400: "terminal",
+  4401: "terminal",
+  4403: "terminal",
   4409: "occupied",
   4429: "later",
   4503: "later",

@@ -404,7 +404,7 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
     const now = Date.now();
     if (now - this.#openedAt > LASTING) this.#attempts = 0;
     if (action === "occupied") this.#occupiedSince ??= now;
-    if (action === "stop" || (action === "occupied" && now - (this.#occupiedSince ?? now) > OCCUPIED_FOR)) {
+    if (action === "terminal" || (action === "occupied" && now - (this.#occupiedSince ?? now) > OCCUPIED_FOR)) {
       this.#end(new ClosedError(code, reason));
       return;
     }

@@ -9,18 +9,18 @@ from typing import Literal
 # - later: come again after the seconds that the relay names, or some.
 # - occupied: come again each second, for a minute. The client's own old connection may have to be found dead.
 # - stop: do not come again without a change.
-Action = Literal["retry", "later", "occupied", "stop"]
+Action = Literal["retry", "later", "occupied", "terminal"]
 
 _ACTIONS: dict[int, Action] = {
-    1002: "stop",
-    1003: "stop",
-    1007: "stop",
-    1009: "stop",
+    1002: "terminal",
+    1003: "terminal",
+    1007: "terminal",
+    1009: "terminal",
     1012: "later",
-    4001: "stop",
-    4400: "stop",
-    4401: "stop",
-    4403: "stop",
+    4001: "terminal",
+    4400: "terminal",
+    4401: "terminal",
+    4403: "terminal",
     4409: "occupied",
     4429: "later",
     4503: "later",

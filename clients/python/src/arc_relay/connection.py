@@ -235,7 +235,7 @@ class Connection:
                 attempts = 0
             action = action_of(code)
             occupied_since = (occupied_since or now) if action == "occupied" else None
-            if action == "stop" or (occupied_since is not None and now - occupied_since > OCCUPIED_FOR):
+            if action == "terminal" or (occupied_since is not None and now - occupied_since > OCCUPIED_FOR):
                 await self._end(Closed(code, reason))
                 break
             pause = pause_before(action, attempts, self._after, random.random())
