@@ -7,6 +7,8 @@ mod support;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
+use data_encoding::BASE64;
+use sha2::{Digest, Sha256};
 use support::raw::{expect, frame, open, server_frame, upgrade};
 use support::{Relay, run};
 
@@ -54,6 +56,70 @@ fn probes_of_load_balancers_are_answered() {
         let mut second = relay.try_connect("/readyz?pair=x").await.unwrap();
         first.send("joined").await;
         assert_eq!(second.receive().await, b"joined");
+    });
+}
+
+#[test]
+fn demo_is_a_page_at_the_root_that_its_policy_allows() {
+    let page = include_str!("../src/http/demo.html");
+    let relay = Relay::start(&["--demo"]);
+    for target in ["/", "/?from=a-link", "http://relay.test/"] {
+        let response = relay.http(&format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        let (status, headers, body) = split(&response);
+        assert_eq!(status, "HTTP/1.1 200 OK", "{target}");
+        assert!(body == page, "{target}: the body is not the page");
+        for field in [
+            "content-type: text/html; charset=utf-8\r\n",
+            &format!("content-length: {}\r\n", page.len()),
+            "cache-control: no-store\r\n",
+            "referrer-policy: no-referrer\r\n",
+            "x-content-type-options: nosniff\r\n",
+            "cross-origin-opener-policy: same-origin\r\n",
+            "cross-origin-resource-policy: same-origin\r\n",
+            "connection: close\r\n",
+        ] {
+            assert!(headers.contains(field), "{field}: {headers}");
+        }
+        let (_, policy) = response.split_once("content-security-policy: ").expect("a policy");
+        let policy: Vec<_> = policy.split("\r\n").next().unwrap().split("; ").collect();
+        let hash = |element: &str| {
+            let (_, rest) = page.split_once(&format!("<{element}>")).unwrap();
+            BASE64.encode(&Sha256::digest(rest.split_once(&format!("</{element}>")).unwrap().0))
+        };
+        for directive in [
+            "default-src 'none'",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            &format!("style-src 'sha256-{}'", hash("style")),
+            &format!("script-src 'sha256-{}'", hash("script")),
+        ] {
+            assert!(policy.contains(&directive), "{directive}: {policy:?}");
+        }
+    }
+    let response = relay.http("HEAD / HTTP/1.1\r\nHost: t\r\n\r\n");
+    let (status, headers, body) = split(&response);
+    assert_eq!((status, body), ("HTTP/1.1 200 OK", ""));
+    assert!(headers.contains(&format!("content-length: {}\r\n", page.len())), "{headers}");
+}
+
+/// A request for a seat that lost its `Upgrade` on the way is told so, with the demo as without it.
+#[test]
+fn demo_changes_no_other_request() {
+    let relay = Relay::start(&["--demo"]);
+    for target in ["/?pair=x", "/?a=b&p%61ir=x", "/index.html", "//", "/relay/"] {
+        let response = relay.http(&format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        let expected = ("HTTP/1.1 404 Not Found", "not found: connect to /?pair=CODE with a WebSocket\n");
+        assert_eq!((split(&response).0, split(&response).2), expected, "{target}");
+    }
+    let response = relay.http("POST / HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert!(split(&response).1.contains("allow: get, head\r\n"), "{response}");
+    assert!(relay.http(&upgrade("/", "")).starts_with("HTTP/1.1 400 "));
+    run(async {
+        let (mut a, mut b) = relay.pair("x").await;
+        a.send("joined").await;
+        assert_eq!(b.receive().await, b"joined");
     });
 }
 

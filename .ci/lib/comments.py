@@ -335,6 +335,9 @@ KINDS = [
     ("*.js", _c_blocks(JAVASCRIPT)),
     ("*.mjs", _c_blocks(JAVASCRIPT)),
     ("*.ts", _c_blocks(JAVASCRIPT)),
+    # Made of clients/demo, which has the comments.
+    ("src/http/demo.html", _none),
+    ("*.css", _c_blocks(JAVASCRIPT)),
     ("*.html", _html),
     ("*.md", _markdown),
     ("*.patch", _patch),

@@ -47,6 +47,9 @@ flags! {
         /// address of the operations listener, such as 127.0.0.1:9090, with metrics for Prometheus and
         /// a page; it asks for no token, so only operators may reach it; default none
         ops_address <address> => config.ops_address = some(needed);
+        /// serve a page at / that shows what the relay does, between two browsers, for trying it;
+        /// the page needs no token, but joining does as ever
+        demo => config.demo = boolean;
     }
     "Pairs" {
         /// how long a client may wait for its peer, such as 90s or 5m; default 5m
@@ -210,6 +213,7 @@ mod tests {
             ["--max-buffer-memory", "64MiB"],
             ["--workers", "3"],
             ["--log-code-hash", "true"],
+            ["--demo", "true"],
         ];
         let flags = [flags.as_flattened(), &["--proxy-protocol", "true", "--log-addresses", "TRUE"]].concat();
         assert_eq!(flags.len() / 2 + 4, FLAGS.rows.len(), "the other four have tests of their own");
@@ -241,6 +245,7 @@ mod tests {
             max_buffer_memory: 64 << 20,
             log_addresses: true,
             log_code_hash: true,
+            demo: true,
             workers: NonZeroUsize::new(3),
             ..Config::default()
         };

@@ -1,6 +1,7 @@
 //! Runs a relay until a signal stops it.
 
 use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
 use arc_relay::{AccessTokens, Relay, RelayHandle, TicketKeys};
@@ -45,12 +46,18 @@ pub(crate) fn run(settings: Settings, environment: &Environment) -> Result<ExitC
     logging::begin(log_level, log_format).map_err(|error| format!("cannot start the log: {error}"))?;
     environment.warn(&flags::variables());
     raise_file_limit();
+    let has_demo = config.demo;
     let relay = if sockets.is_empty() { Relay::start(config) } else { Relay::start_inherited(config, sockets) };
     let relay = relay.map_err(|error| error.to_string())?;
     let address = relay.local_addr();
     let _ = writeln!(io::stdout(), "arc-relay listening on ws://{address} (health at /health)"); // may have no reader
     if let Some(address) = relay.ops_addr() {
         let _ = writeln!(io::stdout(), "arc-relay operations on http://{address}/ (metrics at /metrics)");
+    }
+    if has_demo {
+        // The unspecified address is one to listen on. Not every system connects to it.
+        let host = if address.ip().is_unspecified() { "localhost".into() } else { host_of(address) };
+        let _ = writeln!(io::stdout(), "arc-relay demo on http://{host}:{}/", address.port());
     }
     service_manager::tell_ready();
     smol::block_on(async {
@@ -71,6 +78,14 @@ pub(crate) fn run(settings: Settings, environment: &Environment) -> Result<ExitC
         let second_signal = async { ExitCode::from(128 + stop_requested(&mut signals, None).await) };
         Ok(stopped.or(second_signal).await)
     })
+}
+
+/// The address as the host of a URL.
+fn host_of(address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
 }
 
 /// Raises the limit of open files to the hard limit: it bounds the number of connections.

@@ -11,6 +11,8 @@ pub(crate) struct Answer {
     /// The lines of its own fields.
     fields: Vec<u8>,
     body: String,
+    /// The rest of the body. It is written from where it is: a slow reader does not hold a copy.
+    rest: &'static str,
 }
 
 /// What the form of an answer takes from the request.
@@ -32,13 +34,18 @@ const FIELDS: usize = 160;
 impl Answer {
     /// An answer without a body.
     pub(crate) fn empty(status: StatusCode) -> Self {
-        Self { status, fields: Vec::with_capacity(FIELDS), body: String::new() }
+        Self { status, fields: Vec::with_capacity(FIELDS), body: String::new(), rest: "" }
     }
 
     /// An answer with a body. It is not to be cached, as a 404 may be by default (RFC 9110, section 15.1).
     pub(crate) fn with_body(status: StatusCode, content_type: &str, body: String) -> Self {
         let answer = Self { body, ..Self::empty(status) };
         answer.with_field("content-type", content_type.as_bytes()).with_field("cache-control", b"no-store")
+    }
+
+    /// An answer with a body that is part of the program.
+    pub(crate) fn with_static_body(status: StatusCode, content_type: &str, body: &'static str) -> Self {
+        Self { rest: body, ..Self::with_body(status, content_type, String::new()) }
     }
 
     /// An answer with one line of text as its body.
@@ -52,7 +59,7 @@ impl Answer {
         self
     }
 
-    /// The bytes of the answer in this form.
+    /// The bytes of the answer in this form, up to its [rest](Self::rest).
     pub(crate) fn encode(&self, form: Form) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(2 * FIELDS + self.fields.len() + self.body.len());
         let status = self.status;
@@ -64,7 +71,7 @@ impl Answer {
         bytes.extend_from_slice(&self.fields);
         // An answer of the class 1xx needs no date (RFC 9110, section 6.6.1), and the rest is for the others.
         if status != StatusCode::SWITCHING_PROTOCOLS {
-            put(&mut bytes, "content-length", self.body.len().to_string().as_bytes());
+            put(&mut bytes, "content-length", (self.body.len() + self.rest.len()).to_string().as_bytes());
             put(&mut bytes, "connection", b"close");
             put(&mut bytes, "date", date().as_bytes());
         }
@@ -73,6 +80,11 @@ impl Answer {
             bytes.extend_from_slice(self.body.as_bytes());
         }
         bytes
+    }
+
+    /// What follows the [encoded](Self::encode) bytes.
+    pub(crate) fn rest(&self, form: Form) -> &'static [u8] {
+        if form.is_bare { &[] } else { self.rest.as_bytes() }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::demo::Demo;
 use super::network::Network;
 use crate::access::policy::Policy;
 use crate::limits::clients::ClientLimits;
@@ -34,6 +35,8 @@ pub(crate) struct HandshakeContext {
     pub(crate) log_addresses: bool,
     /// Makes the hashes of pair codes in events, if they contain any.
     pub(crate) code_hasher: Option<CodeHasher>,
+    /// The demo, if there is one.
+    pub(crate) demo: Option<Demo>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) readiness: Readiness,
 }
@@ -57,6 +60,7 @@ impl HandshakeContext {
             telemetry: Arc::default(),
             log_addresses: false,
             code_hasher: None,
+            demo: None,
             clock,
             readiness: Readiness::default(),
         }

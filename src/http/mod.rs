@@ -1,10 +1,12 @@
 pub(crate) mod answer;
 pub(crate) mod client_address;
 pub(crate) mod context;
+pub(crate) mod demo;
 pub(crate) mod fields;
 pub(crate) mod head;
 pub(crate) mod network;
 pub(crate) mod opening;
+pub(crate) mod page;
 pub(crate) mod probe;
 pub(crate) mod proxy_protocol;
 pub(crate) mod rejection;

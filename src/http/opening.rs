@@ -62,6 +62,8 @@ enum Asked {
     /// A seat.
     Seat(Permitted, Upgrade),
     Probe(Probe),
+    /// The demo's page.
+    Demo(Answer),
 }
 
 /// A rejection of a request.
@@ -203,7 +205,7 @@ impl<'a, T: Transport> Handshake<'a, T> {
                 return None;
             }
         };
-        let is_written = self.write(&answer.encode(form), claim.is_none()).await;
+        let is_written = self.write(&answer.encode(form), answer.rest(form), claim.is_none()).await;
         match (is_written, claim) {
             (true, Some(mut claim)) => {
                 claim.record.details = self.recorder.details();
@@ -235,16 +237,19 @@ impl<'a, T: Transport> Handshake<'a, T> {
         let Rejected { reason, status, .. } = refused.rejected;
         self.recorder.rejected(reason, status.map(|status| status.as_u16()));
         if let Some(answer) = refused.encode(form)
-            && self.write(&answer, true).await
+            && self.write(&answer, &[], true).await
         {
             self.linger().await;
         }
     }
 
-    /// Writes an answer. Says whether all of it was written.
-    async fn write(&self, answer: &[u8], is_revocable: bool) -> bool {
+    /// Writes an answer and the rest of its body. Says whether all of it was written.
+    async fn write(&self, answer: &[u8], rest: &'static [u8], is_revocable: bool) -> bool {
         let mut stream = Stream(self.stream.clone());
-        let written = async { Ok(stream.write_all(answer).await?) };
+        let written = async {
+            stream.write_all(answer).await?;
+            Ok(stream.write_all(rest).await?)
+        };
         match self.in_time(written, is_revocable).await {
             Ok(()) => true,
             Err(StepEnd::Rejected(rejected)) => {
@@ -319,9 +324,10 @@ fn judge(
     {
         return Err(Rejected::from(excess).into());
     }
-    let upgrade = match route(request) {
+    let upgrade = match route(request, context.demo.as_ref()) {
         Ok(Route::Upgrade(upgrade)) => upgrade,
         Ok(Route::Probe(probe)) => return Ok(Asked::Probe(probe)),
+        Ok(Route::Demo(answer)) => return Ok(Asked::Demo(answer)),
         Err(rejected) => return Err(limited.err().map_or(rejected, Rejected::from).into()),
     };
     let admitted = match limited {
@@ -360,6 +366,7 @@ async fn decide(
             }
         }
         Asked::Probe(probe) => Ok((probe.answer(context), None)),
+        Asked::Demo(answer) => Ok((answer, None)),
     }
 }
 
@@ -383,12 +390,15 @@ pub(crate) async fn linger(socket: impl Transport, clock: &dyn Clock) {
 mod tests {
     //! Cases that cannot be brought about from outside. The others are in `tests/http.rs`.
 
+    use super::super::demo::Demo;
     use super::*;
     use crate::pairing::seats::Seats;
     use crate::runtime::clock::SystemClock;
+    use crate::telemetry::counters::Counts;
     use futures_lite::future::block_on;
     use std::net::Ipv4Addr;
-    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
     use std::task::{Context, Poll};
 
     fn upgrade(target: &str) -> String {
@@ -420,6 +430,75 @@ mod tests {
 
     fn status_of(answer: &Answer) -> u16 {
         text(answer).split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// A client that asks for the demo, and takes so many bytes of what it is sent.
+    #[derive(Clone, Debug)]
+    struct SlowReader {
+        request: Arc<Mutex<&'static [u8]>>,
+        room: Arc<AtomicUsize>,
+    }
+
+    impl Transport for SlowReader {
+        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.room.load(Ordering::SeqCst) > 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+        fn mark_readable(&self) {}
+        fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+            io::Read::read(&mut *self.request.lock().unwrap(), buffer)
+        }
+        fn send(&self, bytes: &[u8], _: bool) -> io::Result<usize> {
+            match bytes.len().min(self.room.load(Ordering::SeqCst)) {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                taken => {
+                    self.room.fetch_sub(taken, Ordering::SeqCst);
+                    Ok(taken)
+                }
+            }
+        }
+        fn report_when_sent(&self) {}
+        fn report_room(&self) {}
+        fn set_ack_timeout(&self, _: Duration) {}
+        fn bound_receive_buffer(&self, _: bool) {}
+        fn shut_down(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn poll_ended(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+        fn deregister(self) -> Self {
+            self
+        }
+    }
+
+    #[test]
+    fn a_reader_that_stops_within_the_demo_has_its_deadline_and_no_copy_of_the_page() {
+        let request: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let room = 20_000;
+        let reader = SlowReader { request: Arc::new(Mutex::new(request)), room: Arc::new(AtomicUsize::new(room)) };
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let mut context = HandshakeContext::of(Seats::roomy(Arc::clone(&clock)));
+        let demo = Demo::new();
+        let answer = demo.answer();
+        assert!(answer.encode(Form::UNKNOWN).len() < 1024 && answer.rest(Form::UNKNOWN).len() > room);
+        context.demo = Some(demo);
+        let telemetry = context.telemetry.add_worker();
+        let left = Arc::clone(&reader.room);
+        let (ended, end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let stop = StopFlag::default();
+            let peer = Ipv4Addr::LOCALHOST.into();
+            let received = receive(reader, peer, &context, &telemetry, 0, || 0, &stop);
+            let admitted = crate::runtime::reactor::Reactor::new().unwrap().block_on(received);
+            let counted = context.telemetry.counters(Counts::default()).rejected.contains(&(Rejection::Timeout, 1));
+            let _ = ended.send((admitted.is_some(), counted));
+        });
+        // The deadline of this context is a second; the rest is for slow machines.
+        assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok((false, true)));
+        assert_eq!(left.load(Ordering::SeqCst), 0);
     }
 
     /// A client that sends faster than the relay can read.

@@ -6,6 +6,7 @@ use sha1::{Digest, Sha1};
 
 use super::answer::Answer;
 use super::context::HandshakeContext;
+use super::demo::Demo;
 use super::fields::{Fields, is_text};
 use super::head::Request;
 use super::probe::Probe;
@@ -29,6 +30,8 @@ pub(super) enum Route {
     /// A seat, by a well-formed opening handshake.
     Upgrade(Upgrade),
     Probe(Probe),
+    /// The demo's page.
+    Demo(Answer),
 }
 
 /// What completes a well-formed opening handshake.
@@ -40,13 +43,15 @@ pub(super) struct Upgrade {
     pub(super) speaks_v1: bool,
 }
 
-/// Decides what a request asks for.
-pub(super) fn route(request: &Request<'_>) -> Result<Route, Rejected> {
+/// Decides what a request asks for. There may be a demo.
+pub(super) fn route(request: &Request<'_>, demo: Option<&Demo>) -> Result<Route, Rejected> {
     check_head(request)?;
     let fields = request.fields;
     if !asks_for_websocket(fields) {
-        return match (request.method, Probe::at(request.uri.path())) {
-            ("GET" | "HEAD", Some(probe)) => Ok(Route::Probe(probe)),
+        let page = || demo.filter(|_| Demo::is_at(&request.uri)).map(|demo| Route::Demo(demo.answer()));
+        let found = Probe::at(request.uri.path()).map(Route::Probe).or_else(page);
+        return match (request.method, found) {
+            ("GET" | "HEAD", Some(found)) => Ok(found),
             ("GET" | "HEAD", None) => Err(Rejection::NotFound.into()),
             (_, Some(_)) => Err(Rejected::method("GET, HEAD")),
             (_, None) => Err(Rejected::method("GET")),

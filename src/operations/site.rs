@@ -12,6 +12,7 @@ use super::page;
 use super::process::Process;
 use crate::http::answer::Answer;
 use crate::http::head::Request;
+use crate::http::page::policy;
 use crate::http::probe::Probe;
 use crate::http::rejection::Rejected;
 use crate::http::request::check_head;
@@ -31,7 +32,7 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) fn new(overview: Overview) -> Self {
-        Self { overview, history: RefCell::default(), process: Process::first(), policy: page::policy() }
+        Self { overview, history: RefCell::default(), process: Process::first(), policy: policy(page::HTML) }
     }
 
     /// Keeps the numbers of this moment for the page.

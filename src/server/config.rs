@@ -55,6 +55,10 @@ pub struct Config {
     /// It answers `/metrics`, `/livez`, `/readyz` and `/info`, and has a page at `/`, on a thread of its own. It asks for no
     /// access token: give it an address that only operators and their programs reach, such as `127.0.0.1:9090`.
     pub ops_address: Option<OpsAddress>,
+    /// Whether the relay has a demo: a page at `/` with which two browsers meet. Default: no.
+    ///
+    /// A client gets it without an access token. To join, the page needs one as any client does, and asks for it.
+    pub demo: bool,
     /// How long a side may wait for its peer.
     ///
     /// Default: 5 minutes. Then it is closed with 1001 `pair expired`.
@@ -236,6 +240,7 @@ impl Default for Config {
             host: String::from("0.0.0.0"),
             port: 8765,
             ops_address: None,
+            demo: false,
             pair_ttl: Duration::from_secs(300),
             max_message: None,
             max_pairs: 1 << 20,

@@ -12,6 +12,7 @@ use crate::buffers::memory::Memory;
 use crate::connection::Drain;
 use crate::connection::keepalive::KeepaliveConfig;
 use crate::http::context::{HandshakeContext, Readiness};
+use crate::http::demo::Demo;
 use crate::http::opening::Admitted;
 use crate::limits::capacity::{EffectiveLimits, INBOX};
 use crate::limits::clients::ClientLimits;
@@ -141,6 +142,7 @@ fn handshakes(config: &Config, workers: usize, capacity: EffectiveLimits, clock:
         telemetry: Arc::default(),
         log_addresses: config.log_addresses,
         code_hasher: config.log_code_hash.then(CodeHasher::new),
+        demo: config.demo.then(Demo::new),
         clock,
         readiness: Readiness::default(),
     }
