@@ -4,9 +4,9 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -169,9 +169,9 @@ fn rejections_are_those_in_the_table() {
     seen.insert(rejection(&single, &whole));
 
     let rows = table(PROTOCOL, "| status | body |");
-    let listed: BTreeSet<_> = rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let listed: BTreeSet<_> = rows.iter().map(|row| [0, 1, 2].map(|cell| row[cell].clone())).collect();
     // These two have tests of their own, as they need a relay in another state.
-    let others = ["`relay is full`", "`relay stopping`"].map(|body| (String::from("503"), body.to_owned()));
+    let others = ["`relay is full`", "`relay stopping`"].map(|body| ["503", body, "4503"].map(str::to_owned));
     seen.extend(others);
     assert_eq!(seen, listed);
 }
@@ -187,9 +187,10 @@ fn access_is_checked_in_the_order_of_the_table() {
     let relay = Relay::start(&strict);
     let mut request = upgrade("/?pair=abc", "Origin: https://evil.test\r\n").replace("Version: 13", "Version: 12");
     limited.http(&request);
-    let mut statuses = vec![rejection(&limited, &request).0];
+    let status = |rejection: &[String; 3]| rejection[0].clone();
+    let mut statuses = vec![status(&rejection(&limited, &request))];
     let mut has = |part: &str, with: &str| {
-        statuses.push(rejection(&relay, &request).0);
+        statuses.push(status(&rejection(&relay, &request)));
         assert!(request.contains(part));
         request = request.replace(part, with);
     };
@@ -203,7 +204,7 @@ fn access_is_checked_in_the_order_of_the_table() {
         expect(&mut socket, b"HTTP/1.1 101 ");
         socket
     });
-    statuses.push(rejection(&relay, &request).0);
+    statuses.push(status(&rejection(&relay, &request)));
 
     let rows = table(ACCESS, "| asked for by |");
     assert_eq!(rows.len(), statuses.len());
@@ -212,11 +213,56 @@ fn access_is_checked_in_the_order_of_the_table() {
     }
 }
 
-fn rejection(relay: &Relay, request: &str) -> (String, String) {
+/// The status of a rejection, its body, and what a client gets that offers `arc-relay.v1`.
+///
+/// That is a close code, or again the status.
+fn rejection(relay: &Relay, request: &str) -> [String; 3] {
     let response = relay.http(request);
     let status = response.split(' ').nth(1).unwrap().to_owned();
-    let body = response.split_once("\r\n\r\n").unwrap().1;
-    (status, format!("`{}`", body.strip_suffix('\n').unwrap()))
+    let body = response.split_once("\r\n\r\n").unwrap().1.strip_suffix('\n').unwrap();
+
+    let mut socket = relay.socket();
+    let offer = request.replacen("\r\n\r\n", "\r\nSec-WebSocket-Protocol: arc-relay.v1\r\n\r\n", 1);
+    socket.write_all(offer.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    let code = if answer.starts_with(b"HTTP/1.1 101 ") {
+        // The close frame is the last one: its code, and the body as its reason.
+        let (rest, reason) = answer.split_at(answer.len() - body.len());
+        assert_eq!(reason, body.as_bytes());
+        u16::from_be_bytes(*rest.last_chunk().unwrap()).to_string()
+    } else {
+        String::from_utf8_lossy(&answer[9..12]).into_owned()
+    };
+    [status, format!("`{body}`"), code]
+}
+
+/// The column `action` is what the clients do, which have the test vectors in common.
+#[test]
+fn actions_are_those_of_the_vectors() {
+    let vectors: serde_json::Value = serde_json::from_str(include_str!("../docs/protocol/vectors.json")).unwrap();
+    let mut told = BTreeMap::new();
+    for vector in vectors["close_codes"].as_array().unwrap() {
+        let action = vector["action"].as_str().unwrap().to_owned();
+        let code = vector["code"].to_string();
+        assert_eq!(*told.entry(code).or_insert_with(|| action.clone()), action, "{vector}");
+    }
+    let mut listed: BTreeMap<_, _> =
+        table(PROTOCOL, "| code | reason |").into_iter().map(|row| (row[0].clone(), row[2].clone())).collect();
+    listed.insert(String::from("1006"), String::from("retry")); // the code of a library, for no close frame
+    for row in table(PROTOCOL, "| status | body |") {
+        if row[2].len() == 4 {
+            listed.insert(row[2].clone(), row[3].clone());
+        } else {
+            assert_eq!(row[3], "terminal", "{row:?}");
+        }
+    }
+    assert_eq!(listed, told);
+    let explained: BTreeSet<_> = table(PROTOCOL, "| action | what a client does |")
+        .into_iter()
+        .map(|row| row[0].trim_matches('`').to_owned())
+        .collect();
+    assert_eq!(explained, told.into_values().collect());
 }
 
 #[test]
