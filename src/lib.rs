@@ -22,9 +22,11 @@
 //! | `websocket` | RFC 6455 frames, rewritten in place |
 //! | `buffers` | buffers and their pool |
 //! | `runtime` | executor, reactor, sockets, clock |
+//! | `client` | the other end: from a URL to a stream, an answer or a WebSocket |
 
 mod access;
 mod buffers;
+mod client;
 mod connection;
 mod http;
 mod limits;
@@ -43,12 +45,13 @@ mod simulation;
 #[cfg(all(fuzzing, not(test)))]
 mod simulation;
 
-/// The pure cores, for this project's own tests, benchmarks and fuzz targets.
+/// The pure cores and the parts of the client, for this project's own binary, tests and benchmarks.
 ///
 /// They may change at any time.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::buffers::buffer;
+    pub use crate::client::wire as client;
     pub use crate::pairing::{link, pair_code, pair_table, side_id};
     #[cfg(all(fuzzing, not(test)))]
     pub use crate::simulation::respond;

@@ -2,7 +2,6 @@
 
 #[cfg(feature = "client")]
 pub(crate) mod check;
-pub(crate) mod client;
 pub(crate) mod command_line;
 pub(crate) mod commands;
 pub(crate) mod environment;
@@ -15,4 +14,6 @@ pub(crate) mod run;
 pub(crate) mod secret_file;
 pub(crate) mod service_manager;
 pub(crate) mod table;
+#[cfg(feature = "client")]
+pub(crate) mod token;
 pub(crate) mod values;

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use arc_relay::Config;
+use arc_relay::internals::client::target::Target;
 use bytesize::ByteSize;
 
 /// The result of a parser.
@@ -40,6 +41,12 @@ fn instead_of(text: &str) -> Option<String> {
     let flag = |name, value: &str| if value.is_empty() { String::new() } else { format!("{name} {value}") };
     let host = flag("--host", host.trim_matches(['[', ']']));
     Some(format!("{host} {}", flag("--port", port)).trim().escape_debug().to_string())
+}
+
+/// A URL of a relay.
+pub(super) fn url(value: &OsStr) -> Parsed<Target> {
+    // What is not UTF-8 is no URL either.
+    value.to_string_lossy().parse()
 }
 
 /// A path, of whatever bytes.

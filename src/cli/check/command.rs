@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use arc_relay::internals::client::dial::Tls;
+use arc_relay::internals::client::target::Target;
 use futures_lite::FutureExt;
 use futures_lite::future::zip;
 use smol::{LocalExecutor, Timer};
@@ -13,11 +15,9 @@ use smol::{LocalExecutor, Timer};
 use super::context::{Context, code};
 use super::report::{Fault, Report};
 use super::{cause, ends, joining, messages, reach, speed};
-use crate::cli::client::dial::Tls;
-use crate::cli::client::target::{Target, url};
-use crate::cli::client::token::first_line;
 use crate::cli::table::{Argument, Command, flags};
-use crate::cli::values::{Parsed, boolean, duration, duration_or_none, path};
+use crate::cli::token::first_line;
+use crate::cli::values::{Parsed, boolean, duration, duration_or_none, path, url};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]

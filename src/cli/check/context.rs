@@ -4,15 +4,15 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use arc_relay::internals::client::dial::{self, Tls};
+use arc_relay::internals::client::failure::Failure;
+use arc_relay::internals::client::target::Target;
+use arc_relay::internals::client::websocket::{self, Opening};
 use rustls::crypto::ring::default_provider;
 use smol::LocalExecutor;
 
 use super::report::Report;
 use super::side::Side;
-use crate::cli::client::dial::{self, Tls};
-use crate::cli::client::failure::Failure;
-use crate::cli::client::target::Target;
-use crate::cli::client::websocket::{self, Opening};
 
 /// How long one opening handshake may take, DNS and TLS included.
 pub(super) const OPENING: Duration = Duration::from_secs(10);

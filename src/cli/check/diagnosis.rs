@@ -1,12 +1,12 @@
 //! From a failed opening handshake to its cause.
 
+use arc_relay::internals::client::failure::{Answer, Failure};
+use arc_relay::internals::client::tls::Certificates;
 use http::StatusCode;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 use super::cause;
 use super::report::Fault;
-use crate::cli::client::failure::{Answer, Failure};
-use crate::cli::client::tls::Certificates;
 
 /// The cause of a failure. The certificates are those of the last TLS handshake.
 pub(super) fn fault_of(failure: &Failure, certificates: Option<&Certificates>) -> Fault {

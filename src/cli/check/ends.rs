@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use arc_relay::internals::client::websocket::Ending;
 use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -13,7 +14,6 @@ use super::context::Context;
 use super::joining::{SMALL, fault};
 use super::report::{Fault, Found, shown};
 use super::side::{Lost, Side, within};
-use crate::cli::client::websocket::Ending;
 
 /// The code that a client closes with. The relay answers it with the same.
 const CODE: u16 = 4000;

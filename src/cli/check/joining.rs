@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use arc_relay::internals::client::dial;
+use arc_relay::internals::client::failure::Failure;
+use arc_relay::internals::client::http;
+use arc_relay::internals::client::target::Target;
 use async_tungstenite::tungstenite::Message;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
@@ -11,10 +15,6 @@ use super::context::{Context, code};
 use super::diagnosis::fault_of;
 use super::report::{Fault, Found, shown};
 use super::side::{Incoming, Lost, Outgoing, Side, within};
-use crate::cli::client::dial;
-use crate::cli::client::failure::Failure;
-use crate::cli::client::http;
-use crate::cli::client::target::Target;
 
 /// How long a small message may take.
 pub(super) const SMALL: Duration = Duration::from_secs(3);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use arc_relay::internals::client::websocket::Ending;
 use async_tungstenite::tungstenite::Message;
 use bytesize::ByteSize;
 use futures_lite::future::zip;
@@ -12,7 +13,6 @@ use super::context::{Context, pattern};
 use super::joining::SMALL;
 use super::report::{Fault, Found};
 use super::side::{Incoming, Lost, Outgoing, Side, within};
-use crate::cli::client::websocket::Ending;
 
 /// The sizes of messages: those at which the form of a frame changes, and long ones.
 const SIZES: [usize; 9] = [0, 1, 125, 126, 65_535, 65_536, 1 << 20, 4 << 20, 8 << 20];

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use arc_relay::internals::client::dial;
+use arc_relay::internals::client::failure::Failure;
 use rustls::pki_types::UnixTime;
 use serde_json::json;
 
@@ -12,8 +14,6 @@ use super::cause;
 use super::context::{Context, OPENING};
 use super::diagnosis::fault_of;
 use super::report::{Fault, Found, shown};
-use crate::cli::client::dial;
-use crate::cli::client::failure::Failure;
 
 /// The least part of its time that a certificate should still be valid, as a divisor.
 ///

@@ -4,15 +4,14 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use arc_relay::internals::client::stream::Stream;
+use arc_relay::internals::client::websocket::{Ending, Socket, next};
 use async_channel::{Receiver, Sender, bounded};
 use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::{WebSocketReceiver, WebSocketSender};
 use futures_lite::{FutureExt, StreamExt};
 use smol::{LocalExecutor, Task, Timer};
-
-use crate::cli::client::dial::Stream;
-use crate::cli::client::websocket::{Ending, Socket, next};
 
 /// The most messages that were read and not looked at.
 const MOST_MESSAGES: usize = 16;

@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use arc_relay::internals::client::dial::{self, Tls};
+use arc_relay::internals::client::failure::{Answer, Failure};
+use arc_relay::internals::client::http;
+use arc_relay::internals::client::target::Target;
 use serde_json::json;
 
-use crate::cli::client::dial::{self, Tls};
-use crate::cli::client::failure::{Answer, Failure};
-use crate::cli::client::http;
-use crate::cli::client::target::{Target, url};
 use crate::cli::environment::Environment;
 use crate::cli::table::{Argument, Command, flags};
-use crate::cli::values::{boolean, duration, path};
+use crate::cli::values::{boolean, duration, path, url};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]

@@ -9,6 +9,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use arc_relay::internals::client::dial::{self, Tls};
+use arc_relay::internals::client::stream::Stream;
+use arc_relay::internals::client::target::Target;
+use arc_relay::internals::client::websocket::{self, Ending, Opening, Socket, next};
 use async_channel::Receiver;
 use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::protocol::CloseFrame;
@@ -23,12 +27,9 @@ use smol::Timer;
 
 use super::progress::Progress;
 use super::standard_streams::{Output, input};
-use crate::cli::client::dial::{self, Stream, Tls};
-use crate::cli::client::target::{Target, url};
-use crate::cli::client::token::first_line;
-use crate::cli::client::websocket::{self, Ending, Opening, Socket, next};
 use crate::cli::table::{Argument, Command, flags};
-use crate::cli::values::{Parsed, boolean, duration, memory, path};
+use crate::cli::token::first_line;
+use crate::cli::values::{Parsed, boolean, duration, memory, path, url};
 
 /// How long the relay may take to answer a close frame, behind what a slow peer has yet to take.
 const LONGEST_CLOSE: Duration = Duration::from_secs(600);

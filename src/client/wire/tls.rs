@@ -17,8 +17,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use smol::net::TcpStream;
 
-use super::dial::Stream;
 use super::failure::Failure;
+use super::stream::Stream;
 use super::target::Target;
 
 /// A WebSocket is an upgrade of HTTP/1.1.
@@ -32,18 +32,18 @@ const END_OF_TIME: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(253
 
 /// What TLS needs: the authorities, and the ciphers.
 #[derive(Debug)]
-pub(crate) struct Tls {
+pub struct Tls {
     config: Arc<ClientConfig>,
     verifier: Arc<Verifier>,
 }
 
 /// The certificates that a server sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Certificates {
+pub struct Certificates {
     /// How many there are, the server's own included.
-    pub(crate) count: usize,
+    pub count: usize,
     /// From when to when they are valid, in seconds since 1970. None: they lead to no known authority.
-    pub(crate) validity: Option<Range<u64>>,
+    pub validity: Option<Range<u64>>,
 }
 
 impl Tls {
@@ -52,7 +52,7 @@ impl Tls {
     /// # Errors
     ///
     /// The error names the file.
-    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, String> {
+    pub fn new(ca_file: Option<&Path>) -> Result<Self, String> {
         let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         if let Some(path) = ca_file {
             add(&mut roots, path).map_err(|error| format!("cannot read certificates from {path:?}: {error}"))?;
@@ -73,7 +73,7 @@ impl Tls {
     }
 
     /// The target's stream over a connected socket.
-    pub(crate) async fn wrap(&self, target: &Target, socket: TcpStream) -> Result<Box<dyn Stream>, Failure> {
+    pub async fn wrap(&self, target: &Target, socket: TcpStream) -> Result<Box<dyn Stream>, Failure> {
         if !target.is_secure {
             return Ok(Box::new(socket));
         }
@@ -84,7 +84,7 @@ impl Tls {
     }
 
     /// The certificates of the last handshake, valid or not.
-    pub(crate) fn certificates(&self) -> Option<Certificates> {
+    pub fn certificates(&self) -> Option<Certificates> {
         self.verifier.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
+use futures_lite::FutureExt;
 use smol::Timer;
 use smol::net::{TcpStream, resolve};
 
 use super::failure::Failure;
+use super::stream::Stream;
 use super::target::Target;
 
 /// How long one address may take to accept while there are others.
@@ -19,19 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The most addresses of a name that are tried.
 const MOST_ADDRESSES: usize = 8;
 
-/// A stream of bytes, plain or encrypted.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// Connects, with TLS if the target wants it.
-pub(crate) async fn open(target: &Target, tls: &Tls) -> Result<Box<dyn Stream>, Failure> {
+pub async fn open(target: &Target, tls: &Tls) -> Result<Box<dyn Stream>, Failure> {
     let socket = connect(&addresses(target).await?).await?;
     tls.wrap(target, socket).await
 }
 
 /// Finds the addresses of the target's host.
-pub(crate) async fn addresses(target: &Target) -> Result<Vec<SocketAddr>, Failure> {
+pub async fn addresses(target: &Target) -> Result<Vec<SocketAddr>, Failure> {
     let lookup = |error| Failure::Lookup { host: target.host.clone(), error };
     let mut addresses = resolve((&*target.host, target.port)).await.map_err(lookup)?;
     addresses.truncate(MOST_ADDRESSES);
@@ -54,7 +50,7 @@ async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
 }
 
 /// Connects to an address.
-pub(crate) async fn connect_to(address: SocketAddr) -> Result<TcpStream, Failure> {
+pub async fn connect_to(address: SocketAddr) -> Result<TcpStream, Failure> {
     let socket = TcpStream::connect(address).await.map_err(|error| Failure::Connect { address, error })?;
     // Small messages are not to wait for others. A failure costs time only.
     let _ = socket.set_nodelay(true);
@@ -62,7 +58,7 @@ pub(crate) async fn connect_to(address: SocketAddr) -> Result<TcpStream, Failure
 }
 
 /// The result of a future, or [`Failure::Timeout`] if it takes longer.
-pub(crate) async fn within<T>(bound: Duration, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub async fn within<T>(bound: Duration, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let timeout = async {
         Timer::after(bound).await;
         Err(Failure::Timeout)
@@ -71,20 +67,20 @@ pub(crate) async fn within<T>(bound: Duration, future: impl Future<Output = Resu
 }
 
 /// TLS, in a build that has none.
+#[derive(Debug)]
 #[cfg(not(feature = "client"))]
-pub(crate) struct Tls;
+pub struct Tls;
 
 #[cfg(not(feature = "client"))]
 impl Tls {
-    #[expect(clippy::unnecessary_wraps, reason = "as with TLS")]
-    pub(crate) fn new(_: Option<&Path>) -> Result<Self, String> {
+    pub fn new(_: Option<&Path>) -> Result<Self, String> {
         Ok(Self)
     }
 
-    pub(crate) async fn wrap(&self, target: &Target, socket: TcpStream) -> Result<Box<dyn Stream>, Failure> {
+    pub async fn wrap(&self, target: &Target, socket: TcpStream) -> Result<Box<dyn Stream>, Failure> {
         if target.is_secure { Err(Failure::NoTls) } else { Ok(Box::new(socket)) }
     }
 }
 
 #[cfg(feature = "client")]
-pub(crate) use super::tls::Tls;
+pub use super::tls::Tls;

@@ -10,7 +10,7 @@ use http::StatusCode;
 ///
 /// Its text is one line without the query of the URL.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// The name has no address.
     Lookup { host: String, error: io::Error },
     /// No address accepts. The last one gave this error.
@@ -34,13 +34,13 @@ pub(crate) enum Failure {
 
 /// An answer to a request.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
+pub struct Answer {
+    pub status: StatusCode,
     /// The value of `Location`, if there is one.
     #[cfg(feature = "client")]
-    pub(crate) location: Option<String>,
+    pub location: Option<String>,
     /// The first line of the body, without control characters.
-    pub(crate) line: String,
+    pub line: String,
 }
 
 /// The most characters of a body that are shown.
@@ -48,7 +48,7 @@ const SHOWN: usize = 200;
 
 impl Answer {
     /// The first line of a body, as far as a terminal and a log may show it.
-    pub(crate) fn line_of(body: &[u8]) -> String {
+    pub fn line_of(body: &[u8]) -> String {
         let text = String::from_utf8_lossy(body);
         let line = text.trim_start().lines().next().unwrap_or_default();
         line.chars().filter(|c| !c.is_control()).take(SHOWN).collect::<String>().trim_end().to_owned()

@@ -12,37 +12,34 @@ use async_tungstenite::{WebSocketReceiver, WebSocketStream};
 use futures_lite::StreamExt;
 use http::StatusCode;
 
-use super::dial::Stream;
 use super::failure::{Answer, Failure};
 use super::http::{exchange, head};
+use super::stream::Stream;
 use super::target::Target;
 
 /// What is read at a time, and collected before it is written, in bytes.
 const BUFFER: usize = 64 << 10;
 
 /// A WebSocket to a relay.
-pub(crate) type Socket = WebSocketStream<Box<dyn Stream>>;
+pub type Socket = WebSocketStream<Box<dyn Stream>>;
 
 /// What an opening handshake asks for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Opening<'a> {
-    pub(crate) target: &'a Target,
+pub struct Opening<'a> {
+    pub target: &'a Target,
     /// Fields for the query, behind the target's own.
-    pub(crate) query: &'a str,
-    pub(crate) token: Option<&'a str>,
+    pub query: &'a str,
+    pub token: Option<&'a str>,
     /// The subprotocols that are offered, with commas between them.
-    pub(crate) subprotocols: &'a str,
+    pub subprotocols: &'a str,
     /// The longest message that is accepted, in bytes.
-    pub(crate) max_message: usize,
+    pub max_message: usize,
 }
 
 /// Opens a WebSocket on a stream, and returns the chosen subprotocol, too.
 ///
 /// The handshake is not the library's, because a diagnosis needs the whole body of a refusal.
-pub(crate) async fn open(
-    mut stream: Box<dyn Stream>,
-    opening: Opening<'_>,
-) -> Result<(Socket, Option<String>), Failure> {
+pub async fn open(mut stream: Box<dyn Stream>, opening: Opening<'_>) -> Result<(Socket, Option<String>), Failure> {
     let key = generate_key();
     let mut request = head(opening.target, opening.query);
     request += "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
@@ -77,7 +74,7 @@ pub(crate) async fn open(
 
 /// How a WebSocket ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub enum Ending {
     /// By a close frame of the relay, or of something in front of it.
     Closed { code: u16, reason: String },
     /// Without a close frame.
@@ -87,13 +84,13 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    pub(crate) fn of_frame(frame: Option<CloseFrame>) -> Self {
+    pub fn of_frame(frame: Option<CloseFrame>) -> Self {
         // RFC 6455, section 7.1.5: a close frame without a code counts as 1005.
         let (code, reason) = frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
         Self::Closed { code, reason: Answer::line_of(reason.as_bytes()) }
     }
 
-    pub(crate) fn of_error(error: &Error) -> Self {
+    pub fn of_error(error: &Error) -> Self {
         match error {
             Error::ConnectionClosed | Error::AlreadyClosed => Self::Cut,
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing) => Self::Cut,
@@ -124,7 +121,7 @@ impl fmt::Display for Ending {
 /// # Errors
 ///
 /// The end of the WebSocket, behind which there is no message. The closing handshake is then under way.
-pub(crate) async fn next(receiver: &mut WebSocketReceiver<Box<dyn Stream>>) -> Result<Message, Ending> {
+pub async fn next(receiver: &mut WebSocketReceiver<Box<dyn Stream>>) -> Result<Message, Ending> {
     match receiver.next().await {
         Some(Ok(Message::Close(frame))) => Err(Ending::of_frame(frame)),
         Some(Ok(message)) => Ok(message),

@@ -1,66 +1,67 @@
 //! Where a URL leads.
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::str::FromStr;
 
 use http::Uri;
-
-use crate::cli::values::Parsed;
 
 /// What a URL says, for `ws`, `wss`, `http` and `https`.
 ///
 /// Its text is without the query, which may hold a pair code and a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) is_secure: bool,
+pub struct Target {
+    pub is_secure: bool,
     /// A name or an address, which for IPv6 is without brackets.
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    pub host: String,
+    pub port: u16,
     /// It begins with a slash.
-    pub(crate) path: String,
+    pub path: String,
     /// Without the question mark.
-    pub(crate) query: String,
+    pub query: String,
 }
 
-/// A URL as an argument.
-pub(crate) fn url(value: &OsStr) -> Parsed<Target> {
-    let needed = || String::from("a URL is needed, such as wss://relay.example.org");
-    let text = value.to_str().ok_or_else(needed)?;
-    let url: Uri = text.parse().map_err(|_| needed())?;
-    let is_secure = match url.scheme_str() {
-        Some("ws" | "http") => false,
-        Some("wss" | "https") => true,
-        _ => return Err(needed()),
-    };
-    let authority = url.authority().ok_or_else(needed)?;
-    if authority.as_str().contains('@') {
-        return Err(String::from("a URL without a user is needed"));
-    }
-    let host = authority.host().trim_matches(['[', ']']).to_owned();
-    let port = match authority.port() {
-        Some(port) => port.as_u16(),
-        None if authority.as_str().ends_with(':') || !authority.as_str().ends_with(authority.host()) => {
+/// The error says what is needed.
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let needed = || String::from("a URL is needed, such as wss://relay.example.org");
+        let url: Uri = text.parse().map_err(|_| needed())?;
+        let is_secure = match url.scheme_str() {
+            Some("ws" | "http") => false,
+            Some("wss" | "https") => true,
+            _ => return Err(needed()),
+        };
+        let authority = url.authority().ok_or_else(needed)?;
+        if authority.as_str().contains('@') {
+            return Err(String::from("a URL without a user is needed"));
+        }
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let port = match authority.port() {
+            Some(port) => port.as_u16(),
+            None if authority.as_str().ends_with(':') || !authority.as_str().ends_with(authority.host()) => {
+                return Err(needed());
+            }
+            None => {
+                if is_secure {
+                    443
+                } else {
+                    80
+                }
+            }
+        };
+        if host.is_empty() || port == 0 {
             return Err(needed());
         }
-        None => {
-            if is_secure {
-                443
-            } else {
-                80
-            }
-        }
-    };
-    if host.is_empty() || port == 0 {
-        return Err(needed());
+        let (path, query) = (url.path().to_owned(), url.query().unwrap_or_default().to_owned());
+        Ok(Self { is_secure, host, port, path, query })
     }
-    let (path, query) = (url.path().to_owned(), url.query().unwrap_or_default().to_owned());
-    Ok(Target { is_secure, host, port, path, query })
 }
 
 impl Target {
     /// The `Host` field of a request, and the authority of a URL.
-    pub(crate) fn authority(&self) -> String {
+    pub fn authority(&self) -> String {
         let host = match self.host.parse::<Ipv6Addr>() {
             Ok(_) => format!("[{}]", self.host),
             Err(_) => self.host.clone(),
@@ -70,19 +71,19 @@ impl Target {
     }
 
     /// Path and query, with more fields behind the query.
-    pub(crate) fn path_and_query(&self, more: &str) -> String {
+    pub fn path_and_query(&self, more: &str) -> String {
         let fields: Vec<_> = [&*self.query, more].into_iter().filter(|part| !part.is_empty()).collect();
         if fields.is_empty() { self.path.clone() } else { format!("{}?{}", self.path, fields.join("&")) }
     }
 
     /// Whether the query has a field of this name.
     #[cfg(feature = "client")]
-    pub(crate) fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         self.query.split('&').any(|field| field.split('=').next() == Some(name))
     }
 
     /// As a URL of HTTP, without the query.
-    pub(crate) fn http(&self) -> String {
+    pub fn http(&self) -> String {
         format!("{}://{}{}", if self.is_secure { "https" } else { "http" }, self.authority(), self.path)
     }
 }
@@ -108,7 +109,7 @@ mod tests {
             ("wss://[::1]", true, "::1", 443, "/", ""),
         ] {
             let expected = Target { is_secure, host: host.into(), port, path: path.into(), query: query.into() };
-            assert_eq!(url(OsStr::new(text)), Ok(expected), "{text}");
+            assert_eq!(text.parse(), Ok(expected), "{text}");
         }
         for text in [
             "",
@@ -126,7 +127,7 @@ mod tests {
             "ws://a b",
             "wss://b\u{fc}cher.example",
         ] {
-            assert!(url(OsStr::new(text)).is_err(), "{text}");
+            assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }
 
@@ -137,13 +138,13 @@ mod tests {
             ("https://[::1]:8443/?token=secret", "wss://[::1]:8443/"),
             ("ws://a:80", "ws://a/"),
         ] {
-            assert_eq!(url(OsStr::new(text)).expect("a URL").to_string(), expected);
+            assert_eq!(text.parse::<Target>().expect("a URL").to_string(), expected);
         }
     }
 
     #[test]
     fn fields_are_added_to_the_query() {
-        let target = url(OsStr::new("ws://a/b?token=x&spare")).expect("a URL");
+        let target: Target = "ws://a/b?token=x&spare".parse().expect("a URL");
         assert_eq!(target.path_and_query("pair=y"), "/b?token=x&spare&pair=y");
         assert_eq!(Target { query: String::new(), ..target.clone() }.path_and_query("pair=y"), "/b?pair=y");
         assert_eq!(Target { query: String::new(), ..target.clone() }.path_and_query(""), "/b");

@@ -5,8 +5,8 @@ use std::io;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use http::StatusCode;
 
-use super::dial::Stream;
 use super::failure::{Answer, Failure};
+use super::stream::Stream;
 use super::target::Target;
 
 /// The most bytes of an answer that are read. The relay's have less than 300.
@@ -17,15 +17,15 @@ const MOST_FIELDS: usize = 64;
 
 /// An answer, and what was read of its body.
 #[derive(Debug)]
-pub(crate) struct Response {
-    pub(crate) status: StatusCode,
+pub struct Response {
+    pub status: StatusCode,
     fields: Vec<(String, String)>,
     /// The bytes behind the head: of an upgrade the first frames, of all others the body.
-    pub(crate) rest: Vec<u8>,
+    pub rest: Vec<u8>,
 }
 
 /// The head of a request for the target's path and query, without the empty line at its end.
-pub(crate) fn head(target: &Target, more: &str) -> String {
+pub fn head(target: &Target, more: &str) -> String {
     format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: arc-relay/{}\r\n",
         target.path_and_query(more),
@@ -37,14 +37,14 @@ pub(crate) fn head(target: &Target, more: &str) -> String {
 /// Sends `GET` for the target's path, and reads the answer.
 ///
 /// The connection has no other request. `preamble` comes before it.
-pub(crate) async fn get(stream: &mut dyn Stream, target: &Target, preamble: &str) -> Result<Answer, Failure> {
+pub async fn get(stream: &mut dyn Stream, target: &Target, preamble: &str) -> Result<Answer, Failure> {
     let head = head(target, "");
     let response = exchange(stream, &format!("{preamble}{head}Accept: */*\r\nConnection: close\r\n\r\n")).await?;
     Ok(response.into_answer())
 }
 
 /// Sends a request, and reads the answer: of an upgrade the head, of all others the body, too.
-pub(crate) async fn exchange(stream: &mut dyn Stream, request: &str) -> Result<Response, Failure> {
+pub async fn exchange(stream: &mut dyn Stream, request: &str) -> Result<Response, Failure> {
     stream.write_all(request.as_bytes()).await.map_err(Failure::Stream)?;
     stream.flush().await.map_err(Failure::Stream)?;
     let mut bytes = Vec::new();
@@ -80,12 +80,12 @@ fn parse(bytes: &[u8]) -> Result<Option<Response>, Failure> {
 
 impl Response {
     /// The value of the first field with this name.
-    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+    pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
     }
 
     /// What a failed request is told by.
-    pub(crate) fn into_answer(self) -> Answer {
+    pub fn into_answer(self) -> Answer {
         Answer {
             status: self.status,
             #[cfg(feature = "client")]
