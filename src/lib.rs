@@ -26,6 +26,9 @@
 
 mod access;
 mod buffers;
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(not(feature = "client"))]
 mod client;
 mod connection;
 mod http;
