@@ -68,6 +68,14 @@ export interface Options {
   WebSocket?: WebSocketConstructor;
 }
 
+/** What can be sent. A string arrives as its UTF-8. */
+export type Message = Uint8Array | ArrayBuffer | string;
+
+export const bytesOf = (message: Message): Uint8Array =>
+  typeof message === "string" ? new TextEncoder().encode(message)
+  : message instanceof ArrayBuffer ? new Uint8Array(message)
+  : message;
+
 /** Where a connection stands. */
 export type State = "connecting" | "waiting" | "paired" | "closed";
 
@@ -169,16 +177,18 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
    *
    * Messages arrive in the order of the calls.
    *
+   * @param signal gives a message up of which nothing has been handed over to the current WebSocket: the promise rejects
    * @throws {ClosedError} (the promise rejects) if the connection is closed before the message was handed over
    */
-  send(message: Uint8Array | ArrayBuffer | string): Promise<void> {
-    const bytes =
-      typeof message === "string" ? new TextEncoder().encode(message)
-      : message instanceof ArrayBuffer ? new Uint8Array(message)
-      : message;
-    const sent = this.#sending.then(() => this.#send(bytes));
+  send(message: Message, signal?: AbortSignal): Promise<void> {
+    const sent = this.#sending.then(() => this.#send(bytesOf(message), signal));
     this.#sending = sent.catch(() => {});
     return sent;
+  }
+
+  /** Gives the WebSocket up, and comes again: when the device has another network, or the peer makes no sense. */
+  reconnect(reason = "the program asked for it"): void {
+    if (this.#socket !== undefined) this.#drop(4002, reason);
   }
 
   /** Closes the connection for good, behind what was sent. Without a peer, nothing is waited for. */
@@ -218,28 +228,26 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
     }
   }
 
-  async #send(bytes: Uint8Array): Promise<void> {
-    let sealed: Iterator<Uint8Array<ArrayBuffer>> | undefined;
-    let session: Session | undefined;
-    let part: Uint8Array<ArrayBuffer> | undefined;
+  async #send(bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
+    let parts: Iterator<Uint8Array<ArrayBuffer>> | undefined;
+    let part: IteratorResult<Uint8Array<ArrayBuffer>> | undefined;
+    let socket: WebSocket | undefined;
     for (;;) {
       if (this.#closed !== undefined) throw this.#closed;
-      const socket = this.#socket;
+      // With another peer, the message begins anew.
+      if (socket !== this.#socket) parts = part = undefined;
+      if (parts === undefined) signal?.throwIfAborted();
+      socket = this.#socket;
       if (this.#state !== "paired" || socket === undefined) {
         await this.#change();
       } else if (socket.bufferedAmount > this.#options.highWater) {
         await new Promise((resolve) => setTimeout(resolve, LOOK));
       } else {
-        if (sealed === undefined || session !== this.#session) {
-          // With another peer, the message begins anew.
-          session = this.#session;
-          sealed = (session?.seal(bytes) ?? [bytes as Uint8Array<ArrayBuffer>])[Symbol.iterator]();
-          part = undefined;
-        }
-        part ??= sealed.next().value as Uint8Array<ArrayBuffer> | undefined;
-        if (part === undefined) return;
-        socket.send(part);
-        part = undefined;
+        parts ??= (this.#session?.seal(bytes) ?? [bytes as Uint8Array<ArrayBuffer>])[Symbol.iterator]();
+        part ??= parts.next();
+        socket.send(part.value);
+        part = parts.next();
+        if (part.done === true) return;
       }
     }
   }

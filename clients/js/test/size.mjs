@@ -8,6 +8,6 @@ async function size(entry) {
   return gzipSync(outputFiles[0].contents, { level: 9 }).length;
 }
 
-const [plain, encrypted] = [await size("dist/index.js"), await size("dist/e2e.js")];
-console.log(`${plain} bytes, and ${encrypted} for encryption`);
+const [plain, encrypted, resuming] = await Promise.all(["index", "e2e", "resume"].map((name) => size(`dist/${name}.js`)));
+console.log(`${plain} bytes, and ${encrypted} for encryption, ${resuming} for resuming`);
 if (plain >= 5000) throw new Error("without encryption, 5,000 bytes are the most");
