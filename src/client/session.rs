@@ -62,7 +62,7 @@ pub enum Received {
 /// Why a meeting cannot go on. Its text is one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// A message that is none of this meeting: changed, repeated, reordered, lost before, or of another secret.
+    /// A message that is none of this meeting: changed, repeated, reordered, or of another secret.
     Forged,
     TooLong,
     UnknownKind,
