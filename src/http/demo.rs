@@ -1,6 +1,6 @@
 //! The demo: a page at `/` with which two browsers meet by this relay.
 //!
-//! `clients/demo/build` makes the page, of `clients/demo` and `clients/js`. It is one file with its style and script, and
+//! `clients/demo/build.mjs` makes the page, of `clients/demo` and `clients/js`. It is one file with its style and script, and
 //! loads nothing.
 
 use http::{StatusCode, Uri};

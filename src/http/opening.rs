@@ -432,14 +432,26 @@ mod tests {
         text(answer).split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    /// A client that asks for the demo, and takes so many bytes of what it is sent.
-    #[derive(Clone, Debug)]
-    struct SlowReader {
-        request: Arc<Mutex<&'static [u8]>>,
+    /// A client that sends what its source has, and takes so many bytes of what it is sent.
+    #[derive(Clone)]
+    struct FakeClient {
+        source: Arc<Mutex<Box<dyn io::Read + Send>>>,
         room: Arc<AtomicUsize>,
     }
 
-    impl Transport for SlowReader {
+    impl FakeClient {
+        fn new(source: impl io::Read + Send + 'static, room: usize) -> Self {
+            Self { source: Arc::new(Mutex::new(Box::new(source))), room: Arc::new(AtomicUsize::new(room)) }
+        }
+    }
+
+    impl std::fmt::Debug for FakeClient {
+        fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            out.write_str("FakeClient")
+        }
+    }
+
+    impl Transport for FakeClient {
         fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
@@ -448,7 +460,7 @@ mod tests {
         }
         fn mark_readable(&self) {}
         fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-            io::Read::read(&mut *self.request.lock().unwrap(), buffer)
+            self.source.lock().unwrap().read(buffer)
         }
         fn send(&self, bytes: &[u8], _: bool) -> io::Result<usize> {
             match bytes.len().min(self.room.load(Ordering::SeqCst)) {
@@ -476,9 +488,8 @@ mod tests {
 
     #[test]
     fn a_reader_that_stops_within_the_demo_has_its_deadline_and_no_copy_of_the_page() {
-        let request: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
         let room = 20_000;
-        let reader = SlowReader { request: Arc::new(Mutex::new(request)), room: Arc::new(AtomicUsize::new(room)) };
+        let reader = FakeClient::new(&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], room);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut context = HandshakeContext::of(Seats::roomy(Arc::clone(&clock)));
         let demo = Demo::new();
@@ -501,39 +512,6 @@ mod tests {
         assert_eq!(left.load(Ordering::SeqCst), 0);
     }
 
-    /// A client that sends faster than the relay can read.
-    #[derive(Clone, Debug)]
-    struct Flood;
-
-    impl Transport for Flood {
-        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-        fn mark_readable(&self) {}
-        fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-            Ok(buffer.len())
-        }
-        fn send(&self, bytes: &[u8], _: bool) -> io::Result<usize> {
-            Ok(bytes.len())
-        }
-        fn report_when_sent(&self) {}
-        fn report_room(&self) {}
-        fn set_ack_timeout(&self, _: Duration) {}
-        fn bound_receive_buffer(&self, _: bool) {}
-        fn shut_down(&self) -> io::Result<()> {
-            Ok(())
-        }
-        fn poll_ended(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
-        }
-        fn deregister(self) -> Self {
-            self
-        }
-    }
-
     #[test]
     fn a_rejected_client_that_never_stops_sending_does_not_hold_up_others() {
         let (ended, end) = std::sync::mpsc::channel();
@@ -542,7 +520,8 @@ mod tests {
             let others = async {
                 others_ran = true;
             };
-            let lingering = linger(Flood, &SystemClock);
+            // It sends faster than the relay can read.
+            let lingering = linger(FakeClient::new(io::repeat(0), usize::MAX), &SystemClock);
             crate::runtime::reactor::Reactor::new().unwrap().block_on(futures_lite::future::zip(lingering, others));
             let _ = ended.send(others_ran);
         });
