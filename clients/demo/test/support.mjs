@@ -1,7 +1,7 @@
 // A relay with the demo, and browsers at its page. Every wait has a bound.
 
 import assert from "node:assert/strict";
-import { chromium } from "playwright-core";
+import { browser as chromium } from "../../js/test/chromium.mjs";
 import { relay as start } from "../../js/test/support.mjs";
 
 export { line, within } from "../../js/test/support.mjs";
@@ -21,11 +21,7 @@ export async function demo(t, ...flags) {
  * `open` makes a page in a context of its own, as on another device.
  */
 export async function browser(t, ...flags) {
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu", ...flags], // root has no sandbox, and the page is the test's own
-  });
-  t.after(() => browser.close());
+  const browser = await chromium(t, ...flags);
   const open = async (url, options = {}) => {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
     context.setDefaultTimeout(PATIENCE);

@@ -1,50 +1,15 @@
-// The client in pages of Chromium: $CHROMIUM, or the one in the path. The peer of a page is another page, or this program.
+// The client in pages of Chromium. The peer of a page is another page, or this program.
 
 import assert from "node:assert/strict";
-import { once } from "node:events";
-import { createServer } from "node:http";
 import test from "node:test";
-import { build } from "esbuild";
-import { chromium } from "playwright-core";
 import { newSecret } from "../dist/e2e.js";
+import { pages } from "./chromium.mjs";
 import { client, newCode, relay, text, within } from "./support.mjs";
-
-const { outputFiles } = await build({
-  stdin: { contents: 'export * from "./dist/index.js"; export * from "./dist/e2e.js";', resolveDir: "." },
-  bundle: true,
-  minify: true,
-  format: "iife",
-  globalName: "arc",
-  write: false,
-});
-
-/** Opens a page that has the client as `arc`. */
-async function pages(t, count) {
-  const server = createServer((_, response) => {
-    response.setHeader("content-type", "text/html");
-    response.end("<!doctype html><title>arc-relay</title>");
-  });
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu"], // root has no sandbox, and the page is the test's own
-  });
-  t.after(async () => {
-    await browser.close();
-    server.close();
-  });
-  const open = async () => {
-    const page = await browser.newPage();
-    await page.goto(`http://127.0.0.1:${server.address().port}/`);
-    await page.addScriptTag({ content: outputFiles[0].text });
-    return page;
-  };
-  return Promise.all(Array.from({ length: count }, open));
-}
 
 test("two pages exchange encrypted messages, and one sees the other take leave", async (t) => {
   const { url } = await relay(t);
-  const [daemon, phone] = await pages(t, 2);
+  const open = await pages(t);
+  const [daemon, phone] = [await open(), await open()];
   const secret = [...newSecret()];
   await daemon.evaluate(
     ([url, secret]) => {
@@ -72,7 +37,7 @@ test("two pages exchange encrypted messages, and one sees the other take leave",
 
 test("a page and a program are peers", async (t) => {
   const { url } = await relay(t);
-  const [page] = await pages(t, 1);
+  const page = await (await pages(t))();
   const code = newCode();
   const program = client(t, { url, code });
   await page.evaluate(([url, code]) => arc.connect({ url, code }).send("from a page"), [url, code]);
@@ -81,7 +46,7 @@ test("a page and a program are peers", async (t) => {
 
 test("a page learns why it is refused, and where it stands", async (t) => {
   const { url } = await relay(t, 0, "--min-code-length", "4");
-  const [page] = await pages(t, 1);
+  const page = await (await pages(t))();
   const closed = ([url, code]) =>
     new Promise((resolve) => arc.connect({ url, code }).on("closed", ({ code, message }) => resolve([code, message])));
   assert.deepEqual(await within("the end", page.evaluate(closed, [url, "abc"])), [4400, "missing or invalid pair code"]);

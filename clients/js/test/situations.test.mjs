@@ -4,24 +4,14 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
-import { createServer } from "node:http";
 import test from "node:test";
-import { build } from "esbuild";
-import { chromium } from "playwright-core";
 import { WebSocket } from "ws";
+import { pages } from "./chromium.mjs";
 import { newCode, relay, within } from "./support.mjs";
 
 const KINDS = ["without", "with", "client"];
 
 const DOCUMENT = new URL("../../../docs/protocol.md", import.meta.url);
-
-const { outputFiles } = await build({
-  entryPoints: [new URL("../dist/index.js", import.meta.url).pathname],
-  bundle: true,
-  format: "iife",
-  globalName: "arc",
-  write: false,
-});
 
 /** Runs in the page: begins a connection of a kind, and writes down what comes. */
 function watch([kind, target]) {
@@ -87,12 +77,19 @@ async function stage(t, page, kind, flags) {
   const sockets = [];
   t.after(() => sockets.forEach((socket) => socket.terminate()));
   const at = (query = "") => `${own.url}/?pair=${code}${query}`;
+  const begin = (query) => page.evaluate(watch, [kind, at(query)]);
+  const sees = (what) => within(what, page.waitForFunction((what) => seen.some((text) => text.includes(what)), what));
   return {
     kind,
     relay: own,
     page,
     /** Opens the page's connection. */
-    begin: (query) => page.evaluate(watch, [kind, at(query)]),
+    begin,
+    /** Opens it, and waits until it is the first with its code. */
+    async wait(query) {
+      await begin(query);
+      await sees(kind === "without" ? "open" : "waiting");
+    },
     /** Another client of the same code, once it is open. */
     other: async (query) => {
       const socket = new WebSocket(at(query));
@@ -103,20 +100,16 @@ async function stage(t, page, kind, flags) {
       await within("another client", once(socket, "open"));
       return socket;
     },
-    /** Waits until the page has its place: a relay counts the codes in use. */
-    placed: () =>
-      until("a place", async () => (await (await fetch(`${own.url.replace("ws", "http")}/health`)).json()).pairs > 0),
     /** Waits until the page has seen something. */
-    sees: (what) => within(what, page.waitForFunction((what) => seen.some((text) => text.includes(what)), what)),
+    sees,
     ends: () => within("the end", page.evaluate(() => ended)),
     seen: () => page.evaluate(() => seen),
   };
 }
 
 /** Joins the page and another client, and forgets what the page has seen until then. */
-async function meet(on, query = "") {
-  await on.begin(query);
-  await on.placed();
+async function meet(on) {
+  await on.wait();
   const other = await on.other();
   other.send("x".repeat(7), { binary: true });
   await on.sees("7 bytes");
@@ -127,15 +120,11 @@ async function meet(on, query = "") {
 /** Each situation, with the flags that the relay needs for it. */
 const SITUATIONS = [
   ["it waits for its peer", [], async (on) => {
-    await on.begin();
-    await on.placed();
+    await on.wait();
     await pause(300); // it sees no more than it saw at once
   }],
   ["its peer comes", [], async (on) => {
-    await on.begin();
-    await on.placed();
-    if (on.kind !== "without") await on.sees("waiting");
-    else await on.sees("open");
+    await on.wait();
     await on.page.evaluate(() => { seen.length = 0; });
     (await on.other()).send(new Uint8Array(3));
     await on.sees("3 bytes");
@@ -175,9 +164,7 @@ const SITUATIONS = [
     await on.ends();
   }],
   ["it comes again elsewhere, with its `side`", [], async (on) => {
-    await on.begin("&side=phone");
-    await on.placed();
-    if (on.kind === "client") await on.sees("waiting");
+    await on.wait("&side=phone");
     await on.other("&side=phone");
     await on.ends();
   }],
@@ -217,10 +204,7 @@ const SITUATIONS = [
     socket.terminate();
   }],
   ["the relay stops while it waits", ["--drain-delay", "1s", "--drain-timeout", "1s"], async (on) => {
-    await on.begin();
-    await on.placed();
-    if (on.kind !== "without") await on.sees("waiting");
-    else await on.sees("open");
+    await on.wait();
     on.relay.kill("SIGTERM");
     await on.ends();
   }],
@@ -237,21 +221,10 @@ const SITUATIONS = [
 ];
 
 test("a page sees in each situation what docs/protocol.md says", async (t) => {
-  const server = createServer((_, response) => response.setHeader("content-type", "text/html").end("<!doctype html>"));
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu"], // root has no sandbox, and the page is the test's own
-  });
-  t.after(async () => {
-    await browser.close();
-    server.close();
-  });
+  const open = await pages(t);
   const cells = async ([situation, flags, act]) => {
     const row = await Promise.all(KINDS.map(async (kind) => {
-      const page = await browser.newPage();
-      await page.goto(`http://127.0.0.1:${server.address().port}/`);
-      await page.addScriptTag({ content: outputFiles[0].text });
+      const page = await open();
       const on = await stage(t, page, kind, flags);
       await act(on);
       const seen = await on.seen();
