@@ -1,16 +1,11 @@
 /** Files in both directions, piece by piece: neither side has a whole file in its memory. */
 
 import { sha256 } from "@noble/hashes/sha2.js";
+import type { Peer } from "../../js/src/resume.js";
 import { hex, PART, safeName, type Note, type Part, type Talk } from "./talk.js";
-
-/** The most bytes of a file that are under way. */
-const WINDOW = 4 << 20;
 
 /** So many bytes are read of a file at once. */
 const READ = 1 << 20;
-
-/** The receiver tells what it has after so many bytes. */
-const STEP = 256 << 10;
 
 /** So many bytes are collected before they become a piece, which the browser may keep on disk. */
 const PIECE = 4 << 20;
@@ -26,14 +21,10 @@ export interface View {
 }
 
 class Outgoing {
-  readonly hash = sha256.create();
-  /** So many bytes went into the hash: it is computed once, though parts may be read again. */
-  hashed = 0;
-  read = 0;
-  acknowledged = 0;
-  result: string | undefined;
-  /** Whether the peer was told the hash. */
-  isEnded = false;
+  /** The hash of all bytes, once they are sent. */
+  hash: string | undefined;
+  /** Whether nothing more of it is to be sent. */
+  isOver = false;
 
   constructor(
     readonly number: number,
@@ -45,7 +36,6 @@ class Outgoing {
 class Incoming {
   readonly hash = sha256.create();
   received = 0;
-  told = 0;
   #pieces: Blob[] = [];
   #parts: Uint8Array<ArrayBuffer>[] = [];
   #length = 0;
@@ -80,12 +70,10 @@ class Incoming {
 
 export class Files {
   #next = 1;
-  /** Files to send, one after the other. The first is under way. */
-  #outgoing: Outgoing[] = [];
+  /** Files that are not over, by their numbers. They are sent one after the other. */
+  #outgoing = new Map<number, Outgoing>();
+  #sending: Promise<void> = Promise.resolve();
   #incoming: Incoming | undefined;
-  /** Grows with each new start of the pump, so that an older one ends. */
-  #run = 0;
-  #isOffered = false;
 
   constructor(
     readonly talk: Talk,
@@ -95,41 +83,59 @@ export class Files {
   /** Sends a file, behind those that wait. */
   add(file: File): void {
     const number = this.#next++;
-    const view = this.show({ name: file.name, size: file.size, isOwn: true, cancel: () => this.#cancel(number) });
-    this.#outgoing.push(new Outgoing(number, file, view));
-    this.#offer();
+    const view = this.show({ name: file.name, size: file.size, isOwn: true, cancel: () => this.#end(number, "cancelled here") });
+    const outgoing = new Outgoing(number, file, view);
+    this.#outgoing.set(number, outgoing);
+    if (this.talk.peer !== undefined) this.#enqueue(outgoing, this.talk.peer);
   }
 
-  #offer(): void {
-    const first = this.#outgoing[0];
-    if (first === undefined || this.#isOffered) return;
-    const { number, file } = first;
-    this.#isOffered = this.talk.send({ kind: "offer", file: number, name: safeName(file.name), size: file.size, type: "" }) !== undefined;
+  /** A page is there that knows nothing of the files. */
+  met(peer: Peer): void {
+    this.#fail("the other side began anew");
+    for (const file of this.#outgoing.values()) this.#enqueue(file, peer);
   }
 
-  /** The first file is over, and the next one begins. */
-  #shift(): void {
-    this.#outgoing.shift();
-    this.#isOffered = false;
-    this.#run++;
-    this.#offer();
+  #enqueue(file: Outgoing, peer: Peer): void {
+    // If the peer is gone, the file is sent to the next one.
+    this.#sending = this.#sending.then(() => this.#transfer(file, peer)).catch(() => {});
   }
 
-  #cancel(number: number, reason = "cancelled here"): void {
-    const at = this.#outgoing.findIndex((file) => file.number === number);
-    const file = this.#outgoing[at];
-    if (file === undefined) return;
-    file.view.failed(reason);
-    if (at > 0) this.#outgoing.splice(at, 1);
-    else {
-      this.talk.send({ kind: "cancel", file: number, own: true });
-      this.#shift();
+  async #transfer(file: Outgoing, peer: Peer): Promise<void> {
+    if (file.isOver) return;
+    const { number, view } = file;
+    const { name, size } = file.file;
+    const hash = sha256.create();
+    view.progress(0);
+    await this.talk.note(peer, { kind: "offer", file: number, name: safeName(name), size });
+    for (let offset = 0; offset < size && !file.isOver; offset += READ) {
+      const length = Math.min(READ, size - offset);
+      const bytes = new Uint8Array(await file.file.slice(offset, offset + length).arrayBuffer().catch(() => new ArrayBuffer(0)));
+      if (bytes.length < length) this.#end(number, "the file cannot be read");
+      hash.update(bytes);
+      for (let at = 0; at < bytes.length && !file.isOver; at += PART) {
+        const part = bytes.subarray(at, at + PART);
+        const sent = offset + at + part.length;
+        await this.talk.part(peer, { file: number, bytes: part }, () => file.isOver || view.progress(sent));
+      }
     }
+    if (file.isOver) return this.talk.note(peer, { kind: "cancel", file: number, own: true });
+    file.hash = hex(hash.digest());
+    await this.talk.note(peer, { kind: "end", file: number, hash: file.hash });
+  }
+
+  /** Ends a file of this side. The peer is told by the transfer, behind what was sent. */
+  #end(number: number, reason: string): void {
+    const file = this.#outgoing.get(number);
+    if (file === undefined) return;
+    file.isOver = true;
+    this.#outgoing.delete(number);
+    file.view.failed(reason);
   }
 
   #refuse(reason: string): void {
-    if (this.#incoming === undefined) return;
-    this.talk.send({ kind: "cancel", file: this.#incoming.number, own: false });
+    const file = this.#incoming;
+    if (file === undefined) return;
+    if (this.talk.peer !== undefined) this.#tell(this.talk.peer, { kind: "cancel", file: file.number, own: false });
     this.#fail(reason);
   }
 
@@ -138,87 +144,17 @@ export class Files {
     this.#incoming = undefined;
   }
 
-  /** The peer is there. Another page knows nothing of the files. */
-  met(isNew: boolean): void {
-    this.#run++;
-    if (isNew) {
-      this.#fail("the other side began anew");
-      this.#isOffered = false;
-      const first = this.#outgoing[0];
-      if (first !== undefined) {
-        first.read = first.acknowledged = 0;
-        first.isEnded = false;
-        first.view.progress(0);
-      }
-      this.#offer();
-    } else if (this.#incoming !== undefined) {
-      this.talk.sendHave(this.#incoming.number, this.#incoming.received);
-    }
+  #tell(peer: Peer, note: Note): void {
+    this.talk.note(peer, note).catch(() => {}); // the next peer knows nothing of the file
   }
 
-  /** The peer has so many bytes. In a new meeting this says where to go on. */
-  have(number: number, bytes: number): void {
-    const file = this.#outgoing[0];
-    if (file?.number !== number || bytes > file.file.size || bytes > Math.max(file.read, file.hashed)) return;
-    file.acknowledged = bytes;
-    file.view.progress(bytes);
-    if (bytes === file.file.size && file.hashed === bytes) {
-      if (file.isEnded) return;
-      file.isEnded = true;
-      file.result ??= hex(file.hash.digest());
-      this.talk.send({ kind: "end", file: number, hash: file.result });
-    } else if (this.#pumped !== this.#run) {
-      file.read = bytes;
-      void this.#pump(file, ++this.#run);
-    }
-    this.#wake?.();
-  }
-
-  /** The run that a pump works for. */
-  #pumped = 0;
-  #wake: (() => void) | undefined;
-
-  /** Reads and sends, as long as the window allows it. */
-  async #pump(file: Outgoing, run: number): Promise<void> {
-    this.#pumped = run;
-    const { size } = file.file;
-    while (run === this.#run && file.read < size) {
-      if (file.read - file.acknowledged >= WINDOW) {
-        await new Promise<void>((resolve) => (this.#wake = resolve));
-        continue;
-      }
-      const offset = file.read;
-      let bytes: Uint8Array<ArrayBuffer>;
-      try {
-        bytes = new Uint8Array(await file.file.slice(offset, offset + READ).arrayBuffer());
-      } catch {
-        bytes = new Uint8Array(0);
-      }
-      if (run !== this.#run) return;
-      if (bytes.length === 0) {
-        this.#cancel(file.number, "the file cannot be read");
-        return;
-      }
-      if (offset + bytes.length > file.hashed) file.hash.update(bytes.subarray(file.hashed - offset));
-      file.hashed = Math.max(file.hashed, offset + bytes.length);
-      file.read = offset + bytes.length;
-      for (let at = 0; at < bytes.length; at += PART) {
-        this.talk.sendPart({ file: file.number, offset: offset + at, bytes: bytes.subarray(at, at + PART) });
-      }
-    }
-  }
-
-  part({ file: number, offset, bytes }: Part): void {
+  part({ file: number, bytes }: Part): void {
     const file = this.#incoming;
-    // A part of a file that was cancelled, or one that has been received before.
-    if (file?.number !== number || offset !== file.received) return;
-    if (offset + bytes.length > file.size) return this.#refuse("the file is longer than announced");
+    // Parts of a file that was cancelled here may be under way.
+    if (file?.number !== number) return;
+    if (file.received + bytes.length > file.size) return this.#refuse("the file is longer than announced");
     file.take(bytes);
-    if (file.received - file.told >= STEP || file.received === file.size) {
-      file.told = file.received;
-      this.talk.sendHave(number, file.received);
-      file.view.progress(file.received);
-    }
+    file.view.progress(file.received);
   }
 
   note(note: Exclude<Note, { kind: "chat" }>): void {
@@ -229,33 +165,30 @@ export class Files {
         const cancel = () => this.#incoming?.number === note.file && this.#refuse("cancelled here");
         const view = this.show({ name, size: note.size, isOwn: false, cancel });
         this.#incoming = new Incoming(note.file, name, note.size, view);
-        this.talk.sendHave(note.file, 0);
         break;
       }
       case "end": {
         const file = this.#incoming;
-        if (file?.number !== note.file || file.received !== file.size) break;
+        if (file?.number !== note.file || this.talk.peer === undefined) break;
+        if (file.received !== file.size) return this.#refuse("the file is shorter than announced");
         const hash = hex(file.hash.digest());
-        this.talk.send({ kind: "done", file: note.file, hash });
+        this.#tell(this.talk.peer, { kind: "done", file: note.file, hash });
         this.#incoming = undefined;
         file.view.done(hash, note.hash);
         if (hash === note.hash) file.view.saved(file.blob(), file.name);
         break;
       }
       case "done": {
-        const file = this.#outgoing[0];
-        if (file?.number !== note.file || file.result === undefined) break;
-        file.view.done(file.result, note.hash);
-        this.#shift();
+        const file = this.#outgoing.get(note.file);
+        if (file?.hash === undefined) break;
+        file.isOver = true;
+        this.#outgoing.delete(note.file);
+        file.view.done(file.hash, note.hash);
         break;
       }
       case "cancel":
-        if (note.own) {
-          if (this.#incoming?.number === note.file) this.#fail("cancelled by the other side");
-        } else if (this.#outgoing[0]?.number === note.file) {
-          this.#outgoing[0].view.failed("cancelled by the other side");
-          this.#shift();
-        }
+        if (!note.own) this.#end(note.file, "cancelled by the other side");
+        else if (this.#incoming?.number === note.file) this.#fail("cancelled by the other side");
     }
   }
 }

@@ -4,7 +4,7 @@ import { encodeQR } from "qr";
 import { ClosedError, connect, type Connection } from "../../js/src/index.js";
 import { endToEnd, linkWith, newSecret, secretIn } from "../../js/src/e2e.js";
 import { Files, type View } from "./files.js";
-import { Talk, type Note } from "./talk.js";
+import { Talk } from "./talk.js";
 import { received, sent, TappedWebSocket, type Seen } from "./tap.js";
 
 const element = <T extends HTMLElement = HTMLElement>(id: string): T => document.getElementById(id) as T;
@@ -66,7 +66,7 @@ function meaning(code: number, reason: string): string {
     case 4002:
       return "The other side has another secret, or something changed a message on the way";
     case 1001:
-      return reason === "pair expired" ? "Nobody came in time" : "The relay is stopping";
+      return reason === "pair expired" ? "The other side did not come in time" : "The relay is stopping";
     case 1012:
       return "The relay restarts";
     case 1000:
@@ -157,10 +157,8 @@ function append(entry: HTMLElement): void {
   if (isAtEnd) log.scrollTop = log.scrollHeight;
 }
 
-const marks = new Map<number, HTMLElement>();
-
 function line(text: string, isOwn: boolean): HTMLElement {
-  const entry = make("li", isOwn ? "line own" : "line");
+  const entry = make("div", isOwn ? "line own" : "line");
   entry.append(make("span", "sr", isOwn ? "You: " : "The other side: "), make("p", "text", text));
   const mark = make("span", "mark");
   entry.append(mark);
@@ -169,12 +167,12 @@ function line(text: string, isOwn: boolean): HTMLElement {
 }
 
 function note(text: string): void {
-  append(make("li", "note", text));
+  append(make("div", "note", text));
 }
 
 /** The card of a file. */
 function card({ name, size, isOwn, cancel }: { name: string; size: number; isOwn: boolean; cancel: () => void }): View {
-  const entry = make("li", isOwn ? "line file own" : "line file");
+  const entry = make("div", isOwn ? "line file own" : "line file");
   const title = make("p", "text");
   title.append(make("span", "sr", isOwn ? "You send " : "The other side sends "), make("strong", "name", name));
   const progress = make("progress", "");
@@ -223,43 +221,26 @@ function card({ name, size, isOwn, cancel }: { name: string; size: number; isOwn
 
 // What the two say.
 
-const talk = new Talk(
-  (message) => {
-    // After a refusal for good the page says so, and a message waits for nothing.
-    connection?.send(message).then(drawSoon, () => {});
+const talk: Talk = new Talk({
+  met() {
+    if (wasPaired) note("The other side opened the page anew. It has none of the earlier messages.");
+    wasPaired = true;
+    if (talk.peer !== undefined) files.met(talk.peer);
   },
-  {
-    met(isNew) {
-      if (isNew && wasPaired) note("The other side opened the page anew. It has none of the earlier messages.");
-      wasPaired = true;
-      tell("Connected", "good", "encrypted from end to end");
-      element("invite").hidden = true;
-      element("chat").classList.add("met");
-      if (document.activeElement === document.body || document.activeElement === null) element("message").focus({ preventScroll: true });
-      files.met(isNew);
-    },
-    note(told: Note) {
-      if (told.kind !== "chat") return files.note(told);
-      line(told.text, false);
-      showPlain("received", told.text);
-    },
-    delivered(number) {
-      const mark = marks.get(number);
-      if (mark !== undefined) mark.textContent = "delivered";
-      marks.delete(number);
-    },
-    part: (part) => files.part(part),
-    have: (file, bytes) => files.have(file, bytes),
+  line(text) {
+    line(text, false);
+    showPlain("received", text);
   },
-);
+  note: (told) => files.note(told),
+  part: (part) => files.part(part),
+});
 const files: Files = new Files(talk, card);
 
 function say(text: string): boolean {
-  const number = talk.send({ kind: "chat", text });
-  if (number === undefined) return false;
-  const mark = line(text, true);
-  mark.textContent = talk.hasMet ? "sent" : "waits for the other side";
-  marks.set(number, mark);
+  let mark: HTMLElement | undefined;
+  if (!talk.say(text, () => mark && (mark.textContent = "delivered"))) return false;
+  mark = line(text, true);
+  mark.textContent = connection?.state === "paired" ? "sent" : "waits for the other side";
   element("log").scrollTop = element("log").scrollHeight;
   showPlain("sent", text);
   return true;
@@ -275,12 +256,13 @@ function begin(): void {
   const current = connect({
     url: here(),
     ...endToEnd(secret),
-    // The window of a file bounds what is buffered. A timer in a hidden page would be slow.
+    // Resuming bounds what is buffered. A timer in a hidden page would be slow.
     highWater: 16 << 20,
     ...(token !== undefined && { token }),
     WebSocket: TappedWebSocket,
   });
   connection = current;
+  void talk.begin(current);
   const on: Connection["on"] = (kind, listener) => current.on(kind, (detail) => current === connection && listener(detail));
   on("state", (state) => {
     if (state !== "waiting") return;
@@ -288,14 +270,12 @@ function begin(): void {
     element("invite").hidden = false;
   });
   on("paired", () => {
-    tell("Greeting the other side", "wait");
-    talk.meet();
+    tell("Connected", "good", "encrypted from end to end");
+    element("invite").hidden = true;
+    element("chat").classList.add("met");
+    if (document.activeElement === document.body || document.activeElement === null) element("message").focus({ preventScroll: true });
   });
-  on("unpaired", () => talk.part());
-  on("message", (message) => {
-    talk.receive(message);
-    drawSoon();
-  });
+  on("message", drawSoon);
   on("draining", (within) => note(`The relay is about to stop, within ${within} s.`));
   on("reconnecting", showReconnecting);
   on("closed", showClosed);
@@ -351,7 +331,7 @@ async function copyLink(): Promise<void> {
   element("copied").textContent = isCopied ? "Copied" : "Press Ctrl+C to copy";
 }
 
-/** A new secret: whoever has the old link cannot come. */
+/** Takes a new secret: the old link leads to this page no more. */
 function beginAnew(): void {
   history.replaceState(null, "", here());
   location.reload();
