@@ -39,6 +39,9 @@ const FIRST_PAUSE = 500;
 /** No pause is longer, in milliseconds, unless the relay asks for it. */
 const LONGEST_PAUSE = 30_000;
 
+/** A relay can ask for so long a pause, in seconds. One that asks for more is broken, or not a relay. */
+const LONGEST_AFTER = 3600;
+
 /** For this long a client comes again though both seats are taken, in milliseconds. */
 export const OCCUPIED_FOR = 60_000;
 
@@ -53,8 +56,10 @@ export function pauseBefore(action: Action, attempts: number, after: number | un
   switch (action) {
     case "occupied":
       return 500 + 1000 * random;
-    case "later":
-      return 1000 * (after ?? 1) + random * Math.max(1000, 250 * (after ?? 1));
+    case "later": {
+      const seconds = Math.min(Math.max(after ?? 1, 0), LONGEST_AFTER);
+      return 1000 * seconds + random * Math.max(1000, 250 * seconds);
+    }
     default:
       return random * Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** Math.min(attempts, 16));
   }

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import test from "node:test";
 import { encode } from "../dist/base64url.js";
 import { deviceSecret, endToEnd } from "../dist/e2e.js";
-import { actionOf } from "../dist/index.js";
+import { actionOf, pauseBefore } from "../dist/index.js";
 import { Handshake } from "../dist/noise.js";
 
 const vectors = JSON.parse(readFileSync(new URL("../../../docs/protocol/vectors.json", import.meta.url), "utf8"));
@@ -14,6 +14,15 @@ const hex = (value) => Buffer.from(value).toString("hex");
 
 test("each close code has its action", () => {
   for (const { code, action } of vectors.close_codes) assert.equal(actionOf(code), action, String(code));
+});
+
+test("no pause is longer than an hour and a quarter, whatever the relay asks for", () => {
+  for (const after of [undefined, -5, 0, 12, 1e12, Infinity]) {
+    for (const random of [0, 0.5, 1]) {
+      const pause = pauseBefore("later", 3, after, random);
+      assert.ok(pause >= 1000 * Math.min(Math.max(after ?? 1, 0), 3600) && pause <= 4_500_000, `${after}: ${pause}`);
+    }
+  }
 });
 
 test("a token goes into a subprotocol", () => {

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from arc_relay.closing import action_of
+from arc_relay.closing import action_of, pause_before
 from arc_relay.connection import Connection
 from arc_relay.e2e import device_secret, end_to_end, link_with, new_secret, secret_in
 from arc_relay.noise import Forged, Handshake
@@ -16,6 +16,13 @@ VECTORS = json.loads((pathlib.Path(__file__).parents[3] / "docs/protocol/vectors
 def test_each_close_code_has_its_action() -> None:
     for vector in VECTORS["close_codes"]:
         assert action_of(vector["code"]) == vector["action"], vector
+
+
+def test_no_pause_is_longer_than_an_hour_and_a_quarter() -> None:
+    for after in (None, -5.0, 0.0, 12.0, 1e12, float("inf")):
+        for random in (0.0, 0.5, 1.0):
+            pause = pause_before("later", 3, after, random)
+            assert min(max(1.0 if after is None else after, 0.0), 3600.0) <= pause <= 4500.0, (after, pause)
 
 
 def test_a_token_goes_into_a_subprotocol() -> None:

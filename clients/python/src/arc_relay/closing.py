@@ -30,6 +30,8 @@ _ACTIONS: dict[int, Action] = {
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 OCCUPIED_FOR = 60.0
+# A relay can ask for so long a pause. One that asks for more is broken, or not a relay.
+_LONGEST_AFTER = 3600.0
 
 
 def action_of(code: int) -> Action:
@@ -45,6 +47,6 @@ def pause_before(action: Action, attempts: int, after: float | None, random: flo
     if action == "occupied":
         return 0.5 + random
     if action == "later":
-        seconds = 1.0 if after is None else after
+        seconds = 1.0 if after is None else min(max(after, 0.0), _LONGEST_AFTER)
         return seconds + random * max(1.0, seconds / 4)
     return random * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempts, 16))
