@@ -3,6 +3,9 @@
 //! [`Secret`] is what two programs have in common whose messages the relay is not to read.
 
 #[cfg(feature = "client")]
+#[doc(hidden)]
+pub mod meeting;
+#[cfg(feature = "client")]
 mod noise;
 #[cfg(feature = "client")]
 mod secret;

@@ -109,6 +109,10 @@ impl Ending {
 impl fmt::Display for Ending {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // A refusal after the opening handshake, as `arc-relay.v1` has it: the status and 4000.
+            Self::Closed { code: code @ 4400..4600, reason } => {
+                write!(out, "refused with {}", format!("{} {reason}", code - 4000).trim_end())
+            }
             Self::Closed { code, reason } => write!(out, "closed with {}", format!("{code} {reason}").trim_end()),
             Self::Cut => out.write_str("the connection was cut without a close frame"),
             Self::Failed(error) => out.write_str(error),
@@ -139,6 +143,7 @@ mod tests {
         let closed = |code, reason: &str| Ending::Closed { code, reason: reason.into() }.to_string();
         assert_eq!(closed(1011, "peer connection lost"), "closed with 1011 peer connection lost");
         assert_eq!(closed(1005, ""), "closed with 1005");
+        assert_eq!(closed(4401, "access token required"), "refused with 401 access token required");
         assert_eq!(Ending::of_frame(None), Ending::Closed { code: 1005, reason: String::new() });
         let cut = io::Error::from(io::ErrorKind::ConnectionReset);
         assert_eq!(Ending::of_error(&Error::Io(cut)), Ending::Cut);
