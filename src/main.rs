@@ -17,10 +17,7 @@ fn main() -> ExitCode {
     let environment = Environment::of_process();
     match command_line::parse(std::env::args_os().skip(1), &environment) {
         Err(error) => fail(USAGE, &error),
-        Ok(Action::Print(text)) => {
-            let _ = writeln!(io::stdout(), "{text}"); // a missing reader is no failure
-            ExitCode::SUCCESS
-        }
+        Ok(Action::Print(text)) => print(&text),
         Ok(Action::Start(settings)) => {
             let result = run(*settings, &environment);
             log::logger().flush();
@@ -30,8 +27,16 @@ fn main() -> ExitCode {
         #[cfg(feature = "client")]
         Ok(Action::Check(settings)) => cli::check::command::run(&settings).unwrap_or_else(|error| fail(1, &error)),
         #[cfg(feature = "client")]
-        Ok(Action::Pipe(settings)) => cli::commands::pipe::run(&settings).unwrap_or_else(|error| fail(1, &error)),
+        Ok(Action::Pipe(settings)) => cli::pipe::command::run(&settings).unwrap_or_else(|error| fail(1, &error)),
+        #[cfg(feature = "client")]
+        Ok(Action::Secret(settings)) => settings.text().map_or_else(|error| fail(1, &error), |text| print(&text)),
     }
+}
+
+/// Prints a text on standard output.
+fn print(text: &str) -> ExitCode {
+    let _ = writeln!(io::stdout(), "{text}"); // a missing reader is no failure
+    ExitCode::SUCCESS
 }
 
 /// Prints one line on standard error, and returns the exit code.

@@ -12,10 +12,12 @@ use super::commands::completions::COMPLETIONS;
 use super::commands::health::{HEALTH, Health};
 use super::commands::manual::{self, MANUAL};
 #[cfg(feature = "client")]
-use super::commands::pipe::{PIPE, Pipe};
+use super::commands::secret::{SECRET, Secret};
 use super::environment::Environment;
 use super::flags::{START, Settings};
 use super::nearest::nearest;
+#[cfg(feature = "client")]
+use super::pipe::command::{PIPE, Pipe};
 use super::table::{Command, Described, Wish, asks_for_help, one_line};
 
 /// What a command line asks for.
@@ -29,6 +31,8 @@ pub(crate) enum Action {
     Check(Check),
     #[cfg(feature = "client")]
     Pipe(Pipe),
+    #[cfg(feature = "client")]
+    Secret(Secret),
 }
 
 static COMMANDS: &[&dyn Described] = &[
@@ -38,6 +42,8 @@ static COMMANDS: &[&dyn Described] = &[
     &CHECK,
     #[cfg(feature = "client")]
     &PIPE,
+    #[cfg(feature = "client")]
+    &SECRET,
     &COMPLETIONS,
     &MANUAL,
 ];
@@ -83,9 +89,11 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>, environment: &Env
         Some("check") => run(&CHECK, arguments, environment, |settings| Ok(Action::Check(settings.checked()?))),
         #[cfg(feature = "client")]
         Some("pipe") => run(&PIPE, arguments, environment, |settings| Ok(Action::Pipe(settings.checked()?))),
+        #[cfg(feature = "client")]
+        Some("secret") => run(&SECRET, arguments, environment, |settings| Ok(Action::Secret(settings.checked()?))),
         #[cfg(not(feature = "client"))]
-        Some("check" | "pipe") => {
-            Err(String::from("this build is without the feature client, which check and pipe need"))
+        Some("check" | "pipe" | "secret") => {
+            Err(String::from("this build is without the feature client, which check, pipe and secret need"))
         }
         Some("completions") => {
             run(&COMPLETIONS, arguments, environment, |settings| Ok(Action::Print(settings.script(COMMANDS))))

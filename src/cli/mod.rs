@@ -10,6 +10,8 @@ pub(crate) mod log_budget;
 pub(crate) mod log_line;
 pub(crate) mod logging;
 pub(crate) mod nearest;
+#[cfg(feature = "client")]
+pub(crate) mod pipe;
 pub(crate) mod run;
 pub(crate) mod secret_file;
 pub(crate) mod service_manager;

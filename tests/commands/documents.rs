@@ -1,10 +1,11 @@
 //! The examples in docs/commands.md do and print what they say.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use crate::process::{arc_relay, ended};
-use crate::support::Relay;
+use crate::support::{Relay, scratch};
 
 const COMMANDS: &str = include_str!("../../docs/commands.md");
 
@@ -23,7 +24,8 @@ fn examples_print_what_the_document_says() {
     let address = relay.address.to_string();
     let folder = arc_relay(&[]).get_program().to_owned();
     let folder = Path::new(&folder).parent().unwrap().display().to_string();
-    let mut count = 0;
+    let (folder_of_files, mut count) = (scratch("documents"), 0);
+    fs::create_dir_all(&folder_of_files).unwrap();
     let needs_client = |line: &str| !line.starts_with("arc-relay health");
     for (line, printed) in examples() {
         if cfg!(not(feature = "client")) && needs_client(line) {
@@ -31,7 +33,11 @@ fn examples_print_what_the_document_says() {
         }
         let line = line.replace(ADDRESS, &address);
         let mut shell = Command::new("sh");
-        shell.env_clear().env("PATH", format!("{folder}:/usr/bin:/bin")).args(["-c", &line]);
+        shell
+            .env_clear()
+            .env("PATH", format!("{folder}:/usr/bin:/bin"))
+            .args(["-c", &line])
+            .current_dir(&folder_of_files);
         let stdout = ended(&mut shell).succeeded();
         assert_eq!(without_numbers(&stdout.replace(&address, ADDRESS)), without_numbers(printed), "{line}");
         count += 1;

@@ -10,6 +10,8 @@ mod health;
 #[cfg(feature = "client")]
 mod pipe;
 mod process;
+#[cfg(feature = "client")]
+mod secret;
 #[path = "../support/mod.rs"]
 mod support;
 #[cfg(feature = "client")]

@@ -187,7 +187,7 @@ fn refusals_are_one_line_without_the_code() {
 fn wrong_arguments_are_one_line() {
     for (arguments, expected) in [
         (&[][..], "pipe: the url is missing (see arc-relay pipe --help)"),
-        (&["ws://localhost"], "url: a pair code is missing: add ?pair=CODE, or give --pair-file"),
+        (&["ws://localhost"], "url: a pair code is missing: add ?pair=CODE, or give --pair-file or --secret-file"),
         (&["ws://localhost?pair=x", "--pair-file", "y"], "--pair-file: the URL has a pair code already"),
         (&["ws://localhost?pair=x", "--send-only", "--recv-only"], "--send-only and --recv-only exclude each other"),
         (&["ws://localhost?pair=x", "--send"], "unknown flag \"--send\": did you mean --send-only?"),

@@ -4,8 +4,6 @@ pub(crate) mod completions;
 pub(crate) mod health;
 pub(crate) mod manual;
 #[cfg(feature = "client")]
-pub(crate) mod pipe;
-#[cfg(feature = "client")]
 pub(crate) mod progress;
 #[cfg(feature = "client")]
-mod standard_streams;
+pub(crate) mod secret;

@@ -7,16 +7,15 @@ use std::thread;
 
 use async_channel::{Receiver, Sender, bounded};
 
-/// The most bytes of a chunk of input. The relay forwards a message of this size in one piece.
-const CHUNK: usize = 64 << 10;
-
-/// Reads standard input. The channel is closed at its end, or behind an error.
-pub(super) fn input() -> Receiver<io::Result<Vec<u8>>> {
+/// Reads standard input in chunks of at most this many bytes.
+///
+/// The channel is closed at its end, or behind an error.
+pub(super) fn input(longest: usize) -> Receiver<io::Result<Vec<u8>>> {
     let (chunks, receiver) = bounded(1);
     thread::spawn(move || {
         let mut stdin = io::stdin().lock();
         loop {
-            let mut chunk = vec![0; CHUNK];
+            let mut chunk = vec![0; longest];
             let read = match stdin.read(&mut chunk) {
                 Ok(0) => return,
                 Ok(count) => {
