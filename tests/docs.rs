@@ -265,6 +265,21 @@ fn actions_are_those_of_the_vectors() {
     assert_eq!(explained, told.into_values().collect());
 }
 
+/// A list that the document does not name has no reader, and an empty one is passed by every reader.
+#[test]
+fn lists_of_vectors_are_those_of_the_document() {
+    let vectors: serde_json::Value = serde_json::from_str(include_str!("../docs/protocol/vectors.json")).unwrap();
+    let is_filled = |list: &serde_json::Value| list.as_array().is_some_and(|list| !list.is_empty());
+    let mut lists = BTreeSet::new();
+    for (name, list) in vectors.as_object().unwrap().iter().filter(|(name, _)| *name != "about") {
+        assert!(is_filled(list) || list.as_object().is_some_and(|parts| parts.values().all(is_filled)), "{name}");
+        lists.insert(name.clone());
+    }
+    let rows = table(PROTOCOL, "| list in `vectors.json` |");
+    let named = rows.into_iter().map(|row| row[0].trim_matches('`').to_owned());
+    assert_eq!(named.collect::<BTreeSet<_>>(), lists);
+}
+
 #[test]
 fn close_codes_are_those_in_the_table() {
     let waits = [CloseCause::Expired, CloseCause::Stopping, CloseCause::Recalled, CloseCause::Replaced];
