@@ -8,7 +8,7 @@ A connection outlives the WebSockets that it consists of: it reconnects until it
 is of no use. A message that is under way when a WebSocket fails may or may not have arrived.
 """
 
-from .connection import Closed, Connection, Draining, Event, Paired, Reconnecting, State, Unpaired
+from .connection import Closed, Connection, Draining, Event, Paired, Reconnecting, State, Unpaired, Waiting
 from .connection import Connection as connect
 
-__all__ = ["Closed", "Connection", "Draining", "Event", "Paired", "Reconnecting", "State", "Unpaired", "connect"]
+__all__ = ["Closed", "Connection", "Draining", "Event", "Paired", "Reconnecting", "State", "Unpaired", "Waiting", "connect"]

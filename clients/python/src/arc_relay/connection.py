@@ -40,6 +40,11 @@ class Closed(Exception):
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """The connection is the first with its code, and waits for a peer."""
+
+
+@dataclass(frozen=True)
 class Paired:
     """A peer is there. After each of these, the two begin anew."""
 
@@ -70,7 +75,7 @@ class Reconnecting:
     """Seconds."""
 
 
-Event = Paired | Unpaired | Draining | Reconnecting
+Event = Waiting | Paired | Unpaired | Draining | Reconnecting
 
 
 class Connection:
@@ -286,6 +291,7 @@ class Connection:
             case "waiting":
                 self._is_first = True
                 await self._enter("waiting")
+                self._on_event(Waiting())
             case "paired":
                 self._session = self._make_session(self._is_first)
                 await self._send_all(socket, self._session.opening())
