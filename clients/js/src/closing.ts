@@ -43,7 +43,16 @@ const LONGEST_PAUSE = 30_000;
 const LONGEST_AFTER = 3600;
 
 /** For this long a client comes again though both seats are taken, in milliseconds. */
-export const OCCUPIED_FOR = 60_000;
+const OCCUPIED_FOR = 60_000;
+
+/** A WebSocket that was open for so many milliseconds was no failed attempt. */
+const LASTING = 10_000;
+
+/**
+ * Nor was one that had its peer for so many. A line that is cut every few seconds is back at once, and a relay or a peer that
+ * ends each meeting at its beginning is not asked more than once a second.
+ */
+const MEETING = 1000;
 
 /**
  * The pause before the next attempt, in milliseconds, with full jitter: clients that lost one relay do not come at once.
@@ -62,5 +71,39 @@ export function pauseBefore(action: Action, attempts: number, after: number | un
     }
     default:
       return random * Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** Math.min(attempts, 16));
+  }
+}
+
+/** Counts failed attempts. Times are milliseconds of one clock. */
+export class Attempts {
+  #failed = 0;
+  #openAt = Infinity;
+  #metAt = Infinity;
+  #occupiedSince: number | undefined;
+
+  /** A WebSocket is open. */
+  open(now: number): void {
+    this.#openAt = now;
+  }
+
+  /** The peer is there. */
+  meet(now: number): void {
+    this.#metAt = now;
+  }
+
+  /** A WebSocket has ended, or did not open. Returns the pause before the next one, or nothing if there is to be none. */
+  lose(code: number, after: number | undefined, now: number, random: number): number | undefined {
+    if (now - this.#openAt >= LASTING || now - this.#metAt >= MEETING) this.#failed = 0;
+    this.#openAt = this.#metAt = Infinity;
+    const action = actionOf(code);
+    if (action === "terminal") return undefined;
+    if (action === "occupied") {
+      this.#occupiedSince ??= now;
+      if (now - this.#occupiedSince > OCCUPIED_FOR) return undefined;
+    } else if (code < 4400) {
+      // It was no refusal: the client had a seat, or its line failed.
+      this.#occupiedSince = undefined;
+    }
+    return pauseBefore(action, this.#failed++, after, random);
   }
 }

@@ -11,7 +11,7 @@
  */
 
 import { encode } from "./base64url.js";
-import { actionOf, OCCUPIED_FOR, pauseBefore } from "./closing.js";
+import { Attempts } from "./closing.js";
 
 export { actionOf, pauseBefore, type Action } from "./closing.js";
 
@@ -111,9 +111,6 @@ export interface Events {
 /** How often a sender looks whether buffered bytes have gone, in milliseconds. No event tells it. */
 const LOOK = 20;
 
-/** A WebSocket that has lasted for so many milliseconds was no failed attempt. */
-const LASTING = 10_000;
-
 /** Begins a connection. It never throws: what goes wrong is told by the event `closed`. */
 export const connect = (options: Options): Connection => new Connection(options);
 
@@ -126,11 +123,8 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
   #isFirst = false;
   #isOrderly = false;
   #closed: ClosedError | undefined;
-  /** Attempts since a WebSocket lasted. */
-  #attempts = 0;
-  #openedAt = 0;
+  readonly #attempts = new Attempts();
   #after: number | undefined;
-  #occupiedSince: number | undefined;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #watch: ReturnType<typeof setInterval> | undefined;
   /** The time of the last sign of life. */
@@ -282,13 +276,14 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
     this.#socket = socket;
     this.#isFirst = this.#isAsked = false;
     this.#buffered = 0;
-    this.#openedAt = this.#lastLife = Date.now();
+    this.#lastLife = Date.now();
     // Events of a WebSocket that was given up do not count.
     const current = (act: () => void) => {
       if (socket === this.#socket) act();
     };
     socket.onopen = () =>
       current(() => {
+        this.#attempts.open(Date.now());
         if (socket.protocol !== SUBPROTOCOL) this.#end(new ClosedError(4400, `the relay does not speak ${SUBPROTOCOL}`));
       });
     socket.onmessage = ({ data }) => current(() => this.#receive(data as string | ArrayBuffer));
@@ -323,11 +318,9 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
     switch (type) {
       case "waiting":
         this.#isFirst = true;
-        this.#occupiedSince = undefined;
         this.#enter("waiting");
         break;
       case "paired":
-        this.#occupiedSince = undefined;
         this.#isOrderly = false;
         this.#session = this.#options.session?.(this.#isFirst);
         for (const message of this.#session?.opening ?? []) this.#socket?.send(message);
@@ -342,6 +335,7 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
   }
 
   #meet(): void {
+    this.#attempts.meet(Date.now());
     this.#enter("paired");
     this.#tell("paired", undefined);
   }
@@ -408,16 +402,9 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
       this.#tell("unpaired", { orderly });
     }
     if (this.#closed !== undefined || this.#isClosing) return;
-    const action = actionOf(code);
-    const now = Date.now();
-    if (now - this.#openedAt > LASTING) this.#attempts = 0;
-    if (action === "occupied") this.#occupiedSince ??= now;
-    if (action === "terminal" || (action === "occupied" && now - (this.#occupiedSince ?? now) > OCCUPIED_FOR)) {
-      this.#end(new ClosedError(code, reason));
-      return;
-    }
-    const pause = pauseBefore(action, this.#attempts++, this.#after, Math.random());
+    const pause = this.#attempts.lose(code, this.#after, Date.now(), Math.random());
     this.#after = undefined;
+    if (pause === undefined) return this.#end(new ClosedError(code, reason));
     this.#enter("connecting");
     this.#tell("reconnecting", { code, reason, pause });
     this.#retry = setTimeout(() => this.#open(), pause);

@@ -47,6 +47,23 @@ for (const [kind, options] of Object.entries(kinds)) {
   });
 }
 
+test("a line that is cut again and again is back at once, if the two had met", async (t) => {
+  const { port } = await relay(t);
+  const wire = await line(t, port);
+  const common = { url: wire.url, code: newCode() };
+  const sides = [client(t, common), client(t, common)];
+  for (let round = 0; round < 6; round++) {
+    await Promise.all(sides.map((side) => side.when("paired", undefined, side.from)));
+    await new Promise((resolve) => setTimeout(resolve, 1100)); // that is how long such a line lives
+    for (const side of sides) side.from = side.events.length;
+    wire.cut();
+    for (const side of sides) {
+      const { pause } = await side.when("reconnecting", undefined, side.from);
+      assert.ok(pause <= 500, `round ${round}: ${pause}`);
+    }
+  }
+});
+
 test("a side that stalls is given up, and its own successor is not its peer", async (t) => {
   const { port, url } = await relay(t);
   const wire = await line(t, port);

@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import test from "node:test";
 import { encode } from "../dist/base64url.js";
 import { deviceSecret, endToEnd } from "../dist/e2e.js";
+import { Attempts } from "../dist/closing.js";
 import { actionOf, pauseBefore } from "../dist/index.js";
 import { Handshake } from "../dist/noise.js";
 
@@ -21,6 +22,24 @@ test("no pause is longer than an hour and a quarter, whatever the relay asks for
     for (const random of [0, 0.5, 1]) {
       const pause = pauseBefore("later", 3, after, random);
       assert.ok(pause >= 1000 * Math.min(Math.max(after ?? 1, 0), 3600) && pause <= 4_500_000, `${after}: ${pause}`);
+    }
+  }
+});
+
+test("a client comes again when the vectors say so", () => {
+  for (const { about, sockets } of vectors.reconnecting) {
+    const [early, late] = [new Attempts(), new Attempts()];
+    for (const { open, met, lost, code, after, closed, least, most } of sockets) {
+      for (const attempts of [early, late]) {
+        if (open !== null) attempts.open(1000 * open);
+        if (met !== null) attempts.meet(1000 * met);
+      }
+      const [shortest, longest] = [[early, 0], [late, 1]].map(([attempts, random]) => attempts.lose(code, after, 1000 * lost, random));
+      const what = `${about} ${lost} s: ${shortest} to ${longest}`;
+      if (closed === true) assert.deepEqual([shortest, longest], [undefined, undefined], what);
+      else assert.ok(shortest >= 1000 * least && longest <= 1000 * (most ?? 4_500), what);
+      // It is not shorter than it may be.
+      if (most !== null && closed !== true) assert.equal(longest, 1000 * most, what);
     }
   }
 });

@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 import arc_relay
+from arc_relay.connection import SUBPROTOCOL
 from arc_relay.e2e import end_to_end, new_secret
 
 BINARY = os.environ.get("ARC_RELAY_BIN", str(pathlib.Path(__file__).parents[3] / "target/release/arc-relay"))
@@ -93,6 +95,10 @@ class Events(list[arc_relay.Event]):
         await self.when(lambda event: isinstance(event, arc_relay.Paired), start)
 
 
+def pauses_in(events: list[arc_relay.Event]) -> list[float]:
+    return [event.pause for event in events if isinstance(event, arc_relay.Reconnecting)]
+
+
 async def next_message(peer: arc_relay.Connection) -> bytes:
     async for message in peer:
         return message
@@ -136,6 +142,58 @@ def test_both_sides_come_again_after_each_cut_and_send_on(kind: str) -> None:
                     line.cut()
                     await asyncio.gather(*(side.paired(start) for side, start in zip(events, starts)))
                 assert arc_relay.Unpaired(orderly=False) in events[0]
+
+    run(test)
+
+
+def test_a_line_that_is_cut_again_and_again_is_back_at_once_if_the_two_had_met() -> None:
+    async def test() -> None:
+        code, events = next(codes), [Events(), Events()]
+        async with relay() as (url, _), Line(url) as line, contextlib.AsyncExitStack() as stack:
+            for side in events:
+                await stack.enter_async_context(arc_relay.connect(line.url, code, on_event=side.append))
+            starts = [0, 0]
+            for number in range(6):
+                await asyncio.gather(*(side.paired(start) for side, start in zip(events, starts)))
+                await asyncio.sleep(1.1)  # that is how long such a line lives
+                starts = [len(side) for side in events]
+                line.cut()
+                for side, start in zip(events, starts):
+                    lost = await side.when(lambda event: isinstance(event, arc_relay.Reconnecting), start)
+                    assert isinstance(lost, arc_relay.Reconnecting) and lost.pause <= 0.5, f"round {number}: {lost}"
+
+    run(test)
+
+
+def test_a_client_that_has_waited_long_comes_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arc_relay.closing._LASTING", 0.9)
+
+    async def test() -> None:
+        events = Events()
+        async with relay("--pair-ttl", "1s") as (url, _), arc_relay.connect(url, next(codes), on_event=events.append):
+            while len(pauses := pauses_in(events)) < 6:
+                await asyncio.sleep(0.01)
+            assert max(pauses) <= 0.5, pauses
+
+    run(test)
+
+
+def test_a_relay_that_joins_and_closes_at_once_is_left_alone_for_longer_and_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.random", lambda: 0.1)
+
+    async def close(socket: ServerConnection) -> None:
+        await socket.send('{"type":"paired"}')
+        await socket.close(1011, "the end")
+
+    async def test() -> None:
+        events = Events()
+        async with serve(close, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL]) as server:
+            url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+            async with arc_relay.connect(url, next(codes), on_event=events.append):
+                while len(pauses := pauses_in(events)) < 5:
+                    await asyncio.sleep(0.01)
+                assert arc_relay.Paired() in events
+                assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8])
 
     run(test)
 

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from arc_relay.closing import action_of, pause_before
+from arc_relay.closing import Attempts, action_of, pause_before
 from arc_relay.connection import Connection
 from arc_relay.e2e import device_secret, end_to_end, link_with, new_secret, secret_in
 from arc_relay.noise import Forged, Handshake
@@ -23,6 +23,26 @@ def test_no_pause_is_longer_than_an_hour_and_a_quarter() -> None:
         for random in (0.0, 0.5, 1.0):
             pause = pause_before("later", 3, after, random)
             assert min(max(1.0 if after is None else after, 0.0), 3600.0) <= pause <= 4500.0, (after, pause)
+
+
+def test_a_client_comes_again_when_the_vectors_say_so() -> None:
+    for vector in VECTORS["reconnecting"]:
+        sides = [(Attempts(), 0.0), (Attempts(), 1.0)]
+        for life in vector["sockets"]:
+            for attempts, _ in sides:
+                if life["open"] is not None:
+                    attempts.open(life["open"])
+                if life["met"] is not None:
+                    attempts.meet(life["met"])
+            pauses = [attempts.lose(life["code"], life.get("after"), life["lost"], random) for attempts, random in sides]
+            if life.get("closed"):
+                assert pauses == [None, None], (vector["about"], life)
+                continue
+            shortest, longest = pauses
+            assert shortest is not None and longest is not None, (vector["about"], life)
+            assert shortest >= life["least"] and longest <= (life["most"] or 4500), (vector["about"], life, pauses)
+            # It is not shorter than it may be.
+            assert life["most"] is None or longest == life["most"], (vector["about"], life, pauses)
 
 
 def test_a_token_goes_into_a_subprotocol() -> None:

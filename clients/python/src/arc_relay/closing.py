@@ -3,6 +3,7 @@
 docs/protocol.md has the reasons, and docs/protocol/vectors.json the same table for every client.
 """
 
+import math
 from typing import Literal
 
 # - retry: come again at once, then after growing pauses.
@@ -29,7 +30,12 @@ _ACTIONS: dict[int, Action] = {
 # Seconds.
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
-OCCUPIED_FOR = 60.0
+_OCCUPIED_FOR = 60.0
+# A WebSocket that was open for so long was no failed attempt.
+_LASTING = 10.0
+# Nor was one that had its peer for so long. A line that is cut every few seconds is back at once, and a relay or a peer that
+# ends each meeting at its beginning is not asked more than once a second.
+_MEETING = 1.0
 # A relay can ask for so long a pause. One that asks for more is broken, or not a relay.
 _LONGEST_AFTER = 3600.0
 
@@ -50,3 +56,38 @@ def pause_before(action: Action, attempts: int, after: float | None, random: flo
         seconds = 1.0 if after is None else min(max(after, 0.0), _LONGEST_AFTER)
         return seconds + random * max(1.0, seconds / 4)
     return random * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempts, 16))
+
+
+class Attempts:
+    """Counts failed attempts. Times are seconds of one clock."""
+
+    def __init__(self) -> None:
+        self._failed = 0
+        self._open_at = self._met_at = math.inf
+        self._occupied_since: float | None = None
+
+    def open(self, now: float) -> None:
+        """A WebSocket is open."""
+        self._open_at = now
+
+    def meet(self, now: float) -> None:
+        """The peer is there."""
+        self._met_at = now
+
+    def lose(self, code: int, after: float | None, now: float, random: float) -> float | None:
+        """A WebSocket has ended, or did not open. The pause before the next one, or None if there is to be none."""
+        if now - self._open_at >= _LASTING or now - self._met_at >= _MEETING:
+            self._failed = 0
+        self._open_at = self._met_at = math.inf
+        action = action_of(code)
+        if action == "terminal":
+            return None
+        if action == "occupied":
+            self._occupied_since = now if self._occupied_since is None else self._occupied_since
+            if now - self._occupied_since > _OCCUPIED_FOR:
+                return None
+        elif code < 4400:
+            # It was no refusal: the client had a seat, or its line failed.
+            self._occupied_since = None
+        self._failed += 1
+        return pause_before(action, self._failed - 1, after, random)

@@ -19,13 +19,10 @@ from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketExcepti
 from websockets.protocol import State as SocketState
 from websockets.typing import Subprotocol
 
-from .closing import OCCUPIED_FOR, action_of, pause_before
+from .closing import Attempts
 from .session import MakeSession, Plain, Session
 
 SUBPROTOCOL = Subprotocol("arc-relay.v1")
-
-# A WebSocket that has lasted for so many seconds was no failed attempt.
-_LASTING = 10.0
 
 State = Literal["connecting", "waiting", "paired", "closed"]
 
@@ -108,6 +105,7 @@ class Connection:
         self._socket: ClientConnection | None = None
         self._session: Session = Plain()
         self._is_first = self._is_orderly = self._is_closing = False
+        self._attempts = Attempts()
         self._after: float | None = None
         self._last_life = 0.0
         self._holds = False
@@ -216,9 +214,7 @@ class Connection:
             await self._enter("closed")
 
     async def _run(self) -> None:
-        attempts, occupied_since = 0, None
         while self._closed is None and not self._is_closing:
-            begun = time.monotonic()
             self._after = None
             try:
                 code, reason = await self._meet()
@@ -235,16 +231,10 @@ class Connection:
                 self._on_event(Unpaired(orderly))
             if self._is_closing:
                 break
-            now = time.monotonic()
-            if now - begun > _LASTING:
-                attempts = 0
-            action = action_of(code)
-            occupied_since = (occupied_since or now) if action == "occupied" else None
-            if action == "terminal" or (occupied_since is not None and now - occupied_since > OCCUPIED_FOR):
+            pause = self._attempts.lose(code, self._after, time.monotonic(), random.random())
+            if pause is None:
                 await self._end(Closed(code, reason))
                 break
-            pause = pause_before(action, attempts, self._after, random.random())
-            attempts += 1
             self._on_event(Reconnecting(code, reason, pause))
             await asyncio.sleep(pause)
 
@@ -261,6 +251,7 @@ class Connection:
             close_timeout=1,
             ping_interval=None,  # the heartbeat is the relay's own, and knows of a program that takes no messages
         )
+        self._attempts.open(time.monotonic())
         if socket.subprotocol != SUBPROTOCOL:
             await socket.close()
             return 4400, f"the relay does not speak {SUBPROTOCOL}"
@@ -303,6 +294,7 @@ class Connection:
                 self._after = control.get("after")
 
     async def _begin(self) -> None:
+        self._attempts.meet(time.monotonic())
         await self._enter("paired")
         self._on_event(Paired())
 
