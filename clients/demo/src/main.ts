@@ -90,20 +90,35 @@ function showReconnecting({ code, reason, pause }: { code: number; reason: strin
   };
   count();
   countdown = setInterval(count, 250);
+  element("closed").hidden = code !== 4409;
+  if (code === 4409) explain(FULL, "This link joins two devices, and both are there. This page goes on trying for a minute, in case one of them leaves.");
+}
+
+const FULL = "Two devices are connected already";
+
+/** Says in a card of its own why there is no connection. By itself it offers another link only. */
+function explain(title: string, reason: string): void {
+  element("closed").hidden = false;
+  element("closed-title").textContent = title;
+  element("closed-reason").textContent = reason;
+  element("token-form").hidden = true;
+  element("again").hidden = true;
+  element("invite").hidden = true;
 }
 
 function showClosed({ code, message }: ClosedError): void {
   const asks = code === 4401;
-  element("closed").hidden = false;
-  element("token-form").hidden = !asks;
-  element("again").hidden = asks;
-  element("invite").hidden = true;
   element("send").toggleAttribute("disabled", true);
   tell(meaning(code, message), "bad");
-  element("closed-reason").textContent =
+  explain(
+    code === 4409 ? FULL : "Not connected",
     asks && token !== undefined ? `The relay did not accept this token: ${message}.`
     : asks ? "The operator of this relay gives out tokens. This page keeps yours until it is closed."
-    : `The relay said: ${message || "nothing"} (${code}).`;
+    : code === 4409 ? "This link joins two devices, and both are there. Close the page on one of them, and try again."
+    : `The relay said: ${message || "nothing"} (${code}).`,
+  );
+  element("token-form").hidden = !asks;
+  element("again").hidden = asks;
   if (asks) element("token").focus();
 }
 
@@ -265,6 +280,7 @@ function begin(): void {
   void talk.begin(current);
   const on: Connection["on"] = (kind, listener) => current.on(kind, (detail) => current === connection && listener(detail));
   on("state", (state) => {
+    if (state === "waiting" || state === "paired") element("closed").hidden = true;
     if (state !== "waiting") return;
     tell("Waiting for the other side", "wait", "this page goes on by itself");
     element("invite").hidden = false;
@@ -382,8 +398,6 @@ if (hasGoodLink) {
   begin();
 } else {
   tell("This link is not complete", "bad");
-  element("closed").hidden = false;
-  element("again").hidden = true;
-  element("closed-reason").textContent = "Its end holds the secret, and a part of it is missing. Ask for the link again.";
+  explain("Not connected", "Its end holds the secret, and a part of it is missing. Ask for the link again.");
 }
 window.addEventListener("hashchange", () => location.reload());

@@ -56,7 +56,7 @@ test("a file of 100 MiB arrives hash for hash, though the line is cut twice", as
   assertCalm(first, second);
 });
 
-test("a third page is told why it is refused", async (t) => {
+test("a third page is told at once that two are there, and meets one of them when the other leaves", async (t) => {
   const relay = await demo(t);
   const { open } = await browser(t);
   const first = await open(relay.page);
@@ -65,7 +65,34 @@ test("a third page is told why it is refused", async (t) => {
   await Promise.all([state(first, "Connected"), state(second, "Connected")]);
   const third = await open(link);
   await state(third, "Two others are already connected with this link");
-  assertCalm(first, second, third);
+  // A sentence that stays, and what to do, beside the state that changes.
+  await third.getByRole("heading", { name: "Two devices are connected already" }).waitFor();
+  await third.locator("#closed-reason", { hasText: "This link joins two devices, and both are there." }).waitFor();
+  await third.getByRole("button", { name: "Begin anew with another link" }).first().waitFor();
+  assert.equal(await third.getByRole("button", { name: "Try again" }).count(), 0);
+  await second.close();
+  await Promise.all([state(first, "Connected"), state(third, "Connected")]);
+  await say(third, "the third one");
+  await reads(first, "the third one");
+  assert.equal(await third.locator("#closed").isVisible(), false);
+  assertCalm(first, third);
+});
+
+test("a third page gives up after a minute, says why, and can try again", async (t) => {
+  const relay = await demo(t);
+  const { open } = await browser(t);
+  const [first, second] = await pair(t, open, relay.page);
+  const third = await open(first.url());
+  await state(third, "Two others are already connected with this link");
+  await third.clock.install();
+  await third.clock.fastForward(61_000);
+  await third.getByRole("button", { name: "Try again" }).waitFor();
+  await third.getByRole("heading", { name: "Two devices are connected already" }).waitFor();
+  await second.close();
+  await state(first, "Waiting");
+  await third.getByRole("button", { name: "Try again" }).click();
+  await Promise.all([state(first, "Connected"), state(third, "Connected")]);
+  assert.equal(await third.locator("#closed").isVisible(), false);
 });
 
 test("the QR code holds the link", async (t) => {
@@ -112,6 +139,9 @@ for (const colorScheme of ["light", "dark"]) {
     await second.getByRole("link", { name: "Save small.txt" }).waitFor();
     await examine(first);
     await examine(second);
+    const third = await open(link, options);
+    await third.locator("#closed").waitFor();
+    await examine(third);
     const refused = await open(strict.page, options);
     await state(refused, "The relay refuses this request");
     await examine(refused);
