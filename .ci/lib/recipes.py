@@ -155,12 +155,15 @@ async def paired(socket):
         told = json.loads(await socket.recv(decode=True))["type"]
 
 
-async def exchange(socket, program, received, sent, written):
+async def exchange(socket, program, received, sent, written, is_patient):
     """Receives a message of the program and sends it one, at the same time."""
     await within("the program, to be there", paired(socket))
-    # The program's message is left to the relay until the program has taken this one: it has to read while it sends.
-    await within("the program, to take a message", socket.send(sent))
+    sending = asyncio.create_task(socket.send(sent))
+    if is_patient:
+        # The program's message is left to the relay until the program has taken this one: it has to read while it sends.
+        await within("the program, to take a message", sending)
     message = await within("a message of the program", socket.recv())
+    await within("the program, to take a message", sending)
     if message != received:
         raise Failure(f"the peer received {type(message).__name__} of {len(message)}, not the {len(received)} bytes that were sent")
     await within("the message, to be written", program.wrote(written))
@@ -186,7 +189,7 @@ async def program(recipe, folder, relay, node=None):
     await converse(use.removeprefix(USE), folder, relay)
 
 
-async def converse(command, folder, relay):
+async def converse(command, folder, relay, is_patient=True):
     sides = [relay.url(folder.name, side) for side in ("recipe", "peer")]
     sent, replies = os.urandom(LONG), [os.urandom(LONG), bytes(range(256))]
     written = b""
@@ -196,13 +199,13 @@ async def converse(command, folder, relay):
             for reply in replies:
                 written += reply
                 async with peer(sides[1]) as socket:
-                    await exchange(socket, process, sent, reply, written)
+                    await exchange(socket, process, sent, reply, written, is_patient)
                     if reply is not replies[-1]:
                         continue
                     # A client with the same side takes its place. That is terminal.
                     async with peer(sides[0]):
                         code, errors = await within("the end of the program after 4001", process.ended())
-                        if code != 1 or "closed: 4001" not in errors:
+                        if code != 1 or "4001" not in errors:
                             raise Failure(f"after 4001 it ends with exit code {code}")
         except (Failure, ConnectionClosed, OSError) as failure:
             raise Failure(f"{failure}; standard error: {process.errors.decode()[-2000:]}") from failure
@@ -228,6 +231,53 @@ async def cargo(recipe, folder, relay):
     await converse('exec "$CARGO_TARGET_DIR/debug/client" "$RELAY"', folder, relay)
 
 
+async def go(recipe, folder, relay):
+    """A Go program, with a library that .ci/recipes has put into a GOPATH. It is lost when its peer takes nothing for 5 s."""
+    await run("GO111MODULE=off go build -o client", folder)
+    await converse('exec ./client "$RELAY"', folder, relay, is_patient=False)
+
+
+async def websocat(recipe, folder, relay):
+    """It comes once, sends without waiting, and divides what is long."""
+    install, use = recipe.commands
+    await run(install, folder)
+    sent, reply = os.urandom(3 << 20), os.urandom(3 << 20)
+    async with Program(use.removeprefix(USE), folder, relay.url(folder.name, "recipe"), sent) as process:
+        async with peer(relay.url(folder.name, "peer")) as socket:
+            await within("the program, to be there", paired(socket))
+            await within("the program, to take a message", socket.send(reply))
+            received = b""
+            while len(received) < len(sent):
+                received += await within("a message of the program", socket.recv())
+            if received != sent:
+                raise Failure("the peer received other bytes than were sent")
+            await within("the message, to be written", process.wrote(reply))
+        await within("the end of the program after its peer", process.ended())
+
+
+async def curl(recipe, folder, relay):
+    """It shows the status, the reason and the frames."""
+    command = "\n".join(recipe.commands)
+
+    async def shows(*expected, address):
+        async with Program(command, folder, address, b"") as process:
+            await within("the end of curl", process.ended())
+        for part in expected:
+            if part not in process.written:
+                raise Failure(f"{part} is not in {bytes(process.written)}")
+
+    await shows(b'{"ok":true,"pairs":0}', b"HTTP/1.1 400 ", b"missing or invalid pair code", address=relay.url("", "curl"))
+    first, second = (peer(relay.url(folder.name, side)) for side in ("first", "second"))
+    async with first as socket:
+        showing = asyncio.create_task(shows(b"HTTP/1.1 101 ", b"\x82\x05\x00\xff\r\n\x80", address=relay.url(folder.name, "curl")))
+        await within("curl, to be there", paired(socket))
+        await socket.send(b"\x00\xff\r\n\x80")
+        await socket.close()
+        await showing
+    async with peer(relay.url(folder.name, "first")), second:
+        await shows(b'{"ok":true,"pairs":1}', b"HTTP/1.1 409 ", b"pair is full", address=relay.url(folder.name, "curl"))
+
+
 RECIPES = {
     "Browser": page,
     "Node with the package ws": program,
@@ -236,6 +286,9 @@ RECIPES = {
     "Python with aiohttp": program,
     "Rust with tokio-tungstenite": cargo,
     "Rust with async-tungstenite": cargo,
+    "Go with coder/websocket": go,
+    "websocat": websocat,
+    "curl": curl,
 }
 
 
