@@ -4,32 +4,27 @@ Each heading of docs/clients.md with a code block is a recipe. It has to be in R
 first line of a block has the name of its file, except that a block `sh` has commands."""
 
 import asyncio
-import contextlib
+import base64
 import json
 import os
 import pathlib
 import re
-import signal
+import shlex
 import sys
 import tempfile
 import time
-import urllib.parse
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from recipe_programs import PATIENCE, Failure, Program, Relay, run, within
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 INSTALLED = pathlib.Path(os.environ["RECIPES"])
-PATIENCE = 60  # seconds for each step of a conversation, most of which take less than one
-BUILD_PATIENCE = 900  # seconds for installations and compilers
 USE = "echo hello | "  # what the last command of a recipe begins with
 
 # More than all buffers between two sides hold, so a side that does not read while it sends waits without end.
 LONG = 40 << 20
-
-
-class Failure(Exception):
-    """What is wrong with a recipe."""
 
 
 class Recipe:
@@ -42,7 +37,7 @@ class Recipe:
         if language == "sh":
             self.commands += text.splitlines()
             return
-        name = re.match(r"(?://|#|<!--) (\S+)", text)
+        name = re.match(r"(?://|#|<!--) ([\w./]+)", text)
         if name is None:
             raise Failure(f"{self.heading}: the first line of the {language} has no name of a file")
         self.files[name[1]] = text
@@ -63,85 +58,6 @@ def recipes(document):
         else:
             found.setdefault(recipe.heading, recipe).add(language, text)
     return found
-
-
-class Relay:
-    """A relay on a free port."""
-
-    async def __aenter__(self):
-        flags = ["--host", "127.0.0.1", "--port", "0", "--log-level", "off"]
-        pipe = asyncio.subprocess.PIPE
-        self.process = await asyncio.create_subprocess_exec(sys.argv[1], "start", *flags, stdout=pipe)
-        line = (await asyncio.wait_for(self.process.stdout.readline(), PATIENCE)).decode()
-        self.address = re.search(r"ws://(\S+)", line)[1]
-        return self
-
-    async def __aexit__(self, *_):
-        self.process.terminate()
-        await asyncio.wait_for(self.process.wait(), PATIENCE)
-
-    def url(self, code, side):
-        return f"ws://{self.address}/?{urllib.parse.urlencode({'pair': code, 'side': side})}"
-
-
-class Program:
-    """A running recipe, with everything that it has written so far. The end of the block stops it."""
-
-    def __init__(self, command, folder, address, data):
-        self.command, self.folder, self.data = command, folder, data
-        self.environment = {**os.environ, "RELAY": address}
-        self.written, self.errors = bytearray(), bytearray()
-        self.news = asyncio.Event()
-
-    async def __aenter__(self):
-        pipe = asyncio.subprocess.PIPE
-        self.process = await asyncio.create_subprocess_exec(
-            "bash", "-euo", "pipefail", "-c", self.command,
-            cwd=self.folder, env=self.environment, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True,
-        )  # fmt: skip
-        self.tasks = [
-            asyncio.create_task(self.feed()),
-            asyncio.create_task(self.collect(self.process.stdout, self.written)),
-            asyncio.create_task(self.collect(self.process.stderr, self.errors)),
-        ]
-        return self
-
-    async def __aexit__(self, *_):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        await self.process.wait()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-    async def feed(self):
-        self.process.stdin.write(self.data)
-        await self.process.stdin.drain()
-        self.process.stdin.close()
-
-    async def collect(self, stream, into):
-        while part := await stream.read(1 << 20):
-            into += part
-            self.news.set()
-
-    async def wrote(self, expected):
-        """Waits for these bytes on standard output, and for no others."""
-        while len(self.written) < len(expected):
-            self.news.clear()
-            await self.news.wait()
-        if self.written != expected:
-            raise Failure("standard output has other bytes than the peer has sent")
-
-    async def ended(self):
-        """Waits for its end, and returns the exit code and standard error."""
-        code = await self.process.wait()
-        await asyncio.gather(*self.tasks)
-        return code, self.errors.decode()
-
-
-async def within(what, awaitable, patience=PATIENCE):
-    try:
-        return await asyncio.wait_for(awaitable, patience)
-    except TimeoutError:
-        raise Failure(f"after {patience} s still waits for {what}") from None
 
 
 def peer(url):
@@ -167,14 +83,6 @@ async def exchange(socket, program, received, sent, written, is_patient):
     if message != received:
         raise Failure(f"the peer received {type(message).__name__} of {len(message)}, not the {len(received)} bytes that were sent")
     await within("the message, to be written", program.wrote(written))
-
-
-async def run(command, folder):
-    """Runs a command to its end."""
-    async with Program(command, folder, "", b"") as program:
-        code, errors = await within(f"the end of: {command}", program.ended(), BUILD_PATIENCE)
-        if code != 0:
-            raise Failure(f"{command}: exit code {code}: {errors[-2000:]}{program.written.decode()[-2000:]}")
 
 
 async def program(recipe, folder, relay, node=None):
@@ -278,6 +186,55 @@ async def curl(recipe, folder, relay):
         await shows(b'{"ok":true,"pairs":1}', b"HTTP/1.1 409 ", b"pair is full", address=relay.url(folder.name, "curl"))
 
 
+async def devices(recipe, folder, relay):
+    """The daemon answers each of its devices, as that device. One that it does not know waits alone."""
+    (folder.parent / "arc-relay").symlink_to(ROOT)
+    # Our client may need an earlier version of websockets than the recipes.
+    *before, serve, use = ("PATH=$RECIPES/clients/bin:$PATH\n" + command.removeprefix(USE) for command in recipe.commands)
+    for command in before:
+        await run(command, folder)
+    sent = os.urandom(300 << 10)
+    address = f"ws://{relay.address}"
+    for name in ("phone", "laptop"):
+        link = f"arc-relay secret --from daemon.secret --device {name} --link https://app.example/ > {name}.link"
+        await run(link, folder)
+    async with Program(serve, folder, address, b"") as daemon:
+        for name in ("phone", "laptop"):
+            async with Program(use.replace("phone", name), folder, address, sent) as device:
+                code, errors = await within(f"the answer to {name}", device.ended())
+                if code != 0 or device.written != f"to {name}: ".encode() + sent:
+                    raise Failure(f"{name}: exit code {code}: {errors}{daemon.errors.decode()}")
+    async with Program(serve.replace(" phone", ""), folder, address, b""):
+        codes = [await run(f"arc-relay secret --from {name}.link --code", folder) for name in ("laptop", "phone")]
+        laptop, phone = (peer(relay.url(code.strip(), "device")) for code in codes)
+        async with laptop as socket:
+            await within("the daemon, to be there", paired(socket))
+        async with phone as socket:
+            if "waiting" not in await within("the relay's word", socket.recv(decode=True)):
+                raise Failure("a device that was revoked has a peer")
+
+
+async def secrets(recipe, folder, relay):
+    """The programs print what the vectors have, and what arc-relay prints."""
+    vectors = json.loads((ROOT / "docs/protocol/vectors.json").read_text())["end_to_end"]["derivations"]
+    for vector in vectors:
+        secret, own = (bytes.fromhex(vector[field]) for field in ("secret", "device_secret"))
+        for device in ("phone", vector["device"]):
+            (folder / "daemon.secret").write_text(text(secret) + "\n")
+            name = shlex.quote(device)
+            shown = {await run(command.replace(" phone", f" {name}"), folder) for command in recipe.commands}
+            ours = f"arc-relay secret --from daemon.secret --device {name} > own; cat own; arc-relay secret --from own --code"
+            told = await run(ours, folder)
+            if shown != {" ".join(told.split()) + "\n"}:
+                raise Failure(f"the programs print {shown}, and arc-relay {told}")
+            if device == vector["device"] and not told.startswith(text(own) + "\n"):
+                raise Failure("the secret of the device is not that of the vectors")
+
+
+def text(data):
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
 RECIPES = {
     "Browser": page,
     "Node with the package ws": program,
@@ -289,6 +246,8 @@ RECIPES = {
     "Go with coder/websocket": go,
     "websocat": websocat,
     "curl": curl,
+    "A daemon and a device": devices,
+    "A device's secret by hand": secrets,
 }
 
 
@@ -310,14 +269,16 @@ async def main(headings):
     if unknown := set(headings) - RECIPES.keys():
         raise SystemExit(f"unknown: {', '.join(unknown)}; these are the recipes: {', '.join(RECIPES)}")
     failed = 0
-    async with Relay() as relay:
+    async with Relay(sys.argv[1]) as relay:
         for heading in headings or RECIPES:
             begun = time.monotonic()
-            with tempfile.TemporaryDirectory(prefix="recipe-") as folder:
+            with tempfile.TemporaryDirectory(prefix="recipe-") as scratch:
+                folder = pathlib.Path(scratch) / f"recipe{list(RECIPES).index(heading)}"
+                folder.mkdir()
                 try:
-                    found[heading].write(pathlib.Path(folder))
+                    found[heading].write(folder)
                     check_terminal_codes(found[heading])
-                    await RECIPES[heading](found[heading], pathlib.Path(folder), relay)
+                    await RECIPES[heading](found[heading], folder, relay)
                 except Failure as failure:
                     print(f"FAIL {heading}: {failure}")
                     failed += 1
