@@ -1,7 +1,7 @@
 // The page of docs/clients.md as a program like the other recipes: recipe_page.mjs PAGE ADDRESS
 //
 // It gives the page its standard input as a file whenever the page takes one, and writes what the page has received to standard
-// output. It ends when the page has ended with a terminal close code. .ci/lib/recipes.py runs and bounds it.
+// output. It ends when the page has been replaced (4001). .ci/lib/recipes.py runs and bounds it.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
@@ -35,7 +35,7 @@ for (let message, state; ; await sleep(20)) {
   const next = await tab.locator("#state").textContent();
   if (next !== state) console.error(next);
   state = next;
-  if (/^closed: 4\d\d\d /.test(state)) break;
+  if (state.startsWith("closed: 4001 ")) break;
 }
 await browser.close();
 process.exitCode = 1;

@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
+import time
 import urllib.parse
+
+from websockets.asyncio.server import serve
 
 PATIENCE = 60  # seconds for each step of a conversation, most of which take less than one
 BUILD_PATIENCE = 900  # seconds for installations and compilers
@@ -15,14 +19,57 @@ class Failure(Exception):
     """What is wrong with a recipe."""
 
 
-class Relay:
-    """A relay on a free port."""
+def url(address, code, side):
+    return f"ws://{address}/?{urllib.parse.urlencode({'pair': code, 'side': side})}"
 
-    def __init__(self, binary):
-        self.binary = binary
+
+class FullRelay:
+    """Stands for a relay that refuses the first client, and breaks down at the second: it answers nothing."""
+
+    AFTER = 1  # seconds that the first client is told to wait
+
+    def __init__(self):
+        self.refused = None  # when the first client was refused, in seconds
+        self.paused = None  # until the next one came, in seconds
+        self.has_failed = asyncio.Event()
 
     async def __aenter__(self):
-        flags = ["--host", "127.0.0.1", "--port", "0", "--log-level", "off"]
+        v1 = ["arc-relay.v1"]
+        self.server = await serve(self.refuse, "127.0.0.1", 0, subprotocols=v1, process_request=self.admit, compression=None)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        await self.close()
+
+    async def close(self):
+        self.server.close()
+        await self.server.wait_closed()
+
+    def url(self, code, side):
+        return url(f"127.0.0.1:{self.port}", code, side)
+
+    def admit(self, connection, _):
+        if self.refused is None:
+            return
+        self.paused = self.paused or time.monotonic() - self.refused
+        connection.transport.abort()
+        self.has_failed.set()
+
+    async def refuse(self, socket):
+        self.refused = time.monotonic()
+        await socket.send(json.dumps({"type": "retry", "after": self.AFTER}))
+        await socket.close(4503, "relay is full")
+
+
+class Relay:
+    """A relay on this port, or on a free one."""
+
+    def __init__(self, binary, port=0):
+        self.binary, self.port = binary, port
+
+    async def __aenter__(self):
+        flags = ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "off"]
         pipe = asyncio.subprocess.PIPE
         self.process = await asyncio.create_subprocess_exec(self.binary, "start", *flags, stdout=pipe)
         line = (await asyncio.wait_for(self.process.stdout.readline(), PATIENCE)).decode()
@@ -34,7 +81,7 @@ class Relay:
         await asyncio.wait_for(self.process.wait(), PATIENCE)
 
     def url(self, code, side):
-        return f"ws://{self.address}/?{urllib.parse.urlencode({'pair': code, 'side': side})}"
+        return url(self.address, code, side)
 
 
 class Program:

@@ -17,7 +17,7 @@ import time
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from recipe_programs import PATIENCE, Failure, Program, Relay, run, within
+from recipe_programs import PATIENCE, Failure, FullRelay, Program, Relay, run, within
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs/clients.md"
@@ -99,25 +99,34 @@ async def program(recipe, folder, relay, node=None):
 
 
 async def converse(command, folder, relay, is_patient=True, length=LONG):
-    sides = [relay.url(folder.name, side) for side in ("recipe", "peer")]
-    sent, replies = os.urandom(length), [os.urandom(length), bytes(range(256))]
-    written = b""
-    async with Program(command, folder, sides[0], sent) as process:
+    """The program meets a relay that is full, one that is broken, and then a good one, all at one address."""
+    async with FullRelay() as full, Program(command, folder, full.url(folder.name, "recipe"), os.urandom(length)) as process:
         try:
-            # The program comes, and comes again when its peer has left.
-            for reply in replies:
-                written += reply
-                async with peer(sides[1]) as socket:
-                    await exchange(socket, process, sent, reply, written, is_patient)
-                    if reply is not replies[-1]:
-                        continue
-                    # A client with the same side takes its place. That is terminal.
-                    async with peer(sides[0]):
-                        code, errors = await within("the end of the program after 4001", process.ended())
-                        if code != 1 or "4001" not in errors:
-                            raise Failure(f"after 4001 it ends with exit code {code}")
+            await within("the program, to come again", full.has_failed.wait())
+            if full.paused < full.AFTER:
+                raise Failure(f"it comes again after {full.paused:.2f} s, and the relay asked for {full.AFTER}")
+            await full.close()
+            async with Relay(relay.binary, full.port) as relay:
+                await meet(process, *(relay.url(folder.name, side) for side in ("recipe", "peer")), is_patient)
         except (Failure, ConnectionClosed, OSError) as failure:
             raise Failure(f"{failure}; standard error: {process.errors.decode()[-2000:]}") from failure
+
+
+async def meet(process, its_url, url, is_patient):
+    """The program comes, and comes again when its peer has left."""
+    replies = [os.urandom(len(process.data)), bytes(range(256))]
+    written = b""
+    for reply in replies:
+        written += reply
+        async with peer(url) as socket:
+            await exchange(socket, process, process.data, reply, written, is_patient)
+            if reply is not replies[-1]:
+                continue
+            # A client with the same side takes its place. That is terminal.
+            async with peer(its_url):
+                code, errors = await within("the end of the program after 4001", process.ended())
+                if code != 1 or "4001" not in errors:
+                    raise Failure(f"after 4001 it ends with exit code {code}")
 
 
 async def page(recipe, folder, relay):
