@@ -116,7 +116,7 @@ mod tests {
             (301, "", "redirected"),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
-            let answer = Answer { status, location: None, line: line.to_owned() };
+            let answer = Answer { status, location: None, retry_after: None, line: line.to_owned() };
             assert_eq!(cause_of_answer(&answer).name, expected, "{answer}");
         }
     }
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn place_of_a_redirection_is_told_without_its_query() {
         let location = Some(String::from("https://a/?pair=secret"));
-        let answer = Answer { status: StatusCode::FOUND, location, line: String::new() };
+        let answer = Answer { status: StatusCode::FOUND, location, retry_after: None, line: String::new() };
         assert_eq!(told(&answer), "302 to https://a/");
     }
 }

@@ -7,14 +7,14 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use arc_relay::internals::client::stream::Stream;
-use arc_relay::internals::client::websocket::{Ending, Socket, next};
+use arc_relay::internals::client::websocket::{Ending, Socket, answer_close, next};
 use async_channel::Receiver;
 use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::{Error, Message};
 use async_tungstenite::{WebSocketReceiver, WebSocketSender};
+use futures_lite::FutureExt;
 use futures_lite::future::pending;
-use futures_lite::{FutureExt, StreamExt};
 use smol::Timer;
 
 use super::command::Pipe;
@@ -146,7 +146,7 @@ impl Transfer<'_> {
         };
         output.finish().await.map_err(failed)?;
         let ending = ending?;
-        end(receiver).await;
+        answer_close(receiver, LONGEST_END).await;
         match ending {
             Ending::Closed { code: 1000, .. } if self.is_sending.get() => {
                 Err(String::from("the peer left before it had taken everything"))
@@ -169,13 +169,4 @@ impl Transfer<'_> {
 async fn known_later(error: &Error) -> Result<(), String> {
     Timer::after(LONGEST_END).await;
     Err(Ending::of_error(error).to_string())
-}
-
-/// Answers the relay's close frame, and waits for the end of the stream.
-async fn end(receiver: &mut WebSocketReceiver<Box<dyn Stream>>) {
-    let ended = async { while receiver.next().await.is_some_and(|rest| rest.is_ok()) {} };
-    let timeout = async {
-        Timer::after(LONGEST_END).await;
-    };
-    ended.or(timeout).await;
 }

@@ -39,6 +39,9 @@ pub struct Answer {
     /// The value of `Location`, if there is one.
     #[cfg(feature = "client")]
     pub location: Option<String>,
+    /// The seconds of `Retry-After`, if it has some.
+    #[cfg(feature = "client")]
+    pub retry_after: Option<u64>,
     /// The first line of the body, without control characters.
     pub line: String,
 }

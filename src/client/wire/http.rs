@@ -90,6 +90,8 @@ impl Response {
             status: self.status,
             #[cfg(feature = "client")]
             location: self.field("location").map(str::to_owned),
+            #[cfg(feature = "client")]
+            retry_after: self.field("retry-after").and_then(|seconds| seconds.trim().parse().ok()),
             line: Answer::line_of(&self.rest),
         }
     }

@@ -2,15 +2,18 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
+pub use async_tungstenite::tungstenite::Error;
+use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::handshake::client::generate_key;
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use async_tungstenite::tungstenite::{Error, Message};
 use async_tungstenite::{WebSocketReceiver, WebSocketStream};
-use futures_lite::StreamExt;
+use futures_lite::{FutureExt, StreamExt};
 use http::StatusCode;
+use smol::Timer;
 
 use super::failure::{Answer, Failure};
 use super::http::{exchange, head};
@@ -79,6 +82,8 @@ pub enum Ending {
     Closed { code: u16, reason: String },
     /// Without a close frame.
     Cut,
+    /// By a message that is longer than this client accepts.
+    TooLong,
     /// By something that this client does not accept.
     Failed(String),
 }
@@ -101,6 +106,7 @@ impl Ending {
                 | io::ErrorKind::BrokenPipe => Self::Cut,
                 _ => Self::Failed(error.to_string()),
             },
+            Error::Capacity(_) => Self::TooLong,
             other => Self::Failed(other.to_string()),
         }
     }
@@ -115,6 +121,7 @@ impl fmt::Display for Ending {
             }
             Self::Closed { code, reason } => write!(out, "closed with {}", format!("{code} {reason}").trim_end()),
             Self::Cut => out.write_str("the connection was cut without a close frame"),
+            Self::TooLong => out.write_str("a message is too long"),
             Self::Failed(error) => out.write_str(error),
         }
     }
@@ -132,6 +139,15 @@ pub async fn next(receiver: &mut WebSocketReceiver<Box<dyn Stream>>) -> Result<M
         Some(Err(error)) => Err(Ending::of_error(&error)),
         None => Err(Ending::Cut),
     }
+}
+
+/// Answers the relay's close frame, and waits for the end of the stream, but not longer than this.
+pub async fn answer_close(receiver: &mut WebSocketReceiver<Box<dyn Stream>>, longest: Duration) {
+    let ended = async { while receiver.next().await.is_some_and(|rest| rest.is_ok()) {} };
+    let timeout = async {
+        Timer::after(longest).await;
+    };
+    ended.or(timeout).await;
 }
 
 #[cfg(test)]

@@ -1,0 +1,388 @@
+//! One WebSocket of a connection, from the first attempt to its end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_channel::{Receiver, Sender, bounded};
+use async_tungstenite::tungstenite::Message;
+use async_tungstenite::tungstenite::protocol::CloseFrame;
+use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use async_tungstenite::{WebSocketReceiver, WebSocketSender};
+use futures_lite::FutureExt;
+use futures_lite::future::pending;
+use smol::Timer;
+
+use super::closing::Attempts;
+use super::event::{Event, Events};
+use super::life::{Counted, Life};
+use super::meeting::{Meeting, SUBPROTOCOL, Step};
+use super::options::Options;
+use super::session::Broken;
+use super::wire::dial::{self, Tls};
+use super::wire::failure::Failure;
+use super::wire::stream::Stream;
+use super::wire::websocket::{self, Ending, Opening, Socket, next};
+
+/// How often the signs of life are looked at, at most.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long the close frame of a meeting that failed may take.
+const LONGEST_CLOSE: Duration = Duration::from_secs(1);
+
+/// The close code of a meeting whose messages are not the peer's (docs/protocol.md).
+const BROKEN: u16 = 4002;
+
+/// The close code of a refusal is its HTTP status and this.
+const REFUSAL: u16 = 4000;
+
+/// A message of the program.
+pub(super) struct Outgoing {
+    pub(super) message: Vec<u8>,
+    /// Is told when the message was handed over.
+    pub(super) sent: Sender<()>,
+}
+
+/// The message that is under way, also from one WebSocket to the next.
+#[derive(Default)]
+pub(super) struct UnderWay {
+    outgoing: Option<Outgoing>,
+    /// Whether its last part was begun. Then it may have arrived, and is not sent again.
+    is_last: bool,
+}
+
+impl UnderWay {
+    /// The message was handed over, or may have been.
+    fn finish(&mut self) {
+        self.is_last = false;
+        if let Some(outgoing) = self.outgoing.take() {
+            let _ = outgoing.sent.try_send(()); // the program may have given up
+        }
+    }
+}
+
+/// What the parts of a connection's task share.
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) tls: Arc<Tls>,
+    pub(super) events: Arc<Events>,
+    pub(super) outgoing: Receiver<Outgoing>,
+    /// Closed when the program closes the connection.
+    pub(super) closing: Receiver<()>,
+    pub(super) begin: Instant,
+}
+
+/// How a WebSocket ended.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) code: u16,
+    pub(super) reason: String,
+    /// What the relay asked for.
+    pub(super) after: Option<Duration>,
+    /// Whether the peer was there, and whether it has taken leave.
+    pub(super) was_paired: bool,
+    pub(super) is_orderly: bool,
+}
+
+/// What the writer does besides sending the program's messages.
+enum Order {
+    Send(Message),
+    /// The program's messages can be sent.
+    Pair,
+}
+
+impl Shared {
+    /// The time of the clock that [`Attempts`] counts by.
+    pub(super) fn now(&self) -> Duration {
+        self.begin.elapsed()
+    }
+
+    /// Waits until the program closes the connection.
+    pub(super) async fn closed(&self) {
+        let _ = self.closing.recv().await; // nothing is sent, so it returns when the channel is closed
+    }
+
+    /// Runs a WebSocket to its end.
+    pub(super) async fn run(&self, attempts: &mut Attempts, under_way: &mut UnderWay) -> Lost {
+        let never = |code, reason| Lost { code, reason, after: None, was_paired: false, is_orderly: false };
+        let life = Arc::new(Life::default());
+        let opened = dial::within(self.options.patience, self.open(Arc::clone(&life)));
+        let given_up = async {
+            self.closed().await;
+            Err(Failure::Timeout)
+        };
+        match opened.or(given_up).await {
+            Err(Failure::Refused(answer)) => {
+                let after = answer.retry_after.map(Duration::from_secs);
+                Lost { after, ..never(REFUSAL + answer.status.as_u16(), answer.line) }
+            }
+            Err(failure) => never(1006, failure.to_string()),
+            Ok((_, chosen)) if chosen.as_deref() != Some(SUBPROTOCOL) => {
+                never(REFUSAL + 400, format!("the relay does not speak {SUBPROTOCOL}"))
+            }
+            Ok((socket, _)) => {
+                attempts.open(self.now());
+                Line::new(self, life, attempts).run(socket, under_way).await
+            }
+        }
+    }
+
+    async fn open(&self, life: Arc<Life>) -> Result<(Socket, Option<String>), Failure> {
+        let options = &self.options;
+        let inner = dial::open(&options.target, &self.tls).await?;
+        let opening = Opening {
+            target: &options.target,
+            query: &options.query(),
+            token: options.token.as_deref(),
+            subprotocols: SUBPROTOCOL,
+            max_message: options.max_message,
+        };
+        websocket::open(Box::new(Counted { inner, life }), opening).await
+    }
+}
+
+/// An open WebSocket.
+struct Line<'a> {
+    shared: &'a Shared,
+    life: Arc<Life>,
+    attempts: Mutex<&'a mut Attempts>,
+    meeting: Mutex<Meeting>,
+    orders: Sender<Order>,
+    ordered: Receiver<Order>,
+    after: Mutex<Option<Duration>>,
+    /// Whether a message of the program is on its way into the socket.
+    is_sending: AtomicBool,
+    /// Whether the program has to take a message before the next one is read.
+    is_held: AtomicBool,
+    is_orderly: AtomicBool,
+}
+
+/// The code and the reason of an end.
+type End = (u16, String);
+
+impl<'a> Line<'a> {
+    fn new(shared: &'a Shared, life: Arc<Life>, attempts: &'a mut Attempts) -> Self {
+        // The handshake's answer, the peer's coming, and a ping.
+        let (orders, ordered) = bounded(3);
+        let meeting = Meeting::new(shared.options.secret.clone(), shared.options.max_message);
+        Self {
+            shared,
+            life,
+            attempts: Mutex::new(attempts),
+            meeting: Mutex::new(meeting),
+            orders,
+            ordered,
+            after: Mutex::default(),
+            is_sending: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
+            is_orderly: AtomicBool::new(false),
+        }
+    }
+
+    async fn run(self, socket: Socket, under_way: &mut UnderWay) -> Lost {
+        let (mut sender, mut receiver) = socket.split();
+        // The reader is first: it has the close frame when a write fails.
+        let (code, reason) = self.read(&mut receiver).or(self.write(&mut sender, under_way)).or(self.watch()).await;
+        if under_way.is_last {
+            under_way.finish();
+        }
+        if code == BROKEN {
+            let close = async {
+                let _ = sender.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await;
+            };
+            let bound = async {
+                Timer::after(LONGEST_CLOSE).await;
+            };
+            close.or(bound).await;
+        }
+        Lost {
+            code,
+            reason,
+            after: *lock(&self.after),
+            was_paired: lock(&self.meeting).is_paired(),
+            is_orderly: self.is_orderly.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Reads until the end.
+    async fn read(&self, receiver: &mut WebSocketReceiver<Box<dyn Stream>>) -> End {
+        loop {
+            let (step, answer) = match next(receiver).await {
+                Ok(Message::Text(text)) => lock(&self.meeting).take_text(&text),
+                Ok(Message::Binary(message)) => {
+                    let taken = lock(&self.meeting).take_binary(message.into());
+                    match taken {
+                        Ok(taken) => taken,
+                        Err(Broken::TooLong) => return (1009, Broken::TooLong.to_string()),
+                        Err(broken) => return (BROKEN, broken.to_string()),
+                    }
+                }
+                Ok(_) => continue,
+                Err(Ending::Closed { code, reason }) => {
+                    websocket::answer_close(receiver, LONGEST_CLOSE).await;
+                    return (code, reason);
+                }
+                Err(ending @ Ending::TooLong) => return (1009, ending.to_string()),
+                Err(ending) => return (1006, ending.to_string()),
+            };
+            if let Some(answer) = answer {
+                self.order(Order::Send(Message::binary(answer))).await;
+            }
+            self.tell(step).await;
+        }
+    }
+
+    async fn order(&self, order: Order) {
+        let _ = self.orders.send(order).await; // this side holds a receiver, so the channel is open
+    }
+
+    /// Does what a step means.
+    async fn tell(&self, step: Step) {
+        let events = &self.shared.events;
+        match step {
+            Step::Nothing => {}
+            Step::Waiting => events.put(Event::Waiting).await,
+            Step::Paired => {
+                lock(&self.attempts).meet(self.shared.now());
+                events.put(Event::Paired).await;
+                self.order(Order::Pair).await;
+            }
+            Step::Message(message) => {
+                self.is_held.store(true, Ordering::Relaxed);
+                events.put(Event::Message(message)).await;
+                self.is_held.store(false, Ordering::Relaxed);
+            }
+            Step::Farewell { is_orderly } => self.is_orderly.store(is_orderly, Ordering::Relaxed),
+            Step::Draining { within } => events.put(Event::Draining { within }).await,
+            Step::Retry { after } => *lock(&self.after) = Some(after),
+        }
+    }
+
+    /// Writes until the end.
+    async fn write(&self, sender: &mut WebSocketSender<Box<dyn Stream>>, under_way: &mut UnderWay) -> End {
+        match self.messages(sender, under_way).await {
+            Ok(()) => {
+                // What was sent before the close frame may still be on its way.
+                Timer::after(self.shared.options.patience).await;
+                (1000, String::new())
+            }
+            // The reader may find the reason.
+            Err(_) => {
+                Timer::after(LONGEST_CLOSE).await;
+                (1006, String::from("the connection failed"))
+            }
+        }
+    }
+
+    /// Sends messages until the program closes the connection.
+    async fn messages(
+        &self,
+        sender: &mut WebSocketSender<Box<dyn Stream>>,
+        under_way: &mut UnderWay,
+    ) -> Result<(), websocket::Error> {
+        let mut is_paired = false;
+        loop {
+            // Without a peer, nothing is waited for.
+            let program = async {
+                match (is_paired, under_way.outgoing.is_some()) {
+                    (true, true) => None,
+                    (true, false) => Some(self.shared.outgoing.recv().await.ok()),
+                    (false, _) => {
+                        self.shared.closed().await;
+                        Some(None)
+                    }
+                }
+            };
+            let order = async {
+                match self.ordered.recv().await {
+                    Ok(order) => Some(order),
+                    Err(_) => pending().await, // this side holds a sender
+                }
+            };
+            let mut next = None;
+            let order = order
+                .or(async {
+                    next = Some(program.await);
+                    None
+                })
+                .await;
+            match (order, next) {
+                (Some(Order::Pair), _) => is_paired = true,
+                (Some(Order::Send(message)), _) => sender.send(message).await?,
+                (None, Some(Some(None))) if self.shared.closing.is_closed() => break,
+                // The connection is dropped, and so will be this task.
+                (None, Some(Some(None))) => pending().await,
+                (None, Some(Some(Some(outgoing)))) => {
+                    under_way.outgoing = Some(outgoing);
+                    self.message(sender, under_way).await?;
+                }
+                (None, _) => self.message(sender, under_way).await?,
+            }
+        }
+        let farewell = is_paired.then(|| lock(&self.meeting).session().farewell()).flatten();
+        if let Some(farewell) = farewell {
+            sender.send(Message::binary(farewell)).await?;
+        }
+        sender.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await
+    }
+
+    /// Sends the message that is under way.
+    async fn message(
+        &self,
+        sender: &mut WebSocketSender<Box<dyn Stream>>,
+        under_way: &mut UnderWay,
+    ) -> Result<(), websocket::Error> {
+        let longest = lock(&self.meeting).session().part_length();
+        let outgoing = under_way.outgoing.as_ref().expect("a message is under way");
+        let length = outgoing.message.len();
+        let mut begin = 0_usize;
+        self.is_sending.store(true, Ordering::Relaxed);
+        loop {
+            let end = length.min(begin.saturating_add(longest));
+            under_way.is_last = end == length;
+            let part = lock(&self.meeting).session().seal(&outgoing.message[begin..end], under_way.is_last);
+            sender.send(Message::binary(part)).await?;
+            if under_way.is_last {
+                break;
+            }
+            begin = end;
+            // A ping waits for a part of a long message, and not for all of it.
+            while let Ok(Order::Send(message)) = self.ordered.try_recv() {
+                sender.send(message).await?;
+            }
+        }
+        self.is_sending.store(false, Ordering::Relaxed);
+        under_way.finish();
+        Ok(())
+    }
+
+    /// Asks the relay after a silence, and gives the WebSocket up if it does not answer.
+    async fn watch(&self) -> End {
+        let Options { heartbeat, patience, .. } = self.shared.options;
+        let (mut read, mut written) = (0, 0);
+        let (mut last, mut is_asked) = (Instant::now(), false);
+        loop {
+            Timer::after(LOOK.min(heartbeat)).await;
+            let (read_before, written_before) = (read, written);
+            (read, written) = (self.life.read(), self.life.written());
+            // What has left this program is received by the relay's system. An answer waits behind it, and behind
+            // messages that the program has not taken.
+            let is_leaving = self.is_sending.load(Ordering::Relaxed) && written > written_before;
+            if read > read_before || is_leaving || self.is_held.load(Ordering::Relaxed) {
+                (last, is_asked) = (Instant::now(), false);
+            }
+            let silence = last.elapsed();
+            if silence > heartbeat + patience {
+                return (1006, String::from("the relay does not answer"));
+            }
+            if silence > heartbeat && !is_asked {
+                is_asked = true;
+                let _ = self.orders.try_send(Order::Send(Message::text(r#"{"type":"ping"}"#)));
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
