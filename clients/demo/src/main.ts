@@ -46,6 +46,9 @@ function tell(text: string, tone: Tone, detail = ""): void {
 
 const NETWORK = "The line was interrupted";
 
+/** The reason of an attempt that the browser causes. */
+const ONLINE = "online";
+
 /** What a close code means to the people at the page. */
 function meaning(code: number, reason: string): string {
   switch (code) {
@@ -64,7 +67,7 @@ function meaning(code: number, reason: string): string {
     case 4001:
       return "Another connection took this page's place";
     case 4002:
-      return "The other side has another secret, or something changed a message on the way";
+      return reason === ONLINE ? NETWORK : "The other side has another secret, or something changed a message on the way";
     case 1001:
       return reason === "pair expired" ? "The other side did not come in time" : "The relay is stopping";
     case 1012:
@@ -400,4 +403,5 @@ if (hasGoodLink) {
   tell("This link is not complete", "bad");
   explain("Not connected", "Its end holds the secret, and a part of it is missing. Ask for the link again.");
 }
+window.addEventListener("online", () => connection?.reconnect(ONLINE));
 window.addEventListener("hashchange", () => location.reload());

@@ -215,6 +215,23 @@ test("a message that is written offline arrives once, when the page is back", as
   assert.equal(await second.locator("#log .text", { hasText: "from afar" }).count(), 1);
 });
 
+test("a page whose network is back does not wait for the end of its pause", async (t) => {
+  const relay = await demo(t);
+  const wire = await line(t, relay.port);
+  const { open } = await browser(t);
+  const [first, second] = await pair(t, open, `${wire.url.replace("ws", "http")}/`);
+  await first.evaluate(() => (Math.random = () => 60)); // the first pause has 500 ms at most, and this one 30 s
+  await first.context().setOffline(true);
+  wire.refuse(true);
+  wire.cut();
+  await first.locator("#detail", { hasText: /next attempt in (2\d|30) s/ }).waitFor();
+  wire.refuse(false);
+  await first.context().setOffline(false);
+  await first.locator("#state", { hasText: "Connected" }).waitFor({ timeout: 15_000 });
+  await state(second, "Connected");
+  assertCalm(first, second);
+});
+
 test("files follow each other: one is empty, one is cancelled, and a page that begins anew gets what is left", async (t) => {
   const relay = await demo(t);
   const { open } = await browser(t);

@@ -80,6 +80,7 @@ export class Attempts {
   #openAt = Infinity;
   #metAt = Infinity;
   #occupiedSince: number | undefined;
+  #hurriedAt = -Infinity;
 
   /** A WebSocket is open. */
   open(now: number): void {
@@ -105,5 +106,17 @@ export class Attempts {
       this.#occupiedSince = undefined;
     }
     return pauseBefore(action, this.#failed++, after, random);
+  }
+
+  /**
+   * The program knows that an attempt is of use now. The next pauses are short, as the first attempt on a new network may fail, too.
+   *
+   * Returns whether to try now. A program that asks again within 10 s changes nothing: until then the pauses are short anyway.
+   */
+  hurry(now: number): boolean {
+    if (now - this.#hurriedAt < LASTING) return false;
+    this.#hurriedAt = now;
+    this.#failed = 0;
+    return true;
   }
 }

@@ -11,7 +11,7 @@
  */
 
 import { encode } from "./base64url.js";
-import { Attempts } from "./closing.js";
+import { actionOf, Attempts } from "./closing.js";
 
 export { actionOf, pauseBefore, type Action } from "./closing.js";
 
@@ -125,6 +125,8 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
   #closed: ClosedError | undefined;
   readonly #attempts = new Attempts();
   #after: number | undefined;
+  /** Whether the relay asked for the pause. */
+  #isToldToWait = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #watch: ReturnType<typeof setInterval> | undefined;
   /** The time of the last sign of life. */
@@ -180,9 +182,21 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
     return sent;
   }
 
-  /** Gives the WebSocket up, and comes again: when the device has another network, or the peer makes no sense. */
+  /**
+   * Gives the WebSocket up, and comes again: when the device has another network, or the peer makes no sense.
+   *
+   * Without an open WebSocket, it ends the pause or the attempt, and tries at once: at most once in 10 s, so a program may call it
+   * as often as it likes. A pause that the relay asked for stays.
+   */
   reconnect(reason = "the program asked for it"): void {
-    if (this.#socket !== undefined) this.#drop(4002, reason);
+    if (this.#socket !== undefined && this.#socket.readyState !== 0 /* connecting */) return this.#drop(4002, reason);
+    if (this.#closed !== undefined || this.#isClosing || this.#isToldToWait || !this.#attempts.hurry(Date.now())) return;
+    clearTimeout(this.#retry);
+    const socket = this.#socket;
+    this.#forget();
+    socket?.close();
+    this.#open();
+    this.#tell("reconnecting", { code: 4002, reason, pause: 0 });
   }
 
   /** Closes the connection for good, behind what was sent. Without a peer, nothing is waited for. */
@@ -274,7 +288,7 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
     }
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
-    this.#isFirst = this.#isAsked = false;
+    this.#isFirst = this.#isAsked = this.#isToldToWait = false;
     this.#buffered = 0;
     this.#lastLife = Date.now();
     // Events of a WebSocket that was given up do not count.
@@ -405,6 +419,7 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
     const pause = this.#attempts.lose(code, this.#after, Date.now(), Math.random());
     this.#after = undefined;
     if (pause === undefined) return this.#end(new ClosedError(code, reason));
+    this.#isToldToWait = actionOf(code) === "later";
     this.#enter("connecting");
     this.#tell("reconnecting", { code, reason, pause });
     this.#retry = setTimeout(() => this.#open(), pause);

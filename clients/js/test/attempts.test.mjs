@@ -4,42 +4,51 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { connect } from "../dist/index.js";
 
-/** The pauses after each WebSocket, all of which live alike: `life` is what happens to one, and `pass` lets time pass. */
-function pauses(t, life, options = {}) {
+/** A connection whose WebSockets do what the test says, and whose time and chance are the test's. */
+function scripted(t, options = {}) {
   t.mock.timers.enable({ apis: ["setTimeout", "setInterval", "Date"], now: 1e12 });
   t.mock.method(Math, "random", () => 1);
-  let socket;
+  const sockets = [];
   class Scripted {
     protocol = "arc-relay.v1";
     bufferedAmount = 0;
     readyState = 0;
     constructor() {
-      socket = this;
+      sockets.push(this);
     }
     open() {
       this.readyState = 1;
       this.onopen();
     }
-    say(type) {
-      this.onmessage({ data: JSON.stringify({ type }) });
+    say(type, more) {
+      this.hear(JSON.stringify({ type, ...more }));
     }
-    end() {
-      this.onclose({ code: 1011, reason: "the end" });
+    hear(text) {
+      this.onmessage({ data: text });
+    }
+    end(code = 1011) {
+      this.onclose({ code, reason: "the end" });
     }
     send() {}
     close() {}
   }
   const connection = connect({ url: "ws://relay.example", code: "x", WebSocket: Scripted, ...options });
+  t.after(() => void connection.close());
   const seen = [];
   connection.on("reconnecting", ({ pause }) => seen.push(pause));
-  const pass = (milliseconds) => t.mock.timers.tick(milliseconds);
+  return { connection, sockets, pauses: seen, pass: (milliseconds) => t.mock.timers.tick(milliseconds) };
+}
+
+/** The pauses after each WebSocket, all of which live alike: `life` is what happens to one, and `pass` lets time pass. */
+function pauses(t, life, options) {
+  const { connection, sockets, pauses, pass } = scripted(t, options);
   for (let nth = 0; nth < 5; nth++) {
-    life(socket, pass);
-    socket.end();
-    pass(seen.at(-1));
+    life(sockets.at(-1), pass);
+    sockets.at(-1).end();
+    pass(pauses.at(-1));
   }
   void connection.close();
-  return seen;
+  return pauses;
 }
 
 const GROWN = [500, 1000, 2000, 4000, 8000];
@@ -73,4 +82,82 @@ test("an encrypted peer is there when it has proved itself", (t) => {
   t.mock.reset();
   t.mock.timers.reset();
   assert.deepEqual(pauses(t, meet(0, 1), { session }), AT_ONCE);
+});
+
+/** A connection in its longest pause. */
+function paused(t) {
+  const stage = scripted(t);
+  while (stage.pauses.at(-1) !== 30_000) {
+    stage.pass(stage.pauses.at(-1) ?? 0);
+    stage.sockets.at(-1).end();
+  }
+  return { ...stage, attempts: () => stage.sockets.length };
+}
+
+test("a program that asks for it ends the pause, and the pauses begin anew", (t) => {
+  const { connection, sockets, pauses, pass, attempts } = paused(t);
+  const before = attempts();
+  pass(20_000);
+  connection.reconnect("the network is back");
+  assert.equal(attempts(), before + 1);
+  assert.equal(pauses.at(-1), 0);
+  // The pause that was ended does not end once more.
+  pass(20_000);
+  assert.equal(attempts(), before + 1);
+  sockets.at(-1).end();
+  assert.equal(pauses.at(-1), 500);
+});
+
+test("an attempt that has no answer yet is given up for another one", (t) => {
+  const { connection, sockets, pauses, pass, attempts } = paused(t);
+  pass(30_000);
+  const before = attempts();
+  connection.reconnect();
+  assert.equal(attempts(), before + 1);
+  // What becomes of the old one does not matter any more.
+  sockets.at(-2).end();
+  assert.equal(pauses.at(-1), 0);
+  sockets.at(-1).open();
+  sockets.at(-1).say("waiting");
+  assert.equal(connection.state, "waiting");
+});
+
+test("a program that asks all the time comes no more often than one that asks once in 10 s, and is let in", (t) => {
+  const { connection, sockets, pass, attempts } = paused(t);
+  const before = attempts();
+  for (let time = 0; time < 60_000; time += 50) {
+    connection.reconnect();
+    if (sockets.at(-1).readyState === 0) sockets.at(-1).end();
+    sockets.at(-1).readyState = 3;
+    pass(50);
+  }
+  // Each time at once, then after 500, 1000, 2000 and 4000 ms.
+  assert.equal(attempts() - before, 6 * 5);
+  // An attempt lives on through further requests.
+  pass(60_000);
+  connection.reconnect();
+  const socket = sockets.at(-1);
+  pass(5000);
+  connection.reconnect();
+  assert.equal(sockets.at(-1), socket);
+});
+
+test("a pause that the relay asks for stays", (t) => {
+  const { connection, sockets, pass } = scripted(t);
+  sockets[0].open();
+  sockets[0].say("retry", { after: 12 });
+  sockets[0].end(4429);
+  pass(11_000);
+  connection.reconnect();
+  assert.equal(sockets.length, 1);
+  pass(5000);
+  assert.equal(sockets.length, 2);
+});
+
+test("a connection that is closed stays so", async (t) => {
+  const { connection, sockets } = paused(t);
+  const before = sockets.length;
+  await connection.close();
+  connection.reconnect();
+  assert.equal(sockets.length, before);
 });
