@@ -420,9 +420,10 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
     this.#after = undefined;
     if (pause === undefined) return this.#end(new ClosedError(code, reason));
     this.#isToldToWait = actionOf(code) === "later";
+    // A listener may end the pause, or the connection.
+    this.#retry = setTimeout(() => this.#open(), pause);
     this.#enter("connecting");
     this.#tell("reconnecting", { code, reason, pause });
-    this.#retry = setTimeout(() => this.#open(), pause);
   }
 
   #forget(): void {

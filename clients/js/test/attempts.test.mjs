@@ -161,3 +161,12 @@ test("a connection that is closed stays so", async (t) => {
   connection.reconnect();
   assert.equal(sockets.length, before);
 });
+
+test("a listener that closes the connection when it is lost ends it", (t) => {
+  const { connection, sockets, pass } = scripted(t);
+  connection.on("reconnecting", () => void connection.close());
+  sockets[0].end();
+  assert.equal(connection.state, "closed");
+  pass(60_000);
+  assert.equal(sockets.length, 1);
+});
