@@ -42,6 +42,10 @@ const LONGEST_PAUSE = 30_000;
 /** A relay can ask for so long a pause, in seconds. One that asks for more is broken, or not a relay. */
 const LONGEST_AFTER = 3600;
 
+/** The seconds in a control message, bounded. What is no number is none. */
+export const secondsIn = (value: unknown): number =>
+  typeof value === "number" ? Math.min(Math.max(value, 0), LONGEST_AFTER) : 0;
+
 /** For this long a client comes again though both seats are taken, in milliseconds. */
 const OCCUPIED_FOR = 60_000;
 
@@ -66,7 +70,7 @@ export function pauseBefore(action: Action, attempts: number, after: number | un
     case "occupied":
       return 500 + 1000 * random;
     case "later": {
-      const seconds = Math.min(Math.max(after ?? 1, 0), LONGEST_AFTER);
+      const seconds = secondsIn(after ?? 1);
       return 1000 * seconds + random * Math.max(1000, 250 * seconds);
     }
     default:

@@ -11,7 +11,7 @@
  */
 
 import { encode } from "./base64url.js";
-import { actionOf, Attempts } from "./closing.js";
+import { actionOf, Attempts, secondsIn } from "./closing.js";
 
 export { actionOf, pauseBefore, type Action } from "./closing.js";
 
@@ -326,10 +326,15 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
     else this.#deliver(new Uint8Array(data));
   }
 
-  /** Takes a control message of the relay. Those of a later version are ignored. */
+  /** Takes a control message of the relay. Those of a later version are ignored, and what is none. */
   #control(text: string): void {
-    const { type, within, after } = JSON.parse(text) as { type?: string; within?: number; after?: number };
-    switch (type) {
+    let control: { type?: unknown; within?: unknown; after?: unknown } | null;
+    try {
+      control = JSON.parse(text);
+    } catch {
+      return;
+    }
+    switch (control?.type) {
       case "waiting":
         this.#isFirst = true;
         this.#enter("waiting");
@@ -341,10 +346,10 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
         if (this.#session === undefined) this.#meet();
         break;
       case "draining":
-        this.#tell("draining", within ?? 0);
+        this.#tell("draining", secondsIn(control.within));
         break;
       case "retry":
-        this.#after = after;
+        this.#after = secondsIn(control.after);
     }
   }
 

@@ -170,3 +170,27 @@ test("a listener that closes the connection when it is lost ends it", (t) => {
   pass(60_000);
   assert.equal(sockets.length, 1);
 });
+
+test("control messages that make no sense are ignored, and times are bounded", (t) => {
+  const { connection, sockets, pauses } = scripted(t);
+  const told = [];
+  connection.on("draining", (within) => told.push(within));
+  const [socket] = sockets;
+  socket.open();
+  for (const text of ["", "<html>", "null", "[]", "7", '"waiting"', '{"type":1}', '{"type":"later"}', "{}", '{"type":["waiting"]}']) {
+    socket.hear(text);
+  }
+  assert.equal(connection.state, "connecting");
+  for (const within of [30, undefined, "30", null, -1, 1e300]) socket.say("draining", { within });
+  assert.deepEqual(told, [30, 0, 0, 0, 0, 3600]);
+  socket.say("waiting");
+  assert.equal(connection.state, "waiting");
+  socket.end();
+  pauses.length = 0;
+  for (const [after, most] of [["7", 1000], [{}, 1000], [-7, 1000], [null, 1000], [1e300, 4_500_000], [8, 10_000]]) {
+    t.mock.timers.tick(5_000_000);
+    sockets.at(-1).say("retry", { after });
+    sockets.at(-1).end(4429);
+    assert.equal(pauses.pop(), most, `after ${JSON.stringify(after)}`);
+  }
+});
