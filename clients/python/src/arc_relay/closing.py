@@ -65,6 +65,7 @@ class Attempts:
         self._failed = 0
         self._open_at = self._met_at = math.inf
         self._occupied_since: float | None = None
+        self._hurried_at = -math.inf
 
     def open(self, now: float) -> None:
         """A WebSocket is open."""
@@ -91,3 +92,14 @@ class Attempts:
             self._occupied_since = None
         self._failed += 1
         return pause_before(action, self._failed - 1, after, random)
+
+    def hurry(self, now: float) -> bool:
+        """The program knows that an attempt is of use now. The next pauses are short, as the first attempt may fail, too.
+
+        Whether to try now. A program that asks again within 10 s changes nothing: until then the pauses are short anyway.
+        """
+        if now - self._hurried_at < _LASTING:
+            return False
+        self._hurried_at = now
+        self._failed = 0
+        return True

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketExcepti
 from websockets.protocol import State as SocketState
 from websockets.typing import Subprotocol
 
-from .closing import Attempts
+from .closing import Attempts, action_of
 from .session import MakeSession, Plain, Session
 
 SUBPROTOCOL = Subprotocol("arc-relay.v1")
@@ -115,6 +115,13 @@ class Connection:
         self._changed = asyncio.Condition()
         self._sending = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        # One attempt and its WebSocket, until `reconnect` gives it up.
+        self._meeting: asyncio.Task[tuple[int, str]] | None = None
+        self._given_up: str | None = None
+        self._is_hurried = self._is_told_to_wait = False
+        self._hurry = asyncio.Event()
+        # The closing handshakes of WebSockets that were given up.
+        self._leaving: set[asyncio.Task[None]] = set()
 
     @property
     def state(self) -> State:
@@ -155,6 +162,24 @@ class Connection:
                 pass  # it may have arrived
         return True
 
+    def reconnect(self, reason: str = "the program asked for it") -> None:
+        """Gives the WebSocket up, and comes again: when the device has another network, or the peer makes no sense.
+
+        Without an open WebSocket, it ends the pause or the attempt, and tries at once: at most once in 10 s, so a program may
+        call it as often as it likes. A pause that the relay asked for stays. It is for the thread of the event loop.
+        """
+        if self._closed is not None or self._is_closing or self._task is None:
+            return
+        if self._socket is None:
+            if self._is_told_to_wait or not self._attempts.hurry(time.monotonic()):
+                return
+            self._is_hurried = True
+        self._given_up = reason
+        if self._meeting is not None:
+            self._meeting.cancel()
+        else:
+            self._hurry.set()
+
     async def close(self) -> None:
         """Closes the connection for good, behind what was sent. Without a peer, nothing is waited for."""
         self._is_closing = True
@@ -174,6 +199,7 @@ class Connection:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def _sent(self) -> None:
         async with self._sending:
@@ -216,31 +242,59 @@ class Connection:
     async def _run(self) -> None:
         while self._closed is None and not self._is_closing:
             self._after = None
-            try:
-                code, reason = await self._meet()
-            except (InvalidURI, ValueError) as error:
-                code, reason = 4400, str(error)
-            except (OSError, TimeoutError, WebSocketException) as error:
-                code, reason = 1006, str(error)
+            code, reason = await self._attempt()
             was_paired, orderly = self._state == "paired", self._is_orderly
-            self._socket = None
             if self._closed is not None:
                 break
+            # Before the events: what they are told to can call `reconnect`.
+            self._is_told_to_wait = action_of(code) == "later"
+            pause = 0.0 if self._is_hurried else self._attempts.lose(code, self._after, time.monotonic(), random.random())
             await self._enter("connecting")
             if was_paired:
                 self._on_event(Unpaired(orderly))
             if self._is_closing:
                 break
-            pause = self._attempts.lose(code, self._after, time.monotonic(), random.random())
             if pause is None:
                 await self._end(Closed(code, reason))
                 break
+            if self._is_hurried:
+                self._is_hurried = False
+                self._on_event(Reconnecting(code, reason, 0.0))
+                continue
             self._on_event(Reconnecting(code, reason, pause))
-            await asyncio.sleep(pause)
+            await self._rest(pause)
+
+    async def _attempt(self) -> tuple[int, str]:
+        """One WebSocket, also if none opens or `reconnect` gives it up. Returns its close code and reason."""
+        self._given_up = None
+        self._is_told_to_wait = self._is_hurried = False
+        self._hurry.clear()
+        self._meeting = asyncio.create_task(self._meet())
+        try:
+            return await self._meeting
+        except asyncio.CancelledError:
+            # Or the whole connection is given up.
+            if self._given_up is None or self._closed is not None:
+                raise
+            return 4002, self._given_up
+        except (InvalidURI, ValueError) as error:
+            return 4400, str(error)
+        except (OSError, TimeoutError, WebSocketException) as error:
+            return 1006, str(error)
+        finally:
+            self._meeting = self._socket = None
+
+    async def _rest(self, pause: float) -> None:
+        try:
+            await asyncio.wait_for(self._hurry.wait(), pause)
+        except asyncio.TimeoutError:
+            return
+        self._is_hurried = False
+        self._on_event(Reconnecting(4002, self._given_up or "", 0.0))
 
     async def _meet(self) -> tuple[int, str]:
         """One WebSocket, from its beginning to its end. Returns its close code and reason."""
-        self._is_first = self._is_orderly = False
+        self._is_first = self._is_orderly = self._holds = False
         socket = await open_websocket(
             self._target,
             subprotocols=self._subprotocols,
@@ -271,6 +325,13 @@ class Connection:
         except _MeetingFailed as error:
             await socket.close()
             return 4002, str(error)
+        except asyncio.CancelledError:
+            if self._given_up is not None:
+                # A dead network does not answer, so nothing waits for this handshake.
+                leaving = asyncio.create_task(socket.close())
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
+            raise
         finally:
             heart.cancel()
             await asyncio.gather(heart, return_exceptions=True)
