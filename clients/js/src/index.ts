@@ -125,6 +125,8 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
   #closed: ClosedError | undefined;
   readonly #attempts = new Attempts();
   #after: number | undefined;
+  /** Whether no attempt follows. */
+  #isOver = false;
   /** Whether the relay asked for the pause. */
   #isToldToWait = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
@@ -190,8 +192,9 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
    */
   reconnect(reason = "the program asked for it"): void {
     if (this.#socket !== undefined && this.#socket.readyState !== 0 /* connecting */) return this.#drop(4002, reason);
-    if (this.#closed !== undefined || this.#isClosing || this.#isToldToWait || !this.#attempts.hurry(Date.now())) return;
+    if (this.#isOver || this.#isClosing || this.#isToldToWait || !this.#attempts.hurry(Date.now())) return;
     clearTimeout(this.#retry);
+    this.#retry = undefined;
     const socket = this.#socket;
     this.#forget();
     socket?.close();
@@ -356,7 +359,7 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
   #meet(): void {
     this.#attempts.meet(Date.now());
     this.#enter("paired");
-    this.#tell("paired", undefined);
+    if (this.#state === "paired") this.#tell("paired", undefined);
   }
 
   #deliver(bytes: Uint8Array<ArrayBuffer>): void {
@@ -369,10 +372,13 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
       this.#drop(4002, String(error));
       return;
     }
-    for (const reply of received.replies ?? []) this.#socket?.send(reply);
+    const socket = this.#socket;
+    for (const reply of received.replies ?? []) socket?.send(reply);
     if (received.ready === true) this.#meet();
+    // A listener may have given it up.
+    if (socket !== this.#socket) return;
     if (received.message !== undefined) this.#hand(received.message);
-    if (received.orderly === true) this.#isOrderly = true;
+    if (received.orderly === true && socket === this.#socket) this.#isOrderly = true;
   }
 
   #hand(message: Uint8Array<ArrayBuffer>): void {
@@ -416,19 +422,18 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
     const wasPaired = this.#state === "paired";
     const orderly = this.#isOrderly;
     this.#forget();
-    if (wasPaired) {
-      this.#enter("connecting");
-      this.#tell("unpaired", { orderly });
-    }
-    if (this.#closed !== undefined || this.#isClosing) return;
-    const pause = this.#attempts.lose(code, this.#after, Date.now(), Math.random());
+    const pause = this.#isClosing ? undefined : this.#attempts.lose(code, this.#after, Date.now(), Math.random());
     this.#after = undefined;
-    if (pause === undefined) return this.#end(new ClosedError(code, reason));
     this.#isToldToWait = actionOf(code) === "later";
-    // A listener may end the pause, or the connection.
-    this.#retry = setTimeout(() => this.#open(), pause);
-    this.#enter("connecting");
-    this.#tell("reconnecting", { code, reason, pause });
+    // A listener of what follows may end the pause, or the connection. It does not undo an end for good.
+    const retry = (this.#retry = pause === undefined ? undefined : setTimeout(() => this.#open(), pause));
+    const isSame = () => this.#retry === retry && this.#closed === undefined;
+    this.#isOver = pause === undefined;
+    if (wasPaired || pause !== undefined) this.#enter("connecting");
+    if (wasPaired && isSame()) this.#tell("unpaired", { orderly });
+    if (this.#isClosing || !isSame()) return;
+    if (pause === undefined) this.#end(new ClosedError(code, reason));
+    else this.#tell("reconnecting", { code, reason, pause });
   }
 
   #forget(): void {
@@ -441,6 +446,7 @@ export class Connection extends EventTarget implements AsyncIterable<Uint8Array<
   #end(error: ClosedError): void {
     if (this.#closed !== undefined) return;
     this.#closed = error;
+    this.#isOver = true;
     clearTimeout(this.#retry);
     const socket = this.#socket;
     this.#forget();

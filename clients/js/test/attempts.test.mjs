@@ -194,3 +194,76 @@ test("control messages that make no sense are ignored, and times are bounded", (
     assert.equal(pauses.pop(), most, `after ${JSON.stringify(after)}`);
   }
 });
+
+/** A connection that has met its peer. */
+function met(t) {
+  const stage = scripted(t);
+  stage.sockets[0].open();
+  stage.sockets[0].say("paired");
+  assert.equal(stage.connection.state, "paired");
+  stage.pass(2000);
+  return stage;
+}
+
+test("a listener that reconnects when the peer has gone opens one WebSocket", (t) => {
+  for (const kind of ["unpaired", "state", "reconnecting"]) {
+    const { connection, sockets, pauses, pass } = met(t);
+    const end = connection.on(kind, () => connection.reconnect());
+    sockets[0].end();
+    end();
+    assert.equal(sockets.length, 2, kind);
+    // The pause that the listener has ended is told by no event behind that of the attempt.
+    assert.equal(pauses.at(-1), 0, kind);
+    pass(5000);
+    assert.equal(sockets.length, 2, kind);
+    t.mock.reset();
+    t.mock.timers.reset();
+  }
+});
+
+test("a listener that reconnects does not undo an end for good", (t) => {
+  const { connection, sockets, pass } = met(t);
+  connection.on("unpaired", () => connection.reconnect());
+  sockets[0].end(4001);
+  assert.equal(connection.state, "closed");
+  pass(60_000);
+  assert.equal(sockets.length, 1);
+});
+
+test("nothing is told behind the end, and nothing of a meeting behind its end", async (t) => {
+  for (const act of ["close", "reconnect"]) {
+    for (const kind of ["state", "paired", "unpaired", "message", "draining", "reconnecting"]) {
+      const told = [];
+      const opens = () => ({ opening: [], receive: () => ({ ready: true, message: Uint8Array.of(1), orderly: true }), seal: () => [], farewell: () => [] });
+      const { connection, sockets, pass } = scripted(t, { session: opens });
+      let isOver = false;
+      for (const name of ["state", "paired", "unpaired", "message", "draining", "reconnecting", "closed"]) {
+        connection.on(name, (detail) => {
+          if (isOver) told.push(name);
+          if (name === "closed") isOver = true;
+          if (name === "reconnecting") told.meeting = false;
+          if (name === "state") told.meeting = detail === "paired" || (told.meeting && detail !== "connecting");
+          if (["paired", "message"].includes(name) && !told.meeting) told.push(`${name} without a peer`);
+        });
+      }
+      connection.on(kind, () => void connection[act]());
+      const socket = sockets[0];
+      socket.open();
+      socket.say("draining");
+      socket.say("paired");
+      if (sockets.length === 1) socket.onmessage({ data: Uint8Array.of(0).buffer });
+      for (let turn = 0; turn < 20; turn++) await null;
+      if (!isOver && sockets.length === 1) socket.end();
+      for (let turn = 0; turn < 20; turn++) await null;
+      if (act === "close") {
+        assert.equal(connection.state, "closed", kind);
+        pass(60_000);
+        assert.equal(sockets.length, 1, kind);
+      }
+      assert.deepEqual([...told], [], `${act} in ${kind}`);
+      void connection.close();
+      t.mock.reset();
+      t.mock.timers.reset();
+    }
+  }
+});
