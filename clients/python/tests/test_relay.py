@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -289,5 +290,34 @@ def test_a_program_that_takes_nothing_slows_its_peer_and_keeps_its_connection() 
                     assert len(await next_message(slow)) == 1 << 20
                 await task
                 assert [event for event in events if event != arc_relay.Waiting()] == [arc_relay.Paired()]
+
+    run(test)
+
+
+def test_control_messages_that_make_no_sense_are_ignored_and_times_are_bounded() -> None:
+    nonsense = ["", "<html>", "null", "[]", "7", '"waiting"', '{"type":1}', '{"type":"later"}', "{}", '{"type":["waiting"]}', "[" * 100_000]
+    times = [(30, 30), (0.5, 0.5), ("30", 0), (None, 0), ([], 0), (True, 0), (-1, 0), (1e300, 3600), (10**400, 3600), (-(10**400), 0)]
+
+    async def confuse(socket: ServerConnection) -> None:
+        for text in nonsense:
+            await socket.send(text)
+        for within, _ in times:
+            await socket.send(json.dumps({"type": "draining", "within": within}))
+        await socket.send('{"type":"draining","within":NaN}')
+        await socket.send('{"type":"draining"}')
+        await socket.send('{"type":"retry","after":"soon"}')
+        await socket.close(4429, "too many requests")
+
+    async def test() -> None:
+        events = Events()
+        async with serve(confuse, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL]) as server:
+            url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+            async with arc_relay.connect(url, next(codes), on_event=events.append):
+                await events.when(lambda event: isinstance(event, arc_relay.Reconnecting))
+        told = [event.within for event in events if isinstance(event, arc_relay.Draining)]
+        # What is no JSON, as NaN is, is ignored.
+        assert told == [within for _, within in times] + [0]
+        [pause] = pauses_in(events)
+        assert pause <= 1
 
     run(test)

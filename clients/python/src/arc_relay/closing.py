@@ -45,6 +45,14 @@ def action_of(code: int) -> Action:
     return _ACTIONS.get(code, "retry")
 
 
+def seconds_in(value: object) -> float:
+    """The seconds in a control message, bounded. What is no number is none."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return 0
+    # An integer can be too large for a float.
+    return min(max(value, 0), _LONGEST_AFTER)
+
+
 def pause_before(action: Action, attempts: int, after: float | None, random: float) -> float:
     """The seconds before the next attempt, with full jitter: clients that lost one relay do not come at once.
 

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketExcepti
 from websockets.protocol import State as SocketState
 from websockets.typing import Subprotocol
 
-from .closing import Attempts, action_of
+from .closing import Attempts, action_of, seconds_in
 from .session import MakeSession, Plain, Session
 
 SUBPROTOCOL = Subprotocol("arc-relay.v1")
@@ -337,8 +337,13 @@ class Connection:
             await asyncio.gather(heart, return_exceptions=True)
 
     async def _control(self, socket: ClientConnection, text: str) -> None:
-        """Takes a control message of the relay. Those of a later version are ignored."""
-        control = json.loads(text)
+        """Takes a control message of the relay. Those of a later version are ignored, and what is none."""
+        try:
+            control = json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(control, dict):
+            return
         match control.get("type"):
             case "waiting":
                 self._is_first = True
@@ -350,9 +355,9 @@ class Connection:
                 if isinstance(self._session, Plain):
                     await self._begin()
             case "draining":
-                self._on_event(Draining(control.get("within", 0)))
+                self._on_event(Draining(seconds_in(control.get("within"))))
             case "retry":
-                self._after = control.get("after")
+                self._after = seconds_in(control.get("after"))
 
     async def _begin(self) -> None:
         self._attempts.meet(time.monotonic())
@@ -414,6 +419,10 @@ class Connection:
 
 class _MeetingFailed(Exception):
     """The peer's messages are not those of the session."""
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _target(url: str, code: str, side: str) -> str:
