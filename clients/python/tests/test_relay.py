@@ -16,6 +16,7 @@ from websockets.asyncio.server import ServerConnection, serve
 import arc_relay
 from arc_relay.connection import SUBPROTOCOL
 from arc_relay.e2e import end_to_end, new_secret
+from arc_relay.session import Plain
 
 BINARY = os.environ.get("ARC_RELAY_BIN", str(pathlib.Path(__file__).parents[3] / "target/release/arc-relay"))
 TIMEOUT = 60.0
@@ -319,5 +320,28 @@ def test_control_messages_that_make_no_sense_are_ignored_and_times_are_bounded()
         assert told == [within for _, within in times] + [0]
         [pause] = pauses_in(events)
         assert pause <= 1
+
+    run(test)
+
+
+def test_a_side_that_closes_just_behind_its_peer_closes() -> None:
+    class Late(Plain):
+        """A session that takes leave just when the relay's close frame comes."""
+
+        def farewell(self) -> list[bytes]:
+            assert peer._socket is not None
+            peer._socket.data_received(bytes.fromhex("880203e8"))
+            return [b"farewell"]
+
+    peer = arc_relay.connect("ws://127.0.0.1", "")
+
+    async def test() -> None:
+        nonlocal peer
+        code, events = next(codes), Events()
+        async with relay() as (url, _), arc_relay.connect(url, code):
+            peer = arc_relay.connect(url, code, session=lambda is_first: Late(), on_event=events.append)
+            async with peer:
+                await events.paired()
+            assert peer.state == "closed"
 
     run(test)

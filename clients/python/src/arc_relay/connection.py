@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import random
 import secrets
@@ -191,7 +192,8 @@ class Connection:
                 waiting.cancel()
             await asyncio.gather(sent, alone, return_exceptions=True)
             if self._state == "paired" and self._socket is not None:
-                await self._send_all(self._socket, self._session.farewell())
+                with contextlib.suppress(ConnectionClosed):
+                    await self._send_all(self._socket, self._session.farewell())
         await self._end(Closed(1000, "closed by this program"))
         socket, task = self._socket, self._task
         if socket is not None:
