@@ -35,7 +35,7 @@ def test_it_ends_the_pause() -> None:
             async with relay(port=int(url.rsplit(":", 1)[1])):
                 peer.reconnect("the network is back")
                 await soon(events)
-        assert pauses_in(events) == [30.0, 0.0]
+                assert pauses_in(events) == [30.0, 0.0]
         assert events[1] == arc_relay.Reconnecting(4002, "the network is back", 0.0)
 
     run(test)
@@ -125,7 +125,7 @@ def test_a_program_can_ask_when_it_is_told_that_the_peer_has_gone() -> None:
                     await events.paired()
                 start = len(events)
                 await asyncio.wait_for(events.when(lambda event: event == arc_relay.Waiting(), start), 15)
-        assert pauses_in(events) == [0.0]
+                assert pauses_in(events) == [0.0]
 
     run(test)
 
