@@ -232,6 +232,25 @@ test("a page whose network is back does not wait for the end of its pause", asyn
   assertCalm(first, second);
 });
 
+test("the same file can be chosen twice", async (t) => {
+  const relay = await demo(t);
+  const { open } = await browser(t);
+  const [first, second] = await pair(t, open, relay.page);
+  const folder = await scratch(t);
+  const file = path.join(folder, "again.txt");
+  await writeFile(file, "again");
+  // What Playwright has for it tells the page of a change, whether there is one or not. Chromium tells one only if there is.
+  const devtools = await first.context().newCDPSession(first);
+  const { root } = await devtools.send("DOM.getDocument");
+  const { nodeId } = await devtools.send("DOM.querySelector", { nodeId: root.nodeId, selector: "#file" });
+  for (let count = 1; count <= 2; count++) {
+    await devtools.send("DOM.setFileInputFiles", { nodeId, files: [file] });
+    await second.getByRole("link", { name: "Save again.txt" }).nth(count - 1).waitFor();
+    assert.equal(await first.locator(".file").count(), count);
+  }
+  assertCalm(first, second);
+});
+
 test("files follow each other: one is empty, one is cancelled, and a page that begins anew gets what is left", async (t) => {
   const relay = await demo(t);
   const { open } = await browser(t);
