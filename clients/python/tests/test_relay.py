@@ -345,3 +345,25 @@ def test_a_side_that_closes_just_behind_its_peer_closes() -> None:
             assert peer.state == "closed"
 
     run(test)
+
+
+def test_an_error_of_on_event_is_reported_and_ends_nothing() -> None:
+    async def test() -> None:
+        reported: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context.get("exception")))
+        error, code = ValueError("the program's own"), next(codes)
+
+        def fail(event: arc_relay.Event) -> None:
+            raise error
+
+        async with relay() as (url, _), Line(url) as line, arc_relay.connect(url, code) as other:
+            async with arc_relay.connect(line.url, code, on_event=fail) as peer:
+                for content in (b"one", b"two"):
+                    await peer.send(content)
+                    assert await next_message(other) == content
+                    line.cut()
+                    while peer.state == "paired":
+                        await asyncio.sleep(0.01)
+        assert reported and all(each is error for each in reported)
+
+    run(test)

@@ -231,6 +231,14 @@ class Connection:
         if self._closed is not None:
             raise self._closed
 
+    def _tell(self, event: Event) -> None:
+        try:
+            self._on_event(event)
+        except Exception as error:
+            # The program's own: asyncio logs it, as it does for each callback.
+            context = {"message": "on_event has raised an exception", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
     async def _enter(self, state: State) -> None:
         async with self._changed:
             self._state = state
@@ -253,7 +261,7 @@ class Connection:
             pause = 0.0 if self._is_hurried else self._attempts.lose(code, self._after, time.monotonic(), random.random())
             await self._enter("connecting")
             if was_paired:
-                self._on_event(Unpaired(orderly))
+                self._tell(Unpaired(orderly))
             if self._is_closing:
                 break
             if pause is None:
@@ -261,9 +269,9 @@ class Connection:
                 break
             if self._is_hurried:
                 self._is_hurried = False
-                self._on_event(Reconnecting(code, reason, 0.0))
+                self._tell(Reconnecting(code, reason, 0.0))
                 continue
-            self._on_event(Reconnecting(code, reason, pause))
+            self._tell(Reconnecting(code, reason, pause))
             await self._rest(pause)
 
     async def _attempt(self) -> tuple[int, str]:
@@ -292,7 +300,7 @@ class Connection:
         except asyncio.TimeoutError:
             return
         self._is_hurried = False
-        self._on_event(Reconnecting(4002, self._given_up or "", 0.0))
+        self._tell(Reconnecting(4002, self._given_up or "", 0.0))
 
     async def _meet(self) -> tuple[int, str]:
         """One WebSocket, from its beginning to its end. Returns its close code and reason."""
@@ -350,21 +358,21 @@ class Connection:
             case "waiting":
                 self._is_first = True
                 await self._enter("waiting")
-                self._on_event(Waiting())
+                self._tell(Waiting())
             case "paired":
                 self._session = self._make_session(self._is_first)
                 await self._send_all(socket, self._session.opening())
                 if isinstance(self._session, Plain):
                     await self._begin()
             case "draining":
-                self._on_event(Draining(seconds_in(control.get("within"))))
+                self._tell(Draining(seconds_in(control.get("within"))))
             case "retry":
                 self._after = seconds_in(control.get("after"))
 
     async def _begin(self) -> None:
         self._attempts.meet(time.monotonic())
         await self._enter("paired")
-        self._on_event(Paired())
+        self._tell(Paired())
 
     async def _deliver(self, socket: ClientConnection, message: bytes) -> None:
         try:
