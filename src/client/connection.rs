@@ -105,7 +105,9 @@ impl Connection {
 
     /// Waits for the next event.
     ///
-    /// A program that takes none slows the peer. A call that is dropped before it returns takes no event.
+    /// A program that takes none slows the peer: while a message waits for room, nothing behind it is read, and so not the
+    /// peer's leave either. Other events need no room: of those between two messages, the last of each kind is kept.
+    /// A call that is dropped before it returns takes no event.
     ///
     /// # Errors
     ///

@@ -1,12 +1,14 @@
 //! What a connection tells its program, and the queue until the program takes it.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::mem::discriminant;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_channel::{Receiver, Sender, bounded, unbounded};
+use async_channel::{Receiver, Sender, bounded};
 
-/// What an event counts in the queue besides its message, in bytes.
+/// What a message counts in the queue besides its bytes: memory of its own, and of events behind it.
 const COST: usize = 64;
 
 /// What a connection tells its program.
@@ -66,48 +68,99 @@ impl fmt::Display for Closed {
 
 impl std::error::Error for Closed {}
 
-/// The events that the program has not taken. Bytes bound it, as messages have very different lengths.
+/// The events that the program has not taken.
+///
+/// Bytes bound the messages, as these have very different lengths. All other events are put at once: a connection comes
+/// again though its program takes nothing, such as one that only sends, or one that waits in `send` for the peer. Between
+/// two messages the queue holds the last event of each kind.
 #[derive(Debug)]
 pub(super) struct Events {
-    sender: Sender<Event>,
-    receiver: Receiver<Event>,
-    /// The cost of all events in the queue.
-    cost: AtomicUsize,
-    /// With at least this cost, the queue is full. So it holds one event more at most.
+    queue: Mutex<Queue>,
+    /// With at least this cost, the queue is full. So it holds one message more at most.
     most: usize,
+    /// Holds a token when an event was put.
+    made_event: Sender<()>,
+    event: Receiver<()>,
     /// Holds a token when room was made.
     made_room: Sender<()>,
     room: Receiver<()>,
 }
 
+#[derive(Debug, Default)]
+struct Queue {
+    events: VecDeque<Event>,
+    /// The cost of all messages in the queue.
+    cost: usize,
+    is_closed: bool,
+}
+
+impl Queue {
+    /// Adds an event.
+    ///
+    /// One that tells how far the connection is replaces those of its kind behind the last message.
+    fn push(&mut self, event: Event) {
+        if let Event::Message(message) = &event {
+            self.cost += COST + message.len();
+        } else {
+            let is_message = |event: &Event| matches!(event, Event::Message(_));
+            let behind = self.events.iter().rposition(is_message).map_or(0, |last| last + 1);
+            let same = self.events.range(behind..).position(|other| discriminant(other) == discriminant(&event));
+            same.and_then(|nth| self.events.remove(behind + nth));
+        }
+        self.events.push_back(event);
+    }
+}
+
 impl Events {
+    /// A queue for messages of so many bytes, and at least for one message.
     pub(super) fn new(most: usize) -> Self {
-        let ((sender, receiver), (made_room, room)) = (unbounded(), bounded(1));
-        Self { sender, receiver, cost: AtomicUsize::new(0), most, made_room, room }
+        let ((made_event, event), (made_room, room)) = (bounded(1), bounded(1));
+        Self { queue: Mutex::default(), most: most.max(1), made_event, event, made_room, room }
     }
 
-    fn cost(event: &Event) -> usize {
-        COST + if let Event::Message(message) = event { message.len() } else { 0 }
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for room, and adds an event. Behind [`close`](Self::close), it is dropped.
+    /// Adds an event, and waits for room if it is a message. Behind [`close`](Self::close), it is dropped.
     pub(super) async fn put(&self, event: Event) {
-        while self.cost.load(Ordering::SeqCst) >= self.most && self.room.recv().await.is_ok() {}
-        self.cost.fetch_add(Self::cost(&event), Ordering::SeqCst);
-        let _ = self.sender.try_send(event);
+        if matches!(event, Event::Message(_)) {
+            while self.lock().cost >= self.most && self.room.recv().await.is_ok() {}
+        }
+        let mut queue = self.lock();
+        if !queue.is_closed {
+            queue.push(event);
+            let _ = self.made_event.try_send(()); // full: there is a token already
+        }
     }
 
     /// The next event. None: the queue is closed, and all are taken.
     pub(super) async fn take(&self) -> Option<Event> {
-        let event = self.receiver.recv().await.ok()?;
-        self.cost.fetch_sub(Self::cost(&event), Ordering::SeqCst);
-        let _ = self.made_room.try_send(()); // full: there is a token already
-        Some(event)
+        loop {
+            {
+                let mut queue = self.lock();
+                if let Some(event) = queue.events.pop_front() {
+                    if let Event::Message(message) = &event {
+                        queue.cost -= COST + message.len();
+                    }
+                    let _ = self.made_room.try_send(()); // as in `put`
+                    if !queue.events.is_empty() {
+                        let _ = self.made_event.try_send(()); // for another task that waits
+                    }
+                    return Some(event);
+                }
+                if queue.is_closed {
+                    return None;
+                }
+            }
+            let _ = self.event.recv().await; // an error: the queue is closed
+        }
     }
 
     /// Takes no more events.
     pub(super) fn close(&self) {
-        self.sender.close();
+        self.lock().is_closed = true;
+        self.event.close();
         self.room.close();
     }
 }
@@ -118,9 +171,16 @@ mod tests {
 
     use super::*;
 
+    fn message(nth: usize) -> Event {
+        Event::Message(vec![nth as u8; 100 * nth])
+    }
+
+    fn reconnecting(nth: usize) -> Event {
+        Event::Reconnecting { code: 1006, reason: nth.to_string(), pause: Duration::ZERO }
+    }
+
     #[test]
-    fn queue_is_bounded_by_bytes_and_keeps_the_order() {
-        let message = |nth: usize| Event::Message(vec![nth as u8; 100 * nth]);
+    fn messages_are_bounded_by_bytes_and_keep_their_order() {
         let events = Events::new(1000);
         block_on(async {
             let put = async {
@@ -131,26 +191,68 @@ mod tests {
             };
             let take = async {
                 for nth in 0..50 {
-                    assert!(events.cost.load(Ordering::SeqCst) < 1000 + 5000 + COST);
+                    assert!(events.lock().cost < 1000 + 5000 + COST);
                     assert_eq!(events.take().await, Some(message(nth)));
                 }
                 assert_eq!(events.take().await, None);
             };
             zip(put, take).await;
         });
-        assert_eq!(events.cost.load(Ordering::SeqCst), 0);
+        assert_eq!(events.lock().cost, 0);
     }
 
     #[test]
-    fn full_queue_holds_up_until_it_is_closed() {
-        let events = Events::new(COST);
+    fn full_queue_holds_messages_up_until_it_is_closed() {
+        // A queue for nothing would hold everything up for ever.
+        for most in [0, COST] {
+            let events = Events::new(most);
+            block_on(async {
+                events.put(message(0)).await;
+                let mut put = Box::pin(events.put(message(1)));
+                assert_eq!(poll_once(&mut put).await, None);
+                events.close();
+                assert_eq!(poll_once(&mut put).await, Some(()));
+                assert_eq!((events.take().await, events.take().await), (Some(message(0)), None));
+            });
+        }
+    }
+
+    #[test]
+    fn program_that_takes_nothing_holds_up_no_other_event_and_they_do_not_pile_up() {
+        let events = Events::new(1);
         block_on(async {
             events.put(Event::Paired).await;
-            let mut put = Box::pin(events.put(Event::Waiting));
-            assert_eq!(poll_once(&mut put).await, None);
-            events.close();
-            assert_eq!(poll_once(&mut put).await, Some(()));
-            assert_eq!((events.take().await, events.take().await), (Some(Event::Paired), None));
+            events.put(message(1)).await;
+            for nth in 0..1000 {
+                let draining = Event::Draining { within: Duration::from_secs(nth as u64) };
+                for event in [draining, Event::Unpaired { orderly: false }, reconnecting(nth), Event::Waiting] {
+                    assert_eq!(poll_once(events.put(event)).await, Some(()));
+                }
+                events.put(Event::Paired).await;
+            }
+            let within = Duration::from_secs(999);
+            let last = [Event::Draining { within }, Event::Unpaired { orderly: false }, reconnecting(999)];
+            for event in [Event::Paired, message(1)].into_iter().chain(last).chain([Event::Waiting, Event::Paired]) {
+                assert_eq!(events.take().await, Some(event));
+            }
+            assert_eq!(poll_once(events.take()).await, None);
+        });
+    }
+
+    #[test]
+    fn each_of_several_tasks_that_wait_gets_an_event() {
+        let events = Events::new(1000);
+        block_on(async {
+            let mut tasks = [(); 3].map(|()| Box::pin(events.take()));
+            for task in &mut tasks {
+                assert_eq!(poll_once(task).await, None);
+            }
+            for nth in 0..3 {
+                events.put(message(nth)).await;
+            }
+            let [one, two, three] = tasks;
+            let ((one, two), three) = zip(zip(one, two), three).await;
+            assert!([one, two, three].iter().all(Option::is_some));
         });
     }
 }

@@ -371,6 +371,29 @@ fn relays_without_the_subprotocol_and_other_servers_are_told() {
     server.join().unwrap();
 }
 
+/// A queue for one message, and a program that never takes any event.
+#[test]
+fn program_that_only_sends_meets_each_next_peer() {
+    let relay = Relay::start(NO_PINGS);
+    run(async {
+        for most in [0, 1] {
+            let one = open(options(&relay, None).max_queue(most));
+            for nth in 0..3 {
+                let other = open(options(&relay, None));
+                if nth == 0 {
+                    other.send("a").await.unwrap(); // fills the queue
+                }
+                one.send(vec![nth]).await.unwrap();
+                assert_eq!(message(&other).await, [nth]);
+                other.close().await;
+            }
+            assert_eq!(message(&one).await, b"a");
+            one.close().await;
+        }
+    });
+    relay.assert_empty();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 
