@@ -16,7 +16,7 @@ use smol::Timer;
 use super::closing::Attempts;
 use super::event::{Event, Events};
 use super::life::{Counted, Life};
-use super::meeting::{Meeting, SUBPROTOCOL, Step};
+use super::meeting::{Meeting, SUBPROTOCOL, Step, longest_frame};
 use super::options::Options;
 use super::session::Broken;
 use super::wire::dial::{self, Tls};
@@ -135,7 +135,7 @@ impl Shared {
             query: &options.query(),
             token: options.token.as_deref(),
             subprotocols: SUBPROTOCOL,
-            max_message: options.max_message,
+            max_message: longest_frame(options.secret.is_some(), options.max_message),
         };
         websocket::open(Box::new(Counted { inner, life }), opening).await
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::secret::Secret;
-use super::session::{Broken, Received, Session};
+use super::session::{Broken, LONGEST, Received, Session};
 
 /// The subprotocol that a client of this module offers.
 pub const SUBPROTOCOL: &str = "arc-relay.v1";
@@ -13,7 +13,14 @@ pub const SUBPROTOCOL: &str = "arc-relay.v1";
 /// The longest time that a control message can name, in seconds.
 ///
 /// A relay that names more is broken, or not a relay.
-const LONGEST: f64 = 3600.0;
+const LONGEST_TIME: f64 = 3600.0;
+
+/// The longest message of a WebSocket, in bytes, if the peer's may have `longest`.
+///
+/// Control messages, the handshake and the parts of an encrypted message have to come through, too.
+pub fn longest_frame(is_encrypted: bool, longest: usize) -> usize {
+    if is_encrypted { LONGEST } else { longest.max(LONGEST) }
+}
 
 /// A WebSocket with `arc-relay.v1`, from its opening to its close: at most one peer.
 #[derive(Debug)]
@@ -51,7 +58,7 @@ pub enum Step {
 type Taken = (Step, Option<Vec<u8>>);
 
 impl Meeting {
-    /// A meeting in the clear, or with encryption. `longest` bounds what is kept of an encrypted message.
+    /// A meeting in the clear, or with encryption. `longest` bounds the peer's messages.
     pub fn new(secret: Option<Secret>, longest: usize) -> Self {
         Self { secret, longest, is_first: false, session: None }
     }
@@ -63,7 +70,7 @@ impl Meeting {
         let Ok(Value::Object(control)) = serde_json::from_str(text) else { return (Step::Nothing, None) };
         let seconds = |field: &str| {
             let seconds = control.get(field).and_then(Value::as_f64).unwrap_or_default();
-            Duration::from_secs_f64(seconds.clamp(0.0, LONGEST))
+            Duration::from_secs_f64(seconds.clamp(0.0, LONGEST_TIME))
         };
         match control.get("type").and_then(Value::as_str) {
             Some("waiting") => {
@@ -81,7 +88,7 @@ impl Meeting {
     fn begin(&mut self) -> Taken {
         let (session, opening) = match &self.secret {
             Some(secret) => Session::encrypted(secret, self.is_first, self.longest),
-            None => (Session::plain(), None),
+            None => (Session::plain(self.longest), None),
         };
         let step = if session.is_ready() { Step::Paired } else { Step::Nothing };
         self.session = Some(session);
@@ -155,8 +162,11 @@ mod tests {
         assert_eq!(meeting.take_text(r#"{"type":"paired"}"#), (Step::Paired, None));
         assert_eq!(meeting.take_text(r#"{"type":"paired"}"#), (Step::Nothing, None));
         assert!(meeting.is_paired());
-        assert_eq!(meeting.take_binary(vec![1]), Ok((Step::Message(vec![1]), None)));
+        for length in [0, 1, 100] {
+            assert_eq!(meeting.take_binary(vec![1; length]), Ok((Step::Message(vec![1; length]), None)));
+        }
         assert_eq!(meeting.session().farewell(), None);
+        assert_eq!(meeting.take_binary(vec![1; 101]), Err(Broken::TooLong));
     }
 
     #[test]

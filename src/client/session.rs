@@ -17,7 +17,7 @@ use super::noise::{GREETING, TAG, handshake};
 use super::secret::Secret;
 
 /// The longest encrypted message, in bytes: the longest of Noise, which the relay forwards whole.
-const LONGEST: usize = 65_535;
+pub(super) const LONGEST: usize = 65_535;
 
 /// The most bytes of a message in one record: without the byte of its kind, and what authenticates it.
 pub const PART: usize = LONGEST - TAG - 1;
@@ -82,8 +82,8 @@ impl fmt::Display for Broken {
 
 impl Session {
     /// A meeting in the clear.
-    pub fn plain() -> Self {
-        Self::of(State::Plain, usize::MAX)
+    pub fn plain(longest: usize) -> Self {
+        Self::of(State::Plain, longest)
     }
 
     /// A meeting with encryption, and what is sent at once.
@@ -124,6 +124,7 @@ impl Session {
 
     fn take(&mut self, message: Vec<u8>) -> Result<Received, Broken> {
         match mem::replace(&mut self.state, State::Broken) {
+            State::Plain if message.len() > self.longest => Err(Broken::TooLong),
             State::Plain => {
                 self.state = State::Plain;
                 Ok(Received::Message(message))

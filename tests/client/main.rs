@@ -371,6 +371,25 @@ fn relays_without_the_subprotocol_and_other_servers_are_told() {
     server.join().unwrap();
 }
 
+/// What the relay says, and what encryption adds, is no message of the peer.
+#[test]
+fn longest_message_bounds_those_of_the_peer_alone() {
+    let relay = Relay::start(NO_PINGS);
+    for secret in BOTH.map(|bytes| bytes.map(Secret::from_bytes)) {
+        for longest in [0, 1, 100] {
+            run(async {
+                let one = open(options(&relay, secret.as_ref()));
+                let other = open(options(&relay, secret.as_ref()).max_message(longest));
+                one.send(vec![1; longest]).await.unwrap();
+                assert_eq!(message(&other).await.len(), longest);
+                let (_, refused) = zip(one.send(vec![1; longest + 1]), closed(&other)).await;
+                assert_eq!(refused.to_string(), "closed with 1009 a message is too long");
+            });
+            eventually("the relay is empty", || relay.pairs() == 0);
+        }
+    }
+}
+
 /// A queue for one message, and a program that never takes any event.
 #[test]
 fn program_that_only_sends_meets_each_next_peer() {

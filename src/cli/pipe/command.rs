@@ -155,7 +155,7 @@ async fn connect(pipe: &Pipe) -> Result<(Socket, Language), String> {
             query: &query,
             token: token.as_deref(),
             subprotocols: language.subprotocol(),
-            max_message: pipe.max_message,
+            max_message: language.longest_frame(pipe.max_message),
         };
         websocket::open(stream, opening).await
     });

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 
 use arc_relay::client::Secret;
-use arc_relay::client::meeting::{Meeting, SUBPROTOCOL, Step};
+use arc_relay::client::meeting::{Meeting, SUBPROTOCOL, Step, longest_frame};
 use arc_relay::internals::client::stream::Stream;
 use arc_relay::internals::client::websocket::{Ending, next};
 use async_tungstenite::tungstenite::Message;
@@ -43,6 +43,14 @@ impl Language {
         match self {
             Self::Plain => "",
             Self::Encrypted(_) => SUBPROTOCOL,
+        }
+    }
+
+    /// The longest message of the WebSocket, if a chunk of the peer may have so many bytes.
+    pub(super) fn longest_frame(&self, max_message: usize) -> usize {
+        match self {
+            Self::Plain => max_message,
+            Self::Encrypted(_) => longest_frame(true, max_message),
         }
     }
 
