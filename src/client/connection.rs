@@ -80,18 +80,14 @@ impl Connection {
         let task = smol::spawn(async move {
             let _held = (running, _nothing);
             let _ = result.set(run(&shared).await);
-            shared.events.close();
-            // A message that waits is dropped, so its sender is told.
-            shared.outgoing.close();
-            while shared.outgoing.try_recv().is_ok() {}
         });
         Ok(Self { outgoing, closing, events, closed, end, _task: task })
     }
 
     /// Waits until there is a peer, and until the message was handed to the system.
     ///
-    /// Messages of one task arrive in the order of the calls. A call that is dropped before it returns may have sent its
-    /// message or not.
+    /// Messages of one task arrive in the order of the calls. The message of a call that is dropped before it returns is not
+    /// sent, unless it is on its way already.
     ///
     /// # Errors
     ///
@@ -100,7 +96,7 @@ impl Connection {
         let (sent, was_sent) = bounded(1);
         let outgoing = Outgoing { message: message.into(), sent };
         let handed_over = self.outgoing.send(outgoing).await.is_ok() && was_sent.recv().await.is_ok();
-        if handed_over { Ok(()) } else { Err(self.closed()) }
+        if handed_over { Ok(()) } else { Err(self.ended().await) }
     }
 
     /// Waits for the next event.
@@ -115,10 +111,7 @@ impl Connection {
     pub async fn next(&self) -> Result<Event, Closed> {
         match self.events.take().await {
             Some(event) => Ok(event),
-            None => {
-                let _ = self.end.recv().await; // nothing is sent, so it returns when the task has ended
-                Err(self.closed())
-            }
+            None => Err(self.ended().await),
         }
     }
 
@@ -130,10 +123,12 @@ impl Connection {
         self.closing.close();
         self.outgoing.close();
         self.events.close();
-        let _ = self.end.recv().await; // as in `next`
+        self.ended().await;
     }
 
-    fn closed(&self) -> Closed {
+    /// Waits until the task has ended, and tells why it has.
+    async fn ended(&self) -> Closed {
+        let _ = self.end.recv().await; // nothing is sent, so it returns when the task has ended
         self.closed.get().cloned().unwrap_or_else(Closed::by_this_program)
     }
 }

@@ -1,16 +1,18 @@
 //! One WebSocket of a connection, from the first attempt to its end.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender, bounded};
 use async_tungstenite::tungstenite::Message;
+use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::{WebSocketReceiver, WebSocketSender};
 use futures_lite::FutureExt;
-use futures_lite::future::pending;
+use futures_lite::future::{pending, yield_now};
 use smol::Timer;
 
 use super::closing::Attempts;
@@ -24,8 +26,8 @@ use super::wire::failure::Failure;
 use super::wire::stream::Stream;
 use super::wire::websocket::{self, Ending, Opening, Socket, next};
 
-/// How often the signs of life are looked at, at most.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the signs of life are looked at: once in a heartbeat, within these bounds.
+const LOOKS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(1);
 
 /// How long the close frame of a meeting that failed may take.
 const LONGEST_CLOSE: Duration = Duration::from_secs(1);
@@ -70,6 +72,16 @@ pub(super) struct Shared {
     /// Closed when the program closes the connection.
     pub(super) closing: Receiver<()>,
     pub(super) begin: Instant,
+}
+
+/// The end of the task, also by a panic: no call of the program waits for ever.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.events.close();
+        // A message that waits is dropped, so its sender is told.
+        self.outgoing.close();
+        while self.outgoing.try_recv().is_ok() {}
+    }
 }
 
 /// How a WebSocket ended.
@@ -154,6 +166,8 @@ struct Line<'a> {
     is_sending: AtomicBool,
     /// Whether the program has to take a message before the next one is read.
     is_held: AtomicBool,
+    /// Whether the program was told that the peer is there.
+    was_paired: AtomicBool,
     is_orderly: AtomicBool,
 }
 
@@ -175,6 +189,7 @@ impl<'a> Line<'a> {
             after: Mutex::default(),
             is_sending: AtomicBool::new(false),
             is_held: AtomicBool::new(false),
+            was_paired: AtomicBool::new(false),
             is_orderly: AtomicBool::new(false),
         }
     }
@@ -199,7 +214,7 @@ impl<'a> Line<'a> {
             code,
             reason,
             after: *lock(&self.after),
-            was_paired: lock(&self.meeting).is_paired(),
+            was_paired: self.was_paired.load(Ordering::Relaxed),
             is_orderly: self.is_orderly.load(Ordering::Relaxed),
         }
     }
@@ -229,6 +244,8 @@ impl<'a> Line<'a> {
                 self.order(Order::Send(Message::binary(answer))).await;
             }
             self.tell(step).await;
+            // A peer that sends without a pause is always ready. The writer, and the process's other connections, are too.
+            yield_now().await;
         }
     }
 
@@ -245,6 +262,7 @@ impl<'a> Line<'a> {
             Step::Paired => {
                 lock(&self.attempts).meet(self.shared.now());
                 events.put(Event::Paired).await;
+                self.was_paired.store(true, Ordering::Relaxed);
                 self.order(Order::Pair).await;
             }
             Step::Message(message) => {
@@ -312,6 +330,8 @@ impl<'a> Line<'a> {
                 (None, Some(Some(None))) if self.shared.closing.is_closed() => break,
                 // The connection is dropped, and so will be this task.
                 (None, Some(Some(None))) => pending().await,
+                // Its program has given up.
+                (None, Some(Some(Some(outgoing)))) if outgoing.sent.is_closed() => {}
                 (None, Some(Some(Some(outgoing)))) => {
                     under_way.outgoing = Some(outgoing);
                     self.message(sender, under_way).await?;
@@ -341,7 +361,10 @@ impl<'a> Line<'a> {
             let end = length.min(begin.saturating_add(longest));
             under_way.is_last = end == length;
             let part = lock(&self.meeting).session().seal(&outgoing.message[begin..end], under_way.is_last);
-            sender.send(Message::binary(part)).await?;
+            if let Err(error) = sender.send(Message::binary(part)).await {
+                under_way.is_last &= !is_unwritten(&error);
+                return Err(error);
+            }
             if under_way.is_last {
                 break;
             }
@@ -362,7 +385,7 @@ impl<'a> Line<'a> {
         let (mut read, mut written) = (0, 0);
         let (mut last, mut is_asked) = (Instant::now(), false);
         loop {
-            Timer::after(LOOK.min(heartbeat)).await;
+            Timer::after(heartbeat.clamp(*LOOKS.start(), *LOOKS.end())).await;
             let (read_before, written_before) = (read, written);
             (read, written) = (self.life.read(), self.life.written());
             // What has left this program is received by the relay's system. An answer waits behind it, and behind
@@ -372,7 +395,7 @@ impl<'a> Line<'a> {
                 (last, is_asked) = (Instant::now(), false);
             }
             let silence = last.elapsed();
-            if silence > heartbeat + patience {
+            if silence > heartbeat.saturating_add(patience) {
                 return (1006, String::from("the relay does not answer"));
             }
             if silence > heartbeat && !is_asked {
@@ -381,6 +404,11 @@ impl<'a> Line<'a> {
             }
         }
     }
+}
+
+/// Whether nothing of the message was written, because it came behind a close frame.
+fn is_unwritten(error: &websocket::Error) -> bool {
+    matches!(error, websocket::Error::AlreadyClosed | websocket::Error::Protocol(ProtocolError::SendAfterClosing))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -10,10 +10,16 @@ mod support;
 use std::cell::Cell;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use arc_relay::client::meeting::{Meeting, SUBPROTOCOL};
 use arc_relay::client::{Closed, Connection, Event, Options, Secret};
+use async_tungstenite::tungstenite::client::IntoClientRequest;
+use async_tungstenite::tungstenite::handshake::server::{Request, Response};
+use async_tungstenite::tungstenite::http::HeaderValue;
+use async_tungstenite::tungstenite::{Message as WebSocketMessage, WebSocket, accept_hdr};
 use futures_lite::FutureExt;
 use futures_lite::future::{poll_once, yield_now, zip};
 use proptest::prelude::*;
@@ -343,7 +349,7 @@ fn draining_is_told_and_the_pair_meets_at_the_next_relay() {
 fn relays_without_the_subprotocol_and_other_servers_are_told() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
-    let server = std::thread::spawn(move || {
+    let server = thread::spawn(move || {
         // A proxy without a relay behind it, and then a server of WebSockets that is no relay.
         let (mut socket, _) = listener.accept().unwrap();
         let _ = socket.read(&mut [0; 4096]).unwrap();
@@ -371,6 +377,76 @@ fn relays_without_the_subprotocol_and_other_servers_are_told() {
     server.join().unwrap();
 }
 
+/// A WebSocket of a relay that does what a test wants, and has a peer at once.
+#[allow(clippy::result_large_err, reason = "the library names the type of the error")]
+fn met(listener: &TcpListener) -> WebSocket<TcpStream> {
+    let (stream, _) = listener.accept().unwrap();
+    let choose = |_: &Request, mut response: Response| {
+        response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
+        Ok(response)
+    };
+    let mut socket = accept_hdr(stream, choose).unwrap();
+    socket.send(WebSocketMessage::text(r#"{"type":"paired"}"#)).unwrap();
+    socket
+}
+
+/// The relay's close frame is answered, and the end of its stream has not come.
+#[test]
+fn message_behind_a_close_frame_waits_for_the_next_meeting() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let (told, answered) = async_channel::bounded(1);
+    let server = thread::spawn(move || {
+        let mut first = met(&listener);
+        assert_eq!(first.read().unwrap().into_data(), "a");
+        first.close(None).unwrap();
+        assert!(first.read().unwrap().is_close());
+        told.send_blocking(()).unwrap();
+        let mut second = met(&listener);
+        assert_eq!(second.read().unwrap().into_data(), "b");
+        assert_eq!(second.read().unwrap().into_data(), "c");
+    });
+    run(async {
+        let connection = open(options_at(&url, None));
+        connection.send("a").await.unwrap();
+        answered.recv().await.unwrap();
+        connection.send("b").await.unwrap();
+        connection.send("c").await.unwrap();
+        connection.close().await;
+    });
+    server.join().unwrap();
+}
+
+#[test]
+fn meeting_that_a_wrong_record_ends_is_told_as_ended() {
+    for is_behind_farewell in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let secret = Secret::random();
+        let mut meeting = Meeting::new(Some(secret.clone()), 100);
+        let server = thread::spawn(move || {
+            let mut socket = met(&listener);
+            meeting.take_text(r#"{"type":"waiting"}"#);
+            meeting.take_text(r#"{"type":"paired"}"#);
+            let greeting = socket.read().unwrap().into_data();
+            let (_, answer) = meeting.take_binary(greeting.to_vec()).unwrap();
+            let farewell = is_behind_farewell.then(|| meeting.session().farewell().unwrap());
+            for record in answer.into_iter().chain(farewell).chain([vec![0; 100]]) {
+                socket.send(WebSocketMessage::binary(record)).unwrap();
+            }
+            while socket.read().is_ok() {}
+        });
+        run(async {
+            let connection = open(options_at(&url, Some(&secret)));
+            assert_eq!(connection.next().await, Ok(Event::Paired));
+            assert_eq!(connection.next().await, Ok(Event::Unpaired { orderly: is_behind_farewell }));
+            let event = connection.next().await.unwrap();
+            assert!(matches!(event, Event::Reconnecting { code: 4002, .. }), "{event:?}");
+        });
+        server.join().unwrap();
+    }
+}
+
 /// What the relay says, and what encryption adds, is no message of the peer.
 #[test]
 fn longest_message_bounds_those_of_the_peer_alone() {
@@ -388,6 +464,67 @@ fn longest_message_bounds_those_of_the_peer_alone() {
             eventually("the relay is empty", || relay.pairs() == 0);
         }
     }
+}
+
+/// A program that gives up waiting may have sent its message by other means, or too often.
+#[test]
+fn message_whose_sender_gave_up_before_there_was_a_peer_is_not_sent() {
+    let relay = Relay::start(NO_PINGS);
+    run(async {
+        let one = open(options(&relay, None));
+        assert_eq!(one.next().await, Ok(Event::Waiting));
+        for _ in 0..3 {
+            assert_eq!(poll_once(one.send("given up")).await, None);
+        }
+        let other = open(options(&relay, None));
+        one.send("meant").await.unwrap();
+        assert_eq!(message(&other).await, b"meant");
+    });
+}
+
+/// A peer that sends without a pause takes the processor from nothing else of the process.
+#[test]
+fn flood_of_a_peer_starves_neither_the_own_messages_nor_other_connections() {
+    let relay = Relay::start(NO_PINGS);
+    let mut request = relay.url("/?pair=flood").into_client_request().unwrap();
+    request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
+    let stream = TcpStream::connect(relay.address).unwrap();
+    let mut frames = stream.try_clone().unwrap();
+    let (mut socket, _) = async_tungstenite::tungstenite::client(request, stream).unwrap();
+    let peer = thread::spawn(move || {
+        while !socket.read().unwrap().into_data().starts_with(br#"{"type":"paired"#) {}
+        let flood = thread::spawn(move || {
+            // Binary, 1000 bytes, and a mask of zeros.
+            let frame = [&[0x82, 0xFE, 0x03, 0xE8, 0, 0, 0, 0][..], &[1; 1000]].concat();
+            let many = frame.repeat(100);
+            while frames.write_all(&many).is_ok() {}
+        });
+        assert_eq!(socket.read().unwrap().into_data(), "enough");
+        drop(socket.get_ref().shutdown(std::net::Shutdown::Both));
+        flood.join().unwrap();
+    });
+    run(async {
+        let flooded = open(Options::new(&relay.url("/"), "flood").unwrap());
+        let [one, other] = [(); 2].map(|()| open(options(&relay, None)));
+        until(&other, |event| *event == Event::Paired).await;
+        assert_eq!(message(&flooded).await, [1; 1000]);
+        let take = async {
+            loop {
+                message(&flooded).await;
+                yield_now().await;
+            }
+        };
+        let talk = async {
+            for nth in 0..10 {
+                one.send([nth]).await.unwrap();
+                assert_eq!(message(&other).await, [nth]);
+            }
+            flooded.send("enough").await.unwrap();
+        };
+        talk.or(take).await;
+        drop(flooded);
+    });
+    peer.join().unwrap();
 }
 
 /// A queue for one message, and a program that never takes any event.
@@ -411,6 +548,24 @@ fn program_that_only_sends_meets_each_next_peer() {
         }
     });
     relay.assert_empty();
+}
+
+#[test]
+fn extreme_times_are_no_reason_to_fail() {
+    let relay = Relay::start(NO_PINGS);
+    run(async {
+        for (heartbeat, patience) in
+            [(Duration::ZERO, Duration::from_secs(20)), (Duration::MAX, Duration::MAX), (Duration::ZERO, Duration::MAX)]
+        {
+            let one = open(options(&relay, None).heartbeat(heartbeat).patience(patience));
+            let other = open(options(&relay, None));
+            one.send("x").await.unwrap();
+            assert_eq!(message(&other).await, b"x");
+            assert_eq!(until_silence(&other).await, None);
+            one.close().await;
+            other.close().await;
+        }
+    });
 }
 
 proptest! {
