@@ -25,6 +25,11 @@ const LASTING: Duration = Duration::from_secs(10);
 /// not asked more than once a second.
 const MEETING: Duration = Duration::from_secs(1);
 
+/// A WebSocket that was given up may still reach the relay, for so long.
+///
+/// Then it takes the place of the next one with their `side`.
+const LATE: Duration = Duration::from_secs(60);
+
 /// The codes of refusals: 4000 and a status.
 const REFUSALS: u16 = 4400;
 
@@ -64,6 +69,11 @@ fn pause_before(action: Action, failed: u32, after: Option<Duration>, random: f6
     }
 }
 
+/// Whether the relay asks for the pause behind this close code. Then no program cuts it short.
+pub(super) fn is_asked_for(code: u16) -> bool {
+    action_of(code) == Action::Later
+}
+
 /// Counts failed attempts. Times are those of one clock.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
@@ -71,6 +81,8 @@ pub(super) struct Attempts {
     open_at: Option<Duration>,
     met_at: Option<Duration>,
     occupied_since: Option<Duration>,
+    hurried_at: Option<Duration>,
+    gave_up_at: Option<Duration>,
 }
 
 impl Attempts {
@@ -92,7 +104,13 @@ impl Attempts {
         if is_over(self.open_at.take(), LASTING) | is_over(self.met_at.take(), MEETING) {
             self.failed = 0;
         }
-        let action = action_of(code);
+        let mut action = action_of(code);
+        if matches!(code, 1006 | 4002) {
+            self.gave_up_at = Some(now);
+        }
+        if code == 4001 && self.gave_up_at.take().is_some_and(|then| now.saturating_sub(then) <= LATE) {
+            action = Action::Retry;
+        }
         match action {
             Action::Terminal => return None,
             Action::Occupied => {
@@ -108,6 +126,22 @@ impl Attempts {
         let pause = pause_before(action, self.failed, after, random);
         self.failed = self.failed.saturating_add(1);
         Some(pause)
+    }
+}
+
+impl Attempts {
+    /// The program knows that an attempt is of use now.
+    ///
+    /// Returns whether to try at once. The next pauses are short, as the first attempt on a new network may fail, too. A
+    /// program that asks again within 10 s changes nothing: until then the pauses are short anyway.
+    pub(super) fn hurry(&mut self, now: Duration) -> bool {
+        if self.hurried_at.is_some_and(|before| now.saturating_sub(before) < LASTING) {
+            return false;
+        }
+        self.hurried_at = Some(now);
+        self.gave_up_at = Some(now);
+        self.failed = 0;
+        true
     }
 }
 

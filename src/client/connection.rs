@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender, bounded};
 use futures_lite::FutureExt;
+use futures_lite::future::pending;
 use smol::{Task, Timer};
 
-use super::closing::Attempts;
+use super::closing::{Attempts, is_asked_for};
 use super::event::{Closed, Event, Events};
-use super::line::{Outgoing, Shared, UnderWay};
+use super::line::{ASKED_FOR, BROKEN, Outgoing, Shared, UnderWay};
 use super::noise::fill_random;
 use super::options::{InvalidOptions, Options};
 use super::wire::dial::Tls;
@@ -41,6 +42,7 @@ use super::wire::dial::Tls;
 pub struct Connection {
     outgoing: Sender<Outgoing>,
     closing: Receiver<()>,
+    hurry: Sender<()>,
     events: Arc<Events>,
     closed: Arc<OnceLock<Closed>>,
     /// Closed when the task has ended.
@@ -66,6 +68,7 @@ impl Connection {
         let closed = Arc::new(OnceLock::new());
         let (outgoing, messages) = bounded(1);
         let (_nothing, closing) = bounded(1);
+        let (hurry, asked) = bounded(1);
         // The task holds the sender, so the channel is closed by `close` alone.
         let (running, end) = bounded::<()>(1);
         let shared = Shared {
@@ -74,6 +77,7 @@ impl Connection {
             events: Arc::clone(&events),
             outgoing: messages,
             closing: closing.clone(),
+            hurry: asked,
             begin: Instant::now(),
         };
         let result = Arc::clone(&closed);
@@ -81,7 +85,7 @@ impl Connection {
             let _held = (running, _nothing);
             let _ = result.set(run(&shared).await);
         });
-        Ok(Self { outgoing, closing, events, closed, end, _task: task })
+        Ok(Self { outgoing, closing, hurry, events, closed, end, _task: task })
     }
 
     /// Waits until there is a peer, and until the message was handed to the system.
@@ -113,6 +117,16 @@ impl Connection {
             Some(event) => Ok(event),
             None => Err(self.ended().await),
         }
+    }
+
+    /// Gives the WebSocket up, and comes again.
+    ///
+    /// That helps when the device has another network, or when the peer makes no sense.
+    ///
+    /// Without an open WebSocket, it ends the pause or the attempt, and tries at once: at most once in 10 s, so a program may
+    /// call it as often as it likes. A pause that the relay asked for stays.
+    pub fn reconnect(&self) {
+        let _ = self.hurry.try_send(()); // full: it is asked already
     }
 
     /// Closes the connection for good, behind the messages whose `send` has returned.
@@ -150,6 +164,11 @@ async fn run(shared: &Shared) -> Closed {
         if shared.closing.is_closed() {
             return Closed::by_this_program();
         }
+        if lost.is_hurried {
+            let (code, reason) = (lost.code, lost.reason);
+            shared.events.put(Event::Reconnecting { code, reason, pause: Duration::ZERO }).await;
+            continue;
+        }
         let Some(pause) = attempts.lose(lost.code, lost.after, shared.now(), random()) else {
             return Closed { code: lost.code, reason: lost.reason };
         };
@@ -157,7 +176,19 @@ async fn run(shared: &Shared) -> Closed {
         let paused = async {
             Timer::after(pause).await;
         };
-        paused.or(shared.closed()).await;
+        let mut is_hurried = false;
+        let hurried = async {
+            if is_asked_for(lost.code) {
+                return pending().await;
+            }
+            shared.hurried(&mut attempts).await;
+            is_hurried = true;
+        };
+        paused.or(shared.closed()).or(hurried).await;
+        if is_hurried {
+            let (code, reason) = (BROKEN, String::from(ASKED_FOR));
+            shared.events.put(Event::Reconnecting { code, reason, pause: Duration::ZERO }).await;
+        }
     }
 }
 

@@ -32,8 +32,11 @@ const LOOKS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::fr
 /// How long the close frame of a meeting that failed may take.
 const LONGEST_CLOSE: Duration = Duration::from_secs(1);
 
-/// The close code of a meeting whose messages are not the peer's (docs/protocol.md).
-const BROKEN: u16 = 4002;
+/// The close code of a WebSocket that this side gives up (docs/protocol.md).
+pub(super) const BROKEN: u16 = 4002;
+
+/// The reason of an end that the program asked for.
+pub(super) const ASKED_FOR: &str = "the program asked for it";
 
 /// The close code of a refusal is its HTTP status and this.
 const REFUSAL: u16 = 4000;
@@ -71,6 +74,8 @@ pub(super) struct Shared {
     pub(super) outgoing: Receiver<Outgoing>,
     /// Closed when the program closes the connection.
     pub(super) closing: Receiver<()>,
+    /// Holds a token when the program asks for a new attempt.
+    pub(super) hurry: Receiver<()>,
     pub(super) begin: Instant,
 }
 
@@ -94,6 +99,8 @@ pub(super) struct Lost {
     /// Whether the peer was there, and whether it has taken leave.
     pub(super) was_paired: bool,
     pub(super) is_orderly: bool,
+    /// Whether the next attempt is to follow at once.
+    pub(super) is_hurried: bool,
 }
 
 /// What the writer does besides sending the program's messages.
@@ -114,16 +121,41 @@ impl Shared {
         let _ = self.closing.recv().await; // nothing is sent, so it returns when the channel is closed
     }
 
+    /// Waits until the program asks for a new attempt.
+    async fn asked(&self) {
+        if self.hurry.recv().await.is_err() {
+            pending::<()>().await; // the connection is dropped, and so will be this task
+        }
+    }
+
+    /// Waits until the program asks for a new attempt, and has not done so shortly before.
+    pub(super) async fn hurried(&self, attempts: &mut Attempts) {
+        loop {
+            self.asked().await;
+            if attempts.hurry(self.now()) {
+                return;
+            }
+        }
+    }
+
     /// Runs a WebSocket to its end.
     pub(super) async fn run(&self, attempts: &mut Attempts, under_way: &mut UnderWay) -> Lost {
-        let never = |code, reason| Lost { code, reason, after: None, was_paired: false, is_orderly: false };
+        let never =
+            |code, reason| Lost { code, reason, after: None, was_paired: false, is_orderly: false, is_hurried: false };
         let life = Arc::new(Life::default());
         let opened = dial::within(self.options.patience, self.open(Arc::clone(&life)));
         let given_up = async {
             self.closed().await;
             Err(Failure::Timeout)
         };
-        match opened.or(given_up).await {
+        let mut is_hurried = false;
+        let hurried = async {
+            self.hurried(attempts).await;
+            is_hurried = true;
+            Err(Failure::Timeout)
+        };
+        match opened.or(given_up).or(hurried).await {
+            Err(_) if is_hurried => Lost { is_hurried, ..never(BROKEN, String::from(ASKED_FOR)) },
             Err(Failure::Refused(answer)) => {
                 let after = answer.retry_after.map(Duration::from_secs);
                 Lost { after, ..never(REFUSAL + answer.status.as_u16(), answer.line) }
@@ -197,7 +229,8 @@ impl<'a> Line<'a> {
     async fn run(self, socket: Socket, under_way: &mut UnderWay) -> Lost {
         let (mut sender, mut receiver) = socket.split();
         // The reader is first: it has the close frame when a write fails.
-        let (code, reason) = self.read(&mut receiver).or(self.write(&mut sender, under_way)).or(self.watch()).await;
+        let (code, reason) =
+            self.read(&mut receiver).or(self.write(&mut sender, under_way)).or(self.watch()).or(self.asked()).await;
         if under_way.is_last {
             under_way.finish();
         }
@@ -216,6 +249,7 @@ impl<'a> Line<'a> {
             after: *lock(&self.after),
             was_paired: self.was_paired.load(Ordering::Relaxed),
             is_orderly: self.is_orderly.load(Ordering::Relaxed),
+            is_hurried: false,
         }
     }
 
@@ -377,6 +411,12 @@ impl<'a> Line<'a> {
         self.is_sending.store(false, Ordering::Relaxed);
         under_way.finish();
         Ok(())
+    }
+
+    /// Waits until the program gives the WebSocket up.
+    async fn asked(&self) -> End {
+        self.shared.asked().await;
+        (BROKEN, String::from(ASKED_FOR))
     }
 
     /// Asks the relay after a silence, and gives the WebSocket up if it does not answer.

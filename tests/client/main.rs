@@ -226,6 +226,39 @@ fn third_client_comes_again_while_both_seats_are_taken() {
     });
 }
 
+/// As a program calls it when the device has another network.
+#[test]
+fn program_can_ask_for_a_new_attempt() {
+    let relay = Relay::start(NO_PINGS);
+    let line = Line::to(relay.address);
+    run(async {
+        let one = open(options_at(&line.url(), None));
+        let other = open(options(&relay, None));
+        one.send("x").await.unwrap();
+        one.reconnect();
+        let asked = |event: &Event| matches!(event, Event::Reconnecting { code: 4002, reason, .. } if reason == "the program asked for it");
+        until(&one, asked).await;
+        until(&one, |event| *event == Event::Paired).await;
+        one.send("y").await.unwrap();
+        assert_eq!((message(&other).await, message(&other).await), (b"x".to_vec(), b"y".to_vec()));
+
+        // An attempt on a dead line is given up at once, and only once.
+        line.stall();
+        one.reconnect();
+        until(&one, is_reconnecting).await;
+        smol::Timer::after(Duration::from_millis(700)).await;
+        let begin = Instant::now();
+        one.reconnect();
+        let event = until(&one, is_reconnecting).await;
+        assert!(asked(&event) && begin.elapsed() < Duration::from_secs(5), "{event:?}");
+        one.reconnect();
+        assert_eq!(until_silence(&one).await, None);
+        line.flow();
+        one.send("z").await.unwrap();
+        assert_eq!(message(&other).await, b"z");
+    });
+}
+
 /// A program that starts again need not wait until the relay has noticed the end of the old process.
 #[test]
 fn side_takes_its_own_earlier_place() {
