@@ -78,6 +78,12 @@ export function pauseBefore(action: Action, attempts: number, after: number | un
   }
 }
 
+/**
+ * A WebSocket that was given up may still reach the relay, for so many milliseconds, and take the place of the next one with
+ * their `side`.
+ */
+const LATE = 60_000;
+
 /** Counts failed attempts. Times are milliseconds of one clock. */
 export class Attempts {
   #failed = 0;
@@ -85,6 +91,7 @@ export class Attempts {
   #metAt = Infinity;
   #occupiedSince: number | undefined;
   #hurriedAt = -Infinity;
+  #gaveUpAt = -Infinity;
 
   /** A WebSocket is open. */
   open(now: number): void {
@@ -100,7 +107,12 @@ export class Attempts {
   lose(code: number, after: number | undefined, now: number, random: number): number | undefined {
     if (now - this.#openAt >= LASTING || now - this.#metAt >= MEETING) this.#failed = 0;
     this.#openAt = this.#metAt = Infinity;
-    const action = actionOf(code);
+    let action = actionOf(code);
+    if (code === 1006 || code === 4002) this.#gaveUpAt = now;
+    if (code === 4001 && now - this.#gaveUpAt <= LATE) {
+      action = "retry";
+      this.#gaveUpAt = -Infinity;
+    }
     if (action === "terminal") return undefined;
     if (action === "occupied") {
       this.#occupiedSince ??= now;
@@ -119,7 +131,7 @@ export class Attempts {
    */
   hurry(now: number): boolean {
     if (now - this.#hurriedAt < LASTING) return false;
-    this.#hurriedAt = now;
+    this.#hurriedAt = this.#gaveUpAt = now;
     this.#failed = 0;
     return true;
   }

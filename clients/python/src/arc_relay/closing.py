@@ -36,6 +36,8 @@ _LASTING = 10.0
 # Nor was one that had its peer for so long. A line that is cut every few seconds is back at once, and a relay or a peer that
 # ends each meeting at its beginning is not asked more than once a second.
 _MEETING = 1.0
+# A WebSocket that was given up may still reach the relay, for so long, and take the place of the next one with their `side`.
+_LATE = 60.0
 # A relay can ask for so long a pause. One that asks for more is broken, or not a relay.
 _LONGEST_AFTER = 3600.0
 
@@ -73,7 +75,7 @@ class Attempts:
         self._failed = 0
         self._open_at = self._met_at = math.inf
         self._occupied_since: float | None = None
-        self._hurried_at = -math.inf
+        self._hurried_at = self._gave_up_at = -math.inf
 
     def open(self, now: float) -> None:
         """A WebSocket is open."""
@@ -89,6 +91,10 @@ class Attempts:
             self._failed = 0
         self._open_at = self._met_at = math.inf
         action = action_of(code)
+        if code in (1006, 4002):
+            self._gave_up_at = now
+        if code == 4001 and now - self._gave_up_at <= _LATE:
+            action, self._gave_up_at = "retry", -math.inf
         if action == "terminal":
             return None
         if action == "occupied":
@@ -108,6 +114,6 @@ class Attempts:
         """
         if now - self._hurried_at < _LASTING:
             return False
-        self._hurried_at = now
+        self._hurried_at = self._gave_up_at = now
         self._failed = 0
         return True
