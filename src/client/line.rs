@@ -1,5 +1,8 @@
 //! One WebSocket of a connection, from the first attempt to its end.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

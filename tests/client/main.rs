@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use arc_relay::client::meeting::{Meeting, SUBPROTOCOL};
 use arc_relay::client::{Closed, Connection, Event, Options, Secret};
-use async_tungstenite::tungstenite::client::IntoClientRequest;
 use async_tungstenite::tungstenite::handshake::server::{Request, Response};
 use async_tungstenite::tungstenite::http::HeaderValue;
 use async_tungstenite::tungstenite::{Message as WebSocketMessage, WebSocket, accept_hdr};
@@ -513,51 +512,6 @@ fn message_whose_sender_gave_up_before_there_was_a_peer_is_not_sent() {
         one.send("meant").await.unwrap();
         assert_eq!(message(&other).await, b"meant");
     });
-}
-
-/// A peer that sends without a pause takes the processor from nothing else of the process.
-#[test]
-fn flood_of_a_peer_starves_neither_the_own_messages_nor_other_connections() {
-    let relay = Relay::start(NO_PINGS);
-    let mut request = relay.url("/?pair=flood").into_client_request().unwrap();
-    request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
-    let stream = TcpStream::connect(relay.address).unwrap();
-    let mut frames = stream.try_clone().unwrap();
-    let (mut socket, _) = async_tungstenite::tungstenite::client(request, stream).unwrap();
-    let peer = thread::spawn(move || {
-        while !socket.read().unwrap().into_data().starts_with(br#"{"type":"paired"#) {}
-        let flood = thread::spawn(move || {
-            // Binary, 1000 bytes, and a mask of zeros.
-            let frame = [&[0x82, 0xFE, 0x03, 0xE8, 0, 0, 0, 0][..], &[1; 1000]].concat();
-            let many = frame.repeat(100);
-            while frames.write_all(&many).is_ok() {}
-        });
-        assert_eq!(socket.read().unwrap().into_data(), "enough");
-        drop(socket.get_ref().shutdown(std::net::Shutdown::Both));
-        flood.join().unwrap();
-    });
-    run(async {
-        let flooded = open(Options::new(&relay.url("/"), "flood").unwrap());
-        let [one, other] = [(); 2].map(|()| open(options(&relay, None)));
-        until(&other, |event| *event == Event::Paired).await;
-        assert_eq!(message(&flooded).await, [1; 1000]);
-        let take = async {
-            loop {
-                message(&flooded).await;
-                yield_now().await;
-            }
-        };
-        let talk = async {
-            for nth in 0..10 {
-                one.send([nth]).await.unwrap();
-                assert_eq!(message(&other).await, [nth]);
-            }
-            flooded.send("enough").await.unwrap();
-        };
-        talk.or(take).await;
-        drop(flooded);
-    });
-    peer.join().unwrap();
 }
 
 /// A queue for one message, and a program that never takes any event.
