@@ -523,6 +523,8 @@ fn program_that_only_sends_meets_each_next_peer() {
             let one = open(options(&relay, None).max_queue(most));
             for nth in 0..3 {
                 let other = open(options(&relay, None));
+                // Before that, the message could go into the last meeting, and be lost.
+                until(&other, |event| *event == Event::Paired).await;
                 if nth == 0 {
                     other.send("a").await.unwrap(); // fills the queue
                 }
