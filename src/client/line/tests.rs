@@ -55,6 +55,7 @@ impl AsyncWrite for Flood {
 fn flood_of_the_peer_does_not_hold_up_the_own_messages() {
     let (outgoing, messages) = bounded(1);
     let (_open, closing) = bounded(1);
+    let (_asks, hurry) = bounded(1);
     let (sent, was_sent) = bounded(1);
     outgoing.try_send(Outgoing { message: b"own".to_vec(), sent }).unwrap();
     let shared = Shared {
@@ -63,6 +64,7 @@ fn flood_of_the_peer_does_not_hold_up_the_own_messages() {
         events: Arc::new(Events::new(usize::MAX)),
         outgoing: messages,
         closing,
+        hurry,
         begin: Instant::now(),
     };
     let flood = Flood::default();
