@@ -5,7 +5,7 @@
 //! cargo run --example echo -- ws://localhost:8765 pair.secret
 //! ```
 //!
-//! The peer is `arc-relay pipe --secret-file pair.secret ws://localhost:8765`, or a program with another client.
+//! The peer is a program with any of the clients. (`arc-relay pipe` would wait for the end of this program's stream, which has none.)
 
 use std::error::Error;
 use std::{env, fs};

@@ -201,7 +201,7 @@ fn secret_command(arguments: &[&str]) -> Ended {
 
 #[test]
 fn secrets_are_printed_as_text_as_link_and_as_code() {
-    let printed = |arguments: &[&str]| secret_command(arguments).succeeded().trim_end().to_owned();
+    let printed = |arguments: &[&str]| secret_command(arguments).succeeded().trim_end_matches('\n').to_owned();
     let [one, other] = [(); 2].map(|()| printed(&[]).parse::<Secret>().unwrap());
     assert_ne!(one.as_bytes(), other.as_bytes());
 

@@ -1,6 +1,7 @@
 //! `arc-relay secret`: the secret of a pair that encrypts, and what follows from it.
 
 use std::ffi::OsStr;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use arc_relay::client::Secret as PairSecret;
@@ -96,10 +97,11 @@ impl Secret {
     }
 }
 
-/// A QR code of two rows a line.
+/// A QR code of two rows a line, with colours on a terminal.
 fn qr(text: &str) -> Result<String, String> {
     let code = QrCode::new(text).map_err(|_| String::from("the link is too long for a QR code"))?;
     let image = code.render::<Dense1x2>().build();
-    let lines = image.lines().map(|line| format!("{BLACK_ON_WHITE}{line}{RESET}"));
+    let (begin, end) = if io::stdout().is_terminal() { (BLACK_ON_WHITE, RESET) } else { ("", "") };
+    let lines = image.lines().map(|line| format!("{begin}{line}{end}"));
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }
