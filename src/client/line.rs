@@ -113,6 +113,14 @@ enum Order {
     Pair,
 }
 
+/// What the writer does next.
+enum Turn {
+    Order(Order),
+    /// Sends the message that is under way.
+    Message,
+    Close,
+}
+
 impl Shared {
     /// The time of the clock that [`Attempts`] counts by.
     pub(super) fn now(&self) -> Duration {
@@ -337,43 +345,12 @@ impl<'a> Line<'a> {
     ) -> Result<(), websocket::Error> {
         let mut is_paired = false;
         loop {
-            // Without a peer, nothing is waited for.
-            let program = async {
-                match (is_paired, under_way.outgoing.is_some()) {
-                    (true, true) => None,
-                    (true, false) => Some(self.shared.outgoing.recv().await.ok()),
-                    (false, _) => {
-                        self.shared.closed().await;
-                        Some(None)
-                    }
-                }
-            };
-            let order = async {
-                match self.ordered.recv().await {
-                    Ok(order) => Some(order),
-                    Err(_) => pending().await, // this side holds a sender
-                }
-            };
-            let mut next = None;
-            let order = order
-                .or(async {
-                    next = Some(program.await);
-                    None
-                })
-                .await;
-            match (order, next) {
-                (Some(Order::Pair), _) => is_paired = true,
-                (Some(Order::Send(message)), _) => sender.send(message).await?,
-                (None, Some(Some(None))) if self.shared.closing.is_closed() => break,
-                // The connection is dropped, and so will be this task.
-                (None, Some(Some(None))) => pending().await,
-                // Its program has given up.
-                (None, Some(Some(Some(outgoing)))) if outgoing.sent.is_closed() => {}
-                (None, Some(Some(Some(outgoing)))) => {
-                    under_way.outgoing = Some(outgoing);
-                    self.message(sender, under_way).await?;
-                }
-                (None, _) => self.message(sender, under_way).await?,
+            let order = async { self.ordered.recv().await.map_or(Turn::Close, Turn::Order) };
+            match order.or(self.program(is_paired, under_way)).await {
+                Turn::Order(Order::Pair) => is_paired = true,
+                Turn::Order(Order::Send(message)) => sender.send(message).await?,
+                Turn::Message => self.message(sender, under_way).await?,
+                Turn::Close => break,
             }
         }
         let farewell = is_paired.then(|| lock(&self.meeting).session().farewell()).flatten();
@@ -381,6 +358,26 @@ impl<'a> Line<'a> {
             sender.send(Message::binary(farewell)).await?;
         }
         sender.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await
+    }
+
+    /// Waits until the program has a message for the peer, or closes the connection.
+    ///
+    /// Without a peer, only the close counts.
+    async fn program(&self, is_paired: bool, under_way: &mut UnderWay) -> Turn {
+        if !is_paired {
+            self.shared.closed().await;
+            return Turn::Close;
+        }
+        while under_way.outgoing.is_none() {
+            match self.shared.outgoing.recv().await {
+                Ok(outgoing) if outgoing.sent.is_closed() => {} // its program has given up
+                Ok(outgoing) => under_way.outgoing = Some(outgoing),
+                Err(_) if self.shared.closing.is_closed() => return Turn::Close,
+                // The connection is dropped, and so will be this task.
+                Err(_) => pending().await,
+            }
+        }
+        Turn::Message
     }
 
     /// Sends the message that is under way.
