@@ -258,6 +258,38 @@ fn program_can_ask_for_a_new_attempt() {
     });
 }
 
+/// The last part was begun, so the peer may have the message.
+#[test]
+fn message_that_may_have_arrived_does_not_go_again() {
+    let relay = Relay::start(NO_PINGS);
+    let line = Line::to(relay.address);
+    run(async {
+        let one = open(options_at(&line.url(), None));
+        let other = open(options(&relay, None));
+        one.send("x").await.unwrap();
+        assert_eq!(message(&other).await, b"x");
+        line.stall();
+        // More than all buffers between the two hold.
+        let mut sent = Box::pin(one.send(vec![0; 48 << 20]));
+        assert_eq!(
+            (&mut sent)
+                .or(async {
+                    smol::Timer::after(Duration::from_millis(500)).await;
+                    Ok(())
+                })
+                .await,
+            Ok(())
+        );
+        assert_eq!(poll_once(&mut sent).await, None, "the line holds it up");
+        one.reconnect();
+        until(&one, is_reconnecting).await;
+        assert_eq!(poll_once(&mut sent).await, Some(Ok(())));
+        line.flow();
+        one.send("y").await.unwrap();
+        assert!(message(&other).await == b"y", "it went again");
+    });
+}
+
 /// A program that starts again need not wait until the relay has noticed the end of the old process.
 #[test]
 fn side_takes_its_own_earlier_place() {
