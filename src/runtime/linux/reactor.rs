@@ -1,8 +1,11 @@
 //! A worker's reactor: waits for events of sockets, timers and other threads while no task is ready.
 //!
-//! It uses edge-triggered epoll: the kernel reports changes only. A socket is registered once, for all events, and the
-//! reactor remembers which events have come. So a relayed message costs three system calls (wait, receive, send). A
-//! level-triggered or one-shot reactor arms the socket again for each wait.
+//! It uses edge-triggered epoll: the kernel reports changes only. A socket is registered once, and the reactor remembers
+//! which events have come. So a relayed message costs three system calls (wait, receive, send). A level-triggered or
+//! one-shot reactor arms the socket again for each wait.
+//!
+//! Room to write is an event of a socket only from the first wait for it on. It would be the first event of each new
+//! socket, and wake a task that has nothing to write. Most sockets are never full.
 //!
 //! The rule of edge-triggered I/O: after an event, a task reads until a read is short, or writes until a write is. Only
 //! then does the kernel report another change. (A read stops at urgent data, which WebSocket does not have. Bytes
@@ -144,8 +147,11 @@ impl Reactor {
     }
 }
 
+/// The events of a socket whose task has never waited for room to write, edge-triggered.
+const WITHOUT_ROOM: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
+
 /// All events of a socket, edge-triggered.
-const ALL: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
+const ALL: EventFlags = WITHOUT_ROOM.union(EventFlags::OUT);
 
 /// The events of a socket that several reactors wait for.
 ///
@@ -161,7 +167,7 @@ impl Registration {
     ///
     /// If the kernel has no memory left for it.
     pub(crate) fn new(socket: impl AsFd) -> io::Result<Self> {
-        Reactor::with_current(|reactor| reactor.register(socket, ALL))
+        Reactor::with_current(|reactor| reactor.register(socket, WITHOUT_ROOM))
     }
 
     /// Registers a socket that other reactors wait for, too.
@@ -177,7 +183,7 @@ impl Registration {
 
     /// Ready if the event has come since this was ready last. Otherwise the task is woken when it comes.
     ///
-    /// A broken socket is always ready for everything. After the end of its stream, a socket is always ready for
+    /// [`Readiness::Write`] comes only if [`watch_room`](Self::watch_room) was called before. A broken socket is always ready for everything. After the end of its stream, a socket is always ready for
     /// reading.
     pub(crate) fn poll(&self, readiness: Readiness, cx: &mut Context<'_>) -> Poll<()> {
         let waits = self.look(|source| (!source.take_ready(readiness)).then(|| source.wait_for(readiness, cx.waker())));
@@ -194,9 +200,26 @@ impl Registration {
         self.look(|source| source.set_pending(readiness));
     }
 
-    /// Has the kernel report the socket's state anew, because its definition of ready has changed.
+    /// Has the kernel report room to write, too. The first call costs a system call.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no memory left for it.
+    pub(crate) fn watch_room(&self, socket: impl AsFd) -> io::Result<()> {
+        if self.look(|source| source.has_room_watched) { Ok(()) } else { self.look_again(socket) }
+    }
+
+    /// Has the kernel report the socket's state anew, room to write included.
+    ///
+    /// Its definition of ready has changed.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no memory left for it.
     pub(crate) fn look_again(&self, socket: impl AsFd) -> io::Result<()> {
-        Reactor::with_current(|reactor| Ok(epoll::modify(&reactor.epoll, socket, self.id.to_data(), ALL)?))
+        Reactor::with_current(|reactor| epoll::modify(&reactor.epoll, socket, self.id.to_data(), ALL))?;
+        self.look(|source| source.has_room_watched = true);
+        Ok(())
     }
 
     /// Ends the registration of a socket that stays open.
@@ -305,10 +328,34 @@ mod tests {
     }
 
     #[test]
+    fn room_to_write_is_no_event_until_a_task_waits_for_it() {
+        let events = || {
+            let mut events = Vec::with_capacity(EVENTS);
+            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+            Reactor::with_current(|reactor| {
+                epoll::wait(&reactor.epoll, spare_capacity(&mut events), Some(&at_once)).unwrap();
+            });
+            events.into_iter().map(|event| event.flags).collect::<Vec<_>>()
+        };
+        block_on(async {
+            let (near, _far) = sockets();
+            let registration = Registration::new(&near).unwrap();
+            assert_eq!(events(), []);
+            registration.watch_room(&near).unwrap();
+            assert_eq!(events(), [EventFlags::OUT]);
+            registration.watch_room(&near).unwrap();
+            assert_eq!(events(), [], "it is watched already");
+            registration.look_again(&near).unwrap();
+            assert_eq!(events(), [EventFlags::OUT]);
+        });
+    }
+
+    #[test]
     fn room_to_write_is_reported_after_a_full_socket() {
         block_on(async {
             let (mut near, mut far) = sockets();
             let registration = Registration::new(&near).unwrap();
+            registration.watch_room(&near).unwrap();
             let mut sent = 0;
             while let Ok(count) = near.write(&[0; 65536]) {
                 sent += count;

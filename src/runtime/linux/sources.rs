@@ -97,6 +97,8 @@ pub(super) struct Source {
     /// Events that the task waits for.
     awaited: ReadySet,
     pub(super) ending: Ending,
+    /// Whether the kernel reports room to write.
+    pub(super) has_room_watched: bool,
     /// The task that waits. There is only one, which both reads and writes.
     task: Option<Waker>,
 }

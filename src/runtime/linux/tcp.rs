@@ -51,6 +51,9 @@ impl Inner {
                 self.registration.get_or_init(|| registration)
             }
         };
+        if readiness == Readiness::Write {
+            registration.watch_room(&self.socket)?;
+        }
         registration.poll(readiness, cx).map(Ok)
     }
 
