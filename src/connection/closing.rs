@@ -8,8 +8,12 @@
 //! | step       | until                                    | at most                                                             |
 //! |------------|------------------------------------------|---------------------------------------------------------------------|
 //! | delivering | the close frame is in the socket         | [`LONGEST`]; the kernel ends a connection that takes nothing        |
+//! | grace      | [`GRACE`] has passed                     | the same                                                            |
 //! | sending    | the kernel has sent everything           | the same                                                            |
 //! | answering  | the client's close frame, end of stream  | after each sign of life: [`CLOSE_TIMEOUT`] and the time that the bytes up to the client's next answer take at [`SLOWEST`]; in all: the same for all bytes in flight |
+//!
+//! Most clients answer within the grace, and so the socket is not asked at all whether everything was sent. The grace counts
+//! among the time for the answer.
 //!
 //! A [mark](crate::connection::in_flight) in front of the close frame tells when the client has everything: its pong
 //! leaves nothing in flight. A client that takes longer than [`CLOSE_TIMEOUT`] in all *lingers*: it holds one of a
@@ -28,6 +32,9 @@ use crate::runtime::transport::Transport;
 /// The time for an answer: long enough for a slow line, short for a vanished client.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The time in which most clients answer: more than a round trip of most lines.
+const GRACE: Duration = Duration::from_millis(250);
+
 /// The bytes that the slowest client takes in a second while it closes. That is slower than in
 /// [`keepalive`](crate::connection::keepalive), as no peer waits for this client any more.
 const SLOWEST: u32 = 4 * 1024;
@@ -41,6 +48,7 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(10 * 60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Delivering,
+    Grace { until: Instant },
     Sending,
     Answering,
 }
@@ -80,15 +88,17 @@ impl Closing {
         received: bool,
         context: &WorkerContext,
     ) -> Poll<()> {
-        let mut now = context.clock.now();
-        let begins_to_answer = self.advance(cx, socket, outbound);
-        if begins_to_answer {
-            self.until = self.until.min(now + time_to_take(outbound.in_flight().bytes()));
-        }
-        if self.step == Step::Answering && (begins_to_answer || received) {
-            self.extend(now, outbound.in_flight(), received);
-        }
+        let mut is_sign_of_life = received;
         loop {
+            let now = context.clock.now();
+            let begins_to_answer = self.advance(now, cx, socket, outbound);
+            if begins_to_answer {
+                self.until = self.until.min(now + time_to_take(outbound.in_flight().bytes()) - GRACE);
+            }
+            if self.step == Step::Answering && (begins_to_answer || is_sign_of_life) {
+                self.extend(now, outbound.in_flight(), is_sign_of_life);
+            }
+            is_sign_of_life = false;
             let end = self.silent_until.min(self.until);
             if now >= end {
                 return Poll::Ready(()); // before it takes a slot, which might revoke another connection's
@@ -99,7 +109,10 @@ impl Closing {
             if self.slot.as_ref().is_some_and(|slot| slot.poll_revoked(cx).is_ready()) {
                 return Poll::Ready(());
             }
-            let next = if self.slot.is_some() { end } else { end.min(self.lingers_at) };
+            let mut next = if self.slot.is_some() { end } else { end.min(self.lingers_at) };
+            if let Step::Grace { until } = self.step {
+                next = next.min(until);
+            }
             if self.timer.as_ref().is_none_or(|(at, _)| *at != next) {
                 self.timer = Some((next, context.clock.sleep_until(next)));
             }
@@ -107,7 +120,6 @@ impl Closing {
                 return Poll::Pending;
             }
             self.timer = None;
-            now = context.clock.now();
         }
     }
 
@@ -115,16 +127,22 @@ impl Closing {
     fn extend(&mut self, now: Instant, in_flight: &InFlight, received: bool) {
         // A client that has answered no mark so far may never do so.
         let bytes = if in_flight.is_answering() { in_flight.to_next_answer() } else { in_flight.bytes() };
-        self.silent_until = now + time_to_take(bytes).min(LONGEST_SILENCE);
+        let passed = if received { Duration::ZERO } else { GRACE };
+        self.silent_until = now + time_to_take(bytes).min(LONGEST_SILENCE) - passed;
         if let (true, Some(slot)) = (received, &mut self.slot) {
             slot.renew(now);
         }
     }
 
     /// Goes to the next step if the current one is done. True if the client begins to answer.
-    fn advance(&mut self, cx: &mut Context<'_>, socket: &impl Transport, outbound: &Outbound) -> bool {
+    fn advance(&mut self, now: Instant, cx: &mut Context<'_>, socket: &impl Transport, outbound: &Outbound) -> bool {
         if self.step == Step::Delivering && outbound.is_flushed() {
-            // Not earlier: the socket would report the room that the frame waits for.
+            self.step = Step::Grace { until: now + GRACE };
+        }
+        if let Step::Grace { until } = self.step
+            && now >= until
+        {
+            // Not before everything is in the socket: it would report the room that the frame waits for.
             socket.report_when_sent();
             self.step = Step::Sending;
         }
