@@ -44,7 +44,7 @@ impl Relay {
         let threads = workers.into_iter().map(|worker| {
             let supervisor = supervisor.take();
             thread::spawn(move || {
-                let tasks = Tasks::default();
+                let tasks = Rc::new(Tasks::default());
                 if let Some(supervisor) = supervisor {
                     let handshakes = Arc::clone(&supervisor.relay.handshakes);
                     tasks.spawn(async move {

@@ -8,10 +8,10 @@ use std::cell::Cell;
 use std::future::{Future, pending};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use async_channel::Receiver;
+use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt;
 
 use super::acceptor::accept;
@@ -47,19 +47,32 @@ pub(crate) struct Worker<L: Listener> {
 }
 
 /// What the opening handshakes of a worker share.
-struct Reception<T> {
+struct Reception<T, S> {
     index: usize,
     relay: Arc<RelayContext<T>>,
     telemetry: Rc<Telemetry>,
     /// Whether no client is admitted any more. All tasks are woken when this changes.
     admission_closed: StopFlag,
     context: Rc<WorkerContext>,
+    /// The executor, which owns the tasks that hold this.
+    executor: Weak<S>,
+    /// Tells the beat that a connection has come.
+    came: Sender<()>,
 }
 
-impl<T> Reception<T> {
+impl<T: Transport, S: Spawn> Reception<T, S> {
     /// The worker for a client that comes first.
     fn place(&self) -> usize {
         self.relay.loads.place(self.index, self.context.connections.get())
+    }
+
+    /// Makes a connection of this worker's a task.
+    fn begin(&self, Job { alive, admitted }: Job<T>) {
+        let Some(executor) = self.executor.upgrade() else { return };
+        let Some(connection) = connection(admitted, alive, &self.relay, &self.context) else { return };
+        executor.spawn(connection);
+        self.relay.loads.tell(self.index, self.context.connections.get());
+        let _ = self.came.try_send(()); // full: the beat is awake already
     }
 }
 
@@ -69,7 +82,7 @@ impl<L: Listener> Worker<L> {
     /// Its own end, also by a panic, ends the relay.
     pub(crate) fn run(self, reactor: &Arc<Reactor>, extra: Option<impl Future<Output = ()> + 'static>) {
         let _end = EndOnDrop(Arc::clone(&self.relay));
-        let executor = Executor::default();
+        let executor = Rc::new(Executor::default());
         if let Some(extra) = extra {
             executor.spawn(extra);
         }
@@ -78,16 +91,19 @@ impl<L: Listener> Worker<L> {
     }
 
     /// Accepts connections, and makes each that comes a task of the executor, until the inbox is closed.
-    pub(crate) async fn serve(self, executor: &impl Spawn, pool: Rc<Pool>) {
+    pub(crate) async fn serve(self, executor: &Rc<impl Spawn + 'static>, pool: Rc<Pool>) {
         let Self { index, listener, inbox, alive, relay } = self;
         let telemetry = Rc::new(relay.handshakes.telemetry.add_worker());
         let context = Rc::new(worker_context(&relay, pool, Rc::clone(&telemetry), executor.turn()));
+        let (came, comes) = async_channel::bounded(1);
         let reception = Rc::new(Reception {
             index,
             relay: Arc::clone(&relay),
             telemetry,
             admission_closed: StopFlag::default(),
             context: Rc::clone(&context),
+            executor: Rc::downgrade(executor),
+            came,
         });
         // One task waits for the signals and sets flags for all other tasks: a listener each would cost memory, and each
         // handshake a lock that all workers share.
@@ -98,7 +114,7 @@ impl<L: Listener> Worker<L> {
             reception.admission_closed.set();
             executor.wake(0, 1);
             relay.stopped.clone().wait().await;
-            stop_in_portions(&relay, &context, executor).await;
+            stop_in_portions(&relay, &context, &**executor).await;
             pending::<()>().await;
         };
         // Each stage is a task of its own: a task is as large as its largest stage, and a handshake is large, but short.
@@ -110,19 +126,15 @@ impl<L: Listener> Worker<L> {
             accept(listener, &relay, &reception.telemetry, &reception.admission_closed, begin).await;
             pending::<()>().await;
         };
-        let (came, comes) = async_channel::bounded(1);
         let receive = async {
-            while let Ok(Job { alive, admitted }) = inbox.recv().await {
-                let Some(connection) = connection(admitted, alive, &relay, &context) else { continue };
-                executor.spawn(connection);
-                relay.loads.tell(index, context.connections.get());
-                let _ = came.try_send(()); // full: the beat is awake already
+            while let Ok(job) = inbox.recv().await {
+                reception.begin(job);
             }
         };
         let expire = relay.handshakes.seats.expire(index);
         // The stop comes first: the acceptor looks at its flag.
         let serve = stop.or(accept).or(receive).or(expire);
-        serve.or(beat(&relay, index, &context, executor, &comes)).await;
+        serve.or(beat(&relay, index, &context, &**executor, &comes)).await;
     }
 }
 
@@ -210,18 +222,19 @@ fn connection<T: Transport>(
     connection
 }
 
-/// The task of an opening handshake. It ends by sending the connection to the worker of its pair.
-async fn handshake<T: Transport>(alive: StopOnDrop, socket: T, peer: IpAddr, reception: Rc<Reception<T>>) {
+/// The task of an opening handshake. It ends with the connection on the worker of its pair.
+async fn handshake<T: Transport, S: Spawn>(alive: StopOnDrop, socket: T, peer: IpAddr, reception: Rc<Reception<T, S>>) {
     let Reception { index, relay, telemetry, admission_closed, .. } = &*reception;
     let place = || reception.place();
     let opened = opening::receive(socket, peer, &relay.handshakes, telemetry, *index, place, admission_closed);
-    if let Some(mut admitted) = opened.await {
-        let worker = admitted.claim.worker;
-        if worker != *index {
-            relay.loads.expect(worker);
-            admitted.socket = admitted.socket.deregister();
-        }
-        // An error says that the relay has stopped meanwhile. The connection in it then departs.
-        let _ = relay.inboxes[worker].send(Job { alive, admitted }).await;
+    let Some(mut admitted) = opened.await else { return };
+    let worker = admitted.claim.worker;
+    if worker == *index {
+        // Without a turn of the executor in between, as the inbox takes.
+        return reception.begin(Job { alive, admitted });
     }
+    relay.loads.expect(worker);
+    admitted.socket = admitted.socket.deregister();
+    // An error says that the relay has stopped meanwhile. The connection in it then departs.
+    let _ = relay.inboxes[worker].send(Job { alive, admitted }).await;
 }

@@ -48,7 +48,8 @@ impl Relay {
         executor.spawn(("supervisor", 0), supervisor.run());
         let mut pools = Vec::new();
         for worker in workers {
-            let tasks = Tasks { executor: Rc::clone(executor), worker: worker.index, spawned: RefCell::default() };
+            let tasks =
+                Rc::new(Tasks { executor: Rc::clone(executor), worker: worker.index, spawned: RefCell::default() });
             let pool = Rc::new(Pool::new(Arc::clone(&worker.relay.buffer_memory)));
             pools.push(Rc::clone(&pool));
             executor.spawn(("worker", worker.index), async move { worker.serve(&tasks, pool).await });
