@@ -338,10 +338,12 @@ impl<T: Transport> Connection<T> {
         self.outbound.set_unheard(self.inbound.is_held());
         self.outbound.poll(cx, &self.socket);
         if self.outbound.is_closing() && !self.outbound.is_broken() && self.inbound.is_joined() {
-            // The link has ended. The client's further bytes are discarded, but read for its answer. That is for other
-            // steps, as a busy task, because thousands of links may end at once.
+            // The link has ended. The client's further bytes are discarded, but read for its answer. If it was not read
+            // from, that is for other steps, as a busy task, because thousands of links may end at once.
+            if self.inbound.is_held() {
+                cx.waker().wake_by_ref();
+            }
             self.inbound.close_link(CloseCause::Left);
-            cx.waker().wake_by_ref();
             if self.outbound.close_cause() == Some(CloseCause::Expired) {
                 self.record.expired(self.context.clock.now());
             }
