@@ -13,13 +13,19 @@ use percent_encoding::percent_decode;
 ///
 /// [URL Standard, section 5.1]: https://url.spec.whatwg.org/#urlencoded-parsing
 pub(crate) fn first<'a>(target: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
-    let (_, query) = target.split_once('?')?;
+    let (_, query) = split_at(target.as_bytes(), b'?')?;
     // A fragment is not part of a request target, but nothing stops a client from sending one.
-    let query = query.split_once('#').map_or(query, |(query, _)| query);
+    let query = split_at(query, b'#').map_or(query, |(query, _)| query);
     query
-        .split('&')
-        .map(|field| field.split_once('=').unwrap_or((field, "")))
+        .split(|&byte| byte == b'&')
+        .map(|field| split_at(field, b'=').unwrap_or((field, b"")))
         .find_map(|(found, value)| (*form_decode(found) == *name.as_bytes()).then(|| form_decode(value)))
+}
+
+/// What is in front of the first such byte, and what is behind it.
+fn split_at(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|&byte| byte == separator)?;
+    Some((&bytes[..at], &bytes[at + 1..]))
 }
 
 /// A field is empty, too long, or not UTF-8.
@@ -41,10 +47,11 @@ pub(super) fn text(bytes: &[u8], longest: usize) -> Result<Arc<str>, InvalidText
 }
 
 /// Decodes one name or value, and borrows it if there is nothing to decode.
-fn form_decode(field: &str) -> Cow<'_, [u8]> {
-    if !field.contains('+') {
-        return percent_decode(field.as_bytes()).into();
+fn form_decode(field: &[u8]) -> Cow<'_, [u8]> {
+    if !field.iter().any(|byte| matches!(byte, b'+' | b'%')) {
+        return field.into();
     }
     // `+` goes first, so that `%2B` remains a plus sign.
-    percent_decode(field.replace('+', " ").as_bytes()).collect()
+    let spaced: Vec<_> = field.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect();
+    percent_decode(&spaced).collect()
 }
