@@ -17,6 +17,7 @@ use std::task::{Context, Poll, ready};
 use futures_lite::AsyncRead;
 use http::{Uri, Version};
 use httparse::{Error, Header, Status};
+use memchr::memchr_iter;
 
 use super::fields::Fields;
 use super::rejection::Rejected;
@@ -145,10 +146,7 @@ enum Scan {
 impl Scanner {
     /// Scans what was added to these bytes since the last time.
     fn scan(&mut self, bytes: &[u8]) -> Scan {
-        for at in self.scanned..bytes.len() {
-            if bytes[at] != b'\n' {
-                continue;
-            }
+        for at in memchr_iter(b'\n', &bytes[self.scanned..]).map(|at| self.scanned + at) {
             if at == self.line || bytes[at - 1] != b'\r' {
                 return Scan::BareLineFeed;
             }
