@@ -318,13 +318,14 @@ fn judge(
 ) -> Result<Asked, Refused> {
     let fields = request.fields;
     // Before anything else: a client that tries codes or tokens is rejected most of the time.
-    let limited = if asks_for_websocket(fields) { client.ask(fields) } else { Ok(()) };
+    let asks = asks_for_websocket(fields);
+    let limited = if asks { client.ask(fields) } else { Ok(()) };
     if let Err(excess) = limited
         && !offers_v1(fields)
     {
         return Err(Rejected::from(excess).into());
     }
-    let upgrade = match route(request, context.demo.as_ref()) {
+    let upgrade = match route(request, asks, context.demo.as_ref()) {
         Ok(Route::Upgrade(upgrade)) => upgrade,
         Ok(Route::Probe(probe)) => return Ok(Asked::Probe(probe)),
         Ok(Route::Demo(answer)) => return Ok(Asked::Demo(answer)),

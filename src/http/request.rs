@@ -44,10 +44,11 @@ pub(super) struct Upgrade {
 }
 
 /// Decides what a request asks for. There may be a demo.
-pub(super) fn route(request: &Request<'_>, demo: Option<&Demo>) -> Result<Route, Rejected> {
+///
+/// The caller knows whether it [asks for a WebSocket](asks_for_websocket).
+pub(super) fn route(request: &Request<'_>, asks_for_websocket: bool, demo: Option<&Demo>) -> Result<Route, Rejected> {
     check_head(request)?;
-    let fields = request.fields;
-    if !asks_for_websocket(fields) {
+    if !asks_for_websocket {
         let page = || demo.filter(|_| Demo::is_at(&request.uri)).map(|demo| Route::Demo(demo.answer()));
         let found = Probe::at(request.uri.path()).map(Route::Probe).or_else(page);
         return match (request.method, found) {
@@ -58,7 +59,7 @@ pub(super) fn route(request: &Request<'_>, demo: Option<&Demo>) -> Result<Route,
         };
     }
     let mut answer = upgrade(request)?;
-    let protocol = chosen_protocol(fields)?;
+    let protocol = chosen_protocol(request.fields)?;
     if let Some(protocol) = protocol {
         answer = answer.with_field(PROTOCOL, protocol);
     }
