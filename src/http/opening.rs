@@ -10,6 +10,7 @@
 use std::future::pending;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures_lite::future::yield_now;
@@ -110,9 +111,9 @@ pub(crate) async fn receive<T: Transport>(
     let opened = handshake.open(peer, stop).await;
     // In a box, only now: a silent connection is to cost next to nothing.
     match opened {
-        Ok((head, client)) => Box::pin(handshake.answer(head, client, place(), stop)).await,
+        Ok((head, client)) => handshake.answer(head, client, place(), stop).await,
         Err(StepEnd::Rejected(rejected)) => {
-            Box::pin(handshake.reject(rejected.into(), Form::UNKNOWN)).await;
+            Box::pin(handshake.reject(rejected)).await;
             None
         }
         Err(StepEnd::Gone) => None,
@@ -178,7 +179,7 @@ impl<'a, T: Transport> Handshake<'a, T> {
         let mut stream = Stream(self.stream.clone());
         let (client, read_ahead) = match client {
             Some(client) => (client, first),
-            None => read_proxy_header(&mut stream, &first, peer, self.context).await?,
+            None => Box::pin(read_proxy_header(&mut stream, &first, peer, self.context)).await?,
         };
         self.recorder.learn(client.peer);
         let head = head::read(&mut stream, read_ahead).await??;
@@ -186,38 +187,36 @@ impl<'a, T: Transport> Handshake<'a, T> {
     }
 
     /// Decides on a request, and writes the answer, which is the second step.
-    async fn answer(
+    ///
+    /// In a box, and not an `async fn`, which would have room for its arguments twice.
+    fn answer(
         self,
         head: Head,
         mut client: HandshakeClient<'a>,
         worker: usize,
         stop: &StopFlag,
-    ) -> Option<Admitted<T>> {
-        let (form, asked) = self.understand(&head, &mut client);
-        if let (Some(hasher), Ok(Asked::Seat(permitted, _))) = (&self.context.code_hasher, &asked) {
-            self.recorder.learn_code(hasher.hash(permitted.join.code.as_bytes()));
-        }
-        // The time that this takes is not the client's, and its slot is not revoked meanwhile.
-        let (answer, claim) = match decide(asked, self.context, worker, stop).await {
-            Ok(decision) => decision,
-            Err(refused) => {
-                self.reject(refused, form).await;
-                return None;
+    ) -> Pin<Box<impl Future<Output = Option<Admitted<T>>>>> {
+        Box::pin(async move {
+            let (form, asked) = self.understand(&head, &mut client);
+            // The time that this takes is not the client's, and its slot is not revoked meanwhile.
+            let (answer, rest, claim) = match decide(asked, self.context, worker, stop).await {
+                Ok((answer, claim)) => (answer.encode(form), answer.rest(form), claim),
+                Err(refused) => (self.refuse(refused, form)?, &[][..], None),
+            };
+            let is_written = self.write(&answer, rest, claim.is_none()).await;
+            match (is_written, claim) {
+                (true, Some(mut claim)) => {
+                    claim.record.details = self.recorder.details();
+                    let Head { read_ahead, .. } = head;
+                    Some(Admitted { socket: self.stream, read_ahead, claim, client_guard: client.guard })
+                }
+                (true, None) => {
+                    self.linger().await;
+                    None
+                }
+                (false, _) => None,
             }
-        };
-        let is_written = self.write(&answer.encode(form), answer.rest(form), claim.is_none()).await;
-        match (is_written, claim) {
-            (true, Some(mut claim)) => {
-                claim.record.details = self.recorder.details();
-                let Head { read_ahead, .. } = head;
-                Some(Admitted { socket: self.stream, read_ahead, claim, client_guard: client.guard })
-            }
-            (true, None) => {
-                self.linger().await;
-                None
-            }
-            (false, _) => None,
-        }
+        })
     }
 
     /// What the client asks for, and the form of the answer.
@@ -229,14 +228,23 @@ impl<'a, T: Transport> Handshake<'a, T> {
         };
         self.recorder.learn(client.address(request.fields));
         let form = Form { version: request.version, is_bare: request.method == "HEAD" };
-        (form, judge(&request, client, self.context))
+        let asked = judge(&request, client, self.context);
+        if let (Some(hasher), Ok(Asked::Seat(permitted, _))) = (&self.context.code_hasher, &asked) {
+            self.recorder.learn_code(hasher.hash(permitted.join.code.as_bytes()));
+        }
+        (form, asked)
     }
 
-    /// Records a rejection and writes its answer, if it has one.
-    async fn reject(&self, refused: Refused, form: Form) {
+    /// Records a rejection, and returns the bytes of its answer, if it has one.
+    fn refuse(&self, refused: Refused, form: Form) -> Option<Vec<u8>> {
         let Rejected { reason, status, .. } = refused.rejected;
         self.recorder.rejected(reason, status.map(|status| status.as_u16()));
-        if let Some(answer) = refused.encode(form)
+        refused.encode(form)
+    }
+
+    /// Records the rejection of a head, and writes its answer, if it has one.
+    async fn reject(&self, rejected: Rejected) {
+        if let Some(answer) = self.refuse(rejected.into(), Form::UNKNOWN)
             && self.write(&answer, &[], true).await
         {
             self.linger().await;
@@ -261,24 +269,26 @@ impl<'a, T: Transport> Handshake<'a, T> {
     }
 
     /// Runs a step of the client until its time is over, or until its slot is revoked, if it is revocable.
-    async fn in_time<R>(
+    ///
+    /// Not an `async fn`, which would have room for the step twice: as its argument, and where it runs.
+    fn in_time<R>(
         &self,
         step: impl Future<Output = Result<R, StepEnd>>,
         is_revocable: bool,
-    ) -> Result<R, StepEnd> {
+    ) -> impl Future<Output = Result<R, StepEnd>> {
         let HandshakeContext { clock, handshake_timeout, .. } = self.context;
         let timeout = async {
             clock.sleep_until(clock.now() + *handshake_timeout).await;
             Err(Rejected::from(Rejection::Timeout).into())
         };
-        let crowded = async {
+        let crowded = async move {
             if !is_revocable {
                 pending::<()>().await;
             }
             self.slot.revoked().await;
             Err(Rejected::from(Rejection::Crowded).into())
         };
-        step.or(timeout).or(crowded).await
+        step.or(timeout).or(crowded)
     }
 
     /// Ends the relay's side of the stream, and gives the client's a moment to end too.
@@ -348,8 +358,8 @@ async fn decide(
     worker: usize,
     stop: &StopFlag,
 ) -> Result<(Answer, Option<Claim>), Refused> {
-    match asked? {
-        Asked::Seat(Permitted { join, rate }, upgrade) => {
+    match asked {
+        Ok(Asked::Seat(Permitted { join, rate }, upgrade)) => {
             // At a stop, a takeover probe is not waited for any more.
             let stopping = async {
                 stop.wait().await;
@@ -366,8 +376,9 @@ async fn decide(
                 Err(rejection) => Err(Refused { rejected: rejection.into(), upgrade: Some(Box::new(upgrade)) }),
             }
         }
-        Asked::Probe(probe) => Ok((probe.answer(context), None)),
-        Asked::Demo(answer) => Ok((answer, None)),
+        Ok(Asked::Probe(probe)) => Ok((probe.answer(context), None)),
+        Ok(Asked::Demo(answer)) => Ok((answer, None)),
+        Err(refused) => Err(refused),
     }
 }
 
@@ -378,7 +389,8 @@ pub(crate) async fn linger(socket: impl Transport, clock: &dyn Clock) {
     }
     let mut stream = Stream(socket);
     let drained = async {
-        let mut scrap = [0; 1024];
+        // Not in the future: an opening handshake has room for it, and seldom lingers.
+        let mut scrap = vec![0; 1024];
         while !matches!(stream.read(&mut scrap).await, Ok(0) | Err(_)) {
             // A client that sends faster than this reads would otherwise keep the worker to itself.
             yield_now().await;

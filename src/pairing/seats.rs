@@ -179,12 +179,14 @@ impl Seats {
     /// So the owner of a code need not wait until a keepalive ping finds out that its connection has silently died.
     pub(crate) async fn join(self: &Arc<Self>, join: Join, worker: usize) -> Result<Claim, Rejection> {
         match self.claim_with_room(&join, worker, false).await {
-            Err(Rejection::PairFull) => match self.probe(&join.code).await {
-                true => self.claim_with_room(&join, worker, true).await,
-                false => Err(Rejection::PairFull),
-            },
-            result => result,
+            Err(Rejection::PairFull) => {}
+            result => return result,
         }
+        // In a box, as few handshakes come to this.
+        if !Box::pin(self.probe(&join.code)).await {
+            return Err(Rejection::PairFull);
+        }
+        self.claim_with_room(&join, worker, true).await
     }
 
     /// [Claims](Self::claim) a seat. If there is no permit left, a lingering connection makes room.
@@ -201,17 +203,16 @@ impl Seats {
         let (mut waits, mut has_revoked) = (has_departed, false);
         for _ in 0..TRIES {
             match self.claim(join.clone(), worker) {
-                Err(Rejection::RelayFull) if self.permits.is_empty() => {
-                    // One is enough, and takes a moment to end.
-                    has_revoked = has_revoked || self.lingering.revoke_oldest();
-                    waits = waits || has_revoked || self.evict(join);
-                    if !waits {
-                        return Err(Rejection::RelayFull);
-                    }
-                    self.clock.sleep_until(self.clock.now() + TRY_AGAIN).await;
-                }
+                Err(Rejection::RelayFull) if self.permits.is_empty() => {}
                 result => return result,
             }
+            // One is enough, and takes a moment to end.
+            has_revoked = has_revoked || self.lingering.revoke_oldest();
+            waits = waits || has_revoked || self.evict(join);
+            if !waits {
+                return Err(Rejection::RelayFull);
+            }
+            self.clock.sleep_until(self.clock.now() + TRY_AGAIN).await;
         }
         self.claim(join.clone(), worker)
     }
