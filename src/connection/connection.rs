@@ -16,8 +16,8 @@
 //! | the link ends with a [`CloseCause`]   |                                         | the cause's code          |
 //!
 //! After the relay has sent a close frame, the connection lasts until the client has closed too and its stream has
-//! ended, or until a timeout of [`closing`](super::closing). The end of the stream is not waited for if nothing more is
-//! to come behind the client's close frame.
+//! ended, or until a timeout of [`closing`](super::closing). The end of the stream is not waited for if the client has
+//! answered the relay's close frame.
 //!
 //! A stream can end while the client is held (its peer is slow, or a rate limit is used up). Then the outbound
 //! direction ends at once. If the kernel has ended the stream, the client's earlier bytes are still read, as fast as
@@ -353,15 +353,17 @@ impl<T: Transport> Connection<T> {
         self.poll_end(cx)
     }
 
-    /// Whether both close frames are sent, and nothing more is to come from the client.
+    /// Whether the client has answered the relay's close frame, and nothing more can come from it.
     ///
     /// The drop of the socket then ends the stream. If the client sent any byte after that, the kernel would answer with a
-    /// reset. So the client has sent nothing behind its close frame (RFC 6455, section 5.5.1), and was sent nothing that asks
-    /// for an answer.
+    /// reset. So the client has sent nothing behind its close frame, and was sent nothing else that asks for an answer.
+    ///
+    /// A client that closes first is waited for. Some clients do send bytes behind their close frame, and the reset could
+    /// overtake the relay's.
     fn is_over(&self) -> bool {
         let is_asked =
             self.keepalive.awaits_answer() || self.takeover.is_probed() || !self.outbound.in_flight().is_little();
-        self.inbound.has_finished() && self.outbound.is_flushed() && !is_asked
+        self.outbound.close_cause().is_some() && self.inbound.has_finished() && self.outbound.is_flushed() && !is_asked
     }
 
     /// Ready when the connection is over, or has to be given up.
