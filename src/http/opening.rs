@@ -109,7 +109,6 @@ pub(crate) async fn receive<T: Transport>(
     let slot = context.slots.borrow(worker, context.clock.now());
     let handshake = Handshake { stream, context, recorder, slot };
     let opened = handshake.open(peer, stop).await;
-    // In a box, only now: a silent connection is to cost next to nothing.
     match opened {
         Ok((head, client)) => handshake.answer(head, client, place(), stop).await,
         Err(StepEnd::Rejected(rejected)) => {
@@ -153,10 +152,19 @@ impl<'a, T: Transport> Handshake<'a, T> {
         // Without the PROXY protocol, a connection counts from its beginning.
         let client = (!self.context.proxy_protocol).then(|| HandshakeClient::new(self.context, peer));
         let read = async {
-            // Not in the box: a silent connection is to cost next to nothing.
-            let mut first = Vec::new();
-            head::read_piece(&mut Stream(self.stream.clone()), &mut first).await?;
-            Box::pin(self.read(peer, client, first)).await
+            let mut stream = Stream(self.stream.clone());
+            let (client, read_ahead) = match client {
+                Some(client) => (client, Vec::new()),
+                None => {
+                    let mut first = Vec::new();
+                    head::read_piece(&mut stream, &mut first).await?;
+                    // In a box, only now: a silent connection is to cost next to nothing.
+                    Box::pin(read_proxy_header(&mut stream, &first, peer, self.context)).await?
+                }
+            };
+            self.recorder.learn(client.peer);
+            let head = head::read(&mut stream, read_ahead).await??;
+            Ok((head, client))
         };
         let stopped = async {
             stop.wait().await;
@@ -165,25 +173,6 @@ impl<'a, T: Transport> Handshake<'a, T> {
             Err(StepEnd::Gone)
         };
         self.in_time(read.or(stopped), true).await
-    }
-
-    /// Reads the head, behind the header of the PROXY protocol unless the client is known without it.
-    ///
-    /// The `first` bytes were read already.
-    async fn read(
-        &self,
-        peer: IpAddr,
-        client: Option<HandshakeClient<'a>>,
-        first: Vec<u8>,
-    ) -> Result<(Head, HandshakeClient<'a>), StepEnd> {
-        let mut stream = Stream(self.stream.clone());
-        let (client, read_ahead) = match client {
-            Some(client) => (client, first),
-            None => Box::pin(read_proxy_header(&mut stream, &first, peer, self.context)).await?,
-        };
-        self.recorder.learn(client.peer);
-        let head = head::read(&mut stream, read_ahead).await??;
-        Ok((head, client))
     }
 
     /// Decides on a request, and writes the answer, which is the second step.
