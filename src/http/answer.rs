@@ -8,8 +8,8 @@ use http::{StatusCode, Version};
 #[derive(Debug)]
 pub(crate) struct Answer {
     status: StatusCode,
-    /// The lines of its own fields.
-    fields: Vec<u8>,
+    /// The status line of HTTP/1.1, and the lines of its own fields.
+    head: Vec<u8>,
     body: String,
     /// The rest of the body. It is written from where it is: a slow reader does not hold a copy.
     rest: &'static str,
@@ -28,13 +28,21 @@ impl Form {
     pub(crate) const UNKNOWN: Self = Self { version: Version::HTTP_11, is_bare: false };
 }
 
-/// Room for the fields of most answers, in bytes.
-const FIELDS: usize = 160;
+/// Where the status line has the digit in which the versions of HTTP/1 differ.
+const MINOR_VERSION: usize = "HTTP/1.".len();
+
+/// Room for the heads of most answers, in bytes.
+const HEAD: usize = 256;
 
 impl Answer {
     /// An answer without a body.
     pub(crate) fn empty(status: StatusCode) -> Self {
-        Self { status, fields: Vec::with_capacity(FIELDS), body: String::new(), rest: "" }
+        let mut head = Vec::with_capacity(HEAD);
+        let reason = status.canonical_reason().unwrap_or_default();
+        for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
+            head.extend_from_slice(part.as_bytes());
+        }
+        Self { status, head, body: String::new(), rest: "" }
     }
 
     /// An answer with a body. It is not to be cached, as a 404 may be by default (RFC 9110, section 15.1).
@@ -55,22 +63,18 @@ impl Answer {
 
     /// The answer with one more field. The value must have no end of a line.
     pub(crate) fn with_field(mut self, name: &str, value: &[u8]) -> Self {
-        put(&mut self.fields, name, value);
+        put(&mut self.head, name, value);
         self
     }
 
     /// The bytes of the answer in this form, up to its [rest](Self::rest).
-    pub(crate) fn encode(&self, form: Form) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(2 * FIELDS + self.fields.len() + self.body.len());
-        let status = self.status;
-        let version = if form.version == Version::HTTP_10 { "1.0" } else { "1.1" };
-        let reason = status.canonical_reason().unwrap_or_default();
-        for part in ["HTTP/", version, " ", status.as_str(), " ", reason, "\r\n"] {
-            bytes.extend_from_slice(part.as_bytes());
+    pub(crate) fn encode(self, form: Form) -> Vec<u8> {
+        let mut bytes = self.head;
+        if form.version == Version::HTTP_10 {
+            bytes[MINOR_VERSION] = b'0';
         }
-        bytes.extend_from_slice(&self.fields);
         // An answer of the class 1xx needs no date (RFC 9110, section 6.6.1), and the rest is for the others.
-        if status != StatusCode::SWITCHING_PROTOCOLS {
+        if self.status != StatusCode::SWITCHING_PROTOCOLS {
             put(&mut bytes, "content-length", (self.body.len() + self.rest.len()).to_string().as_bytes());
             put(&mut bytes, "connection", b"close");
             put(&mut bytes, "date", date().as_bytes());
