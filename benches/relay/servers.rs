@@ -79,6 +79,11 @@ impl Target {
         }
     }
 
+    /// Whether this is a relay on another WebSocket library, for comparison.
+    pub(crate) fn is_of_another_library(self) -> bool {
+        matches!(self, Self::Assembling | Self::Uws | Self::Ws)
+    }
+
     /// Whether it knows frames, and so unmasks messages and takes a check of each.
     pub(crate) fn knows_frames(self) -> bool {
         !matches!(self, Self::Raw | Self::Floor)
