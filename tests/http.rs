@@ -195,6 +195,7 @@ fn rejection_has_its_status_a_one_line_body_and_connection_close() {
             "Connection: Upgrade required (a proxy has to pass it on)\n",
         ),
         (change("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), "400 Bad Request", "", key),
+        (change("dGhlIHNhbXBsZSBub25jZQ==", "dA==IHNhbXBsZSBub25jZSBi"), "400 Bad Request", "", key), // 16 bytes, too
         (change("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), "400 Bad Request", "", key),
         (change("?pair=x", "?pair="), "400 Bad Request", "", "missing or invalid pair code\n"),
         (change("?pair=x", ""), "400 Bad Request", "", "missing or invalid pair code\n"),

@@ -1,6 +1,6 @@
 //! The meaning of a request, decided by nothing but the request and the operator's policy.
 
-use data_encoding::BASE64;
+use data_encoding::{BASE64, BASE64_NOPAD};
 use http::{StatusCode, Uri, Version};
 use sha1::{Digest, Sha1};
 
@@ -129,9 +129,13 @@ fn upgrade(request: &Request<'_>) -> Result<Answer, Rejected> {
 }
 
 /// Whether this is 16 bytes in Base64 (RFC 6455, section 4.1).
+///
+/// Padding is its end and nothing else: the decoder for padded texts takes it between digits, too.
 fn is_key(key: &[u8]) -> bool {
-    let mut bytes = [0; 18];
-    BASE64.decode_len(key.len()) == Ok(bytes.len()) && BASE64.decode_mut(key, &mut bytes) == Ok(16)
+    let mut bytes = [0; 16];
+    key.strip_suffix(b"==").is_some_and(|digits| {
+        BASE64_NOPAD.decode_len(digits.len()) == Ok(bytes.len()) && BASE64_NOPAD.decode_mut(digits, &mut bytes).is_ok()
+    })
 }
 
 /// The value of `Sec-WebSocket-Accept` for a key (RFC 6455, section 4.2.2, item 5.4).
