@@ -12,8 +12,8 @@
 //! | sending    | the kernel has sent everything           | the same                                                            |
 //! | answering  | the client's close frame, end of stream  | after each sign of life: [`CLOSE_TIMEOUT`] and the time that the bytes up to the client's next answer take at [`SLOWEST`]; in all: the same for all bytes in flight |
 //!
-//! Most clients answer within the grace, and so the socket is not asked at all whether everything was sent. The grace counts
-//! among the time for the answer.
+//! Most clients answer within the grace, and so the socket is not asked at all whether everything was sent. If everything was
+//! sent by then, the grace counts among the time for the answer.
 //!
 //! A [mark](crate::connection::in_flight) in front of the close frame tells when the client has everything: its pong
 //! leaves nothing in flight. A client that takes longer than [`CLOSE_TIMEOUT`] in all *lingers*: it holds one of a
@@ -91,12 +91,17 @@ impl Closing {
         let mut is_sign_of_life = received;
         loop {
             let now = context.clock.now();
-            let begins_to_answer = self.advance(now, cx, socket, outbound);
-            if begins_to_answer {
-                self.until = self.until.min(now + time_to_take(outbound.in_flight().bytes()) - GRACE);
+            let begins_at = self.advance(now, cx, socket, outbound);
+            if let Some(begins_at) = begins_at {
+                self.until = self.until.min(begins_at + time_to_take(outbound.in_flight().bytes()));
             }
-            if self.step == Step::Answering && (begins_to_answer || is_sign_of_life) {
-                self.extend(now, outbound.in_flight(), is_sign_of_life);
+            if is_sign_of_life && self.step == Step::Answering {
+                self.extend(now, outbound.in_flight());
+                if let Some(slot) = &mut self.slot {
+                    slot.renew(now);
+                }
+            } else if let Some(begins_at) = begins_at {
+                self.extend(begins_at, outbound.in_flight());
             }
             is_sign_of_life = false;
             let end = self.silent_until.min(self.until);
@@ -123,19 +128,22 @@ impl Closing {
         }
     }
 
-    /// Extends the time of a client that has just shown a sign of life, or begins to answer.
-    fn extend(&mut self, now: Instant, in_flight: &InFlight, received: bool) {
+    /// Extends the time of a client that has shown a sign of life, or begins to answer, at this time.
+    fn extend(&mut self, at: Instant, in_flight: &InFlight) {
         // A client that has answered no mark so far may never do so.
         let bytes = if in_flight.is_answering() { in_flight.to_next_answer() } else { in_flight.bytes() };
-        let passed = if received { Duration::ZERO } else { GRACE };
-        self.silent_until = now + time_to_take(bytes).min(LONGEST_SILENCE) - passed;
-        if let (true, Some(slot)) = (received, &mut self.slot) {
-            slot.renew(now);
-        }
+        self.silent_until = at + time_to_take(bytes).min(LONGEST_SILENCE);
     }
 
-    /// Goes to the next step if the current one is done. True if the client begins to answer.
-    fn advance(&mut self, now: Instant, cx: &mut Context<'_>, socket: &impl Transport, outbound: &Outbound) -> bool {
+    /// Goes to the next step if the current one is done. Returns since when the client can answer, if it begins to.
+    fn advance(
+        &mut self,
+        now: Instant,
+        cx: &mut Context<'_>,
+        socket: &impl Transport,
+        outbound: &Outbound,
+    ) -> Option<Instant> {
+        let mut begins_at = now;
         if self.step == Step::Delivering && outbound.is_flushed() {
             self.step = Step::Grace { until: now + GRACE };
         }
@@ -145,12 +153,13 @@ impl Closing {
             // Not before everything is in the socket: it would report the room that the frame waits for.
             socket.report_when_sent();
             self.step = Step::Sending;
+            begins_at = until - GRACE;
         }
         if self.step == Step::Sending && socket.poll_writable(cx).is_ready() {
             self.step = Step::Answering;
-            return true;
+            return Some(begins_at);
         }
-        false
+        None
     }
 }
 
