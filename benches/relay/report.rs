@@ -1,5 +1,6 @@
 //! Reports of the figures: Markdown tables for people, JSON for programs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_json::{Value, json};
@@ -143,14 +144,26 @@ impl Table {
 
 /// One figure in all rounds.
 fn values(records: &[Record], workload: Workload, target: Target, figure: &str) -> Vec<f64> {
-    let records = records.iter().filter(|record| record.workload == workload && record.target == target);
-    records.filter_map(|record| find(&record.figures, figure)).collect()
+    by_round(records, workload, target, figure).map(|(_, value)| value).collect()
 }
 
-/// The ratios of one figure to the yardstick's, in all rounds.
+/// The ratios of one figure to the yardstick's in the same round, for all rounds that have both.
 pub(crate) fn ratios(records: &[Record], workload: Workload, target: Target, figure: &str) -> Vec<f64> {
-    let [values, others] = [target, workload.yardstick()].map(|target| values(records, workload, target, figure));
-    values.iter().zip(others).map(|(value, other)| value / other).collect()
+    let yardstick: BTreeMap<_, _> = by_round(records, workload, workload.yardstick(), figure).collect();
+    by_round(records, workload, target, figure)
+        .filter_map(|(round, value)| Some(value / yardstick.get(&round)?))
+        .collect()
+}
+
+/// One figure in all rounds that have it, with the numbers of the rounds.
+fn by_round(
+    records: &[Record],
+    workload: Workload,
+    target: Target,
+    figure: &str,
+) -> impl Iterator<Item = (usize, f64)> {
+    let records = records.iter().filter(move |record| record.workload == workload && record.target == target);
+    records.filter_map(move |record| Some((record.round, find(&record.figures, figure)?)))
 }
 
 fn find(figures: &Figures, name: &str) -> Option<f64> {
