@@ -135,7 +135,9 @@ impl Closing {
         self.silent_until = at + time_to_take(bytes).min(LONGEST_SILENCE);
     }
 
-    /// Goes to the next step if the current one is done. Returns since when the client can answer, if it begins to.
+    /// Goes to the next step if the current one is done.
+    ///
+    /// If the client begins to answer, returns since when it could.
     fn advance(
         &mut self,
         now: Instant,
