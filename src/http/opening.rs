@@ -177,7 +177,7 @@ impl<'a, T: Transport> Handshake<'a, T> {
 
     /// Decides on a request, and writes the answer, which is the second step.
     ///
-    /// In a box, and not an `async fn`, which would have room for its arguments twice.
+    /// It returns a box. An `async fn` would have room for its arguments twice.
     fn answer(
         self,
         head: Head,
@@ -378,7 +378,7 @@ pub(crate) async fn linger(socket: impl Transport, clock: &dyn Clock) {
     }
     let mut stream = Stream(socket);
     let drained = async {
-        // Not in the future: an opening handshake has room for it, and seldom lingers.
+        // On the heap: each handshake's future would have room for it, and few handshakes linger.
         let mut scrap = vec![0; 1024];
         while !matches!(stream.read(&mut scrap).await, Ok(0) | Err(_)) {
             // A client that sends faster than this reads would otherwise keep the worker to itself.
