@@ -1,5 +1,8 @@
 //! Writes: their bytes, their order, and their errors.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Wake;
+
 use super::*;
 use crate::connection::notices::MOST_BYTES;
 use crate::connection::outbound::CONTROL_BACKLOG;
@@ -176,6 +179,40 @@ fn a_connection_ends_with_the_answer_to_the_relays_close_frame_unless_more_may_c
         };
         assert!(!is_over(&close, fed), "the client may not have everything");
     });
+}
+
+/// Its task waits for a credit, which no longer comes. An event of the socket would not wake it.
+#[test]
+fn a_held_connection_reads_on_when_its_link_ends() {
+    in_reactor(|| {
+        let side = Side::new();
+        side.let_write(LARGEST);
+        let message = [&[0x82, 0xFE, 0xC0, 0x00, 0, 0, 0, 0][..], &[0; 0xC000]].concat();
+        side.socket.0.borrow_mut().arrived.extend(message.repeat(2 * LARGEST / message.len()));
+        let (mut connection, peer) = side.connection();
+        let woken = Arc::new(CountWakes::default());
+        let step = |connection: &mut Connection<FakeSocket>| {
+            connection.context.turn.set(connection.context.turn.get() + 1);
+            let before = woken.0.load(Relaxed);
+            assert!(connection.step(&mut Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_pending());
+            woken.0.load(Relaxed) - before
+        };
+        while step(&mut connection) > 0 {}
+        assert!(connection.inbound.is_held());
+        peer.outgoing.finish(None, CloseCause::Left);
+        assert!(step(&mut connection) > 0);
+        assert!(!connection.inbound.is_joined());
+    });
+}
+
+/// Counts its wake-ups.
+#[derive(Default)]
+struct CountWakes(AtomicUsize);
+
+impl Wake for CountWakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
 }
 
 /// The kernel need not report room after such an error: the socket was not full.
